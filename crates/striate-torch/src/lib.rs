@@ -1,1 +1,24 @@
-//! shim
+//! What [`tch`] does not bind of libtorch, or gets wrong, behind a safe API: a small C++ shim, and nothing that knows of layers, networks or data.
+//!
+//! - [`MemoryFormat`]: whether a batch of images lies as NCHW or NHWC, and conversion between the two;
+//! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
+//! - [`optim`]: fused optimizer steps over lists of parameters;
+//! - [`keep_memory_warm`]: freed activations stay in the process;
+//! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
+//! - [`TorchError`]: libtorch's errors in one line, without its backtrace.
+//!
+//! All other crates of the workspace forbid `unsafe`; what needs it is here.
+
+mod error;
+mod ffi;
+mod generator;
+mod memory;
+pub mod optim;
+mod runtime;
+mod tensor_file;
+
+pub use error::TorchError;
+pub use generator::{Generator, derive_seed, manual_seed};
+pub use memory::{MemoryFormat, keep_memory_warm, memory_format, to_memory_format};
+pub use runtime::{NoGrad, build_config, no_grad, num_threads, set_num_threads, torch_version};
+pub use tensor_file::{FileError, TensorFile, write_atomically};

@@ -1,0 +1,37 @@
+//! Compiles the C++ shim against the libtorch that torch-sys found, and tells the crates above which link arguments
+//! their programs and tests need to find libtorch at run time.
+use std::path::Path;
+
+fn main() {
+    println!("cargo::rerun-if-changed=csrc");
+    if std::env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
+        return; // docs need no libtorch
+    }
+    // torch-sys has `links = "tch"`, so that its `libtorch_lib` arrives here.
+    println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
+        println!("cargo::error=torch-sys did not say where libtorch is: run `cargo xtask setup`");
+        return;
+    };
+    let lib = Path::new(&lib);
+    let include = lib.with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .warnings(false)
+        .std("c++20")
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("csrc/shim.cpp")
+        .compile("striate_shim");
+
+    let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];
+    if lib.join("libtorch_cuda.so").exists() {
+        // Nothing names a symbol of libtorch_cuda, so a linker that drops unneeded libraries would drop CUDA with it.
+        link_args.push("-Wl,--no-as-needed,-ltorch_cuda,--as-needed".to_owned());
+    }
+    for arg in &link_args {
+        println!("cargo::rustc-link-arg={arg}");
+    }
+    println!("cargo::metadata=LINK_ARGS={}", link_args.join(" "));
+}

@@ -1,0 +1,43 @@
+use tch::TchError;
+
+/// An error of libtorch, in one line.
+///
+/// libtorch's messages carry a C++ backtrace and hints over several lines; only what went wrong is kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TorchError {
+    message: String,
+}
+
+impl TorchError {
+    /// An error from a message of libtorch, cut to its first line.
+    pub fn new(message: &str) -> Self {
+        let message = message.split("Exception raised from").next().unwrap_or(message);
+        let line = message.lines().map(str::trim).find(|line| !line.is_empty());
+        Self { message: line.unwrap_or("libtorch failed and gave no reason").to_owned() }
+    }
+}
+
+impl From<TchError> for TorchError {
+    fn from(error: TchError) -> Self {
+        match error {
+            TchError::Torch(message) => Self::new(&message),
+            other => Self::new(&other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn a_libtorch_error_is_one_line_without_backtrace() {
+        let a = Tensor::zeros([2, 3], (Kind::Float, tch::Device::Cpu));
+        let error = TorchError::from(a.f_matmul(&a).expect_err("2x3 by 2x3 has no product"));
+        let text = error.to_string();
+        assert!(text.contains("shapes cannot be multiplied"), "{text}");
+        assert!(!text.contains('\n') && !text.contains("Exception raised"), "{text}");
+    }
+}

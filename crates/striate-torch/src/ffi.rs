@@ -1,0 +1,82 @@
+//! The C interface of `csrc/shim.h`.
+use crate::TorchError;
+use std::ffi::{CStr, c_char, c_int};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+#[repr(C)]
+pub(crate) struct CGenerator {
+    _private: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn st_free_message(message: *mut c_char);
+    pub(crate) fn st_torch_version() -> *const c_char;
+    pub(crate) fn st_build_config() -> *mut c_char;
+    pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;
+    pub(crate) fn st_to_memory_format(tensor: *const C_tensor, channels_last: c_int, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_keep_memory(keep: usize) -> c_int;
+    pub(crate) fn st_generator_new(seed: u64) -> *mut CGenerator;
+    pub(crate) fn st_generator_free(generator: *mut CGenerator);
+    pub(crate) fn st_uniform(generator: *mut CGenerator, tensor: *const C_tensor, low: f64, high: f64) -> *mut c_char;
+    pub(crate) fn st_normal(generator: *mut CGenerator, tensor: *const C_tensor, mean: f64, std: f64) -> *mut c_char;
+    pub(crate) fn st_randperm(generator: *mut CGenerator, n: i64, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_clear_grads(tensors: *const *const C_tensor, n: usize) -> *mut c_char;
+    pub(crate) fn st_fused_sgd(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        momenta: *const *const C_tensor,
+        n: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: c_int,
+        first_step: c_int,
+    ) -> *mut c_char;
+    pub(crate) fn st_fused_adamw(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+}
+
+/// Takes a message that the shim allocated; null means that the call succeeded.
+pub(crate) fn check(message: *mut c_char) -> Result<(), TorchError> {
+    match take_string(message) {
+        None => Ok(()),
+        Some(message) => Err(TorchError::new(&message)),
+    }
+}
+
+/// Takes and frees a string that the shim allocated.
+pub(crate) fn take_string(string: *mut c_char) -> Option<String> {
+    if string.is_null() {
+        return None;
+    }
+    // SAFETY: the shim returns NUL-terminated strings made by strdup, and gives them away.
+    let text = unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned();
+    // SAFETY: as above; it is freed once, here.
+    unsafe { st_free_message(string) };
+    Some(text)
+}
+
+/// Runs a shim call that gives a new tensor.
+pub(crate) fn tensor_from(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, TorchError> {
+    let mut out = std::ptr::null_mut();
+    check(call(&mut out))?;
+    // SAFETY: a call that succeeded has written a tensor that is ours to own.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// The pointers of a list of tensors, for the time of one call.
+pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}

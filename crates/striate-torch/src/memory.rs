@@ -1,0 +1,70 @@
+use crate::{TorchError, ffi};
+use std::sync::Once;
+use tch::Tensor;
+
+/// How the values of a batch of images `[N, C, H, W]` lie in memory. The shape is the same in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryFormat {
+    /// NCHW: each channel's plane is contiguous.
+    #[default]
+    Contiguous,
+    /// NHWC: all channels of a pixel are contiguous, which most convolution kernels run fastest on.
+    ChannelsLast,
+}
+
+/// The memory format of a tensor; `None` if it is neither, such as a transposed view. A tensor that is both (one channel,
+/// or 1x1 images) counts as contiguous.
+pub fn memory_format(tensor: &Tensor) -> Option<MemoryFormat> {
+    // SAFETY: the tensor lives for the call.
+    match unsafe { ffi::st_memory_format(tensor.as_ptr()) } {
+        0 => Some(MemoryFormat::Contiguous),
+        1 => Some(MemoryFormat::ChannelsLast),
+        _ => None,
+    }
+}
+
+/// The same values in another memory format: a copy, or the tensor itself where it has that format already.
+/// Channels-last takes four dimensions, `[N, C, H, W]`; any other number is an error.
+pub fn to_memory_format(tensor: &Tensor, format: MemoryFormat) -> Result<Tensor, TorchError> {
+    let channels_last = i32::from(format == MemoryFormat::ChannelsLast);
+    // SAFETY: the tensor lives for the call, and `out` is written on success.
+    ffi::tensor_from(|out| unsafe { ffi::st_to_memory_format(tensor.as_ptr(), channels_last, out) })
+}
+
+/// Keeps freed memory in the process, so that the activations of the next step need no page faults.
+///
+/// glibc returns every freed block over 32 MB to the system at once, and a training step pays for faulting it in again.
+/// After this call up to 2 GiB of freed memory stay at hand. Building a network calls it; `STRIATE_KEEP_MEMORY=0` in the
+/// environment switches it off. Returns whether memory is kept: `false` if switched off or with another C library.
+pub fn keep_memory_warm() -> bool {
+    const KEEP: usize = 2 << 30;
+    static ONCE: Once = Once::new();
+    static KEPT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    ONCE.call_once(|| {
+        let wanted = std::env::var_os("STRIATE_KEEP_MEMORY").is_none_or(|value| value != "0");
+        // SAFETY: mallopt may be called at any time; the shim passes it valid options.
+        let kept = wanted && unsafe { ffi::st_keep_memory(KEEP) } == 1;
+        KEPT.store(kept, std::sync::atomic::Ordering::Release);
+    });
+    KEPT.load(std::sync::atomic::Ordering::Acquire)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn conversion_keeps_values_and_changes_strides() {
+        let nchw = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([1, 2, 3, 4]);
+        let nhwc = to_memory_format(&nchw, MemoryFormat::ChannelsLast).unwrap();
+        assert_eq!(memory_format(&nhwc), Some(MemoryFormat::ChannelsLast));
+        assert_eq!(nhwc.stride(), [24, 1, 8, 2]);
+        assert_eq!(nhwc, nchw);
+        let back = to_memory_format(&nhwc, MemoryFormat::Contiguous).unwrap();
+        assert_eq!(memory_format(&back), Some(MemoryFormat::Contiguous));
+        assert_eq!(memory_format(&nchw.transpose(2, 3)), None);
+        assert!(to_memory_format(&nchw.view([2, 12]), MemoryFormat::ChannelsLast).is_err());
+    }
+}

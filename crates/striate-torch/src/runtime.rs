@@ -1,0 +1,71 @@
+use crate::ffi;
+use std::ffi::CStr;
+
+/// While it lives, operations on this thread record no gradients. The former state comes back when it is dropped, also
+/// when a panic unwinds.
+#[must_use = "gradients are recorded again as soon as this is dropped"]
+pub struct NoGrad {
+    _guard: tch::NoGradGuard,
+}
+
+impl std::fmt::Debug for NoGrad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoGrad")
+    }
+}
+
+/// Stops recording gradients on this thread until the value it returns is dropped.
+pub fn no_grad() -> NoGrad {
+    NoGrad { _guard: tch::no_grad_guard() }
+}
+
+/// The version of the libtorch that this was compiled against, such as `2.13.0`.
+pub fn torch_version() -> String {
+    // SAFETY: the shim returns a static NUL-terminated string.
+    unsafe { CStr::from_ptr(ffi::st_torch_version()) }.to_string_lossy().into_owned()
+}
+
+/// libtorch's own account of how it was built: compiler, CPU capability, BLAS, oneDNN, CUDA. Several lines.
+pub fn build_config() -> String {
+    // SAFETY: no precondition; the string is ours to free.
+    ffi::take_string(unsafe { ffi::st_build_config() }).unwrap_or_default()
+}
+
+/// The number of threads that one operator may use.
+pub fn num_threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
+/// Sets the number of threads that one operator may use, at least one. Results may differ in the last bits between
+/// thread counts, and are reproducible at the same one.
+pub fn set_num_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::Tensor;
+
+    #[test]
+    fn no_grad_ends_with_its_guard_and_survives_a_panic() {
+        let x = Tensor::from_slice(&[1.0_f32]).set_requires_grad(true);
+        {
+            let _guard = no_grad();
+            assert!(!(&x * 2.0).requires_grad());
+        }
+        assert!((&x * 2.0).requires_grad());
+        let panicked = std::panic::catch_unwind(|| {
+            let _guard = no_grad();
+            panic!("on purpose");
+        });
+        assert!(panicked.is_err() && (&x * 2.0).requires_grad());
+    }
+
+    #[test]
+    fn version_and_build_are_told() {
+        assert!(torch_version().starts_with("2."), "{}", torch_version());
+        assert!(build_config().contains("PyTorch built with"));
+    }
+}
