@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(Vec::<i64>::try_from(generator.permutation(5).unwrap()).unwrap(), PERMUTATION);
     }
 
-    const UNIFORM: [f32; 3] = [-0.007_486_820_2, 0.536_443_6, -0.823_045_13];
+    const UNIFORM: [f32; 3] = [-0.007_486_82, 0.536_443_6, -0.823_045_13];
     const NORMAL: [f32; 2] = [0.364_338_2, 0.134_396_33];
     const PERMUTATION: [i64; 5] = [3, 2, 1, 4, 0];
 

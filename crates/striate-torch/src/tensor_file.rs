@@ -73,7 +73,7 @@ impl TensorFile {
                 name: name.to_owned(),
                 dtype: format!("{:?}", view.dtype()),
             })?;
-            let shape: Vec<i64> = view.shape().iter().map(|dim| dim.cast_signed() as i64).collect();
+            let shape: Vec<i64> = view.shape().iter().map(|dim| *dim as i64).collect();
             let tensor = Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|source| FileError::Torch {
                 path: path.into(),
                 name: name.to_owned(),
@@ -133,7 +133,7 @@ impl CpuView {
         })?;
         let torch = |source: tch::TchError| FileError::Torch { path: path.into(), name: name.to_owned(), source: source.into() };
         let tensor = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous()).map_err(torch)?;
-        let shape = tensor.size().iter().map(|dim| dim.cast_unsigned() as usize).collect();
+        let shape = tensor.size().iter().map(|dim| *dim as usize).collect();
         Ok(Self { tensor, dtype, shape })
     }
 }

@@ -1,0 +1,45 @@
+//! Losses: from logits `[N, classes]` and targets `[N]` (int64 class numbers) to a scalar, the mean over the batch.
+use crate::LayerError;
+use tch::{Reduction, Tensor};
+
+/// Cross entropy of softmax, as `torch.nn.functional.cross_entropy`. `label_smoothing` from 0 to 1 spreads that share of
+/// the target's probability evenly over all classes.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, label_smoothing: f64) -> Result<Tensor, LayerError> {
+    Ok(logits.f_cross_entropy_loss(targets, None::<&Tensor>, Reduction::Mean, -100, label_smoothing)?)
+}
+
+/// The discriminative loss of LeNet-5's radial basis functions (LeCun 1998, equation 9): the distance `y` to the target's
+/// code plus `log(exp(-j) + sum over all classes of exp(-y))`, where the logits are `-y`.
+///
+/// It is a cross entropy with one more class, "rubbish", whose distance is always `j`: classes that are already farther than
+/// `j` are no longer pushed away.
+pub fn rbf_loss(logits: &Tensor, targets: &Tensor, j: f64) -> Result<Tensor, LayerError> {
+    let target_logits = logits.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+    let rubbish = logits.f_narrow(1, 0, 1)?.f_full_like(-j)?;
+    let all = Tensor::f_cat(&[logits, &rubbish], 1)?.f_logsumexp([1_i64].as_slice(), false)?;
+    Ok(all.f_sub(&target_logits)?.f_mean(logits.kind())?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rbf_loss_is_equation_9() {
+        let (y, target, j) = ([3.0_f64, 0.5, 9.0], 0, 2.0);
+        let logits = -Tensor::from_slice(&y).view([1, 3]);
+        let loss = rbf_loss(&logits, &Tensor::from_slice(&[target]), j).unwrap().double_value(&[]);
+        let sum: f64 = y.iter().map(|y| (-y).exp()).sum();
+        assert!((loss - (y[0] + ((-j).exp() + sum).ln())).abs() < 1e-12, "{loss}");
+    }
+
+    #[test]
+    fn smoothing_spreads_the_target() {
+        let logits = Tensor::from_slice(&[1.0_f64, 2.0, 4.0]).view([1, 3]);
+        let loss = cross_entropy(&logits, &Tensor::from_slice(&[2_i64]), 0.3).unwrap().double_value(&[]);
+        let log_sum = (1.0_f64.exp() + 2.0_f64.exp() + 4.0_f64.exp()).ln();
+        let expected = 0.1 * (log_sum - 1.0) + 0.1 * (log_sum - 2.0) + 0.8 * (log_sum - 4.0);
+        assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
+    }
+}
