@@ -145,7 +145,7 @@ mod tests {
     fn a_head_of_fixed_codes_is_refused() {
         let graph = Graph::build(|net| {
             let x = net.input([84]);
-            let x = net.add("output", RbfOutput::digits(), x)?;
+            let x = net.add("output", RbfOutput::digits(10), x)?;
             net.output("logits", x)
         });
         let error = graph.unwrap().with_classes(5).unwrap_err().to_string();
