@@ -74,7 +74,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     let lock = parse_toml(&workspace.root.join("Cargo.lock"))?;
     let mut broken = dependencies_that_are_not_allowed(&packages);
     broken.extend(incomplete_packages(&packages)?);
-    broken.extend(unsafe_code(&packages)?);
+    broken.extend(lint_exceptions(&packages)?);
     broken.extend(different_build_scripts(&packages, &lock));
     broken.extend(unlocked_libtorch(&lock));
     broken.extend(clutter(workspace));
@@ -186,7 +186,7 @@ fn incomplete_packages(packages: &[Package]) -> Result<Vec<String>> {
 }
 
 /// The workspace's lint denies unsafe code; a crate could only allow itself an exception.
-fn unsafe_code(packages: &[Package]) -> Result<Vec<String>> {
+fn lint_exceptions(packages: &[Package]) -> Result<Vec<String>> {
     const LINT: &str = concat!("unsafe", "_code");
     let mut broken = Vec::new();
     for package in packages
@@ -315,4 +315,176 @@ fn clutter(workspace: &Workspace) -> Vec<String> {
         .filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(name));
     odd.map(|name| format!("{name} does not belong at the top level of the repository"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A package as `cargo metadata` tells it: its name, and its dependencies with their kinds.
+    fn described(name: &str, dependencies: &[(&str, Option<&str>)]) -> Value {
+        let dependencies: Vec<_> = dependencies
+            .iter()
+            .map(|(name, kind)| json!({ "name": name, "kind": kind }))
+            .collect();
+        let manifest = format!("/made/up/{name}/Cargo.toml");
+        json!({ "name": name, "manifest_path": manifest, "dependencies": dependencies, "description": "x", "license": "MIT" })
+    }
+
+    fn broken_dependencies(described: Vec<Value>) -> Vec<String> {
+        dependencies_that_are_not_allowed(&packages(&json!({ "packages": described })).unwrap())
+    }
+
+    #[test]
+    fn crates_may_only_depend_on_those_before_them() {
+        let good = vec![
+            described("striate-torch", &[("tch", None)]),
+            described("striate-layers", &[("striate-torch", None)]),
+            described(
+                "striate-datasets",
+                &[("striate-torch", None), ("striate-layers", Some("dev"))],
+            ),
+        ];
+        assert_eq!(broken_dependencies(good.clone()), Vec::<String>::new());
+
+        let mut bad = good;
+        bad.push(described(
+            "striate-graph",
+            &[
+                ("striate-datasets", Some("build")),
+                ("striate-layers", None),
+            ],
+        ));
+        bad.push(described("striate-new", &[]));
+        let expected = [
+            "striate-graph may not depend on striate-datasets",
+            "striate-new has no place in the order of crates: give it one in xtask/src/check.rs",
+        ];
+        assert_eq!(broken_dependencies(bad), expected);
+    }
+
+    /// A package in a folder of its own with these files.
+    fn package(folder: &TempDir, name: &str, files: &[(&str, &str)]) -> Package {
+        let folder = folder.path().join(name);
+        for (file, content) in files {
+            let file = folder.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+        }
+        Package {
+            name: name.to_owned(),
+            folder,
+            dependencies: Vec::new(),
+            description: true,
+            license: true,
+        }
+    }
+
+    #[test]
+    fn each_crate_has_its_lints_and_its_description() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = package(
+            &folder,
+            "good",
+            &[("Cargo.toml", "[lints]\nworkspace = true\n")],
+        );
+        let bad = Package {
+            description: false,
+            ..package(
+                &folder,
+                "bad",
+                &[("Cargo.toml", "[package]\nname = \"bad\"\n")],
+            )
+        };
+        let broken = incomplete_packages(&[good, bad]).unwrap();
+        assert_eq!(
+            broken,
+            [
+                "bad lacks a `description` in its Cargo.toml",
+                "bad lacks `[lints] workspace = true` in its Cargo.toml"
+            ]
+        );
+    }
+
+    #[test]
+    fn only_one_crate_may_allow_itself_unsafe_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let exception = format!("#![allow({})]\n", concat!("unsafe", "_code"));
+        let packages = [
+            package(&folder, UNSAFE_CRATE, &[("src/lib.rs", &exception)]),
+            package(&folder, "good", &[("src/lib.rs", "//! unsafe is a word\n")]),
+            package(
+                &folder,
+                "bad",
+                &[("src/deep/inside.rs", &exception), ("src/lib.rs", "")],
+            ),
+        ];
+        let broken = lint_exceptions(&packages).unwrap();
+        assert_eq!(broken.len(), 1);
+        assert!(
+            broken[0].ends_with("bad/src/deep/inside.rs: unsafe code belongs in striate-torch"),
+            "{}",
+            broken[0]
+        );
+    }
+
+    /// A lock file with these packages and their dependencies.
+    fn lock(packages: &[(&str, &[&str])]) -> toml::Value {
+        let entries = packages.iter().map(|(name, dependencies)| {
+            format!("[[package]]\nname = \"{name}\"\ndependencies = {dependencies:?}\n")
+        });
+        toml::Value::Table(entries.collect::<String>().parse().unwrap())
+    }
+
+    #[test]
+    fn what_links_libtorch_has_one_build_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(&[
+            ("torch-sys", &[]),
+            ("tch", &["torch-sys 0.26.0"]),
+            ("one", &["tch"]),
+            ("same", &["one", "same"]),
+            ("other", &["one"]),
+            ("none", &["one"]),
+            ("free", &["sha2"]),
+            (UNSAFE_CRATE, &["torch-sys"]),
+        ]);
+        let packages = [
+            package(&folder, UNSAFE_CRATE, &[("build.rs", "compiles C++")]),
+            package(&folder, "one", &[("build.rs", "a")]),
+            package(&folder, "same", &[("build.rs", "a")]),
+            package(&folder, "other", &[("build.rs", "b")]),
+            package(&folder, "none", &[]),
+            package(&folder, "free", &[]),
+        ];
+        let expected = [
+            "none lacks a build.rs, as one has it",
+            "the build.rs of other differs from that of one",
+        ];
+        assert_eq!(different_build_scripts(&packages, &lock), expected);
+    }
+
+    #[test]
+    fn xtask_links_no_libtorch() {
+        assert_eq!(
+            unlocked_libtorch(&lock(&[
+                ("xtask", &["striate-fetch"]),
+                ("striate-fetch", &["ureq"])
+            ])),
+            None
+        );
+        assert!(
+            unlocked_libtorch(&lock(&[
+                ("xtask", &["a"]),
+                ("a", &["b 1.0.0"]),
+                ("b", &["torch-sys"])
+            ]))
+            .is_some()
+        );
+    }
 }

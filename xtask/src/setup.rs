@@ -6,12 +6,7 @@ mod pip;
 pub(crate) mod python;
 mod unpack;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -173,10 +168,4 @@ fn progress_bar(label: &'static str, total: u64) -> Result<ProgressBar> {
     let bar = ProgressBar::new(total).with_prefix(label).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     Ok(bar)
-}
-
-/// The path of the file `name` in `downloads`, which is created.
-fn download_path(downloads: &Path, name: &str) -> Result<PathBuf, FetchError> {
-    fs::create_dir_all(downloads).map_err(|e| FetchError::io("create", downloads, e))?;
-    Ok(downloads.join(name))
 }

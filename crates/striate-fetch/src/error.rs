@@ -23,14 +23,14 @@ pub enum FetchError {
     },
 
     /// A file or folder could not be read, written, moved or locked.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {reason}")]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 
     /// The server could not be reached, or did not speak HTTP.
@@ -105,15 +105,15 @@ pub enum FetchError {
 
 impl FetchError {
     /// The error for a failed operation on `path`; a full disk has its own.
-    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    pub fn io(action: &'static str, path: &Path, reason: io::Error) -> Self {
+        match reason.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
                 path: path.to_owned(),
             },
             _ => Self::Io {
                 action,
                 path: path.to_owned(),
-                source,
+                reason,
             },
         }
     }

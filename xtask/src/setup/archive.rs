@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use striate_fetch::Download;
 
-use super::{Wanted, download_path, progress_bar, unpack::unpack};
+use super::{Wanted, progress_bar, unpack::unpack};
 
 const OFFICIAL: &str = "https://download.pytorch.org/libtorch";
 
@@ -28,7 +28,7 @@ const CHECKSUMS: [(&str, &str); 2] = [
 pub(super) fn install(folder: &Path, downloads: &Path, wanted: Wanted) -> Result<()> {
     let path = server_path(wanted)?;
     let base = env::var("STRIATE_LIBTORCH_URL").unwrap_or_else(|_| OFFICIAL.to_owned());
-    let archive = download_path(downloads, "libtorch.zip")?;
+    let archive = downloads.join("libtorch.zip");
     let mut download = Download::new([format!("{}/{path}", base.trim_end_matches('/'))], &archive);
     let pinned = CHECKSUMS
         .iter()

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use striate_fetch::FetchError;
 
-use super::{Wanted, download_path, python, unpack};
+use super::{Wanted, python, unpack};
 
 /// The part of the wheel's libraries that makes a CPU-only libtorch.
 const CPU_LIBRARIES: [&str; 3] = ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"];
@@ -83,7 +83,7 @@ fn finish(folder: &Path, version: &str) -> Result<()> {
         }
     }
     let file = folder.join("build-version");
-    Ok(fs::write(&file, version).map_err(|e| FetchError::io("write", &file, e))?)
+    Ok(fs::write(&file, format!("{version}\n")).map_err(|e| FetchError::io("write", &file, e))?)
 }
 
 /// Where a file of the torch wheel belongs.
@@ -204,7 +204,8 @@ fn cuda_requirements(downloads: &Path, torch: &Path) -> Result<Vec<Requirement>>
 ///
 /// Pip verifies the hash that its index gives, also of a file that is there from an earlier attempt.
 fn download(downloads: &Path, name: &str, requirement: &str) -> Result<PathBuf> {
-    let folder = download_path(downloads, name)?;
+    let folder = downloads.join(name);
+    fs::create_dir_all(&folder).map_err(|e| FetchError::io("create", &folder, e))?;
     let output = Command::new(python::interpreter())
         .args([
             "-m",
@@ -248,7 +249,7 @@ fn reason(stderr: &str) -> String {
     };
     let line = lines()
         .find_map(|line| line.strip_prefix("ERROR: "))
-        .or_else(|| lines().last())
+        .or_else(|| lines().next_back())
         .unwrap_or("it tells no reason");
     let hint = if line.contains("No space left") {
         " (pip also needs room in TMPDIR)"
