@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_crate_may_allow_itself_unsafe_code() {
+    fn only_one_crate_may_allow_itself_an_exception() {
         let folder = tempfile::tempdir().unwrap();
         let exception = format!("#![allow({})]\n", concat!("unsafe", "_code"));
         let packages = [
