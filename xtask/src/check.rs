@@ -18,24 +18,10 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("striate-fetch", &[]),
     ("striate-layers", &["striate-torch"]),
     ("striate-graph", &["striate-torch", "striate-layers"]),
-    (
-        "striate-models",
-        &["striate-torch", "striate-layers", "striate-graph"],
-    ),
+    ("striate-models", &["striate-torch", "striate-layers", "striate-graph"]),
     ("striate-datasets", &["striate-torch", "striate-fetch"]),
-    (
-        "striate-train",
-        &[
-            "striate-torch",
-            "striate-layers",
-            "striate-graph",
-            "striate-datasets",
-        ],
-    ),
-    (
-        "striate-infer",
-        &["striate-torch", "striate-layers", "striate-graph"],
-    ),
+    ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets"]),
+    ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),
     ("striate-lab", EVERYTHING),
     ("striate-cli", EVERYTHING),
     ("xtask", &["striate-fetch"]),
@@ -57,16 +43,8 @@ const UNSAFE_CRATE: &str = "striate-torch";
 /// The package that links libtorch.
 const LINKS_LIBTORCH: &str = "torch-sys";
 /// What one sees on opening the repository.
-const TOP_LEVEL: [&str; 8] = [
-    "Cargo.lock",
-    "Cargo.toml",
-    "LICENSE-APACHE",
-    "LICENSE-MIT",
-    "README.md",
-    "crates",
-    "docs",
-    "xtask",
-];
+const TOP_LEVEL: [&str; 8] =
+    ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "docs", "xtask"];
 
 /// Prints every rule that is broken.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -81,11 +59,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     for rule in &broken {
         eprintln!("error: {rule}");
     }
-    Ok(if broken.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What `cargo metadata` tells of the workspace's own packages.
@@ -96,10 +70,7 @@ pub(crate) fn metadata(workspace: &Workspace) -> Result<Value> {
         .output()
         .context("cannot run cargo metadata")?;
     if !output.status.success() {
-        bail!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -115,45 +86,27 @@ struct Package {
 }
 
 fn packages(metadata: &Value) -> Result<Vec<Package>> {
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists no packages")?;
-    packages
-        .iter()
-        .map(|package| package_of(package).context("cargo metadata cannot be understood"))
-        .collect()
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    packages.iter().map(|package| package_of(package).context("cargo metadata cannot be understood")).collect()
 }
 
 fn package_of(package: &Value) -> Option<Package> {
-    let dependencies = package["dependencies"]
-        .as_array()?
-        .iter()
-        .filter(|dependency| dependency["kind"] != "dev");
+    let dependencies = package["dependencies"].as_array()?.iter().filter(|dependency| dependency["kind"] != "dev");
     Some(Package {
         name: package["name"].as_str()?.to_owned(),
-        folder: Path::new(package["manifest_path"].as_str()?)
-            .parent()?
-            .to_owned(),
-        dependencies: dependencies
-            .filter_map(|dependency| dependency["name"].as_str().map(str::to_owned))
-            .collect(),
+        folder: Path::new(package["manifest_path"].as_str()?).parent()?.to_owned(),
+        dependencies: dependencies.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect(),
         description: package["description"].is_string(),
         license: package["license"].is_string(),
     })
 }
 
 fn dependencies_that_are_not_allowed(packages: &[Package]) -> Vec<String> {
-    let ours: BTreeSet<_> = packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let ours: BTreeSet<_> = packages.iter().map(|package| package.name.as_str()).collect();
     let mut broken = Vec::new();
     for package in packages {
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package.name) else {
-            broken.push(format!(
-                "{} has no place in the order of crates: give it one in xtask/src/check.rs",
-                package.name
-            ));
+            broken.push(format!("{} has no place in the order of crates: give it one in xtask/src/check.rs", package.name));
             continue;
         };
         for dependency in package.dependencies.iter().map(String::as_str) {
@@ -169,18 +122,15 @@ fn incomplete_packages(packages: &[Package]) -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for package in packages {
         let manifest = parse_toml(&package.folder.join("Cargo.toml"))?;
-        let workspace_lints = manifest
-            .get("lints")
-            .and_then(|lints| lints.get("workspace")?.as_bool());
+        let workspace_lints = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
         let wanted = [
             (package.description, "a `description`"),
             (package.license, "`license.workspace = true`"),
-            (workspace_lints == Some(true), "`[lints] workspace = true`"),
+            // The workspace's lints forbid what the one crate is for.
+            (package.name == UNSAFE_CRATE || workspace_lints == Some(true), "`[lints] workspace = true`"),
         ];
         let missing = wanted.iter().filter(|(there, _)| !there);
-        broken.extend(
-            missing.map(|(_, what)| format!("{} lacks {what} in its Cargo.toml", package.name)),
-        );
+        broken.extend(missing.map(|(_, what)| format!("{} lacks {what} in its Cargo.toml", package.name)));
     }
     Ok(broken)
 }
@@ -189,19 +139,10 @@ fn incomplete_packages(packages: &[Package]) -> Result<Vec<String>> {
 fn lint_exceptions(packages: &[Package]) -> Result<Vec<String>> {
     const LINT: &str = concat!("unsafe", "_code");
     let mut broken = Vec::new();
-    for package in packages
-        .iter()
-        .filter(|package| package.name != UNSAFE_CRATE)
-    {
+    for package in packages.iter().filter(|package| package.name != UNSAFE_CRATE) {
         for file in rust_files(&package.folder)? {
-            if fs::read_to_string(&file)
-                .with_context(|| format!("cannot read {}", file.display()))?
-                .contains(LINT)
-            {
-                broken.push(format!(
-                    "{}: unsafe code belongs in {UNSAFE_CRATE}",
-                    file.display()
-                ));
+            if fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.contains(LINT) {
+                broken.push(format!("{}: unsafe code belongs in {UNSAFE_CRATE}", file.display()));
             }
         }
     }
@@ -212,9 +153,7 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in
-            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-        {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
             let entry = entry?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {
@@ -229,71 +168,37 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// A crate that links libtorch needs link arguments, which cargo does not pass on from one crate to the next.
 fn different_build_scripts(packages: &[Package], lock: &toml::Value) -> Vec<String> {
-    let linking = packages
-        .iter()
-        .filter(|package| package.name != UNSAFE_CRATE && links_libtorch(lock, &package.name));
-    let scripts: Vec<_> = linking
-        .map(|package| {
-            (
-                &package.name,
-                fs::read(package.folder.join("build.rs")).ok(),
-            )
-        })
-        .collect();
-    let Some((first, expected)) = scripts
-        .iter()
-        .find(|(_, script)| script.is_some())
-        .or(scripts.first())
-    else {
+    let linking = packages.iter().filter(|package| package.name != UNSAFE_CRATE && links_libtorch(lock, &package.name));
+    let scripts: Vec<_> = linking.map(|package| (&package.name, fs::read(package.folder.join("build.rs")).ok())).collect();
+    let Some((first, expected)) = scripts.iter().find(|(_, script)| script.is_some()).or(scripts.first()) else {
         return Vec::new();
     };
     let missing = scripts
         .iter()
         .filter(|(_, script)| script.is_none())
         .map(|(name, _)| format!("{name} lacks a build.rs, as {first} has it"));
-    let different = scripts
-        .iter()
-        .filter(|(_, script)| script.is_some() && script != expected);
-    missing
-        .chain(
-            different
-                .map(|(name, _)| format!("the build.rs of {name} differs from that of {first}")),
-        )
-        .collect()
+    let different = scripts.iter().filter(|(_, script)| script.is_some() && script != expected);
+    missing.chain(different.map(|(name, _)| format!("the build.rs of {name} differs from that of {first}"))).collect()
 }
 
 /// xtask installs libtorch, so it cannot need it.
 fn unlocked_libtorch(lock: &toml::Value) -> Option<String> {
-    links_libtorch(lock, "xtask")
-        .then(|| "xtask depends on something that links libtorch".to_owned())
+    links_libtorch(lock, "xtask").then(|| "xtask depends on something that links libtorch".to_owned())
 }
 
 /// Whether `package` depends on libtorch, directly or not, according to the lock file.
 fn links_libtorch(lock: &toml::Value, package: &str) -> bool {
-    let locked = lock
-        .get("package")
-        .and_then(toml::Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let locked = lock.get("package").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut seen = BTreeSet::new();
     let mut names = vec![package];
     while let Some(name) = names.pop() {
         if !seen.insert(name) {
             continue;
         }
-        for package in locked
-            .iter()
-            .filter(|package| text(package, "name") == Some(name))
-        {
-            let dependencies = package
-                .get("dependencies")
-                .and_then(toml::Value::as_array)
-                .into_iter()
-                .flatten();
+        for package in locked.iter().filter(|package| text(package, "name") == Some(name)) {
+            let dependencies = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
             // A dependency is `NAME` or `NAME VERSION`.
-            names.extend(
-                dependencies.filter_map(|dependency| dependency.as_str()?.split(' ').next()),
-            );
+            names.extend(dependencies.filter_map(|dependency| dependency.as_str()?.split(' ').next()));
         }
     }
     seen.contains(LINKS_LIBTORCH)
@@ -306,15 +211,9 @@ fn clutter(workspace: &Workspace) -> Vec<String> {
         return Vec::new();
     };
     let listing = String::from_utf8_lossy(&output.stdout);
-    let top_level: BTreeSet<_> = listing
-        .lines()
-        .filter_map(|path| path.split('/').next())
-        .collect();
-    let odd = top_level
-        .into_iter()
-        .filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(name));
-    odd.map(|name| format!("{name} does not belong at the top level of the repository"))
-        .collect()
+    let top_level: BTreeSet<_> = listing.lines().filter_map(|path| path.split('/').next()).collect();
+    let odd = top_level.into_iter().filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(name));
+    odd.map(|name| format!("{name} does not belong at the top level of the repository")).collect()
 }
 
 #[cfg(test)]
@@ -328,10 +227,7 @@ mod tests {
 
     /// A package as `cargo metadata` tells it: its name, and its dependencies with their kinds.
     fn described(name: &str, dependencies: &[(&str, Option<&str>)]) -> Value {
-        let dependencies: Vec<_> = dependencies
-            .iter()
-            .map(|(name, kind)| json!({ "name": name, "kind": kind }))
-            .collect();
+        let dependencies: Vec<_> = dependencies.iter().map(|(name, kind)| json!({ "name": name, "kind": kind })).collect();
         let manifest = format!("/made/up/{name}/Cargo.toml");
         json!({ "name": name, "manifest_path": manifest, "dependencies": dependencies, "description": "x", "license": "MIT" })
     }
@@ -345,21 +241,12 @@ mod tests {
         let good = vec![
             described("striate-torch", &[("tch", None)]),
             described("striate-layers", &[("striate-torch", None)]),
-            described(
-                "striate-datasets",
-                &[("striate-torch", None), ("striate-layers", Some("dev"))],
-            ),
+            described("striate-datasets", &[("striate-torch", None), ("striate-layers", Some("dev"))]),
         ];
         assert_eq!(broken_dependencies(good.clone()), Vec::<String>::new());
 
         let mut bad = good;
-        bad.push(described(
-            "striate-graph",
-            &[
-                ("striate-datasets", Some("build")),
-                ("striate-layers", None),
-            ],
-        ));
+        bad.push(described("striate-graph", &[("striate-datasets", Some("build")), ("striate-layers", None)]));
         bad.push(described("striate-new", &[]));
         let expected = [
             "striate-graph may not depend on striate-datasets",
@@ -376,38 +263,18 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, content).unwrap();
         }
-        Package {
-            name: name.to_owned(),
-            folder,
-            dependencies: Vec::new(),
-            description: true,
-            license: true,
-        }
+        Package { name: name.to_owned(), folder, dependencies: Vec::new(), description: true, license: true }
     }
 
     #[test]
     fn each_crate_has_its_lints_and_its_description() {
         let folder = tempfile::tempdir().unwrap();
-        let good = package(
-            &folder,
-            "good",
-            &[("Cargo.toml", "[lints]\nworkspace = true\n")],
-        );
-        let bad = Package {
-            description: false,
-            ..package(
-                &folder,
-                "bad",
-                &[("Cargo.toml", "[package]\nname = \"bad\"\n")],
-            )
-        };
+        let good = package(&folder, "good", &[("Cargo.toml", "[lints]\nworkspace = true\n")]);
+        let bad = Package { description: false, ..package(&folder, "bad", &[("Cargo.toml", "[package]\nname = \"bad\"\n")]) };
         let broken = incomplete_packages(&[good, bad]).unwrap();
         assert_eq!(
             broken,
-            [
-                "bad lacks a `description` in its Cargo.toml",
-                "bad lacks `[lints] workspace = true` in its Cargo.toml"
-            ]
+            ["bad lacks a `description` in its Cargo.toml", "bad lacks `[lints] workspace = true` in its Cargo.toml"]
         );
     }
 
@@ -418,26 +285,18 @@ mod tests {
         let packages = [
             package(&folder, UNSAFE_CRATE, &[("src/lib.rs", &exception)]),
             package(&folder, "good", &[("src/lib.rs", "//! unsafe is a word\n")]),
-            package(
-                &folder,
-                "bad",
-                &[("src/deep/inside.rs", &exception), ("src/lib.rs", "")],
-            ),
+            package(&folder, "bad", &[("src/deep/inside.rs", &exception), ("src/lib.rs", "")]),
         ];
         let broken = lint_exceptions(&packages).unwrap();
         assert_eq!(broken.len(), 1);
-        assert!(
-            broken[0].ends_with("bad/src/deep/inside.rs: unsafe code belongs in striate-torch"),
-            "{}",
-            broken[0]
-        );
+        assert!(broken[0].ends_with("bad/src/deep/inside.rs: unsafe code belongs in striate-torch"), "{}", broken[0]);
     }
 
     /// A lock file with these packages and their dependencies.
     fn lock(packages: &[(&str, &[&str])]) -> toml::Value {
-        let entries = packages.iter().map(|(name, dependencies)| {
-            format!("[[package]]\nname = \"{name}\"\ndependencies = {dependencies:?}\n")
-        });
+        let entries = packages
+            .iter()
+            .map(|(name, dependencies)| format!("[[package]]\nname = \"{name}\"\ndependencies = {dependencies:?}\n"));
         toml::Value::Table(entries.collect::<String>().parse().unwrap())
     }
 
@@ -462,29 +321,13 @@ mod tests {
             package(&folder, "none", &[]),
             package(&folder, "free", &[]),
         ];
-        let expected = [
-            "none lacks a build.rs, as one has it",
-            "the build.rs of other differs from that of one",
-        ];
+        let expected = ["none lacks a build.rs, as one has it", "the build.rs of other differs from that of one"];
         assert_eq!(different_build_scripts(&packages, &lock), expected);
     }
 
     #[test]
     fn xtask_links_no_libtorch() {
-        assert_eq!(
-            unlocked_libtorch(&lock(&[
-                ("xtask", &["striate-fetch"]),
-                ("striate-fetch", &["ureq"])
-            ])),
-            None
-        );
-        assert!(
-            unlocked_libtorch(&lock(&[
-                ("xtask", &["a"]),
-                ("a", &["b 1.0.0"]),
-                ("b", &["torch-sys"])
-            ]))
-            .is_some()
-        );
+        assert_eq!(unlocked_libtorch(&lock(&[("xtask", &["striate-fetch"]), ("striate-fetch", &["ureq"])])), None);
+        assert!(unlocked_libtorch(&lock(&[("xtask", &["a"]), ("a", &["b 1.0.0"]), ("b", &["torch-sys"])])).is_some());
     }
 }

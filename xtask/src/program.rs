@@ -42,12 +42,8 @@ pub(crate) fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode
 /// Where cargo puts the release build.
 fn program_path(workspace: &Workspace) -> Result<PathBuf> {
     let metadata = metadata(workspace)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo metadata tells no target folder")?;
-    Ok(PathBuf::from(target)
-        .join("release")
-        .join(format!("striate{EXE_SUFFIX}")))
+    let target = metadata["target_directory"].as_str().context("cargo metadata tells no target folder")?;
+    Ok(PathBuf::from(target).join("release").join(format!("striate{EXE_SUFFIX}")))
 }
 
 /// Replaces this process, so that signals reach the command and its exit code is ours.
@@ -57,8 +53,5 @@ fn become_command(mut command: Command) -> Result<ExitCode> {
 
 /// The exit code of a finished command; 1 when a signal ended it.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
-    status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from)
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -37,20 +37,12 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// The name of the folder that it is installed in.
     fn folder_name(self) -> String {
-        format!(
-            "{}-{}",
-            self.version,
-            if self.cuda { "cuda" } else { "cpu" }
-        )
+        format!("{}-{}", self.version, if self.cuda { "cuda" } else { "cpu" })
     }
 
     /// What the download and the installed folder need together, at most.
     fn disk_space(self) -> u64 {
-        if self.cuda {
-            CUDA_DISK_SPACE
-        } else {
-            CPU_DISK_SPACE
-        }
+        if self.cuda { CUDA_DISK_SPACE } else { CPU_DISK_SPACE }
     }
 }
 
@@ -64,26 +56,18 @@ pub(crate) fn setup_and_tell(workspace: &Workspace, options: &Options) -> Result
     let libtorch = setup(workspace, options)?;
     eprintln!("libtorch {libtorch}");
     if !libtorch.has_cuda() && doctor::gpu().is_ok() {
-        eprintln!(
-            "this machine has an NVIDIA GPU: `cargo xtask setup --cuda` installs a libtorch that uses it"
-        );
+        eprintln!("this machine has an NVIDIA GPU: `cargo xtask setup --cuda` installs a libtorch that uses it");
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Finds or installs libtorch and notes it for cargo. Takes no time when that was done before.
 pub(crate) fn setup(workspace: &Workspace, options: &Options) -> Result<Libtorch> {
-    let wanted = Wanted {
-        version: workspace.libtorch_version()?,
-        cuda: options.cuda,
-    };
+    let wanted = Wanted { version: workspace.libtorch_version()?, cuda: options.cuda };
     let libtorch = if let Some(path) = workspace.users_libtorch() {
         let libtorch = Libtorch::at(&path).and_then(|libtorch| libtorch.suited_to(wanted));
         libtorch.context("LIBTORCH is set to a folder that does not do (unset it to let `cargo xtask setup` install one)")?
-    } else if let Some(libtorch) = workspace
-        .noted_libtorch()
-        .filter(|_| !options.force)
-        .and_then(|path| suitable(&path, wanted))
+    } else if let Some(libtorch) = workspace.noted_libtorch().filter(|_| !options.force).and_then(|path| suitable(&path, wanted))
     {
         return Ok(libtorch);
     } else if let Some(libtorch) = python::torch().and_then(|path| suitable(&path, wanted)) {
@@ -96,9 +80,7 @@ pub(crate) fn setup(workspace: &Workspace, options: &Options) -> Result<Libtorch
 }
 
 fn suitable(path: &Path, wanted: Wanted) -> Option<Libtorch> {
-    Libtorch::at(path)
-        .and_then(|libtorch| libtorch.suited_to(wanted))
-        .ok()
+    Libtorch::at(path).and_then(|libtorch| libtorch.suited_to(wanted)).ok()
 }
 
 /// Installs libtorch into the cache folder, once for all checkouts of a user.
@@ -118,12 +100,9 @@ fn install(wanted: Wanted, force: bool) -> Result<Libtorch> {
         let _ = fs::remove_dir_all(&downloads);
         anyhow::Ok(())
     })?;
-    Libtorch::at(&dest)?.suited_to(wanted).with_context(|| {
-        format!(
-            "run `cargo xtask setup --force` to replace {}",
-            dest.display()
-        )
-    })
+    Libtorch::at(&dest)?
+        .suited_to(wanted)
+        .with_context(|| format!("run `cargo xtask setup --force` to replace {}", dest.display()))
 }
 
 /// Fills `folder` from the official archive, or else from Python's package index.
@@ -138,17 +117,13 @@ fn download_into(folder: &Path, downloads: &Path, wanted: Wanted) -> Result<()> 
     }
     eprintln!("not from PyTorch's own archive: {reason:#}");
     pip::install(folder, downloads, wanted).with_context(|| {
-        format!(
-            "libtorch {} can be installed neither from PyTorch's archive ({reason:#}) nor with pip",
-            wanted.version
-        )
+        format!("libtorch {} can be installed neither from PyTorch's archive ({reason:#}) nor with pip", wanted.version)
     })
 }
 
 /// Fails when the disk that holds `folder` has less than `needed` bytes left.
 fn require_space(folder: &Path, needed: u64) -> Result<()> {
-    let free = fs4::available_space(folder)
-        .with_context(|| format!("cannot tell the free space of {}", folder.display()))?;
+    let free = fs4::available_space(folder).with_context(|| format!("cannot tell the free space of {}", folder.display()))?;
     if free < needed {
         bail!(
             "installing libtorch takes {} MB and {} has {} MB left: free some space, or set STRIATE_HOME to a folder on another disk",
@@ -162,9 +137,7 @@ fn require_space(folder: &Path, needed: u64) -> Result<()> {
 
 /// A progress bar over bytes, on standard error and only where that is a terminal.
 fn progress_bar(label: &'static str, total: u64) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    )?;
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")?;
     let bar = ProgressBar::new(total).with_prefix(label).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     Ok(bar)

@@ -20,10 +20,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         if step.starts_with("doc ") {
             cargo.env("RUSTDOCFLAGS", "-D warnings");
         }
-        let status = cargo
-            .args(step.split(' '))
-            .status()
-            .context("cannot run cargo")?;
+        let status = cargo.args(step.split(' ')).status().context("cannot run cargo")?;
         if !status.success() {
             eprintln!("error: `cargo {step}` failed");
             return Ok(exit_code(status));
@@ -38,11 +35,7 @@ fn steps(nextest: bool) -> [&'static str; 5] {
     [
         "fmt --all --check",
         "clippy --workspace --all-targets -- -D warnings",
-        if nextest {
-            "nextest run --workspace"
-        } else {
-            "test --workspace --lib --bins --tests"
-        },
+        if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" },
         "test --workspace --doc",
         "doc --workspace --no-deps",
     ]
@@ -54,8 +47,5 @@ fn announce(step: &str) {
 
 fn has_nextest(workspace: &Workspace) -> bool {
     let mut cargo: Command = workspace.cargo();
-    cargo
-        .args(["nextest", "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success())
+    cargo.args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
 }

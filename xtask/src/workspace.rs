@@ -19,12 +19,9 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// The workspace of this program: cargo tells its folder at run time, so that a moved checkout is no matter.
     pub(crate) fn find() -> Result<Self> {
-        let package = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = package.parent().context("xtask lies in no workspace")?;
-        Ok(Self {
-            root: root.to_owned(),
-        })
+        Ok(Self { root: root.to_owned() })
     }
 
     /// A cargo command on this workspace.
@@ -40,23 +37,15 @@ impl Workspace {
     /// The libtorch version that the locked torch-sys wants.
     pub(crate) fn libtorch_version(&self) -> Result<&'static str> {
         let lock = parse_toml(&self.root.join("Cargo.lock"))?;
-        let packages = lock
-            .get("package")
-            .and_then(toml::Value::as_array)
-            .context("Cargo.lock lists no packages")?;
+        let packages = lock.get("package").and_then(toml::Value::as_array).context("Cargo.lock lists no packages")?;
         let torch_sys = packages
             .iter()
             .find(|package| text(package, "name") == Some("torch-sys"))
             .and_then(|package| text(package, "version"))
             .context("Cargo.lock holds no torch-sys: run `cargo generate-lockfile`")?;
-        match LIBTORCH_OF_TORCH_SYS
-            .iter()
-            .find(|(prefix, _)| torch_sys.starts_with(prefix))
-        {
+        match LIBTORCH_OF_TORCH_SYS.iter().find(|(prefix, _)| torch_sys.starts_with(prefix)) {
             Some((_, libtorch)) => Ok(libtorch),
-            None => bail!(
-                "no libtorch version is known for torch-sys {torch_sys}: add it to xtask/src/workspace.rs"
-            ),
+            None => bail!("no libtorch version is known for torch-sys {torch_sys}: add it to xtask/src/workspace.rs"),
         }
     }
 
@@ -68,17 +57,12 @@ impl Workspace {
     /// The libtorch that an earlier `setup` noted.
     pub(crate) fn noted_libtorch(&self) -> Option<PathBuf> {
         let note = parse_toml(&self.note_path()).ok()?;
-        note.get("env")?
-            .get("LIBTORCH")?
-            .as_str()
-            .map(PathBuf::from)
+        note.get("env")?.get("LIBTORCH")?.as_str().map(PathBuf::from)
     }
 
     /// The user's own choice of libtorch. Cargo puts the noted one into the same variable, so an equal value is none.
     pub(crate) fn users_libtorch(&self) -> Option<PathBuf> {
-        let path = env::var_os("LIBTORCH")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)?;
+        let path = env::var_os("LIBTORCH").filter(|path| !path.is_empty()).map(PathBuf::from)?;
         (Some(&path) != self.noted_libtorch().as_ref()).then_some(path)
     }
 
@@ -87,12 +71,8 @@ impl Workspace {
         if self.noted_libtorch().as_deref() == Some(libtorch) {
             return Ok(());
         }
-        let path = libtorch.to_str().with_context(|| {
-            format!(
-                "{} is not valid Unicode, which cargo needs",
-                libtorch.display()
-            )
-        })?;
+        let path =
+            libtorch.to_str().with_context(|| format!("{} is not valid Unicode, which cargo needs", libtorch.display()))?;
         let content = format!(
             "# Written by `cargo xtask setup`. A LIBTORCH of your own in the environment goes before it.\n[env]\nLIBTORCH = {}\n",
             toml::Value::from(path)
@@ -108,12 +88,8 @@ impl Workspace {
 
 /// Reads a TOML file.
 pub(crate) fn parse_toml(path: &Path) -> Result<toml::Value> {
-    let content =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    content
-        .parse::<toml::Table>()
-        .map(toml::Value::Table)
-        .with_context(|| format!("{} is not valid", path.display()))
+    let content = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    content.parse::<toml::Table>().map(toml::Value::Table).with_context(|| format!("{} is not valid", path.display()))
 }
 
 /// The string under `key`.

@@ -80,26 +80,14 @@ impl World {
              Requires-Dist: nvidia-cuda-cupti==13.0.85.*; (sys_platform == 'linux') and extra == 'cupti'\n\
              Requires-Dist: nvidia-cufft==12.0.0.61.*; (sys_platform == 'linux') and extra == 'cufft'\n",
         )];
-        let cupti = [
-            ("nvidia/cu13/lib/libcupti.so.13", "cupti"),
-            ("nvidia/cu13/lib/libnvperf.so", "perf"),
-        ];
-        let runtime = [
-            ("nvidia/cu13/lib/libcudart.so.13", "cudart"),
-            ("nvidia/cu13/include/cuda_runtime.h", "//"),
-        ];
+        let cupti = [("nvidia/cu13/lib/libcupti.so.13", "cupti"), ("nvidia/cu13/lib/libnvperf.so", "perf")];
+        let runtime = [("nvidia/cu13/lib/libcudart.so.13", "cudart"), ("nvidia/cu13/include/cuda_runtime.h", "//")];
         world.wheel("torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64", &torch);
         world.wheel("cuda_toolkit-13.0.3-py3-none-any", &toolkit);
         world.wheel("nvidia_cuda_cupti-13.0.85-py3-none-any", &cupti);
         world.wheel("nvidia_cuda_runtime-13.0.96-py3-none-any", &runtime);
-        world.wheel(
-            "nvidia_cublas-13.1.0.3-py3-none-any",
-            &[("nvidia/cu13/lib/libcublas.so.13", "cublas")],
-        );
-        world.wheel(
-            "nvidia_cudnn_cu13-9.20.0.48-py3-none-any",
-            &[("nvidia/cudnn/lib/libcudnn.so.9", "cudnn")],
-        );
+        world.wheel("nvidia_cublas-13.1.0.3-py3-none-any", &[("nvidia/cu13/lib/libcublas.so.13", "cublas")]);
+        world.wheel("nvidia_cudnn_cu13-9.20.0.48-py3-none-any", &[("nvidia/cudnn/lib/libcudnn.so.9", "cudnn")]);
         world
     }
 
@@ -108,10 +96,7 @@ impl World {
     }
 
     fn wheel(&self, name: &str, files: &[(&str, &str)]) {
-        write_zip(
-            &self.path(&format!("bin/{name}.whl")),
-            files.iter().map(|(name, text)| (*name, text.as_bytes())),
-        );
+        write_zip(&self.path(&format!("bin/{name}.whl")), files.iter().map(|(name, text)| (*name, text.as_bytes())));
     }
 
     /// A torch folder as Python packages have it, which tells its version in a header.
@@ -122,28 +107,18 @@ impl World {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "").unwrap();
         }
-        let lines = format!(
-            "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR {minor}\n#define TORCH_VERSION_PATCH 0\n"
-        );
+        let lines =
+            format!("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR {minor}\n#define TORCH_VERSION_PATCH 0\n");
         fs::write(header, lines).unwrap();
         folder
     }
 
     fn xtask(&self, args: &[&str]) -> Command {
         let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        xtask
-            .args(args)
-            .env("CARGO_MANIFEST_DIR", self.path("checkout/xtask"))
-            .env("STRIATE_HOME", self.path("home"));
-        xtask.env(
-            "PATH",
-            format!("{}:/usr/bin:/bin", self.path("bin").display()),
-        );
+        xtask.args(args).env("CARGO_MANIFEST_DIR", self.path("checkout/xtask")).env("STRIATE_HOME", self.path("home"));
+        xtask.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         // A port on which nothing listens: PyTorch's own server is out of reach.
-        xtask
-            .env("STRIATE_LIBTORCH_URL", "http://127.0.0.1:1")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        xtask.env("STRIATE_LIBTORCH_URL", "http://127.0.0.1:1").stdout(Stdio::piped()).stderr(Stdio::piped());
         for variable in ["LIBTORCH", "VIRTUAL_ENV", "STRIATE_LIBTORCH_SHA256"] {
             xtask.env_remove(variable);
         }
@@ -157,22 +132,12 @@ impl World {
     /// What cargo is told of `LIBTORCH`.
     fn noted(&self) -> Option<String> {
         let note = fs::read_to_string(self.path("checkout/.cargo/libtorch.toml")).ok()?;
-        Some(
-            note.lines()
-                .last()?
-                .strip_prefix("LIBTORCH = \"")?
-                .strip_suffix('"')?
-                .to_owned(),
-        )
+        Some(note.lines().last()?.strip_prefix("LIBTORCH = \"")?.strip_suffix('"')?.to_owned())
     }
 
     /// What pip was asked for.
     fn pip_calls(&self) -> Vec<String> {
-        fs::read_to_string(self.path("bin/calls"))
-            .unwrap_or_default()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        fs::read_to_string(self.path("bin/calls")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     fn installed(&self) -> PathBuf {
@@ -192,9 +157,7 @@ fn write_zip<'a>(path: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8]
 /// An archive as PyTorch's server has it.
 fn write_archive(path: &Path, version: &str) {
     // Incompressible, so that the archive has a size.
-    let library: Vec<u8> = (0..5_000_u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let library: Vec<u8> = (0..5_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let files: [(&str, &[u8]); 4] = [
         ("libtorch/lib/libtorch_cpu.so", &library),
         ("libtorch/include/torch/torch.h", b"// torch"),
@@ -214,10 +177,8 @@ fn assert_success(output: &Output) {
 
 /// The names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -236,36 +197,15 @@ fn wait_for(what: impl Fn() -> bool) {
 fn a_libtorch_of_the_users_own_is_checked_and_noted() {
     let world = World::new();
     let (right, wrong) = (world.python_torch(13), world.python_torch(12));
-    let output = world
-        .xtask(&["setup"])
-        .env("LIBTORCH", &wrong)
-        .output()
-        .unwrap();
+    let output = world.xtask(&["setup"]).env("LIBTORCH", &wrong).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let expected = format!(
-        "{} is libtorch 2.12.0 where 2.13.0 is needed\n",
-        wrong.display()
-    );
-    assert!(
-        stderr(&output).ends_with(&expected) && stderr(&output).lines().count() == 1,
-        "{}",
-        stderr(&output)
-    );
+    let expected = format!("{} is libtorch 2.12.0 where 2.13.0 is needed\n", wrong.display());
+    assert!(stderr(&output).ends_with(&expected) && stderr(&output).lines().count() == 1, "{}", stderr(&output));
     assert_eq!(world.noted(), None);
 
-    assert_success(
-        &world
-            .xtask(&["setup"])
-            .env("LIBTORCH", &right)
-            .output()
-            .unwrap(),
-    );
+    assert_success(&world.xtask(&["setup"]).env("LIBTORCH", &right).output().unwrap());
     assert_eq!(world.noted().as_deref(), right.to_str());
-    let output = world
-        .xtask(&["setup", "--cuda"])
-        .env("LIBTORCH", &wrong)
-        .output()
-        .unwrap();
+    let output = world.xtask(&["setup", "--cuda"]).env("LIBTORCH", &wrong).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -273,26 +213,13 @@ fn a_libtorch_of_the_users_own_is_checked_and_noted() {
 fn a_torch_of_python_is_linked_if_it_is_the_right_one() {
     let world = World::with_wheels();
     let (right, wrong) = (world.python_torch(13), world.python_torch(12));
-    assert_success(
-        &world
-            .xtask(&["setup"])
-            .env("FAKE_TORCH", &right)
-            .output()
-            .unwrap(),
-    );
+    assert_success(&world.xtask(&["setup"]).env("FAKE_TORCH", &right).output().unwrap());
     assert_eq!(world.noted().as_deref(), right.to_str());
     assert!(!world.installed().exists());
 
     // Cargo hands the noted folder on as LIBTORCH. It is gone by now, and what Python has is another version.
     fs::remove_dir_all(&right).unwrap();
-    assert_success(
-        &world
-            .xtask(&["setup"])
-            .env("LIBTORCH", &right)
-            .env("FAKE_TORCH", &wrong)
-            .output()
-            .unwrap(),
-    );
+    assert_success(&world.xtask(&["setup"]).env("LIBTORCH", &right).env("FAKE_TORCH", &wrong).output().unwrap());
     assert_eq!(world.noted().as_deref(), world.installed().to_str());
 }
 
@@ -303,43 +230,20 @@ fn the_official_archive_is_gone_on_with_after_an_interruption() {
     write_archive(&archive, "2.13.0+cpu");
     let (content, sum) = (fs::read(&archive).unwrap(), sha256_file(&archive).unwrap());
 
-    let breaking = Server::start(
-        content.clone(),
-        Behaviour {
-            cut_after: Some(400),
-            ..GOOD
-        },
-    );
-    let output = world
-        .xtask(&["setup"])
-        .env("STRIATE_LIBTORCH_URL", &breaking.url)
-        .env("STRIATE_LIBTORCH_SHA256", &sum)
-        .output()
-        .unwrap();
+    let breaking = Server::start(content.clone(), Behaviour { cut_after: Some(400), ..GOOD });
+    let output =
+        world.xtask(&["setup"]).env("STRIATE_LIBTORCH_URL", &breaking.url).env("STRIATE_LIBTORCH_SHA256", &sum).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = stderr(&output);
     let error = error.lines().last().unwrap();
-    assert!(
-        error.contains("was cut off after 2000 bytes")
-            && error.contains("No matching distribution"),
-        "{error}"
-    );
+    assert!(error.contains("was cut off after 2000 bytes") && error.contains("No matching distribution"), "{error}");
     assert!(!world.installed().exists());
 
     let good = Server::start(content, GOOD);
     let mut xtask = world.xtask(&["setup"]);
-    assert_success(
-        &xtask
-            .env("STRIATE_LIBTORCH_URL", &good.url)
-            .env("STRIATE_LIBTORCH_SHA256", sum)
-            .output()
-            .unwrap(),
-    );
+    assert_success(&xtask.env("STRIATE_LIBTORCH_URL", &good.url).env("STRIATE_LIBTORCH_SHA256", sum).output().unwrap());
     assert_eq!(good.ranges_asked(), [Some("bytes=2000-".to_owned())]);
-    assert_eq!(
-        names(&world.installed()),
-        ["build-version", "include", "lib"]
-    );
+    assert_eq!(names(&world.installed()), ["build-version", "include", "lib"]);
     assert_eq!(names(&world.path("home/downloads")), Vec::<String>::new());
 }
 
@@ -351,24 +255,12 @@ fn an_archive_of_another_version_or_checksum_is_not_installed() {
     let server = Server::start(fs::read(&archive).unwrap(), GOOD);
     let setup = |sum: &str| {
         let mut xtask = world.xtask(&["setup"]);
-        xtask
-            .env("STRIATE_LIBTORCH_URL", &server.url)
-            .env("STRIATE_LIBTORCH_SHA256", sum)
-            .output()
-            .unwrap()
+        xtask.env("STRIATE_LIBTORCH_URL", &server.url).env("STRIATE_LIBTORCH_SHA256", sum).output().unwrap()
     };
     let output = setup(&sha256_file(&archive).unwrap());
-    assert!(
-        stderr(&output).contains("is libtorch 2.12.0 where 2.13.0 is needed"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("is libtorch 2.12.0 where 2.13.0 is needed"), "{}", stderr(&output));
     let output = setup(&"0".repeat(64));
-    assert!(
-        stderr(&output).contains("where 0000"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("where 0000"), "{}", stderr(&output));
     assert!(!world.installed().exists());
     assert_eq!(world.noted(), None);
 }
@@ -380,41 +272,17 @@ fn wheels_give_a_cpu_only_libtorch() {
     let lib = world.installed().join("lib");
     assert_eq!(
         names(&lib),
-        [
-            "libc10.so",
-            "libcudart.so.13",
-            "libcupti.so.13",
-            "libgomp.so",
-            "libgomp.so.1",
-            "libtorch.so",
-            "libtorch_cpu.so"
-        ]
+        ["libc10.so", "libcudart.so.13", "libcupti.so.13", "libgomp.so", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so"]
     );
-    assert_eq!(
-        fs::read_to_string(lib.join("libtorch.so")).unwrap(),
-        "cpu",
-        "links to libtorch_cpu.so"
-    );
-    assert_eq!(
-        fs::read_to_string(world.installed().join("build-version")).unwrap(),
-        "2.13.0\n"
-    );
+    assert_eq!(fs::read_to_string(lib.join("libtorch.so")).unwrap(), "cpu", "links to libtorch_cpu.so");
+    assert_eq!(fs::read_to_string(world.installed().join("build-version")).unwrap(), "2.13.0\n");
     assert_eq!(names(&world.installed().join("include/ATen")), ["ATen.h"]);
     assert_eq!(world.noted().as_deref(), world.installed().to_str());
-    let calls = [
-        "torch==2.13.0",
-        "cuda-toolkit==13.0.3",
-        "nvidia-cuda-runtime==13.0.96.*",
-        "nvidia-cuda-cupti==13.0.85.*",
-    ];
+    let calls = ["torch==2.13.0", "cuda-toolkit==13.0.3", "nvidia-cuda-runtime==13.0.96.*", "nvidia-cuda-cupti==13.0.85.*"];
     assert_eq!(world.pip_calls(), calls);
 
     assert_success(&world.setup());
-    assert_eq!(
-        world.pip_calls().len(),
-        calls.len(),
-        "nothing is downloaded again"
-    );
+    assert_eq!(world.pip_calls().len(), calls.len(), "nothing is downloaded again");
     assert_success(&world.xtask(&["setup", "--force"]).output().unwrap());
     assert_eq!(world.pip_calls().len(), 2 * calls.len());
 }
@@ -426,23 +294,10 @@ fn wheels_give_a_libtorch_with_cuda() {
     assert_success(&world.xtask(&["setup", "--cuda"]).output().unwrap());
     let folder = world.path("home/libtorch/2.13.0-cuda");
     let lib = names(&folder.join("lib"));
-    for library in [
-        "libtorch_cuda.so",
-        "libcublas.so.13",
-        "libcudnn.so.9",
-        "libnvperf.so",
-        "libcudart.so.13",
-    ] {
-        assert!(
-            lib.iter().any(|name| name == library),
-            "{library} is not among {lib:?}"
-        );
+    for library in ["libtorch_cuda.so", "libcublas.so.13", "libcudnn.so.9", "libnvperf.so", "libcudart.so.13"] {
+        assert!(lib.iter().any(|name| name == library), "{library} is not among {lib:?}");
     }
-    assert_eq!(
-        fs::read_to_string(folder.join("lib/libtorch.so")).unwrap(),
-        "torch",
-        "the wheel's own"
-    );
+    assert_eq!(fs::read_to_string(folder.join("lib/libtorch.so")).unwrap(), "torch", "the wheel's own");
     assert!(folder.join("include/cuda_runtime.h").exists());
     assert_eq!(world.noted().as_deref(), folder.to_str());
 }
@@ -473,17 +328,10 @@ fn of_two_setups_at_once_one_installs_and_the_other_waits() {
     let second = world.xtask(&["setup"]).spawn().unwrap();
     thread::sleep(Duration::from_millis(200));
     fs::remove_file(world.path("bin/hang")).unwrap();
-    let (first, second) = (
-        first.wait_with_output().unwrap(),
-        second.wait_with_output().unwrap(),
-    );
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
     assert_success(&first);
     assert_success(&second);
-    assert!(
-        stderr(&second).contains("waiting for another"),
-        "{}",
-        stderr(&second)
-    );
+    assert!(stderr(&second).contains("waiting for another"), "{}", stderr(&second));
     assert_eq!(world.pip_calls().len(), 4);
 }
 
@@ -494,11 +342,7 @@ fn a_damaged_wheel_is_removed() {
     let whole = fs::read(&wheel).unwrap();
     fs::write(&wheel, &whole[..whole.len() / 2]).unwrap();
     let output = world.setup();
-    assert!(
-        stderr(&output).contains("is damaged and was removed: run the command again"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("is damaged and was removed: run the command again"), "{}", stderr(&output));
     fs::write(&wheel, &whole).unwrap();
     assert_success(&world.setup());
 }
@@ -508,52 +352,20 @@ fn doctor_tells_what_is_missing() {
     let world = World::new();
     let manifest = "[workspace.package]\nrust-version = \"1.0\"\n";
     fs::write(world.path("checkout/Cargo.toml"), manifest).unwrap();
-    for (program, line) in [
-        ("rustc", "rustc 1.2.3 (abc)"),
-        ("cargo", "cargo 1.2.3"),
-        ("c++", "c++ 9"),
-    ] {
-        fs::write(
-            world.path(&format!("bin/{program}")),
-            format!("#!/bin/sh\necho '{line}'\n"),
-        )
-        .unwrap();
-        fs::set_permissions(
-            world.path(&format!("bin/{program}")),
-            Permissions::from_mode(0o755),
-        )
-        .unwrap();
+    for (program, line) in [("rustc", "rustc 1.2.3 (abc)"), ("cargo", "cargo 1.2.3"), ("c++", "c++ 9")] {
+        fs::write(world.path(&format!("bin/{program}")), format!("#!/bin/sh\necho '{line}'\n")).unwrap();
+        fs::set_permissions(world.path(&format!("bin/{program}")), Permissions::from_mode(0o755)).unwrap();
     }
     let output = world.xtask(&["doctor"]).output().unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{report}");
-    assert!(
-        report.contains(
-            "missing  libtorch      libtorch 2.13.0 is not set up: run `cargo xtask setup`"
-        ),
-        "{report}"
-    );
-    assert!(
-        report.contains("ok       rust          rustc 1.2.3 (abc); cargo 1.2.3"),
-        "{report}"
-    );
+    assert!(report.contains("missing  libtorch      libtorch 2.13.0 is not set up: run `cargo xtask setup`"), "{report}");
+    assert!(report.contains("ok       rust          rustc 1.2.3 (abc); cargo 1.2.3"), "{report}");
 
     let torch = world.python_torch(13);
-    assert_success(
-        &world
-            .xtask(&["setup"])
-            .env("FAKE_TORCH", &torch)
-            .output()
-            .unwrap(),
-    );
+    assert_success(&world.xtask(&["setup"]).env("FAKE_TORCH", &torch).output().unwrap());
     let output = world.xtask(&["doctor"]).output().unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{report}");
-    assert!(
-        report.contains(&format!(
-            "ok       libtorch      2.13.0 (CPU) in {}, linked by setup",
-            torch.display()
-        )),
-        "{report}"
-    );
+    assert!(report.contains(&format!("ok       libtorch      2.13.0 (CPU) in {}, linked by setup", torch.display())), "{report}");
 }

@@ -14,14 +14,8 @@ const OFFICIAL: &str = "https://download.pytorch.org/libtorch";
 
 /// The SHA-256 of archives. PyTorch publishes none; these are what package collections have pinned.
 const CHECKSUMS: [(&str, &str); 2] = [
-    (
-        "cpu/libtorch-shared-with-deps-2.13.0%2Bcpu.zip",
-        "edbf4cbed78433d803e90a65f1752e57783d164bce66c95c0872b2ab8f5c159e",
-    ),
-    (
-        "cpu/libtorch-macos-arm64-2.13.0.zip",
-        "1e10c6c4dc2764150c9fb2ad28e1889191302734e7f939108e5d2f22f21a06f8",
-    ),
+    ("cpu/libtorch-shared-with-deps-2.13.0%2Bcpu.zip", "edbf4cbed78433d803e90a65f1752e57783d164bce66c95c0872b2ab8f5c159e"),
+    ("cpu/libtorch-macos-arm64-2.13.0.zip", "1e10c6c4dc2764150c9fb2ad28e1889191302734e7f939108e5d2f22f21a06f8"),
 ];
 
 /// Downloads the archive into `downloads` and unpacks it into `folder`.
@@ -30,10 +24,7 @@ pub(super) fn install(folder: &Path, downloads: &Path, wanted: Wanted) -> Result
     let base = env::var("STRIATE_LIBTORCH_URL").unwrap_or_else(|_| OFFICIAL.to_owned());
     let archive = downloads.join("libtorch.zip");
     let mut download = Download::new([format!("{}/{path}", base.trim_end_matches('/'))], &archive);
-    let pinned = CHECKSUMS
-        .iter()
-        .find(|(pinned, _)| *pinned == path)
-        .map(|(_, sum)| (*sum).to_owned());
+    let pinned = CHECKSUMS.iter().find(|(pinned, _)| *pinned == path).map(|(_, sum)| (*sum).to_owned());
     // Where no checksum is known, the archive's own CRC of each file has to do.
     if let Some(sum) = env::var("STRIATE_LIBTORCH_SHA256").ok().or(pinned) {
         download = download.sha256(sum);
@@ -47,9 +38,7 @@ pub(super) fn install(folder: &Path, downloads: &Path, wanted: Wanted) -> Result
     fetched?;
     unpack(&archive, folder, |path| {
         let path = path.strip_prefix("libtorch").ok()?;
-        let needed = ["include", "lib", "build-version"]
-            .iter()
-            .any(|top| path.starts_with(top));
+        let needed = ["include", "lib", "build-version"].iter().any(|top| path.starts_with(top));
         needed.then(|| PathBuf::from(path))
     })
     .context("PyTorch's archive cannot be unpacked")

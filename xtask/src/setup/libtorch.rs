@@ -11,10 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::Wanted;
 
 /// The headers that tell the version, in newer and in older versions.
-const VERSION_HEADERS: [&str; 2] = [
-    "include/torch/headeronly/version.h",
-    "include/torch/csrc/api/include/torch/version.h",
-];
+const VERSION_HEADERS: [&str; 2] = ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
 
 /// A folder with libtorch's headers in `include` and its libraries in `lib`.
 #[derive(Debug)]
@@ -26,22 +23,12 @@ pub(crate) struct Libtorch {
 impl Libtorch {
     /// The libtorch in the folder `path`.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        let library = path
-            .join("lib")
-            .join(format!("{DLL_PREFIX}torch_cpu{DLL_SUFFIX}"));
+        let library = path.join("lib").join(format!("{DLL_PREFIX}torch_cpu{DLL_SUFFIX}"));
         if !library.exists() {
-            bail!(
-                "{} holds no libtorch: there is no {}",
-                path.display(),
-                library.display()
-            );
+            bail!("{} holds no libtorch: there is no {}", path.display(), library.display());
         }
-        let version = version(path)
-            .with_context(|| format!("{} does not tell its version", path.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            version,
-        })
+        let version = version(path).with_context(|| format!("{} does not tell its version", path.display()))?;
+        Ok(Self { path: path.to_owned(), version })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,21 +36,13 @@ impl Libtorch {
     }
 
     pub(crate) fn has_cuda(&self) -> bool {
-        self.path
-            .join("lib")
-            .join(format!("{DLL_PREFIX}torch_cuda{DLL_SUFFIX}"))
-            .exists()
+        self.path.join("lib").join(format!("{DLL_PREFIX}torch_cuda{DLL_SUFFIX}")).exists()
     }
 
     /// This libtorch, if it is what is wanted.
     pub(crate) fn suited_to(self, wanted: Wanted) -> Result<Self> {
         if self.version != wanted.version {
-            bail!(
-                "{} is libtorch {} where {} is needed",
-                self.path.display(),
-                self.version,
-                wanted.version
-            );
+            bail!("{} is libtorch {} where {} is needed", self.path.display(), self.version, wanted.version);
         }
         if wanted.cuda && !self.has_cuda() {
             bail!("{} is a libtorch without CUDA", self.path.display());
@@ -74,11 +53,7 @@ impl Libtorch {
 
 impl fmt::Display for Libtorch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let devices = if self.has_cuda() {
-            "CPU and CUDA"
-        } else {
-            "CPU"
-        };
+        let devices = if self.has_cuda() { "CPU and CUDA" } else { "CPU" };
         write!(f, "{} ({devices}) in {}", self.version, self.path.display())
     }
 }
@@ -88,27 +63,18 @@ fn version(path: &Path) -> Option<String> {
     if let Ok(version) = fs::read_to_string(path.join("build-version")) {
         return version.trim().split('+').next().map(str::to_owned);
     }
-    VERSION_HEADERS
-        .iter()
-        .find_map(|header| header_version(&fs::read_to_string(path.join(header)).ok()?))
+    VERSION_HEADERS.iter().find_map(|header| header_version(&fs::read_to_string(path.join(header)).ok()?))
 }
 
 /// The version that the lines `#define TORCH_VERSION_MAJOR 2` and so on tell.
 fn header_version(header: &str) -> Option<String> {
     let part = |name: &str| {
-        header.lines().find_map(
-            |line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["#define", key, value] if key == name => Some(value),
-                _ => None,
-            },
-        )
+        header.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["#define", key, value] if key == name => Some(value),
+            _ => None,
+        })
     };
-    let [major, minor, patch] = [
-        "TORCH_VERSION_MAJOR",
-        "TORCH_VERSION_MINOR",
-        "TORCH_VERSION_PATCH",
-    ]
-    .map(part);
+    let [major, minor, patch] = ["TORCH_VERSION_MAJOR", "TORCH_VERSION_MINOR", "TORCH_VERSION_PATCH"].map(part);
     Some(format!("{}.{}.{}", major?, minor?, patch?))
 }
 

@@ -8,8 +8,7 @@ use std::{
 };
 
 /// Finds the folder of the torch package without importing it, which would take seconds.
-const FIND_TORCH: &str =
-    "import importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0])";
+const FIND_TORCH: &str = "import importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0])";
 
 /// The Python of the active virtual environment, or else the one on the PATH.
 pub(crate) fn interpreter() -> OsString {
@@ -26,13 +25,6 @@ pub(crate) fn torch() -> Option<PathBuf> {
 
 /// What Python prints when it is run with `args`, if it succeeds.
 pub(crate) fn output(args: &[&str]) -> Option<String> {
-    let output = Command::new(interpreter())
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new(interpreter()).args(args).stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -14,20 +14,13 @@ use zip::ZipArchive;
 use super::progress_bar;
 
 /// Unpacks those files of `archive` for which `place` gives a path under `folder`. Each file's CRC is checked.
-pub(super) fn unpack(
-    archive: &Path,
-    folder: &Path,
-    place: impl Fn(&Path) -> Option<PathBuf>,
-) -> Result<()> {
+pub(super) fn unpack(archive: &Path, folder: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
     let mut zip = open(archive)?;
     let mut files = Vec::new();
     let mut total = 0;
     for index in 0..zip.len() {
         let file = zip.by_index(index)?;
-        let dest = file
-            .enclosed_name()
-            .filter(|_| file.is_file())
-            .and_then(|name| place(&name));
+        let dest = file.enclosed_name().filter(|_| file.is_file()).and_then(|name| place(&name));
         if let Some(dest) = dest {
             total += file.size();
             files.push((index, folder.join(dest)));
@@ -37,20 +30,13 @@ pub(super) fn unpack(
         bail!("{} holds nothing of what is expected", archive.display());
     }
     let bar = progress_bar("unpacking", total)?;
-    let unpacked = files
-        .iter()
-        .try_for_each(|(index, dest)| unpack_file(&mut zip, *index, dest, &bar));
+    let unpacked = files.iter().try_for_each(|(index, dest)| unpack_file(&mut zip, *index, dest, &bar));
     bar.finish_and_clear();
     match unpacked {
         // A damaged archive must not be found again.
         Err(error) if !error.is::<FetchError>() => {
             fs::remove_file(archive)?;
-            Err(error).with_context(|| {
-                format!(
-                    "{} is damaged and was removed: run the command again",
-                    archive.display()
-                )
-            })
+            Err(error).with_context(|| format!("{} is damaged and was removed: run the command again", archive.display()))
         }
         unpacked => unpacked,
     }
@@ -68,9 +54,7 @@ fn unpack_file(zip: &mut Zip, index: usize, dest: &Path, bar: &ProgressBar) -> R
         if count == 0 {
             return Ok(());
         }
-        output
-            .write_all(&buffer[..count])
-            .map_err(|e| FetchError::io("write", dest, e))?;
+        output.write_all(&buffer[..count]).map_err(|e| FetchError::io("write", dest, e))?;
         bar.inc(count as u64);
     }
 }
@@ -97,12 +81,7 @@ fn open(archive: &Path) -> Result<Zip> {
         Ok(zip) => Ok(zip),
         Err(error) => {
             fs::remove_file(archive)?;
-            Err(error).with_context(|| {
-                format!(
-                    "{} is damaged and was removed: run the command again",
-                    archive.display()
-                )
-            })
+            Err(error).with_context(|| format!("{} is damaged and was removed: run the command again", archive.display()))
         }
     }
 }

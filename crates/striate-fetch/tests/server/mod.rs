@@ -19,11 +19,7 @@ pub(crate) struct Behaviour {
     pub(crate) status: Option<u16>,
 }
 
-pub(crate) const GOOD: Behaviour = Behaviour {
-    ranges: true,
-    cut_after: None,
-    status: None,
-};
+pub(crate) const GOOD: Behaviour = Behaviour { ranges: true, cut_after: None, status: None };
 
 /// A server of one file, and the `Range` header of each request that it got.
 pub(crate) struct Server {
@@ -51,12 +47,7 @@ impl Server {
 }
 
 /// Answers one request, and notes the range that it asked for.
-fn answer(
-    mut stream: TcpStream,
-    content: &[u8],
-    behaviour: Behaviour,
-    ranges_asked: &Mutex<Vec<Option<String>>>,
-) {
+fn answer(mut stream: TcpStream, content: &[u8], behaviour: Behaviour, ranges_asked: &Mutex<Vec<Option<String>>>) {
     let mut range = None;
     let mut if_range = None;
     for line in BufReader::new(stream.try_clone().unwrap()).lines() {
@@ -72,33 +63,18 @@ fn answer(
     }
     ranges_asked.lock().unwrap().push(range.clone());
     let etag = etag(content);
-    let start = range
-        .as_deref()
-        .filter(|_| behaviour.ranges && if_range.is_none_or(|wanted| wanted == etag));
-    let start = start.map(|range| {
-        range["bytes=".len()..range.len() - 1]
-            .parse::<usize>()
-            .unwrap()
-    });
+    let start = range.as_deref().filter(|_| behaviour.ranges && if_range.is_none_or(|wanted| wanted == etag));
+    let start = start.map(|range| range["bytes=".len()..range.len() - 1].parse::<usize>().unwrap());
     let status = behaviour.status.unwrap_or(match start {
         None => 200,
         Some(start) if start < content.len() => 206,
         Some(_) => 416,
     });
-    let body = if status < 300 {
-        &content[start.unwrap_or(0)..]
-    } else {
-        &[]
-    };
+    let body = if status < 300 { &content[start.unwrap_or(0)..] } else { &[] };
     let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nETag: {etag}\r\nConnection: close\r\n\r\n"
-    );
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nETag: {etag}\r\nConnection: close\r\n\r\n");
     let sent = &body[..behaviour.cut_after.unwrap_or(length).min(length)];
-    stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(sent))
-        .unwrap();
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent)).unwrap();
 }
 
 /// The ETag under which the server gives `content`.
