@@ -107,18 +107,23 @@ fn install(wanted: Wanted, force: bool) -> Result<Libtorch> {
 
 /// Fills `folder` from the official archive, or else from Python's package index.
 fn download_into(folder: &Path, downloads: &Path, wanted: Wanted) -> Result<()> {
-    let archive = archive::install(folder, downloads, wanted);
-    let Err(reason) = archive else { return Ok(()) };
-    if reason
-        .downcast_ref::<FetchError>()
-        .is_some_and(|error| matches!(error, FetchError::DiskFull { .. } | FetchError::Io { .. }))
-    {
-        return Err(reason);
+    let from_archive = match archive::install(folder, downloads, wanted) {
+        Err(error) if !is_of_the_disk(&error) => error,
+        done => return done,
+    };
+    eprintln!("not from PyTorch's own archive: {from_archive:#}");
+    match pip::install(folder, downloads, wanted) {
+        Err(error) if !is_of_the_disk(&error) => Err(error).with_context(|| {
+            let version = wanted.version;
+            format!("libtorch {version} comes neither from PyTorch's archive ({from_archive:#}) nor from pip")
+        }),
+        done => done,
     }
-    eprintln!("not from PyTorch's own archive: {reason:#}");
-    pip::install(folder, downloads, wanted).with_context(|| {
-        format!("libtorch {} can be installed neither from PyTorch's archive ({reason:#}) nor with pip", wanted.version)
-    })
+}
+
+/// Whether this machine's disk is at fault, and no other way to libtorch would do better.
+fn is_of_the_disk(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(FetchError::DiskFull { .. } | FetchError::Io { .. }))
 }
 
 /// Fails when the disk that holds `folder` has less than `needed` bytes left.

@@ -157,8 +157,10 @@ fn download(downloads: &Path, name: &str, requirement: &str) -> Result<PathBuf> 
 /// The one line of pip's complaints that says most.
 fn reason(stderr: &str) -> String {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line =
-        lines().find_map(|line| line.strip_prefix("ERROR: ")).or_else(|| lines().next_back()).unwrap_or("it tells no reason");
+    let line = lines()
+        .find_map(|line| line.strip_prefix("ERROR: ").filter(|line| *line != "Exception:"))
+        .or_else(|| lines().next_back())
+        .unwrap_or("it tells no reason");
     let hint = if line.contains("No space left") { " (pip also needs room in TMPDIR)" } else { "" };
     format!("{line}{hint}")
 }
@@ -205,6 +207,7 @@ mod tests {
         let stderr =
             "WARNING: Retrying\nERROR: Could not find a version that satisfies the requirement torch==9\nERROR: No match\n";
         assert_eq!(reason(stderr), "Could not find a version that satisfies the requirement torch==9");
-        assert_eq!(reason("Traceback:\n  OSError: odd\n"), "OSError: odd");
+        let crash = "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n";
+        assert_eq!(reason(crash), "OSError: [Errno 28] No space left on device (pip also needs room in TMPDIR)");
     }
 }
