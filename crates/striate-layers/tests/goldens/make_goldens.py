@@ -162,7 +162,7 @@ CASES = {
     "concat": Case(lambda: Formula(lambda *inputs: torch.cat(inputs, 1)), [IMAGE, (2, 1, 4, 5), (2, 2, 4, 5)]),
     "subsampling2d": Case(lambda: Subsampling(3, 2), [(2, 3, 4, 6)]),
     "sparse_conv2d_lenet_c3": Case(LeNetC3, [(2, 6, 5, 6)]),
-    "rbf_output": Case(lambda: Rbf(10, 84), [(2, 84)]),
+    "rbf_output": Case(lambda: Rbf(4, 84), [(2, 84)]),
     "cross_entropy": Case(nn.CrossEntropyLoss, [(4, 6)], classes=6),
     "cross_entropy_smoothed": Case(lambda: nn.CrossEntropyLoss(label_smoothing=0.1), [(4, 6)], classes=6),
     "rbf_loss": Case(lambda: Formula(rbf_loss), [(4, 6)], classes=6),

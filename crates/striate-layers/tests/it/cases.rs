@@ -1,10 +1,9 @@
 //! The counterpart of each case in `make_goldens.py`.
 use crate::harness::{Case, Subject};
 use striate_layers::{
-    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, LayerError,
-    Linear, LocalResponseNorm, MaxPool2d, Mode, Op, RbfOutput, Softmax, SparseConv2d, Subsampling2d, loss,
+    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Linear,
+    LocalResponseNorm, MaxPool2d, Mode, Op, RbfOutput, Softmax, SparseConv2d, Subsampling2d, loss::Loss,
 };
-use tch::Tensor;
 
 pub(crate) fn cases() -> Vec<Case> {
     [convolutions(), norms(), pools(), pointwise(), junctions(), lenet(), losses()].into_iter().flatten().collect()
@@ -103,15 +102,15 @@ fn lenet() -> Vec<Case> {
         eval("subsampling2d", Subsampling2d::new(2)),
         eval("sparse_conv2d_lenet_c3", SparseConv2d::lenet_c3()),
         // The codes are the golden's, as all parameters are.
-        eval("rbf_output", RbfOutput::digits()),
+        eval("rbf_output", RbfOutput::digits(4)),
     ]
 }
 
 fn losses() -> Vec<Case> {
-    let case = |name, loss: fn(&Tensor, &Tensor) -> Result<Tensor, LayerError>| Case { name, subject: Subject::Loss(loss) };
+    let case = |name, loss| Case { name, subject: Subject::Loss(loss) };
     vec![
-        case("cross_entropy", |logits, targets| loss::cross_entropy(logits, targets, 0.0)),
-        case("cross_entropy_smoothed", |logits, targets| loss::cross_entropy(logits, targets, 0.1)),
-        case("rbf_loss", |logits, targets| loss::rbf_loss(logits, targets, 1.5)),
+        case("cross_entropy", Loss::CrossEntropy { label_smoothing: 0.0 }),
+        case("cross_entropy_smoothed", Loss::CrossEntropy { label_smoothing: 0.1 }),
+        case("rbf_loss", Loss::Rbf { j: 1.5 }),
     ]
 }

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
-use striate_layers::{LayerError, Mode, Op, ParamKind, Shape};
+use striate_layers::{Mode, Op, ParamKind, Shape, loss::Loss};
 use striate_torch::{TensorFile, set_num_threads};
 use tch::{Kind, Tensor};
 
@@ -11,7 +11,7 @@ pub(crate) type Tensors = BTreeMap<String, Tensor>;
 /// What is compared with PyTorch.
 pub(crate) enum Subject {
     Layer(Op, Mode),
-    Loss(fn(&Tensor, &Tensor) -> Result<Tensor, LayerError>),
+    Loss(Loss),
 }
 
 pub(crate) struct Case {
@@ -76,7 +76,7 @@ impl Case {
         }
         let mut results = Tensors::new();
         let output = match &self.subject {
-            Subject::Loss(loss) => loss(inputs.first().ok_or("no input0")?, &take(&mut given, "targets")?)?,
+            Subject::Loss(loss) => loss.compute(inputs.first().ok_or("no input0")?, &take(&mut given, "targets")?)?,
             Subject::Layer(op, mode) => {
                 let (output, params) = forward(op, *mode, &inputs, &mut given)?;
                 leaves.extend(params.trainable);
