@@ -75,9 +75,9 @@ impl Augment {
         };
         let mut images = images.shallow_clone();
         if self.pad_crop > 0 {
-            let places = f64::from(2 * self.pad_crop + 1);
+            let last = 2 * i64::from(self.pad_crop);
             // Rounding to float32 may give the upper bound itself.
-            let mut offset = || Ok::<_, DatasetError>(draw(0.0, places)?.f_to_kind(Kind::Int64)?.f_clamp_max(places - 1.0)?);
+            let mut offset = || Ok::<_, DatasetError>(draw(0.0, (last + 1) as f64)?.f_to_kind(Kind::Int64)?.f_clamp_max(last)?);
             let (top, left) = (offset()?, offset()?);
             images = pad_crop(&images, i64::from(self.pad_crop), top, left)?;
         }
@@ -194,9 +194,9 @@ mod tests {
         assert_eq!(moved(0.0, 1.0, 0.0, 1.0), [0.0, 0.0, 0.0, 1.0, 2.0, 3.0], "down");
         assert_eq!(moved(180.0, 1.0, 0.0, 0.0), [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
         assert_eq!(moved(180.0, 1.0, 1.0, 0.0), [0.0, 6.0, 5.0, 0.0, 3.0, 2.0], "turned, then shifted");
-        // A quarter turn keeps pixels square: the centre column comes to lie as a row through the middle of both rows.
-        assert_eq!(moved(90.0, 1.0, 0.5, 0.5)[4], 3.5);
-        // Twice as large about the centre: the outer pixels sample a quarter in from the edge.
+        // A quarter turn keeps pixels square, and so each lands between four others (or two and the border).
+        assert_eq!(moved(90.0, 1.0, 0.0, 0.0), [2.25, 3.0, 0.75, 2.75, 4.0, 1.25]);
+        // Three times as large about the centre: the upper pixel of the middle column sees a sixth above it.
         assert_eq!(moved(0.0, 3.0, 0.0, 0.0)[1], 3.0);
     }
 
