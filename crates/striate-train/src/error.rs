@@ -1,0 +1,59 @@
+use std::path::PathBuf;
+use striate_layers::LayerError;
+use striate_torch::{FileError, TorchError};
+
+/// Why a training run can't start, go on, or be resumed. Every message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// An option of a run that can't be.
+    #[error("{option} {reason}")]
+    Option {
+        /// The option and its value, such as `lr = -1`.
+        option: String,
+        /// Why it can't be.
+        reason: &'static str,
+    },
+    /// A recipe that can't be read.
+    #[error("{}: {reason}", path.display())]
+    Recipe {
+        /// The recipe's file.
+        path: PathBuf,
+        /// What is wrong in it, and where.
+        reason: String,
+    },
+    /// A sound file of tensors that is no checkpoint, or doesn't fit the run.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
+    },
+    /// The state of another optimizer, or of other parameters.
+    #[error("the optimizer's state does not fit: {reason}")]
+    OptimizerState {
+        /// The names and shapes that don't.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A loss failed.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+/// Refuses the value of an option unless `ok`.
+pub(crate) fn check(ok: bool, name: &str, value: impl std::fmt::Debug, reason: &'static str) -> Result<(), TrainError> {
+    if ok { Ok(()) } else { Err(TrainError::Option { option: format!("{name} = {value:?}"), reason }) }
+}
