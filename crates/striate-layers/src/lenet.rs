@@ -178,6 +178,8 @@ impl Layer for SparseConv2d {
 /// Its one parameter is fixed: `weight` `[classes, F]`, the codes of ±1. Train it with [`crate::loss::rbf_loss`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct RbfOutput {
+    /// The number of classes: they have the first codes.
+    classes: i64,
     codes: Arc<[f32]>,
     features: i64,
 }
@@ -227,24 +229,20 @@ const DIGITS: [[&str; 12]; 10] = [
 ];
 
 impl RbfOutput {
-    /// Codes of `classes` x `features` values, row by row. An error if they don't fill whole rows.
+    /// One code of `features` values for each class, all in one list. An error if they don't fill whole codes.
     pub fn new(codes: &[f32], features: i64) -> Result<Self, LayerError> {
-        if features < 1 || codes.is_empty() || codes.len() as i64 % features != 0 {
-            let reason = format!("can't be cut into codes of {features} values");
-            return Err(LayerError::option(format!("{} values", codes.len()), reason));
+        let len = codes.len() as i64;
+        if features < 1 || len == 0 || len % features != 0 {
+            return Err(LayerError::option(format!("{len} values"), format!("can't be cut into codes of {features} values")));
         }
-        Ok(Self { codes: codes.into(), features })
+        Ok(Self { classes: len / features, codes: codes.into(), features })
     }
 
-    /// The 7x12 bitmaps of the digits: 10 codes of 84 values, 1 where there is ink and -1 elsewhere.
-    pub fn digits() -> Self {
+    /// Bitmaps of digits, of 7x12 = 84 values: 1 where there is ink and -1 elsewhere. There are 10; an input is refused if
+    /// more classes are asked for.
+    pub fn digits(classes: i64) -> Self {
         let codes = DIGITS.iter().flatten().flat_map(|row| row.bytes()).map(ink).collect();
-        Self { codes, features: 84 }
-    }
-
-    /// The number of classes.
-    pub fn classes(&self) -> i64 {
-        self.codes.len() as i64 / self.features
+        Self { classes, codes, features: 84 }
     }
 }
 
@@ -262,15 +260,21 @@ impl Layer for RbfOutput {
         if input.as_vector()? != self.features {
             return Err(LayerError::InputShape { expected: format!("[{}]", self.features), got: input.clone() });
         }
-        Ok(Shape::vector(self.classes()))
+        let codes = self.codes.len() as i64 / self.features;
+        if !(1..=codes).contains(&self.classes) {
+            let reason = format!("but there are {codes} codes: use a linear output for more classes");
+            return Err(LayerError::option(format!("classes = {}", self.classes), reason));
+        }
+        Ok(Shape::vector(self.classes))
     }
 
     fn params(&self, _inputs: &[Shape]) -> Vec<ParamSpec> {
-        vec![ParamSpec::buffer("weight", [self.classes(), self.features], Init::Values(Arc::clone(&self.codes)))]
+        let codes = &self.codes[..(self.classes * self.features) as usize];
+        vec![ParamSpec::buffer("weight", [self.classes, self.features], Init::Values(codes.into()))]
     }
 
     fn connections(&self, _inputs: &[Shape]) -> u64 {
-        (self.classes() * self.features).unsigned_abs()
+        (self.classes * self.features).unsigned_abs()
     }
 
     fn receptive(&self) -> Receptive {
@@ -342,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_closest_code_wins_and_a_code_itself_is_at_distance_0() {
-        let rbf = RbfOutput::digits();
+        let rbf = RbfOutput::digits(10);
         let params = crate::create_params(&rbf, &[Shape::vector(84)], Kind::Float, &mut Generator::new(0)).unwrap();
         let codes = params[0].1.shallow_clone();
         assert_eq!(codes.size(), [10, 84]);
@@ -355,5 +359,7 @@ mod tests {
         assert!(differ > 10, "codes must be far apart");
         assert!(RbfOutput::new(&[1.0; 5], 2).is_err());
         assert!(rbf.output_shape(&[Shape::vector(80)]).is_err());
+        let error = RbfOutput::digits(26).output_shape(&[Shape::vector(84)]).unwrap_err().to_string();
+        assert_eq!(error, "classes = 26 but there are 10 codes: use a linear output for more classes");
     }
 }

@@ -2,6 +2,38 @@
 use crate::LayerError;
 use tch::{Reduction, Tensor};
 
+/// A loss with its options.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// [`cross_entropy`].
+    CrossEntropy {
+        /// The share of the target's probability that is spread over all classes.
+        label_smoothing: f64,
+    },
+    /// [`rbf_loss`].
+    Rbf {
+        /// The distance of the rubbish class.
+        j: f64,
+    },
+}
+
+impl Default for Loss {
+    /// Cross entropy without label smoothing.
+    fn default() -> Self {
+        Self::CrossEntropy { label_smoothing: 0.0 }
+    }
+}
+
+impl Loss {
+    /// The mean loss of a batch: a scalar from logits `[N, classes]` and int64 targets `[N]`.
+    pub fn compute(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor, LayerError> {
+        match *self {
+            Self::CrossEntropy { label_smoothing } => cross_entropy(logits, targets, label_smoothing),
+            Self::Rbf { j } => rbf_loss(logits, targets, j),
+        }
+    }
+}
+
 /// Cross entropy of softmax, as `torch.nn.functional.cross_entropy`. `label_smoothing` from 0 to 1 spreads that share of
 /// the target's probability evenly over all classes.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor, label_smoothing: f64) -> Result<Tensor, LayerError> {

@@ -158,7 +158,7 @@ mod tests {
         let params: Vec<Tensor> = params.into_iter().map(|(_, tensor)| tensor).collect();
         for mean in [3.0, 6.0] {
             let batch = Tensor::from_slice(&[mean - 1.0, mean + 1.0]).view([1, 1, 1, 2]);
-            norm.forward(&params, &[&batch], Mode::Train).unwrap();
+            let _ = norm.forward(&params, &[&batch], Mode::Train).unwrap();
         }
         assert_eq!(params[2].double_value(&[0]), 4.5);
         assert_eq!(params[4].int64_value(&[]), 2);

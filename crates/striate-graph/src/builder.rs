@@ -1,0 +1,194 @@
+use crate::graph::infer;
+use crate::{Graph, GraphError, Node, NodeKind};
+use striate_layers::{Op, Shape};
+
+/// A value in a network that is being built: the output of a node. Its shape is [`NetworkBuilder::shape`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Value(usize);
+
+/// What a layer reads: one [`Value`], or several as an array, slice or vector.
+#[derive(Debug, Clone)]
+pub struct Inputs(Vec<usize>);
+
+impl From<Value> for Inputs {
+    fn from(value: Value) -> Self {
+        Self(vec![value.0])
+    }
+}
+
+impl<const N: usize> From<[Value; N]> for Inputs {
+    fn from(values: [Value; N]) -> Self {
+        values.as_slice().into()
+    }
+}
+
+impl From<&[Value]> for Inputs {
+    fn from(values: &[Value]) -> Self {
+        Self(values.iter().map(|value| value.0).collect())
+    }
+}
+
+impl From<Vec<Value>> for Inputs {
+    fn from(values: Vec<Value>) -> Self {
+        values.as_slice().into()
+    }
+}
+
+/// Adds layers to a network, under names within a scope: the whole network, or a part of it that [`NetworkBuilder::scope`]
+/// opens.
+#[derive(Debug)]
+pub struct NetworkBuilder<'a> {
+    graph: &'a mut Graph,
+    scope: String,
+    place: usize,
+}
+
+impl<'a> NetworkBuilder<'a> {
+    pub(crate) fn new(graph: &'a mut Graph) -> Self {
+        Self { graph, scope: String::new(), place: 0 }
+    }
+
+    /// An input of the network, for examples of this shape. The first is named `input`, further ones `input2`, `input3`, ...
+    pub fn input(&mut self, shape: impl Into<Shape>) -> Value {
+        let name = match self.graph.inputs().count() {
+            0 => "input".to_owned(),
+            count => format!("input{}", count + 1),
+        };
+        let node = Node { name, kind: NodeKind::Input, inputs: Vec::new(), shape: shape.into(), place: self.place };
+        self.push(node)
+    }
+
+    /// Adds a layer that reads `inputs`. Its full name is `name` after the names of its scopes, with dots between; its
+    /// parameters are named `<full name>.weight` and so on.
+    ///
+    /// Fails if the layer can't take the inputs' shapes, or if the name is taken.
+    pub fn add(&mut self, name: &str, layer: impl Into<Op>, inputs: impl Into<Inputs>) -> Result<Value, GraphError> {
+        let name = self.full_name(name);
+        let op = layer.into();
+        let inputs = inputs.into().0;
+        if name.split('.').any(str::is_empty) || name.contains(['/', ' ']) {
+            return Err(GraphError::BadName { name });
+        }
+        if self.graph.nodes.iter().any(|node| node.name == name) {
+            return Err(GraphError::NameTaken { name });
+        }
+        let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
+        let shape = infer(&name, &op, &shapes)?;
+        Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place }))
+    }
+
+    /// Names a value as an output of the network. The first output is the one that classifies: by custom `logits`.
+    pub fn output(&mut self, name: &str, value: Value) -> Result<(), GraphError> {
+        if self.graph.outputs.iter().any(|(taken, _)| taken == name) {
+            return Err(GraphError::NameTaken { name: name.to_owned() });
+        }
+        self.graph.outputs.push((name.to_owned(), value.0));
+        Ok(())
+    }
+
+    /// The shape of a value for one example.
+    pub fn shape(&self, value: Value) -> &Shape {
+        &self.graph.nodes[value.0].shape
+    }
+
+    /// A scope within this one: layers added through it have `name.` before their names.
+    pub fn scope(&mut self, name: &str) -> NetworkBuilder<'_> {
+        NetworkBuilder { scope: self.full_name(name), place: self.place, graph: self.graph }
+    }
+
+    /// A scope whose layers are numbered from 0, as those of `torch.nn.Sequential`.
+    pub fn sequential(&mut self, name: &str) -> Sequential<'_> {
+        Sequential { builder: self.scope(name), next: 0 }
+    }
+
+    /// The same scope, with layers placed on device number `place` of those given to [`crate::Network::new`].
+    pub fn on(&mut self, place: usize) -> NetworkBuilder<'_> {
+        NetworkBuilder { scope: self.scope.clone(), place, graph: self.graph }
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        if self.scope.is_empty() { name.to_owned() } else { format!("{}.{name}", self.scope) }
+    }
+
+    fn push(&mut self, node: Node) -> Value {
+        self.graph.nodes.push(node);
+        Value(self.graph.nodes.len() - 1)
+    }
+}
+
+/// A scope whose layers are numbered from 0, as those of `torch.nn.Sequential`.
+#[derive(Debug)]
+pub struct Sequential<'a> {
+    builder: NetworkBuilder<'a>,
+    next: usize,
+}
+
+impl Sequential<'_> {
+    /// Adds a layer under the next number.
+    pub fn add(&mut self, layer: impl Into<Op>, inputs: impl Into<Inputs>) -> Result<Value, GraphError> {
+        let name = self.number();
+        self.builder.add(&name, layer, inputs)
+    }
+
+    /// A scope under the next number, for a block of layers.
+    pub fn scope(&mut self) -> NetworkBuilder<'_> {
+        let name = self.number();
+        self.builder.scope(&name)
+    }
+
+    /// The shape of a value for one example.
+    pub fn shape(&self, value: Value) -> &Shape {
+        self.builder.shape(value)
+    }
+
+    fn number(&mut self) -> String {
+        self.next += 1;
+        (self.next - 1).to_string()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use striate_layers::{Activation, Add, Conv2d, Flatten, Linear};
+
+    #[test]
+    fn scopes_number_and_name_as_torch_does() {
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 8, 8]);
+            let mut stage = net.sequential("layer1");
+            let mut block = stage.scope();
+            let y = block.add("conv1", Conv2d::same(3, 3), x)?;
+            let sum = block.add("add", Add, [x, y])?;
+            let x = stage.add(Activation::Relu, sum)?;
+            assert_eq!(stage.shape(x), &Shape::image(3, 8, 8));
+            net.output("features", x)
+        })
+        .unwrap();
+        let names: Vec<_> = graph.nodes().iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["input", "layer1.0.conv1", "layer1.0.add", "layer1.1"]);
+    }
+
+    #[test]
+    fn mistakes_name_the_layer() {
+        let build = |define: fn(&mut NetworkBuilder, Value) -> Result<Value, GraphError>| {
+            let built = Graph::build(|net| {
+                let x = net.input([3, 8, 8]);
+                let y = define(net, x)?;
+                net.output("logits", y)
+            });
+            built.unwrap_err().to_string()
+        };
+        let error = build(|net, x| net.scope("head").add("fc", Linear::new(10), x));
+        assert_eq!(error, "layer head.fc (Linear): expected an input of shape [F] (flatten it first), got [3, 8, 8]");
+        let error = build(|net, x| {
+            net.add("a", Flatten, x)?;
+            net.add("a", Flatten, x)
+        });
+        assert_eq!(error, "the name a is taken: every layer and every output needs a name of its own");
+        assert!(build(|net, x| net.add("a b", Flatten, x)).contains("\"a b\""));
+        assert!(build(|net, x| net.add("", Flatten, x)).contains("empty"));
+        assert_eq!(Graph::build(|_| Ok(())).unwrap_err(), GraphError::NoOutput);
+    }
+}

@@ -1,0 +1,115 @@
+use striate_layers::{LayerError, Shape};
+
+/// Why a network can't be built, changed or run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// A layer can't take its inputs, or failed.
+    #[error("layer {layer} ({op}): {source}")]
+    Layer {
+        /// The layer's full name.
+        layer: String,
+        /// The kind of layer.
+        op: &'static str,
+        /// What is wrong.
+        source: LayerError,
+    },
+    /// Two layers, or two outputs, under one name.
+    #[error("the name {name} is taken: every layer and every output needs a name of its own")]
+    NameTaken {
+        /// The full name.
+        name: String,
+    },
+    /// A name that holds a character that full names or files give a meaning.
+    #[error("the name {name:?} is empty or holds a `/`, a space or an empty part between dots: use letters, digits, `_`, `-`")]
+    BadName {
+        /// The full name.
+        name: String,
+    },
+    /// No layer of that name.
+    #[error("there is no layer {name}{}", did_you_mean(nearest))]
+    UnknownLayer {
+        /// What was asked for.
+        name: String,
+        /// The most similar name there is.
+        nearest: Option<String>,
+    },
+    /// A network without outputs.
+    #[error("the network has no output: name one with `output`")]
+    NoOutput,
+    /// A wrong number of inputs to a network.
+    #[error("the network takes {expected} inputs, got {got}")]
+    InputCount {
+        /// How many inputs it has.
+        expected: usize,
+        /// How many it was given.
+        got: usize,
+    },
+    /// A batch that doesn't fit the parameters of a network.
+    #[error("input {input} takes {expected}, got {got}: layer {layer} has parameters for {expected} only")]
+    InputSize {
+        /// The input's name.
+        input: String,
+        /// The shape that the network was built for.
+        expected: Shape,
+        /// The shape of one example of what it was given.
+        got: Shape,
+        /// The first layer whose parameters don't fit.
+        layer: String,
+    },
+    /// A network whose last layer can't be replaced.
+    #[error(
+        "output {output} ends in layer {layer} ({op}), whose classes are fixed: only Linear and Conv2d heads can be replaced"
+    )]
+    FixedHead {
+        /// The output.
+        output: String,
+        /// The layer that decides its classes.
+        layer: String,
+        /// The kind of layer.
+        op: &'static str,
+    },
+    /// Too few devices for the places that the network names.
+    #[error("the network is placed on {needed} devices, got {got}: give one device for all, or one for each place")]
+    Devices {
+        /// The number of places.
+        needed: usize,
+        /// The number of devices given.
+        got: usize,
+    },
+    /// Weights that don't fit: all names at once.
+    #[error("the weights do not fit: {}", describe_misfit(missing, unexpected, mismatched))]
+    Weights {
+        /// Parameters that the weights lack.
+        missing: Vec<String>,
+        /// Weights that the network has no parameter for.
+        unexpected: Vec<String>,
+        /// Parameters whose shape differs, each with both shapes.
+        mismatched: Vec<String>,
+    },
+    /// A parameter with a value that is no number.
+    #[error("the weights hold NaN or infinite values, first in {name}: the file comes from a diverged training")]
+    NotFinite {
+        /// The first such parameter.
+        name: String,
+    },
+    /// libtorch failed outside of a layer.
+    #[error(transparent)]
+    Torch(#[from] striate_torch::TorchError),
+}
+
+impl From<tch::TchError> for GraphError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |name| format!(": did you mean {name}?"))
+}
+
+fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {
+    let parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    parts.map(|(what, names)| format!("{} {what} ({})", names.len(), names.join(", "))).collect::<Vec<_>>().join("; ")
+}

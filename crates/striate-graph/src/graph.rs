@@ -1,0 +1,147 @@
+use crate::{GraphError, NetworkBuilder};
+use striate_layers::{Layer, Op, ParamSpec, Shape};
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// An input of the network.
+    Input,
+    /// A layer.
+    Layer(Op),
+}
+
+/// One node of a network: an input, or a layer with what it reads.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its full name, with dots between scopes, such as `layer1.0.conv1`.
+    pub name: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// The nodes that it reads, by their place in [`Graph::nodes`]: always earlier ones.
+    pub inputs: Vec<usize>,
+    /// The shape of its output for one example.
+    pub shape: Shape,
+    /// The place that it runs at: an index into the devices given to [`crate::Network::new`].
+    pub place: usize,
+}
+
+impl Node {
+    /// The layer, unless the node is an input.
+    pub fn layer(&self) -> Option<&dyn Layer> {
+        match &self.kind {
+            NodeKind::Input => None,
+            NodeKind::Layer(op) => Some(op.layer()),
+        }
+    }
+
+    /// The kind of layer, such as `Conv2d`, or `Input`.
+    pub fn op_name(&self) -> &'static str {
+        self.layer().map_or("Input", Layer::name)
+    }
+}
+
+/// The definition of a network: nodes in an order in which they can run, with all shapes known, and no tensors.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) outputs: Vec<(String, usize)>,
+}
+
+impl Graph {
+    /// Builds a network with a function that adds its layers; see the [crate's example](crate).
+    ///
+    /// Fails with the first layer that doesn't fit, if a name is used twice, or if no output is named.
+    pub fn build(define: impl FnOnce(&mut NetworkBuilder) -> Result<(), GraphError>) -> Result<Self, GraphError> {
+        let mut graph = Self::default();
+        define(&mut NetworkBuilder::new(&mut graph))?;
+        if graph.outputs.is_empty() {
+            return Err(GraphError::NoOutput);
+        }
+        Ok(graph)
+    }
+
+    /// All nodes; each reads only nodes before it.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The outputs: their names and the nodes that they are.
+    pub fn outputs(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.outputs.iter().map(|(name, node)| (name.as_str(), &self.nodes[*node]))
+    }
+
+    /// The input nodes, in the order in which [`crate::Network::forward_with_taps`] takes their batches.
+    pub fn inputs(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Input))
+    }
+
+    /// The node of that name; the error names the nearest one.
+    pub fn node(&self, name: &str) -> Result<&Node, GraphError> {
+        Ok(&self.nodes[self.index_of(name)?])
+    }
+
+    pub(crate) fn index_of(&self, name: &str) -> Result<usize, GraphError> {
+        self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
+            let similarity = |node: &Node| (strsim::jaro_winkler(&node.name, name) * 1e6) as u64;
+            let nearest = self.nodes.iter().max_by_key(|node| similarity(node)).map(|node| node.name.clone());
+            GraphError::UnknownLayer { name: name.to_owned(), nearest }
+        })
+    }
+
+    /// The shapes that a node reads.
+    pub fn input_shapes(&self, node: &Node) -> Vec<Shape> {
+        node.inputs.iter().map(|input| self.nodes[*input].shape.clone()).collect()
+    }
+
+    /// The parameters of a node.
+    pub fn params(&self, node: &Node) -> Vec<ParamSpec> {
+        node.layer().map_or_else(Vec::new, |layer| layer.params(&self.input_shapes(node)))
+    }
+
+    /// The number of places that nodes are put at.
+    pub fn places(&self) -> usize {
+        self.nodes.iter().map(|node| node.place + 1).max().unwrap_or(1)
+    }
+
+    /// The same network for inputs of other shapes, one for each input. Layers whose parameters follow from the shape of
+    /// their input, such as the first linear layer after a flatten, then have others.
+    pub fn with_inputs(&self, shapes: &[Shape]) -> Result<Self, GraphError> {
+        let expected = self.inputs().count();
+        if shapes.len() != expected {
+            return Err(GraphError::InputCount { expected, got: shapes.len() });
+        }
+        let mut graph = self.clone();
+        let mut shapes = shapes.iter();
+        for index in 0..graph.nodes.len() {
+            let shape = match &graph.nodes[index].kind {
+                NodeKind::Input => shapes.next().cloned().unwrap_or_else(|| graph.nodes[index].shape.clone()),
+                NodeKind::Layer(op) => {
+                    let node = &graph.nodes[index];
+                    infer(&node.name, op, &graph.input_shapes(node))?
+                }
+            };
+            graph.nodes[index].shape = shape;
+        }
+        Ok(graph)
+    }
+
+    /// For each node, the last node that reads it; itself if none does, and one past the end if it is an output.
+    pub(crate) fn last_uses(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = (0..self.nodes.len()).collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                last[*input] = index;
+            }
+        }
+        for (_, output) in &self.outputs {
+            last[*output] = self.nodes.len();
+        }
+        last
+    }
+}
+
+/// The output shape of a layer, or an error with its name.
+pub(crate) fn infer(name: &str, op: &Op, inputs: &[Shape]) -> Result<Shape, GraphError> {
+    let layer = op.layer();
+    layer.output_shape(inputs).map_err(|source| GraphError::Layer { layer: name.to_owned(), op: layer.name(), source })
+}

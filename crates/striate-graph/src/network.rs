@@ -1,0 +1,332 @@
+use crate::{Graph, GraphError, Node};
+use std::collections::BTreeMap;
+use striate_layers::{ParamKind, ParamSpec};
+use striate_torch::{Generator, derive_seed};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// Where a network's parameters live and how they start.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// One device for the whole network, or one for each place that the network names.
+    pub devices: Vec<Device>,
+    /// The type of floating-point parameters.
+    pub kind: Kind,
+    /// The seed of their initial values: the same for the same network on any device.
+    pub seed: u64,
+}
+
+impl Default for InitOptions {
+    /// The CPU, float32, seed 0.
+    fn default() -> Self {
+        Self { devices: vec![Device::Cpu], kind: Kind::Float, seed: 0 }
+    }
+}
+
+/// One parameter of a network.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its full name, such as `layer1.0.conv1.weight`.
+    pub name: String,
+    /// Its value; clones of it share memory with it.
+    pub tensor: Tensor,
+    /// Whether gradients train it.
+    pub kind: ParamKind,
+}
+
+/// A network with parameters: a [`Graph`] and, in a [`VarStore`] that it owns, a tensor for each parameter.
+///
+/// The store names parameters as torchvision does and may hold other variables of yours beside them. A `Network` is also a
+/// [`tch::nn::ModuleT`] that gives the first output; as everywhere in tch, that form panics where
+/// [`Network::forward`] returns an error.
+#[derive(Debug)]
+pub struct Network {
+    pub(crate) graph: Graph,
+    /// For each node its parameters, in the order in which its layer takes them.
+    pub(crate) params: Vec<Vec<Tensor>>,
+    pub(crate) frozen: Vec<bool>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) last_uses: Vec<usize>,
+    vs: VarStore,
+    kind: Kind,
+    seed: u64,
+}
+
+impl Network {
+    /// Gives every layer of `graph` its parameters. Freed memory is kept in the process from now on, unless switched off:
+    /// see [`striate_torch::keep_memory_warm`].
+    pub fn new(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
+        striate_torch::keep_memory_warm();
+        let devices = match options.devices.as_slice() {
+            [one] => vec![*one; graph.places()],
+            devices if devices.len() >= graph.places() => devices.to_vec(),
+            devices => return Err(GraphError::Devices { needed: graph.places(), got: devices.len() }),
+        };
+        let mut network = Self {
+            graph: Graph::default(),
+            params: Vec::new(),
+            frozen: Vec::new(),
+            vs: VarStore::new(devices[0]),
+            devices,
+            last_uses: Vec::new(),
+            kind: options.kind,
+            seed: options.seed,
+        };
+        network.set_graph(graph)?;
+        Ok(network)
+    }
+
+    /// Makes `graph` the network's: parameters of the same name and shape stay, others are made or removed.
+    pub(crate) fn set_graph(&mut self, graph: Graph) -> Result<(), GraphError> {
+        let mut former: BTreeMap<String, Tensor> = self.parameters().map(|p| (p.name, p.tensor)).collect();
+        let frozen: BTreeMap<&str, bool> =
+            self.graph.nodes.iter().map(|n| n.name.as_str()).zip(self.frozen.iter().copied()).collect();
+        let frozen = graph.nodes.iter().map(|node| frozen.get(node.name.as_str()).copied().unwrap_or(false)).collect();
+        let mut made = Vec::new();
+        let mut params = Vec::with_capacity(graph.nodes.len());
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let specs = graph.params(node);
+            let fits = |spec: &ParamSpec| former.get(&full_name(node, spec)).is_some_and(|old| old.size() == spec.shape);
+            if specs.iter().all(fits) {
+                params.push(specs.iter().filter_map(|spec| former.remove(&full_name(node, spec))).collect());
+                continue;
+            }
+            let mut tensors = Vec::with_capacity(specs.len());
+            for (spec, tensor) in self.create(&graph, index)? {
+                tensors.push(tensor.shallow_clone());
+                made.push((full_name(node, &spec), tensor, spec.kind));
+            }
+            params.push(tensors);
+        }
+        self.update_store(&former, made)?;
+        self.last_uses = graph.last_uses();
+        (self.graph, self.params, self.frozen) = (graph, params, frozen);
+        Ok(())
+    }
+
+    /// The parameters of a node, initialised from a seed of its own, on its device.
+    fn create(&self, graph: &Graph, index: usize) -> Result<Vec<(ParamSpec, Tensor)>, GraphError> {
+        let node = &graph.nodes[index];
+        let Some(layer) = node.layer() else { return Ok(Vec::new()) };
+        let mut generator = Generator::new(derive_seed(self.seed, &[index as u64]));
+        let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
+        let params = striate_layers::create_params(layer, &graph.input_shapes(node), self.kind, &mut generator).map_err(error)?;
+        let place = |(spec, tensor): (ParamSpec, Tensor)| {
+            let tensor = tensor.f_to_device(self.devices[node.place])?;
+            let tensor = tensor.f_set_requires_grad(spec.kind == ParamKind::Trainable)?;
+            Ok((spec, tensor))
+        };
+        params.into_iter().map(place).collect()
+    }
+
+    fn update_store(&self, gone: &BTreeMap<String, Tensor>, made: Vec<(String, Tensor, ParamKind)>) -> Result<(), GraphError> {
+        // A poisoned lock only says that another thread panicked; the map itself is sound.
+        let mut store = self.vs.variables_.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let taken = |name: &String| store.named_variables.contains_key(name) && !gone.contains_key(name);
+        if let Some((name, _, _)) = made.iter().find(|(name, _, _)| taken(name)) {
+            return Err(GraphError::NameTaken { name: name.clone() });
+        }
+        for (name, tensor) in gone {
+            store.named_variables.remove(name);
+            store.trainable_variables.retain(|var| var.tensor.data_ptr() != tensor.data_ptr());
+        }
+        drop(store);
+        for (name, tensor, kind) in made {
+            let (scope, name) = name.rsplit_once('.').unwrap_or(("", &name));
+            let path = scope.split('.').filter(|part| !part.is_empty()).fold(self.vs.root(), |path, part| path / part);
+            let _ = path.add(name, tensor, kind == ParamKind::Trainable);
+        }
+        Ok(())
+    }
+
+    /// The definition of the network.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The store that holds the parameters under their full names.
+    pub fn var_store(&self) -> &VarStore {
+        &self.vs
+    }
+
+    /// The device that inputs are taken on.
+    pub fn device(&self) -> Device {
+        self.devices[0]
+    }
+
+    /// The type of the floating-point parameters.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// All parameters, layer by layer in the order of the network.
+    pub fn parameters(&self) -> impl Iterator<Item = Parameter> + '_ {
+        self.graph.nodes.iter().zip(&self.params).flat_map(|(node, tensors)| {
+            self.graph.params(node).into_iter().zip(tensors).map(|(spec, tensor)| Parameter {
+                name: full_name(node, &spec),
+                tensor: tensor.shallow_clone(),
+                kind: spec.kind,
+            })
+        })
+    }
+
+    /// The parameters that gradients train now: all trainable ones of layers that are not frozen.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        let trained = self.parameters().filter(|param| param.tensor.requires_grad());
+        trained.map(|param| (param.name, param.tensor)).collect()
+    }
+
+    /// The values of all parameters by name; they share memory with the network's.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        self.parameters().map(|param| (param.name, param.tensor.detach())).collect()
+    }
+
+    /// Copies values into the parameters, converting their type to the network's.
+    ///
+    /// Fails, and changes nothing, if a parameter is missing, if `state` holds a name that the network has not, if a shape
+    /// differs (the error lists all of them), or if a value is NaN or infinite.
+    pub fn load_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
+        let parameters: Vec<Parameter> = self.parameters().collect();
+        self.check_state(&parameters, state)?;
+        let _no_grad = striate_torch::no_grad();
+        for param in &parameters {
+            param.tensor.shallow_clone().f_copy_(&state[&param.name])?;
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, parameters: &[Parameter], state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
+        let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
+        for param in parameters {
+            match state.get(&param.name) {
+                None => missing.push(param.name.clone()),
+                Some(value) if value.size() != param.tensor.size() => {
+                    mismatched.push(format!("{}: {:?} here, {:?} in the file", param.name, param.tensor.size(), value.size()));
+                }
+                Some(_) => {}
+            }
+        }
+        let known = |name: &&String| !parameters.iter().any(|param| param.name == **name);
+        let unexpected: Vec<String> = state.keys().filter(known).cloned().collect();
+        if !(missing.is_empty() && unexpected.is_empty() && mismatched.is_empty()) {
+            return Err(GraphError::Weights { missing, unexpected, mismatched });
+        }
+        for (name, value) in state {
+            if value.is_floating_point() && !value.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|all| all != 0) {
+                return Err(GraphError::NotFinite { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes the layer of that name and every layer that it depends on: their parameters get no gradients, and they run
+    /// as in evaluation, so that batch norm's statistics stay.
+    pub fn freeze_through(&mut self, name: &str) -> Result<(), GraphError> {
+        let last = self.graph.index_of(name)?;
+        for index in self.graph.ancestors(&[last]) {
+            self.set_frozen(index, true)?;
+        }
+        Ok(())
+    }
+
+    /// Trains every layer again.
+    pub fn unfreeze(&mut self) -> Result<(), GraphError> {
+        for index in 0..self.graph.nodes.len() {
+            self.set_frozen(index, false)?;
+        }
+        Ok(())
+    }
+
+    fn set_frozen(&mut self, index: usize, frozen: bool) -> Result<(), GraphError> {
+        self.frozen[index] = frozen;
+        let specs = self.graph.params(&self.graph.nodes[index]);
+        for (spec, tensor) in specs.iter().zip(&self.params[index]) {
+            let trained = !frozen && spec.kind == ParamKind::Trainable;
+            let _ = tensor.f_set_requires_grad(trained)?;
+        }
+        Ok(())
+    }
+}
+
+fn full_name(node: &Node, spec: &ParamSpec) -> String {
+    format!("{}.{}", node.name, spec.name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use striate_layers::{Activation, BatchNorm2d, Conv2d, Flatten, Linear, Mode};
+
+    pub(crate) fn small() -> Graph {
+        Graph::build(|net| {
+            let x = net.input([1, 6, 6]);
+            let x = net.add("conv", Conv2d::new(2, 3), x)?;
+            let x = net.add("bn", BatchNorm2d::new(), x)?;
+            let x = net.add("relu", Activation::Relu, x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(3), x)?;
+            net.output("logits", x)
+        })
+        .unwrap()
+    }
+
+    fn network(seed: u64) -> Network {
+        Network::new(small(), &InitOptions { seed, ..InitOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn parameters_come_in_order_and_by_name_from_the_store() {
+        let network = network(0);
+        let names: Vec<_> = network.parameters().map(|param| param.name).collect();
+        let expected =
+            ["conv.weight", "conv.bias", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked"];
+        assert_eq!(names[..7], expected);
+        assert_eq!(names[7..], ["fc.weight", "fc.bias"]);
+        assert_eq!(network.var_store().len(), 9);
+        assert_eq!(network.var_store().trainable_variables().len(), 6);
+        let same = |a: &Network, b: &Network| a.state()["conv.weight"] == b.state()["conv.weight"];
+        assert!(same(&network, &self::network(0)) && !same(&network, &self::network(1)));
+    }
+
+    #[test]
+    fn a_state_loads_whole_or_not_at_all() {
+        let (from, into) = (network(1), network(2));
+        into.load_state(&from.state()).unwrap();
+        assert_eq!(into.state(), from.state());
+
+        let mut wrong = network(3).state();
+        wrong.remove("conv.bias");
+        wrong.insert("extra".to_owned(), Tensor::from(1.0));
+        wrong.insert("fc.bias".to_owned(), Tensor::zeros([4], (Kind::Float, Device::Cpu)));
+        let error = into.load_state(&wrong).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the weights do not fit: 1 missing (conv.bias); 1 unexpected (extra); 1 of another shape (fc.bias: [3] here, [4] in the file)"
+        );
+        let mut diverged = network(3).state();
+        diverged.insert("fc.bias".to_owned(), Tensor::from_slice(&[0.0_f32, f32::NAN, 0.0]));
+        assert!(into.load_state(&diverged).unwrap_err().to_string().contains("fc.bias"));
+        assert_eq!(into.state(), from.state());
+    }
+
+    #[test]
+    fn frozen_layers_neither_train_nor_move_their_statistics() {
+        let mut network = network(0);
+        network.freeze_through("relu").unwrap();
+        let names: Vec<_> = network.trainable().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["fc.weight", "fc.bias"]);
+        let mean = network.state()["bn.running_mean"].copy();
+        let batch = Tensor::randn([4, 1, 6, 6], (Kind::Float, Device::Cpu));
+        let train = |network: &Network| network.forward(&batch, Mode::Train).unwrap().logits().sum(Kind::Float).backward();
+        train(&network);
+        assert_eq!(network.state()["bn.running_mean"], mean);
+        assert!(!network.params[1][0].grad().defined());
+        network.unfreeze().unwrap();
+        train(&network);
+        assert_ne!(network.state()["bn.running_mean"], mean);
+        assert!(network.params[1][0].grad().defined());
+        let error = network.freeze_through("reluu").unwrap_err().to_string();
+        assert_eq!(error, "there is no layer reluu: did you mean relu?");
+    }
+}

@@ -1,0 +1,239 @@
+use crate::{GraphError, Network, NodeKind};
+use striate_layers::{Mode, Op, Shape};
+use tch::{Tensor, nn};
+
+/// What a forward pass gives: the network's outputs by name, and the taps that were asked for.
+#[derive(Debug)]
+pub struct Outputs {
+    outputs: Vec<(String, Tensor)>,
+    taps: Vec<(String, Tensor)>,
+}
+
+impl Outputs {
+    /// The first output, which classifies: `[N, classes]`.
+    pub fn logits(&self) -> &Tensor {
+        // `Graph::build` refuses a network without outputs.
+        &self.outputs[0].1
+    }
+
+    /// The output of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        find(&self.outputs, name)
+    }
+
+    /// The tapped value of the layer of that name, if it was asked for.
+    pub fn tap(&self, name: &str) -> Option<&Tensor> {
+        find(&self.taps, name)
+    }
+
+    /// All outputs in the order in which the network names them.
+    pub fn outputs(&self) -> &[(String, Tensor)] {
+        &self.outputs
+    }
+
+    /// All taps in the order in which they were asked for.
+    pub fn taps(&self) -> &[(String, Tensor)] {
+        &self.taps
+    }
+}
+
+fn find<'a>(values: &'a [(String, Tensor)], name: &str) -> Option<&'a Tensor> {
+    values.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+impl Network {
+    /// Runs the network on a batch `[N, ...]` of its one input.
+    ///
+    /// Each intermediate value is freed after its last use, unless gradients need it. Fails if the batch doesn't fit the
+    /// network, naming the layer that it doesn't fit.
+    pub fn forward(&self, batch: &Tensor, mode: Mode) -> Result<Outputs, GraphError> {
+        self.forward_with_taps(&[batch], mode, &[])
+    }
+
+    /// Runs the network on a batch for each of its inputs, and keeps the values of the layers named in `taps`. Gradients of
+    /// a tap come from [`Tensor::run_backward`].
+    pub fn forward_with_taps(&self, batches: &[&Tensor], mode: Mode, taps: &[&str]) -> Result<Outputs, GraphError> {
+        self.check_inputs(batches)?;
+        let taps: Vec<usize> = taps.iter().map(|name| self.graph.index_of(name)).collect::<Result<_, _>>()?;
+        let one_device = self.graph.places() == 1;
+        let mut batches = batches.iter();
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let value = match &node.kind {
+                NodeKind::Input => batches.next().map(|batch| batch.shallow_clone()),
+                NodeKind::Layer(op) => Some(self.run_layer(index, op, &values, mode, one_device)?),
+            };
+            values.push(value);
+            for input in &node.inputs {
+                if self.last_uses[*input] == index && !taps.contains(input) {
+                    values[*input] = None;
+                }
+            }
+        }
+        let value = |index: usize| values[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
+        let outputs = self.graph.outputs.iter().map(|(name, index)| (name.clone(), value(*index))).collect();
+        let taps = taps.iter().map(|index| (self.graph.nodes[*index].name.clone(), value(*index))).collect();
+        Ok(Outputs { outputs, taps })
+    }
+
+    fn run_layer(
+        &self,
+        index: usize,
+        op: &Op,
+        values: &[Option<Tensor>],
+        mode: Mode,
+        one_device: bool,
+    ) -> Result<Tensor, GraphError> {
+        let node = &self.graph.nodes[index];
+        let mode = if self.frozen[index] { Mode::Eval } else { mode };
+        let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|input| values[*input].as_ref()).collect();
+        let layer = op.layer();
+        let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
+        if one_device {
+            return layer.forward(&self.params[index], &inputs, mode).map_err(error);
+        }
+        let device = self.devices[node.place];
+        let moved: Vec<Tensor> = inputs.iter().map(|input| input.f_to_device(device)).collect::<Result<_, _>>()?;
+        layer.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
+    }
+
+    /// Batches of the shapes that the network was built for pass at once; others pass if every layer takes them with the
+    /// parameters that it has.
+    fn check_inputs(&self, batches: &[&Tensor]) -> Result<(), GraphError> {
+        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
+        if self.graph.inputs().map(|node| &node.shape).eq(&shapes) {
+            return Ok(());
+        }
+        let other = self.graph.with_inputs(&shapes)?;
+        for (node, other_node) in self.graph.nodes.iter().zip(&other.nodes) {
+            if self.graph.params(node).iter().map(|p| &p.shape).ne(other.params(other_node).iter().map(|p| &p.shape)) {
+                let (input, got) = self.graph.inputs().zip(&shapes).find(|(input, shape)| input.shape != **shape).unzip();
+                return Err(GraphError::InputSize {
+                    input: input.map(|input| input.name.clone()).unwrap_or_default(),
+                    expected: input.map_or_else(|| Shape::new([]), |input| input.shape.clone()),
+                    got: got.cloned().unwrap_or_else(|| Shape::new([])),
+                    layer: node.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl nn::ModuleT for Network {
+    fn forward_t(&self, xs: &Tensor, train: bool) -> Tensor {
+        match self.forward(xs, if train { Mode::Train } else { Mode::Eval }) {
+            Ok(outputs) => outputs.logits().shallow_clone(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Graph, InitOptions, NetworkBuilder, Value};
+    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Flatten, Layer, LayerError, Linear};
+    use tch::{Device, Kind};
+
+    fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>, devices: &[Device]) -> Network {
+        let graph = Graph::build(|net| {
+            let x = net.input([1, 6, 6]);
+            let x = define(net, x)?;
+            net.output("logits", x)
+        });
+        Network::new(graph.unwrap(), &InitOptions { devices: devices.to_vec(), kind: Kind::Double, seed: 5 }).unwrap()
+    }
+
+    fn images(size: i64) -> Tensor {
+        Tensor::randn([3, 1, size, size], (Kind::Double, Device::Cpu))
+    }
+
+    fn convolutional(net: &mut NetworkBuilder, x: Value) -> Result<Value, GraphError> {
+        let x = net.add("conv", Conv2d::new(4, 3), x)?;
+        let x = net.on(1).add("relu", Activation::Relu, x)?;
+        let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        net.add("fc", Linear::new(2), x)
+    }
+
+    #[test]
+    fn other_sizes_run_where_the_parameters_allow_it() {
+        let any_size = network(convolutional, &[Device::Cpu]);
+        assert_eq!(any_size.forward(&images(9), Mode::Eval).unwrap().logits().size(), [3, 2]);
+        let error = any_size.forward(&images(2), Mode::Eval).unwrap_err().to_string();
+        assert!(error.starts_with("layer conv (Conv2d): the input [1, 2, 2] is too small"), "{error}");
+
+        let one_size = network(
+            |net, x| {
+                let x = net.add("flatten", Flatten, x)?;
+                net.add("fc", Linear::new(2), x)
+            },
+            &[Device::Cpu],
+        );
+        let error = one_size.forward(&images(7), Mode::Eval).unwrap_err().to_string();
+        assert_eq!(error, "input input takes [1, 6, 6], got [1, 7, 7]: layer fc has parameters for [1, 6, 6] only");
+        let error = one_size.forward_with_taps(&[], Mode::Eval, &[]).unwrap_err();
+        assert_eq!(error, GraphError::InputCount { expected: 1, got: 0 });
+    }
+
+    #[test]
+    fn places_change_nothing_but_the_device() {
+        let (one, two) = (network(convolutional, &[Device::Cpu]), network(convolutional, &[Device::Cpu, Device::Cpu]));
+        let batch = images(6);
+        let logits = |network: &Network| network.forward(&batch, Mode::Train).unwrap().logits().shallow_clone();
+        assert_eq!(logits(&one), logits(&two));
+        let options = InitOptions { devices: vec![], ..InitOptions::default() };
+        assert!(matches!(Network::new(one.graph.clone(), &options), Err(GraphError::Devices { needed: 2, got: 0 })));
+    }
+
+    #[test]
+    fn taps_give_gradients_of_intermediate_values() {
+        let network = network(convolutional, &[Device::Cpu]);
+        let outputs = network.forward_with_taps(&[&images(6)], Mode::Eval, &["relu", "fc"]).unwrap();
+        let relu = outputs.tap("relu").unwrap();
+        let score = outputs.logits().select(1, 0).sum(Kind::Double);
+        let gradient = &Tensor::run_backward(&[&score], &[relu], false, false)[0];
+        // The mean over 16 places, then one row of the linear layer.
+        let weight = network.state()["fc.weight"].get(0) / 16.0;
+        let expected = weight.view([1, 4, 1, 1]).expand([3, 4, 4, 4], false);
+        assert!((gradient - expected).abs().max().double_value(&[]) < 1e-15);
+        assert_eq!(outputs.tap("fc"), Some(outputs.logits()));
+        let error = network.forward_with_taps(&[&images(6)], Mode::Eval, &["rellu"]).unwrap_err().to_string();
+        assert_eq!(error, "there is no layer rellu: did you mean relu?");
+    }
+
+    #[derive(Debug)]
+    struct Double;
+
+    impl Layer for Double {
+        fn name(&self) -> &'static str {
+            "Double"
+        }
+
+        fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
+            Ok(inputs[0].clone())
+        }
+
+        fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
+            Ok(inputs[0].f_mul_scalar(2.0)?)
+        }
+    }
+
+    #[test]
+    fn a_layer_of_ones_own_is_a_node_like_any_other() {
+        let network = network(
+            |net, x| {
+                let y = net.add("double", Op::custom(Double), x)?;
+                net.add("add", Add, [x, y])
+            },
+            &[Device::Cpu],
+        );
+        let batch = images(6);
+        assert_eq!(network.forward(&batch, Mode::Eval).unwrap().logits(), &(&batch * 3.0));
+        assert_eq!(network.graph().summary().layers[1].op, "Double");
+        use tch::nn::ModuleT;
+        assert_eq!(network.forward_t(&batch, false), &batch * 3.0);
+    }
+}

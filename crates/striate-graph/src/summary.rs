@@ -1,0 +1,257 @@
+use crate::{Graph, Node};
+use serde::Serialize;
+use std::fmt;
+use striate_layers::{Layer, ParamKind, Receptive};
+
+/// What a network has and costs, layer by layer, for one example: known without running it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Trained values.
+    pub params: u64,
+    /// Values that no gradient trains: running statistics, fixed codes.
+    pub buffers: u64,
+    /// Multiply-adds of convolutions and linear layers.
+    pub macs: u64,
+    /// Connections as LeCun counts them: every weight and bias once for each output value that uses it.
+    pub connections: u64,
+    /// Bytes of all activations in float32: what training keeps.
+    pub activation_bytes_training: u64,
+    /// The most bytes of activations that are alive at once in evaluation, in float32.
+    pub activation_bytes_inference: u64,
+    /// The nodes in their order.
+    pub layers: Vec<LayerSummary>,
+}
+
+/// One row of a [`Summary`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerSummary {
+    /// The full name.
+    pub name: String,
+    /// The kind of layer, such as `Conv2d`, or `Input`.
+    pub op: String,
+    /// The layer's options in a few characters.
+    pub options: String,
+    /// The names of the nodes that it reads.
+    pub inputs: Vec<String>,
+    /// The shape of its output, without the batch.
+    pub output: Vec<i64>,
+    /// Trained values.
+    pub params: u64,
+    /// Values that no gradient trains.
+    pub buffers: u64,
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Bytes of its output in float32.
+    pub activation_bytes: u64,
+    /// Height and width of what one output value sees of the input; the whole input behind a linear layer or global pooling.
+    pub receptive_field: [i64; 2],
+    /// The distance in the input between what two neighbouring output values see.
+    pub stride: [i64; 2],
+}
+
+/// What a value sees of the input: `(size, stride)` for height and width.
+type Field = [(i64, i64); 2];
+
+impl Graph {
+    /// What the network has and costs, for one example of the shape that it was built for (see [`Graph::with_inputs`] for
+    /// others). Nothing is allocated but the table.
+    pub fn summary(&self) -> Summary {
+        let mut fields: Vec<Field> = Vec::with_capacity(self.nodes.len());
+        let mut layers = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let field = self.field(node, &fields);
+            layers.push(self.layer_summary(node, field));
+            fields.push(field);
+        }
+        let sum = |of: fn(&LayerSummary) -> u64| layers.iter().map(of).sum();
+        Summary {
+            params: sum(|layer| layer.params),
+            buffers: sum(|layer| layer.buffers),
+            macs: sum(|layer| layer.macs),
+            connections: sum(|layer| layer.connections),
+            activation_bytes_training: sum(|layer| layer.activation_bytes),
+            activation_bytes_inference: self.peak_bytes(&layers),
+            layers,
+        }
+    }
+
+    fn layer_summary(&self, node: &Node, field: Field) -> LayerSummary {
+        let inputs = self.input_shapes(node);
+        let count = |trained: bool| {
+            let params = self.params(node);
+            let counted = params.iter().filter(|param| (param.kind == ParamKind::Trainable) == trained);
+            counted.map(|param| param.numel().unsigned_abs()).sum()
+        };
+        LayerSummary {
+            name: node.name.clone(),
+            op: node.op_name().to_owned(),
+            options: node.layer().map_or_else(String::new, Layer::describe),
+            inputs: node.inputs.iter().map(|input| self.nodes[*input].name.clone()).collect(),
+            output: node.shape.dims().to_vec(),
+            params: count(true),
+            buffers: count(false),
+            macs: node.layer().map_or(0, |layer| layer.macs(&inputs)),
+            connections: node.layer().map_or(0, |layer| layer.connections(&inputs)),
+            activation_bytes: 4 * node.shape.numel().unsigned_abs(),
+            receptive_field: field.map(|(size, _)| size),
+            stride: field.map(|(_, stride)| stride),
+        }
+    }
+
+    fn field(&self, node: &Node, fields: &[Field]) -> Field {
+        let widest = |axis: usize| {
+            let inputs = node.inputs.iter().map(|input| fields[*input][axis]);
+            inputs.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1))).unwrap_or((1, 1))
+        };
+        let before = [widest(0), widest(1)];
+        match node.layer().map_or(Receptive::Pointwise, Layer::receptive) {
+            Receptive::Pointwise => before,
+            Receptive::Window { kernel, stride, dilation } => [0, 1].map(|axis| {
+                let (size, step) = before[axis];
+                (size + (kernel.0[axis] - 1) * dilation.0[axis] * step, step * stride.0[axis])
+            }),
+            Receptive::Global => {
+                let image = self.inputs().next().and_then(|input| input.shape.as_image().ok());
+                image.map_or([(1, 1); 2], |[_, height, width]| [(height, height), (width, width)])
+            }
+        }
+    }
+
+    /// Walks through the nodes as a forward pass does, freeing each value after its last use.
+    fn peak_bytes(&self, layers: &[LayerSummary]) -> u64 {
+        let last_uses = self.last_uses();
+        let (mut alive, mut peak) = (0, 0);
+        for (index, node) in self.nodes.iter().enumerate() {
+            alive += layers[index].activation_bytes;
+            peak = peak.max(alive);
+            let mut freed: Vec<usize> = node.inputs.iter().copied().filter(|input| last_uses[*input] == index).collect();
+            freed.dedup();
+            alive -= freed.iter().map(|input| layers[*input].activation_bytes).sum::<u64>();
+        }
+        peak
+    }
+}
+
+impl fmt::Display for Summary {
+    /// A table for people: one line a layer, then the totals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const HEAD: [&str; 7] = ["layer", "op", "output", "params", "MACs", "connections", "sees"];
+        let rows: Vec<[String; 7]> = self.layers.iter().map(LayerSummary::cells).collect();
+        let widths: Vec<usize> = (0..HEAD.len())
+            .map(|column| rows.iter().map(|row| row[column].len()).chain([HEAD[column].len()]).max().unwrap_or(0))
+            .collect();
+        let write_row = |f: &mut fmt::Formatter<'_>, row: &[String; 7]| {
+            let cells = row.iter().enumerate().map(|(column, cell)| {
+                let width = widths[column];
+                if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  "))
+        };
+        write_row(f, &HEAD.map(str::to_owned))?;
+        for row in &rows {
+            write_row(f, row)?;
+        }
+        writeln!(f)?;
+        writeln!(f, "parameters   {}", thousands(self.params))?;
+        writeln!(f, "MACs         {}", thousands(self.macs))?;
+        writeln!(f, "connections  {}", thousands(self.connections))?;
+        let (training, inference) = (self.activation_bytes_training, self.activation_bytes_inference);
+        writeln!(
+            f,
+            "activations  {} bytes kept in training, {} alive at most in evaluation",
+            thousands(training),
+            thousands(inference)
+        )
+    }
+}
+
+impl LayerSummary {
+    fn cells(&self) -> [String; 7] {
+        let count = |n: u64| if n == 0 { "-".to_owned() } else { thousands(n) };
+        let op = if self.options.is_empty() { self.op.clone() } else { format!("{} {}", self.op, self.options) };
+        let [height, width] = self.receptive_field;
+        [
+            self.name.clone(),
+            op,
+            format!("{:?}", self.output),
+            count(self.params),
+            count(self.macs),
+            count(self.connections),
+            format!("{height}x{width}"),
+        ]
+    }
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use striate_layers::{Activation, Add, Conv2d, Flatten, Linear, MaxPool2d};
+
+    fn residual() -> Graph {
+        Graph::build(|net| {
+            let x = net.input([1, 8, 8]);
+            let stem = net.add("stem", Conv2d::same(4, 3), x)?;
+            let y = net.add("conv1", Conv2d::same(4, 3), stem)?;
+            let y = net.add("relu1", Activation::Relu, y)?;
+            let y = net.add("conv2", Conv2d::same(4, 3).no_bias(), y)?;
+            let x = net.add("add", Add, [y, stem])?;
+            let x = net.add("pool", MaxPool2d::new(2), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(10), x)?;
+            net.output("logits", x)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn receptive_fields_follow_the_longest_way() {
+        let summary = residual().summary();
+        let sees: Vec<_> = summary.layers.iter().map(|layer| (layer.receptive_field[0], layer.stride[0])).collect();
+        assert_eq!(sees, [(1, 1), (3, 1), (5, 1), (5, 1), (7, 1), (7, 1), (8, 2), (8, 2), (8, 8)]);
+        assert_eq!(summary.params, (9 * 4 + 4) + (9 * 16 + 4) + 9 * 16 + (64 * 10 + 10));
+        assert_eq!(summary.macs, 64 * (36 + 144 + 144) + 640);
+    }
+
+    #[test]
+    fn memory_is_the_sum_in_training_and_the_live_values_in_evaluation() {
+        let summary = residual().summary();
+        let map = 4 * 4 * 64;
+        assert_eq!(summary.activation_bytes_training, 4 * 64 + 5 * map + 2 * map / 4 + 40);
+        // stem, the input and the output of a layer of the branch.
+        assert_eq!(summary.activation_bytes_inference, 3 * map);
+    }
+
+    #[test]
+    fn the_table_reads_well() {
+        insta::assert_snapshot!(residual().summary());
+    }
+
+    #[test]
+    fn the_json_has_the_documented_fields() {
+        let json = serde_json::to_value(residual().summary()).unwrap();
+        let layer = &json["layers"][1];
+        assert_eq!(layer["name"], "stem");
+        assert_eq!(layer["op"], "Conv2d");
+        assert_eq!(layer["inputs"], serde_json::json!(["input"]));
+        assert_eq!(layer["output"], serde_json::json!([4, 8, 8]));
+        assert_eq!(layer["params"], 40);
+        assert_eq!(layer["macs"], 64 * 36);
+        assert_eq!(layer["receptive_field"], serde_json::json!([3, 3]));
+        assert!(json["params"].is_u64() && json["macs"].is_u64());
+    }
+}

@@ -1,0 +1,136 @@
+use crate::{Model, ModelError, find};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::Path;
+use striate_graph::{InitOptions, Network};
+use striate_torch::TensorFile;
+use tch::Tensor;
+
+/// The key of a bundle's description in the file's metadata.
+const KEY: &str = "striate";
+/// The version of the description.
+const VERSION: u32 = 1;
+
+/// What a bundle says beside its weights: all that is needed to build the network, feed it and read its answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleInfo {
+    /// The version of this description.
+    pub version: u32,
+    /// The variant in the registry.
+    pub architecture: String,
+    /// All its options.
+    pub config: Map<String, Value>,
+    /// The names of the classes, in the order of the logits.
+    pub classes: Vec<String>,
+    /// How an image becomes an input: the data set crate's `Preprocess`.
+    pub preprocess: Value,
+    /// Figures of the training that made it, such as `test_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl BundleInfo {
+    /// A description of `model` with no metrics yet.
+    pub fn new(model: &Model, classes: &[String], preprocess: Value) -> Self {
+        Self {
+            version: VERSION,
+            architecture: model.variant().name.to_owned(),
+            config: model.config(),
+            classes: classes.to_vec(),
+            preprocess,
+            metrics: BTreeMap::new(),
+        }
+    }
+
+    /// The entry that makes a `.safetensors` file with a network's parameters a bundle.
+    pub fn to_metadata(&self) -> (String, String) {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        (KEY.to_owned(), text)
+    }
+
+    /// The model that it describes.
+    pub fn model(&self) -> Result<Model, ModelError> {
+        let options: Vec<(&str, Value)> = self.config.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        find(&self.architecture)?.model(&options)
+    }
+}
+
+/// A network in one file: a `.safetensors` with its parameters, whose metadata describes it.
+///
+/// Tensors with a `/` in their names, such as the state of an optimizer in a checkpoint, are not the network's and are left
+/// alone; so every checkpoint is also a bundle.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The description.
+    pub info: BundleInfo,
+    /// The network's parameters by name.
+    pub state: BTreeMap<String, Tensor>,
+}
+
+impl Bundle {
+    /// Reads a bundle. Fails with one line on a missing or damaged file, and on one that holds weights only.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let TensorFile { mut tensors, metadata } = TensorFile::read(path)?;
+        let text = metadata.get(KEY).ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
+        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
+        let info: BundleInfo = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+        if info.version != VERSION {
+            return Err(bad(format!("its version is {}, this striate reads {VERSION}", info.version)));
+        }
+        tensors.retain(|name, _| !name.contains('/'));
+        Ok(Self { info, state: tensors })
+    }
+
+    /// Writes the bundle atomically.
+    pub fn write(self, path: &Path) -> Result<(), ModelError> {
+        let metadata = BTreeMap::from([self.info.to_metadata()]);
+        Ok(TensorFile { tensors: self.state, metadata }.write(path)?)
+    }
+
+    /// The network with its weights.
+    pub fn network(&self, path: &Path, options: &InitOptions) -> Result<Network, ModelError> {
+        let network = Network::new(self.info.model()?.graph()?, options)?;
+        network.load_state(&self.state).map_err(|source| ModelError::Misfit { path: path.into(), source: Box::new(source) })?;
+        Ok(network)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn example() -> Bundle {
+        let model = find("lenet5").unwrap().model(&[("classes", 3.into())]).unwrap();
+        let network = Network::new(model.graph().unwrap(), &InitOptions { seed: 4, ..InitOptions::default() }).unwrap();
+        let classes = ["cat", "dog", "owl"].map(str::to_owned);
+        Bundle { info: BundleInfo::new(&model, &classes, Value::Null), state: network.state() }
+    }
+
+    #[test]
+    fn a_bundle_is_all_that_a_network_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let (info, state) = (example().info, example().state);
+        example().write(&path).unwrap();
+        let bundle = Bundle::read(&path).unwrap();
+        assert_eq!(bundle.info, info);
+        let network = bundle.network(&path, &InitOptions::default()).unwrap();
+        assert_eq!(network.state(), state);
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        TensorFile { tensors: example().state, ..TensorFile::default() }.write(&path).unwrap();
+        assert!(Bundle::read(&path).unwrap_err().to_string().contains("holds weights only"));
+        let metadata = BTreeMap::from([(KEY.to_owned(), "{\"version\": 1}".to_owned())]);
+        TensorFile { tensors: BTreeMap::new(), metadata }.write(&path).unwrap();
+        assert!(Bundle::read(&path).unwrap_err().to_string().contains("architecture"));
+        let mut short = example();
+        short.state.remove("c1.weight");
+        let error = short.network(&path, &InitOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("x.safetensors") && error.contains("1 missing (c1.weight)"), "{error}");
+    }
+}

@@ -1,0 +1,23 @@
+//! The classic convolutional networks, each as its paper has it and as torchvision has it.
+//!
+//! [`find`] a variant in the registry by name, say what differs from it, and build its graph:
+//!
+//! ```
+//! use striate_models::find;
+//! let model = find("lenet5")?.model(&[("classes", "26".into())])?;
+//! assert_eq!(model.graph()?.summary().params, 61_706 + 16 * 85);
+//! # Ok::<(), striate_models::ModelError>(())
+//! ```
+//!
+//! Each architecture is one file with a configuration of plain data ([`LeNetConfig`]) that can be used without the registry.
+//! A [`Bundle`] is a network in one file: its weights, and what is needed to build it, feed it and read its answers.
+
+mod bundle;
+mod error;
+mod lenet;
+mod registry;
+
+pub use bundle::{Bundle, BundleInfo};
+pub use error::ModelError;
+pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
+pub use registry::{Architecture, Model, Variant, find, variants};

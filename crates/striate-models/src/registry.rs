@@ -1,0 +1,212 @@
+use crate::{ModelError, lenet};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use striate_graph::{Graph, GraphError, NetworkBuilder};
+use striate_layers::loss::Loss;
+
+/// A family of networks: plain data, with the number of classes in a field `classes` and the input's `[C, H, W]` in a field
+/// `input`, that defines a network.
+pub trait Architecture: Serialize + DeserializeOwned {
+    /// Adds the layers and outputs.
+    fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError>;
+
+    /// The loss that it is trained with.
+    fn loss(&self) -> Loss {
+        Loss::default()
+    }
+}
+
+/// A published network: a name, where it comes from, and a configuration.
+#[derive(Debug)]
+pub struct Variant {
+    /// The name in the registry.
+    pub name: &'static str,
+    /// The family, such as `LeNet`.
+    pub family: &'static str,
+    /// Authors, year and title of the paper.
+    pub paper: &'static str,
+    /// What this variant is, in one line, with its deviations from the paper.
+    pub about: &'static str,
+    defaults: Defaults,
+    build: Build,
+    loss: LossOf,
+}
+
+type Defaults = fn() -> Result<Value, serde_json::Error>;
+type Build = fn(&Value) -> Result<Graph, BuildError>;
+type LossOf = fn(&Value) -> Result<Loss, serde_json::Error>;
+
+/// A configuration that can't be read, or layers that don't fit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error(transparent)]
+    Config(#[from] serde_json::Error),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// The entry of a variant in its architecture's table: `variant!(name, family, paper, about, Config, expression)`.
+macro_rules! variant {
+    ($name:literal, $family:literal, $paper:expr, $about:literal, $type:ty, $config:expr $(,)?) => {
+        $crate::Variant::new(
+            [$name, $family, $paper, $about],
+            || serde_json::to_value::<$type>($config),
+            |config| {
+                let config: $type = serde_json::from_value(config.clone())?;
+                Ok(striate_graph::Graph::build(|net| $crate::Architecture::define(&config, net))?)
+            },
+            |config| Ok($crate::Architecture::loss(&serde_json::from_value::<$type>(config.clone())?)),
+        )
+    };
+}
+pub(crate) use variant;
+
+/// The tables of the architectures.
+static FAMILIES: [&[Variant]; 1] = [lenet::VARIANTS];
+
+/// All variants, family by family.
+pub fn variants() -> impl Iterator<Item = &'static Variant> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The variant of that name; the error names the nearest one.
+pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
+    variants().find(|variant| variant.name == name).ok_or_else(|| ModelError::UnknownModel {
+        name: name.to_owned(),
+        nearest: nearest(name, variants().map(|variant| variant.name)).unwrap_or("lenet5"),
+    })
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+}
+
+impl Variant {
+    /// An entry of the registry: name, family, paper and what it is, then the functions that [`variant!`] writes.
+    pub(crate) const fn new(texts: [&'static str; 4], defaults: Defaults, build: Build, loss: LossOf) -> Self {
+        let [name, family, paper, about] = texts;
+        Self { name, family, paper, about, defaults, build, loss }
+    }
+
+    /// This variant with some options changed, such as `("classes", 100.into())`.
+    ///
+    /// Fails on an option that the family has not (naming the nearest) and on a value that it can't have.
+    pub fn model(&'static self, options: &[(&str, Value)]) -> Result<Model, ModelError> {
+        let bad = |reason: String| ModelError::BadOption { model: self.name, reason };
+        let Value::Object(mut config) = (self.defaults)().map_err(|error| bad(error.to_string()))? else {
+            return Err(bad("its configuration is not a table".to_owned()));
+        };
+        for (option, value) in options {
+            let Some(slot) = config.get_mut(*option) else {
+                let nearest = nearest(option, config.keys().map(String::as_str)).unwrap_or_default().to_owned();
+                return Err(ModelError::UnknownOption { model: self.name, option: (*option).to_owned(), nearest });
+            };
+            *slot = parsed(slot, value);
+        }
+        let model = Model { variant: self, config: Value::Object(config) };
+        let _ = (self.loss)(&model.config).map_err(|error| bad(error.to_string()))?;
+        Ok(model)
+    }
+}
+
+/// A text given for an option that is no text, as command lines do, is read as JSON.
+fn parsed(default: &Value, given: &Value) -> Value {
+    match given {
+        Value::String(text) if !default.is_string() => serde_json::from_str(text).unwrap_or_else(|_| given.clone()),
+        _ => given.clone(),
+    }
+}
+
+/// A variant with all its options set: what a network is built from.
+#[derive(Debug, Clone)]
+pub struct Model {
+    variant: &'static Variant,
+    config: Value,
+}
+
+impl Model {
+    /// The variant that it started from.
+    pub fn variant(&self) -> &'static Variant {
+        self.variant
+    }
+
+    /// All options by name.
+    pub fn config(&self) -> Map<String, Value> {
+        self.config.as_object().cloned().unwrap_or_default()
+    }
+
+    /// The input's channels, height and width.
+    pub fn input(&self) -> [i64; 3] {
+        let dim = |index: usize| self.config["input"][index].as_i64().unwrap_or_default();
+        [dim(0), dim(1), dim(2)]
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> i64 {
+        self.config["classes"].as_i64().unwrap_or_default()
+    }
+
+    /// The network's definition; fails if the input is too small or an option doesn't fit.
+    pub fn graph(&self) -> Result<Graph, ModelError> {
+        (self.variant.build)(&self.config).map_err(|error| match error {
+            BuildError::Graph(error) => error.into(),
+            BuildError::Config(error) => ModelError::BadOption { model: self.variant.name, reason: error.to_string() },
+        })
+    }
+
+    /// The loss that it is trained with.
+    pub fn loss(&self) -> Loss {
+        (self.variant.loss)(&self.config).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_are_unique_and_a_wrong_one_gets_the_nearest() {
+        for variant in variants() {
+            assert!(std::ptr::eq(find(variant.name).unwrap(), variant));
+        }
+        assert_eq!(find("lenet-5").unwrap_err().to_string(), "there is no model lenet-5: did you mean lenet5?");
+    }
+
+    #[test]
+    fn options_are_checked_by_name_and_value() {
+        let lenet = find("lenet5").unwrap();
+        let model =
+            lenet.model(&[("activation", "tanh".into()), ("classes", "7".into()), ("input", json!([3, 28, 28]))]).unwrap();
+        assert_eq!((model.classes(), model.input()), (7, [3, 28, 28]));
+        assert_eq!(model.config()["activation"], "tanh");
+        let error = lenet.model(&[("activatoin", "tanh".into())]).unwrap_err().to_string();
+        assert_eq!(error, "lenet5 has no option activatoin: did you mean activation?");
+        let error = lenet.model(&[("activation", "tan".into())]).unwrap_err().to_string();
+        assert!(error.contains("`tan`") && error.contains("`relu`"), "{error}");
+        assert!(lenet.model(&[("classes", "many".into())]).is_err());
+    }
+
+    /// Every variant builds, has the inputs and classes that it says, and no parameter without a gradient.
+    #[test]
+    fn every_variant_trains() {
+        use striate_graph::{InitOptions, Network};
+        use striate_layers::Mode;
+        use tch::{Device, Kind, Tensor};
+        for variant in variants() {
+            let model = variant.model(&[]).unwrap();
+            let network = Network::new(model.graph().unwrap(), &InitOptions::default()).unwrap();
+            let [channels, height, width] = model.input();
+            let images = Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu));
+            let outputs = network.forward(&images, Mode::Train).unwrap();
+            assert_eq!(outputs.logits().size(), [2, model.classes()], "{}", variant.name);
+            let targets = Tensor::from_slice(&[0_i64, 1]);
+            model.loss().compute(outputs.logits(), &targets).unwrap().backward();
+            for (name, tensor) in network.trainable() {
+                assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
+            }
+        }
+    }
+}
