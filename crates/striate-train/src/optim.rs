@@ -215,15 +215,17 @@ impl Optimizer {
     ///
     /// Fails if it has other names, shapes or types than this optimizer's, and then changes nothing.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
-        let mut own = self.state();
-        if let Some(reason) = mismatch(&own, state) {
-            return Err(TrainError::OptimizerState { reason });
-        }
+        self.check_state(state)?;
         let _guard = striate_torch::no_grad();
-        for (name, tensor) in &mut own {
+        for (name, tensor) in &mut self.state() {
             tensor.f_copy_(&state[name])?;
         }
         Ok(())
+    }
+
+    /// Whether [`load_state`](Self::load_state) would take it.
+    pub(crate) fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+        mismatch(&self.state(), state).map_or(Ok(()), |reason| Err(TrainError::OptimizerState { reason }))
     }
 }
 

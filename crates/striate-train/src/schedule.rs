@@ -27,6 +27,7 @@ pub enum Curve {
     /// Times `gamma` every `step_size` epochs, as `torch.optim.lr_scheduler.StepLR`.
     Step {
         /// Epochs between two drops, counted from the start of the run.
+        #[serde(default = "Curve::default_step_size")]
         step_size: f64,
         /// What each drop multiplies by.
         #[serde(default = "Curve::default_gamma")]
@@ -35,6 +36,7 @@ pub enum Curve {
     /// Times `gamma` at each of the `milestones`, as `torch.optim.lr_scheduler.MultiStepLR`.
     MultiStep {
         /// Epochs, counted from the start of the run.
+        #[serde(default)]
         milestones: Vec<f64>,
         /// What each drop multiplies by.
         #[serde(default = "Curve::default_gamma")]
@@ -62,6 +64,10 @@ pub enum Curve {
 }
 
 impl Curve {
+    fn default_step_size() -> f64 {
+        30.0
+    }
+
     fn default_gamma() -> f64 {
         0.1
     }
