@@ -1,4 +1,4 @@
-use crate::{DatasetError, resize::resize};
+use crate::{DatasetError, Preprocess, resize};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -98,7 +98,7 @@ impl InMemory {
     ///
     /// A size below one.
     pub fn resize(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize(&self.images, height, width)?))
+        Ok(self.with_images(resize::resize(&self.images, height, width)?))
     }
 
     /// The same examples with zeros around each image, which stays in the centre (an odd rest goes to the bottom and right).
@@ -107,7 +107,7 @@ impl InMemory {
     ///
     /// A size below the images'.
     pub fn pad_to(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(crate::resize::pad_to(&self.images, height, width)?))
+        Ok(self.with_images(resize::pad_to(&self.images, height, width)?))
     }
 
     /// The same examples as `preprocess` wants them, once and for all, so that a [`Loader`](crate::Loader) need not do it batch
@@ -115,8 +115,8 @@ impl InMemory {
     ///
     /// # Errors
     ///
-    /// See [`Preprocess::fit`](crate::Preprocess::fit).
-    pub fn fit(&self, preprocess: &crate::Preprocess) -> Result<Self, DatasetError> {
+    /// See [`Preprocess::fit`].
+    pub fn fit(&self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         Ok(self.with_images(preprocess.fit(&self.images)?))
     }
 

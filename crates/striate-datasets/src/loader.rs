@@ -72,6 +72,7 @@ impl<'d> Loader<'d> {
     /// [`DatasetError::Option`] when an option is out of its range, or there would be no batch.
     pub fn new(dataset: &'d dyn Dataset, preprocess: Preprocess, options: LoaderOptions) -> Result<Self, DatasetError> {
         preprocess.check()?;
+        preprocess.check_channels(dataset.shape()[0])?;
         options.augment.check(preprocess.input)?;
         if options.batch_size == 0 {
             return Err(DatasetError::option("batch_size", "a batch has at least one example"));
@@ -287,6 +288,9 @@ mod tests {
         let too_large = LoaderOptions { drop_last: true, ..LoaderOptions::train(11, 0) };
         assert_eq!(fault(too_large), "batch_size: counting has 10 examples, too few for a whole batch");
         assert!(fault(augmented(0)).starts_with("pad_crop"));
+        let colour = counting(10, [3, 1, 1]);
+        let error = Loader::new(&colour, preprocess([1, 1, 1]), LoaderOptions::eval(3)).unwrap_err().to_string();
+        assert_eq!(error, "input: the images have 3 channels, but the network takes 1");
         let dropping = LoaderOptions { drop_last: true, ..LoaderOptions::train(4, 0) };
         assert_eq!(epoch(&data, dropping, 0, 0).len(), 2);
     }

@@ -40,3 +40,28 @@ fn run(package: Package, command: &mut Command) -> Result<(), DatasetError> {
 fn fault(package: Package, reason: &str) -> DatasetError {
     DatasetError::Package { package: package.name, reason: reason.to_owned() }
 }
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PACKAGE: Package = Package { name: "dataset-x", folder: "usr/share/datasets/x" };
+
+    fn shell(script: &str) -> Result<(), DatasetError> {
+        run(PACKAGE, Command::new("sh").args(["-c", script]))
+    }
+
+    #[test]
+    fn a_failed_program_is_told_with_what_to_do() {
+        shell("exit 0").unwrap();
+        let error = shell("echo 'W: old' >&2; echo 'E: Unable to locate package dataset-x' >&2; exit 100").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the Debian package dataset-x could not be had: sh failed (Unable to locate package dataset-x); run `apt-get update` first"
+        );
+        assert!(shell("exit 1").unwrap_err().to_string().ends_with("sh failed (it gave no reason)"));
+        let missing = run(PACKAGE, &mut Command::new("striate-no-such-program")).unwrap_err().to_string();
+        assert!(missing.contains("striate-no-such-program cannot be run"), "{missing}");
+    }
+}

@@ -1,6 +1,6 @@
 use crate::resize::{pad_to, resize};
 use crate::{Dataset, DatasetError, catalogue, dataset::image_shape};
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -48,7 +48,7 @@ impl Preprocess {
     ///
     /// # Errors
     ///
-    /// [`DatasetError::Option`] when that cannot be done: see [`check`](Self::check).
+    /// [`DatasetError::Option`] when that cannot be done: see [`check`](Self::check) and [`fit`](Self::fit).
     pub fn new(shape: [i64; 3], input: [i64; 3], fit: Fit, normalise: Normalise) -> Result<Self, DatasetError> {
         let image = match fit {
             Fit::Pad => [shape[1], shape[2]],
@@ -56,6 +56,7 @@ impl Preprocess {
         };
         let preprocess = Self { image, input, normalise };
         preprocess.check()?;
+        preprocess.check_channels(shape[0])?;
         Ok(preprocess)
     }
 
@@ -88,13 +89,20 @@ impl Preprocess {
         if shape == self.input {
             return Ok(images.shallow_clone());
         }
+        self.check_channels(shape[0])?;
         let [channels, height, width] = self.input;
-        if shape[0] != channels && shape[0] != 1 {
-            let reason = format!("the images have {} channels, but the network takes {channels}", shape[0]);
-            return Err(DatasetError::option("input", reason));
-        }
         let padded = pad_to(&resize(images, self.image[0], self.image[1])?, height, width)?;
         Ok(padded.f_expand([-1, channels, -1, -1], false)?)
+    }
+
+    /// Whether images of so many channels can become the network's input.
+    pub(crate) fn check_channels(&self, channels: i64) -> Result<(), DatasetError> {
+        match self.input[0] {
+            wanted if channels == wanted || channels == 1 => Ok(()),
+            wanted => {
+                Err(DatasetError::option("input", format!("the images have {channels} channels, but the network takes {wanted}")))
+            }
+        }
     }
 }
 
@@ -212,6 +220,8 @@ fn read_image(path: &Path) -> Result<DynamicImage, DatasetError> {
     }
     let decode = || {
         let mut decoder = reader.into_decoder()?;
+        // The header alone must not make this allocate what it declares.
+        Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
@@ -336,16 +346,21 @@ mod tests {
         fault("empty.png", b"");
         fault("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
         fault("cut.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
-        fault("huge.png", &huge_png());
+        assert!(fault("huge.png", &huge_png()).contains("limit"));
         assert!(decode_image(&folder.path().join("missing.png"), &preprocess).is_err());
     }
 
     /// A PNG whose header declares 65,535 x 65,535 pixels of 48 bits.
     fn huge_png() -> Vec<u8> {
-        let mut chunk = b"IHDR\0\0\xff\xff\0\0\xff\xff\x10\x02\0\0\0".to_vec();
-        let mut crc = flate2::Crc::new();
-        crc.update(&chunk);
-        chunk.extend(crc.sum().to_be_bytes());
-        [&b"\x89PNG\r\n\x1a\n\0\0\0\r"[..], &chunk].concat()
+        let header = b"IHDR\0\0\xff\xff\0\0\xff\xff\x10\x02\0\0\0";
+        let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+        for chunk in [&header[..], b"IDAT\x78\x9c", b"IEND"] {
+            let mut crc = flate2::Crc::new();
+            crc.update(chunk);
+            png.extend((chunk.len() as u32 - 4).to_be_bytes());
+            png.extend(chunk);
+            png.extend(crc.sum().to_be_bytes());
+        }
+        png
     }
 }

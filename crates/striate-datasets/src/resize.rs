@@ -6,8 +6,8 @@ use tch::{Kind, Tensor};
 /// Images that are in floating point at one time: resizing a whole dataset at once would need eight times its memory.
 const CHUNK: i64 = 1024;
 
-/// Bilinear, as PyTorch's `interpolate` with `align_corners=False`, rounded to uint8. Antialiasing spreads the kernel where the
-/// size shrinks, and changes nothing where it grows.
+/// Bilinear, as PyTorch's `interpolate` with `align_corners=False`, rounded to uint8; with antialiasing if a side
+/// shrinks, where plain bilinear sampling would skip pixels.
 pub(crate) fn resize(images: &Tensor, height: i64, width: i64) -> Result<Tensor, DatasetError> {
     if height < 1 || width < 1 {
         return Err(DatasetError::option("size", format!("an image cannot be {height}x{width}")));
@@ -16,12 +16,16 @@ pub(crate) fn resize(images: &Tensor, height: i64, width: i64) -> Result<Tensor,
     if [old_height, old_width] == [height, width] {
         return Ok(images.shallow_clone());
     }
+    let shrinks = height < old_height || width < old_width;
     let count = images.size()[0];
     let out = Tensor::f_empty([count, channels, height, width], (Kind::Uint8, images.device()))?;
     for start in (0..count).step_by(CHUNK.unsigned_abs() as usize) {
         let length = CHUNK.min(count - start);
         let chunk = images.f_narrow(0, start, length)?.f_to_kind(Kind::Float)?;
-        let resized = chunk.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?;
+        let resized = match shrinks {
+            true => chunk.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?,
+            false => chunk.f_upsample_bilinear2d([height, width], false, None, None)?,
+        };
         out.f_narrow(0, start, length)?.f_copy_(&resized.f_round()?)?;
     }
     Ok(out)

@@ -82,7 +82,12 @@ impl Places {
 }
 
 /// A folder that has all the files, after downloading if need be.
-fn obtain(name: &'static str, source: &IdxSource, places: &Places, progress: Progress) -> Result<PathBuf, DatasetError> {
+pub(crate) fn obtain(
+    name: &'static str,
+    source: &IdxSource,
+    places: &Places,
+    progress: Progress,
+) -> Result<PathBuf, DatasetError> {
     if let Some(folder) = places.find(source) {
         return Ok(folder);
     }
