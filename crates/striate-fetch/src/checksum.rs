@@ -26,11 +26,7 @@ pub fn sha256_reader(mut reader: impl Read) -> io::Result<String> {
             Err(e) => return Err(e),
         }
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The SHA-256 of a file, as 64 lower-case hexadecimal digits.
@@ -39,9 +35,7 @@ pub fn sha256_reader(mut reader: impl Read) -> io::Result<String> {
 ///
 /// [`FetchError::Io`] when the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, FetchError> {
-    File::open(path)
-        .and_then(sha256_reader)
-        .map_err(|source| FetchError::io("read", path, source))
+    File::open(path).and_then(sha256_reader).map_err(|source| FetchError::io("read", path, source))
 }
 
 #[cfg(test)]
@@ -52,9 +46,6 @@ mod tests {
     #[test]
     fn sums_the_standards_example() {
         let sum = sha256_reader(&b"abc"[..]).ok();
-        assert_eq!(
-            sum.as_deref(),
-            Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
-        );
+        assert_eq!(sum.as_deref(), Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
     }
 }

@@ -35,16 +35,8 @@ type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 
 impl Download {
     /// A download to the file `dest` from the first of `urls` that has it.
-    pub fn new<U: Into<String>>(
-        urls: impl IntoIterator<Item = U>,
-        dest: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            urls: urls.into_iter().map(Into::into).collect(),
-            dest: dest.into(),
-            sha256: None,
-            size: None,
-        }
+    pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>, dest: impl Into<PathBuf>) -> Self {
+        Self { urls: urls.into_iter().map(Into::into).collect(), dest: dest.into(), sha256: None, size: None }
     }
 
     /// The SHA-256 that the file must have, in hexadecimal digits.
@@ -86,10 +78,7 @@ impl Download {
         }
         match <[_; 1]>::try_from(reasons) {
             Ok([reason]) => Err(reason),
-            Err(reasons) => Err(FetchError::AllMirrorsFailed {
-                file: self.file_name(),
-                reasons,
-            }),
+            Err(reasons) => Err(FetchError::AllMirrorsFailed { file: self.file_name(), reasons }),
         }
     }
 
@@ -130,63 +119,38 @@ impl Download {
                 request = request.header(header::IF_RANGE, etag);
             }
         }
-        let response = request.call().map_err(|error| FetchError::Unreachable {
-            url: url.to_owned(),
-            reason: reason(error),
-        })?;
+        let response = request.call().map_err(|error| FetchError::Unreachable { url: url.to_owned(), reason: reason(error) })?;
         match response.status() {
             StatusCode::OK => {
-                part.start_over(
-                    response
-                        .headers()
-                        .get(header::ETAG)
-                        .and_then(|etag| etag.to_str().ok()),
-                )?;
+                part.start_over(response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()))?;
                 append(url, response, part, progress)
             }
             StatusCode::PARTIAL_CONTENT => append(url, response, part, progress),
             // The part file was whole already, or longer than the file is now; only the checks can tell.
             StatusCode::RANGE_NOT_SATISFIABLE => Ok(()),
-            status => Err(FetchError::Status {
-                url: url.to_owned(),
-                status: status.as_u16(),
-            }),
+            status => Err(FetchError::Status { url: url.to_owned(), status: status.as_u16() }),
         }
     }
 
     /// Checks the size and the checksum of `path`, which came from `url`.
     fn verify(&self, path: &Path, url: &str) -> Result<(), FetchError> {
         if let Some(expected) = self.size {
-            let actual = fs::metadata(path)
-                .map_err(|e| FetchError::io("read", path, e))?
-                .len();
+            let actual = fs::metadata(path).map_err(|e| FetchError::io("read", path, e))?.len();
             if actual != expected {
-                return Err(FetchError::WrongSize {
-                    url: url.to_owned(),
-                    expected,
-                    actual,
-                });
+                return Err(FetchError::WrongSize { url: url.to_owned(), expected, actual });
             }
         }
         if let Some(expected) = &self.sha256 {
             let actual = sha256_file(path)?;
             if actual != *expected {
-                return Err(FetchError::WrongChecksum {
-                    url: url.to_owned(),
-                    expected: expected.clone(),
-                    actual,
-                });
+                return Err(FetchError::WrongChecksum { url: url.to_owned(), expected: expected.clone(), actual });
             }
         }
         Ok(())
     }
 
     fn file_name(&self) -> String {
-        self.dest
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        self.dest.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
@@ -210,10 +174,7 @@ impl Part {
             name.push(suffix);
             PathBuf::from(name)
         };
-        Self {
-            path: with_suffix(".part"),
-            etag: with_suffix(".part.etag"),
-        }
+        Self { path: with_suffix(".part"), etag: with_suffix(".part.etag") }
     }
 
     fn len(&self) -> u64 {
@@ -227,10 +188,7 @@ impl Part {
         match (start, checksum_known) {
             (0, _) => None,
             (start, true) => Some(Resume { start, etag: None }),
-            (start, false) => etag.map(|etag| Resume {
-                start,
-                etag: Some(etag),
-            }),
+            (start, false) => etag.map(|etag| Resume { start, etag: Some(etag) }),
         }
     }
 
@@ -250,9 +208,7 @@ impl Part {
     }
 
     fn finish(&self, dest: &Path) -> Result<(), FetchError> {
-        File::open(&self.path)
-            .and_then(|file| file.sync_all())
-            .map_err(|e| FetchError::io("write", &self.path, e))?;
+        File::open(&self.path).and_then(|file| file.sync_all()).map_err(|e| FetchError::io("write", &self.path, e))?;
         fs::rename(&self.path, dest).map_err(|e| FetchError::io("rename", &self.path, e))?;
         remove_if_there(&self.etag)
     }
@@ -278,24 +234,12 @@ fn agent() -> Agent {
 }
 
 /// Puts the body behind the part file.
-fn append(
-    url: &str,
-    response: Response<Body>,
-    part: &Part,
-    progress: Progress,
-) -> Result<(), FetchError> {
-    let mut file = File::options()
-        .create(true)
-        .append(true)
-        .open(&part.path)
-        .map_err(|e| FetchError::io("write", &part.path, e))?;
+fn append(url: &str, response: Response<Body>, part: &Part, progress: Progress) -> Result<(), FetchError> {
+    let mut file =
+        File::options().create(true).append(true).open(&part.path).map_err(|e| FetchError::io("write", &part.path, e))?;
     let mut done = part.len();
     let total = response.body().content_length().map(|rest| done + rest);
-    let cut_off = |done, reason| FetchError::CutOff {
-        url: url.to_owned(),
-        done,
-        reason,
-    };
+    let cut_off = |done, reason| FetchError::CutOff { url: url.to_owned(), done, reason };
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; 1 << 16];
     progress(done, total);
@@ -306,8 +250,7 @@ fn append(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(cut_off(done, e.to_string())),
         };
-        file.write_all(&buffer[..count])
-            .map_err(|e| FetchError::io("write", &part.path, e))?;
+        file.write_all(&buffer[..count]).map_err(|e| FetchError::io("write", &part.path, e))?;
         done += count as u64;
         progress(done, total);
     }

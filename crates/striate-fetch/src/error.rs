@@ -14,23 +14,21 @@ pub enum FetchError {
     NoCacheDir,
 
     /// The disk has no room left.
-    #[error(
-        "the disk that holds {path} is full: free some space, or set STRIATE_HOME to a folder on another disk"
-    )]
+    #[error("the disk that holds {path} is full: free some space, or set STRIATE_HOME to a folder on another disk")]
     DiskFull {
         /// The file or folder that was being written.
         path: PathBuf,
     },
 
     /// A file or folder could not be read, written, moved or locked.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {reason}")]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 
     /// The server could not be reached, or did not speak HTTP.
@@ -52,9 +50,7 @@ pub enum FetchError {
     },
 
     /// The connection broke again and again. What had come is kept, and the next attempt goes on from there.
-    #[error(
-        "{url} was cut off after {done} bytes ({reason}): run the same command again to go on from there"
-    )]
+    #[error("{url} was cut off after {done} bytes ({reason}): run the same command again to go on from there")]
     CutOff {
         /// What was asked for.
         url: String,
@@ -65,9 +61,7 @@ pub enum FetchError {
     },
 
     /// The file is another one than was expected; it was removed.
-    #[error(
-        "{url} has SHA-256 {actual} where {expected} is expected: the file was removed, try another mirror"
-    )]
+    #[error("{url} has SHA-256 {actual} where {expected} is expected: the file was removed, try another mirror")]
     WrongChecksum {
         /// Where the file came from.
         url: String,
@@ -78,9 +72,7 @@ pub enum FetchError {
     },
 
     /// The file has another size than was expected; it was removed.
-    #[error(
-        "{url} has {actual} bytes where {expected} are expected: the file was removed, try another mirror"
-    )]
+    #[error("{url} has {actual} bytes where {expected} are expected: the file was removed, try another mirror")]
     WrongSize {
         /// Where the file came from.
         url: String,
@@ -105,24 +97,15 @@ pub enum FetchError {
 
 impl FetchError {
     /// The error for a failed operation on `path`; a full disk has its own.
-    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
-                path: path.to_owned(),
-            },
-            _ => Self::Io {
-                action,
-                path: path.to_owned(),
-                source,
-            },
+    pub fn io(action: &'static str, path: &Path, reason: io::Error) -> Self {
+        match reason.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
+            _ => Self::Io { action, path: path.to_owned(), reason },
         }
     }
 
     /// Whether another mirror may do better: not when this machine's own disk is at fault.
     pub(crate) fn is_the_mirrors(&self) -> bool {
-        !matches!(
-            self,
-            Self::DiskFull { .. } | Self::Io { .. } | Self::NoCacheDir
-        )
+        !matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::NoCacheDir)
     }
 }

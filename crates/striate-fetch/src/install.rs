@@ -25,11 +25,7 @@ impl Lock {
     /// [`FetchError::Io`] when the file cannot be created or locked.
     pub fn acquire(path: &Path, waiting: impl FnOnce()) -> Result<Self, FetchError> {
         create_parent(path)?;
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|e| FetchError::io("create", path, e))?;
+        let file = File::options().create(true).append(true).open(path).map_err(|e| FetchError::io("create", path, e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

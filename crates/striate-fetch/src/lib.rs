@@ -41,9 +41,7 @@ pub fn cache_dir() -> Result<PathBuf, FetchError> {
         // Absolute, since the path outlives the working directory: it is written into configuration files.
         return std::path::absolute(PathBuf::from(home)).map_err(|_| FetchError::NoCacheDir);
     }
-    dirs::cache_dir()
-        .map(|cache| cache.join("striate"))
-        .ok_or(FetchError::NoCacheDir)
+    dirs::cache_dir().map(|cache| cache.join("striate")).ok_or(FetchError::NoCacheDir)
 }
 
 /// The address of `path` on the user's own mirror, when `STRIATE_MIRROR` names one: put it before a file's public addresses.
@@ -51,8 +49,6 @@ pub fn cache_dir() -> Result<PathBuf, FetchError> {
 /// `path` is the file's place in the mirror, such as `fashion-mnist/train-images-idx3-ubyte.gz`.
 #[must_use]
 pub fn user_mirror(path: &str) -> Option<String> {
-    let base = env::var("STRIATE_MIRROR")
-        .ok()
-        .filter(|base| !base.is_empty())?;
+    let base = env::var("STRIATE_MIRROR").ok().filter(|base| !base.is_empty())?;
     Some(format!("{}/{path}", base.trim_end_matches('/')))
 }

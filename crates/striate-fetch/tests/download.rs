@@ -1,120 +1,21 @@
 //! Downloads from a server on this machine that misbehaves in the ways that servers do.
 #![allow(clippy::unwrap_used)]
 
+mod server;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    thread,
 };
 
+use server::{Behaviour, GOOD, Server, etag};
 use striate_fetch::{Download, FetchError, sha256_reader};
 use tempfile::TempDir;
 
-/// How the server answers.
-#[derive(Clone, Copy)]
-struct Behaviour {
-    /// Answers a request for a range with that range.
-    ranges: bool,
-    /// Breaks the connection after so many bytes of each body.
-    cut_after: Option<usize>,
-    status: Option<u16>,
-}
-
-const GOOD: Behaviour = Behaviour {
-    ranges: true,
-    cut_after: None,
-    status: None,
-};
-
-/// A server of one file, and the `Range` header of each request that it got.
-struct Server {
-    url: String,
-    ranges_asked: Arc<Mutex<Vec<Option<String>>>>,
-}
-
-impl Server {
-    fn start(content: Vec<u8>, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/file.bin", listener.local_addr().unwrap());
-        let ranges_asked = Arc::new(Mutex::new(Vec::new()));
-        let asked = Arc::clone(&ranges_asked);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                answer(stream.unwrap(), &content, behaviour, &asked);
-            }
-        });
-        Self { url, ranges_asked }
-    }
-
-    fn ranges_asked(&self) -> Vec<Option<String>> {
-        self.ranges_asked.lock().unwrap().clone()
-    }
-}
-
-/// Answers one request, and notes the range that it asked for.
-fn answer(
-    mut stream: TcpStream,
-    content: &[u8],
-    behaviour: Behaviour,
-    ranges_asked: &Mutex<Vec<Option<String>>>,
-) {
-    let mut range = None;
-    let mut if_range = None;
-    for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-        let line = line.unwrap().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        match line.split_once(": ") {
-            Some(("range", value)) => range = Some(value.to_owned()),
-            Some(("if-range", value)) => if_range = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-    ranges_asked.lock().unwrap().push(range.clone());
-    let etag = etag(content);
-    let start = range
-        .as_deref()
-        .filter(|_| behaviour.ranges && if_range.is_none_or(|wanted| wanted == etag));
-    let start = start.map(|range| {
-        range["bytes=".len()..range.len() - 1]
-            .parse::<usize>()
-            .unwrap()
-    });
-    let status = behaviour.status.unwrap_or(match start {
-        None => 200,
-        Some(start) if start < content.len() => 206,
-        Some(_) => 416,
-    });
-    let body = if status < 300 {
-        &content[start.unwrap_or(0)..]
-    } else {
-        &[]
-    };
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nETag: {etag}\r\nConnection: close\r\n\r\n"
-    );
-    let sent = &body[..behaviour.cut_after.unwrap_or(length).min(length)];
-    stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(sent))
-        .unwrap();
-}
-
-/// The ETag under which the server gives `content`.
-fn etag(content: &[u8]) -> String {
-    format!("\"{}\"", &sha256_reader(content).unwrap()[..8])
-}
-
 /// 200,000 bytes, no two stretches of which are alike.
 fn content() -> Vec<u8> {
-    (0..50_000_u32)
-        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect()
+    (0..50_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
 /// A folder for one download, the content that it should have, and that content's checksum.
@@ -136,24 +37,14 @@ fn downloads_a_whole_file_once() {
     let (_folder, dest, content, sum) = setting();
     let server = Server::start(content.clone(), GOOD);
     let mut seen = Vec::new();
-    let download = Download::new([&server.url], &dest)
-        .sha256(sum)
-        .size(200_000);
-    download
-        .fetch(&mut |done, total| seen.push((done, total)))
-        .unwrap();
-    download
-        .fetch(&mut |_, _| unreachable!("the file is there"))
-        .unwrap();
+    let download = Download::new([&server.url], &dest).sha256(sum).size(200_000);
+    download.fetch(&mut |done, total| seen.push((done, total))).unwrap();
+    download.fetch(&mut |_, _| unreachable!("the file is there")).unwrap();
 
     assert_eq!(fs::read(&dest).unwrap(), content);
     assert_eq!(seen.first(), Some(&(0, Some(200_000))));
     assert_eq!(seen.last(), Some(&(200_000, Some(200_000))));
-    assert_eq!(
-        fs::read_dir(dest.parent().unwrap()).unwrap().count(),
-        1,
-        "nothing but the file is left"
-    );
+    assert_eq!(fs::read_dir(dest.parent().unwrap()).unwrap().count(), 1, "nothing but the file is left");
 }
 
 #[test]
@@ -161,10 +52,7 @@ fn goes_on_with_a_part_file() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content[..70_000]);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
     assert_eq!(server.ranges_asked(), [Some("bytes=70000-".to_owned())]);
 }
@@ -174,10 +62,7 @@ fn a_whole_part_file_needs_no_more_bytes() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
@@ -185,17 +70,8 @@ fn a_whole_part_file_needs_no_more_bytes() {
 fn starts_over_when_the_server_ignores_ranges() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content[..70_000]);
-    let server = Server::start(
-        content.clone(),
-        Behaviour {
-            ranges: false,
-            ..GOOD
-        },
-    );
-    Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    let server = Server::start(content.clone(), Behaviour { ranges: false, ..GOOD });
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
@@ -204,15 +80,9 @@ fn starts_over_when_the_part_file_is_of_another_file() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &[7; 70_000]);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
-    assert_eq!(
-        server.ranges_asked(),
-        [Some("bytes=70000-".to_owned()), None]
-    );
+    assert_eq!(server.ranges_asked(), [Some("bytes=70000-".to_owned()), None]);
 }
 
 #[test]
@@ -233,9 +103,7 @@ fn without_a_checksum_only_the_etag_allows_to_go_on() {
         }
         let server = Server::start(content.clone(), GOOD);
         let mut first = None;
-        Download::new([&server.url], &dest)
-            .fetch(&mut |done, _| first = first.or(Some(done)))
-            .unwrap();
+        Download::new([&server.url], &dest).fetch(&mut |done, _| first = first.or(Some(done))).unwrap();
         assert_eq!(fs::read(&dest).unwrap(), content);
         assert_eq!(server.ranges_asked(), [range]);
         assert_eq!(first, Some(if part[0] == content[0] { 70_000 } else { 0 }));
@@ -245,50 +113,19 @@ fn without_a_checksum_only_the_etag_allows_to_go_on() {
 #[test]
 fn a_body_that_breaks_off_is_gone_on_with() {
     let (_folder, dest, content, sum) = setting();
-    let server = Server::start(
-        content.clone(),
-        Behaviour {
-            cut_after: Some(90_000),
-            ..GOOD
-        },
-    );
-    Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    let server = Server::start(content.clone(), Behaviour { cut_after: Some(90_000), ..GOOD });
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
-    assert_eq!(
-        server.ranges_asked(),
-        [
-            None,
-            Some("bytes=90000-".to_owned()),
-            Some("bytes=180000-".to_owned())
-        ]
-    );
+    assert_eq!(server.ranges_asked(), [None, Some("bytes=90000-".to_owned()), Some("bytes=180000-".to_owned())]);
 }
 
 #[test]
 fn a_connection_that_always_breaks_keeps_what_came() {
     let (_folder, dest, content, sum) = setting();
-    let server = Server::start(
-        content.clone(),
-        Behaviour {
-            cut_after: Some(10_000),
-            ..GOOD
-        },
-    );
-    let error = Download::new([&server.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap_err();
-    assert!(
-        matches!(error, FetchError::CutOff { done: 50_000, .. }),
-        "{error}"
-    );
-    assert_eq!(
-        fs::read(dest.with_extension("bin.part")).unwrap(),
-        content[..50_000]
-    );
+    let server = Server::start(content.clone(), Behaviour { cut_after: Some(10_000), ..GOOD });
+    let error = Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, FetchError::CutOff { done: 50_000, .. }), "{error}");
+    assert_eq!(fs::read(dest.with_extension("bin.part")).unwrap(), content[..50_000]);
 }
 
 #[test]
@@ -296,76 +133,29 @@ fn a_wrong_checksum_or_size_leaves_nothing() {
     let (_folder, dest, content, sum) = setting();
     let server = Server::start(content, GOOD);
     let wrong = "0".repeat(64);
-    let error = Download::new([&server.url], &dest)
-        .sha256(&wrong)
-        .fetch(&mut |_, _| {})
-        .unwrap_err();
-    let expected = format!(
-        "{} has SHA-256 {sum} where {wrong} is expected: the file was removed, try another mirror",
-        server.url
-    );
+    let error = Download::new([&server.url], &dest).sha256(&wrong).fetch(&mut |_, _| {}).unwrap_err();
+    let expected =
+        format!("{} has SHA-256 {sum} where {wrong} is expected: the file was removed, try another mirror", server.url);
     assert_eq!(error.to_string(), expected);
-    let error = Download::new([&server.url], &dest)
-        .size(5)
-        .fetch(&mut |_, _| {})
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            FetchError::WrongSize {
-                expected: 5,
-                actual: 200_000,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = Download::new([&server.url], &dest).size(5).fetch(&mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, FetchError::WrongSize { expected: 5, actual: 200_000, .. }), "{error}");
     assert_eq!(fs::read_dir(dest.parent().unwrap()).unwrap().count(), 0);
 }
 
 #[test]
 fn the_next_mirror_is_tried_and_each_failure_is_told() {
     let (_folder, dest, content, sum) = setting();
-    let missing = Server::start(
-        Vec::new(),
-        Behaviour {
-            status: Some(404),
-            ..GOOD
-        },
-    );
+    let missing = Server::start(Vec::new(), Behaviour { status: Some(404), ..GOOD });
     // A port that was free a moment ago, so that the connection is refused.
-    let refused = format!(
-        "http://{}/file.bin",
-        TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-    );
+    let refused = format!("http://{}/file.bin", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
 
-    let error = Download::new([&refused, &missing.url], &dest)
-        .fetch(&mut |_, _| {})
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with(&format!(
-            "no mirror gave file.bin: cannot reach {refused}: Connection refused"
-        )),
-        "{error}"
-    );
-    assert!(
-        error.contains(&format!(
-            "; {} answers with HTTP status 404; check the network",
-            missing.url
-        )),
-        "{error}"
-    );
+    let error = Download::new([&refused, &missing.url], &dest).fetch(&mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("no mirror gave file.bin: cannot reach {refused}: Connection refused")), "{error}");
+    assert!(error.contains(&format!("; {} answers with HTTP status 404; check the network", missing.url)), "{error}");
     assert_eq!(error.lines().count(), 1);
 
     let good = Server::start(content.clone(), GOOD);
-    Download::new([&refused, &missing.url, &good.url], &dest)
-        .sha256(sum)
-        .fetch(&mut |_, _| {})
-        .unwrap();
+    Download::new([&refused, &missing.url, &good.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
@@ -379,12 +169,7 @@ fn a_full_disk_is_named_and_no_mirror_blamed() {
     fs::remove_file(&part).unwrap();
     std::os::unix::fs::symlink("/dev/full", &part).unwrap();
     let server = Server::start(content, GOOD);
-    let error = Download::new([&server.url, &server.url], &dest)
-        .fetch(&mut |_, _| {})
-        .unwrap_err();
-    assert!(
-        matches!(&error, FetchError::DiskFull { path } if *path == part),
-        "{error}"
-    );
+    let error = Download::new([&server.url, &server.url], &dest).fetch(&mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, FetchError::DiskFull { path } if *path == part), "{error}");
     assert_eq!(server.ranges_asked().len(), 1);
 }

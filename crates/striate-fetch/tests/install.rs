@@ -39,10 +39,7 @@ fn a_failed_or_killed_install_leaves_no_folder() {
     assert_eq!(install_dir(&dest, || {}, fill).unwrap(), Installed::Now);
     assert!(!unfinished.exists() && !dest.join("half").exists());
     assert_eq!(fs::read_to_string(dest.join("content")).unwrap(), "whole");
-    assert_eq!(
-        install_dir(&dest, || {}, |_| Err(FetchError::NoCacheDir)).unwrap(),
-        Installed::Before
-    );
+    assert_eq!(install_dir(&dest, || {}, |_| Err(FetchError::NoCacheDir)).unwrap(), Installed::Before);
 }
 
 #[test]

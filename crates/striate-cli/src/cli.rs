@@ -1,0 +1,208 @@
+//! The command line.
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use striate_layers::Mode;
+
+/// The classic convolutional networks: train, evaluate, look into, run.
+#[derive(Debug, Parser)]
+#[command(name = "striate", version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a network; with no argument, LeNet-5 on the digits that the program carries with it
+    Train(TrainArgs),
+    /// Evaluate a bundle on the test set of a dataset
+    Eval(EvalArgs),
+    /// Classify images with a bundle
+    Predict(PredictArgs),
+    /// List the networks of the registry
+    Models(ModelsArgs),
+    /// Show every layer of a network: shape, parameters, multiply-adds, receptive field
+    Summary(SummaryArgs),
+    /// Run a network on a tensor and write its outputs and any layer's values
+    Run(RunArgs),
+    /// Fetch datasets into the cache, or list them
+    Data(DataArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// A model of the registry, or a recipe (a .toml file)
+    #[arg(value_name = "MODEL or RECIPE")]
+    pub(crate) what: Option<String>,
+    /// The dataset
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// A folder with the dataset's files, instead of the cache or a download
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How often to go through the training set
+    #[arg(long)]
+    pub(crate) epochs: Option<u64>,
+    /// Images in one step
+    #[arg(long)]
+    pub(crate) batch_size: Option<usize>,
+    /// The (largest) learning rate
+    #[arg(long)]
+    pub(crate) lr: Option<f64>,
+    /// sgd or adamw
+    #[arg(long, value_name = "KIND")]
+    pub(crate) optimizer: Option<String>,
+    /// constant, step, multistep, cosine or onecycle
+    #[arg(long, value_name = "KIND")]
+    pub(crate) schedule: Option<String>,
+    /// float32
+    #[arg(long)]
+    pub(crate) precision: Option<String>,
+    /// What initialisation, order and augmentation are drawn from
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Threads of one operator; 0 takes all cores
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// The run's folder; by default a new one in runs/
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with a run that was stopped: its folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = [
+        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "out",
+    ])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// A bundle, such as a run's model.safetensors
+    pub(crate) bundle: PathBuf,
+    /// The dataset
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: String,
+    /// A folder with the dataset's files, instead of the cache or a download
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Images in one step
+    #[arg(long, default_value_t = 256)]
+    pub(crate) batch_size: usize,
+    /// Threads of one operator; 0 takes all cores
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// A bundle, such as a run's model.safetensors
+    pub(crate) bundle: PathBuf,
+    /// Images (PNG or JPEG)
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// How many classes to show for each image
+    #[arg(long, default_value_t = 5)]
+    pub(crate) top: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// Print the registry as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    /// A model of the registry, or a bundle
+    #[arg(value_name = "MODEL or BUNDLE")]
+    pub(crate) model: String,
+    /// The input's channels, height and width
+    #[arg(long, value_name = "C,H,W", value_delimiter = ',', num_args = 3)]
+    pub(crate) input: Option<Vec<i64>>,
+    /// The number of classes
+    #[arg(long)]
+    pub(crate) classes: Option<i64>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A model of the registry, or a bundle
+    #[arg(value_name = "MODEL or BUNDLE")]
+    pub(crate) model: String,
+    /// Weights for a model of the registry (.safetensors); without them it is initialised from the seed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// A .safetensors file with a tensor named input, [N, C, H, W]; float64 runs the network in float64
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Where to write the outputs by name and the taps by layer name (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// A layer whose values to write too
+    #[arg(long = "tap", value_name = "LAYER")]
+    pub(crate) taps: Vec<String>,
+    /// Whether dropout and batch norm train
+    #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
+    pub(crate) mode: ModeArg,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// What initialisation and dropout are drawn from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Datasets to fetch; without any, those that there are
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ModeArg {
+    Eval,
+    Train,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Eval => Self::Eval,
+            ModeArg::Train => Self::Train,
+        }
+    }
+}
+
+/// Help and version as clap prints them; a wrong call in one line.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let told = told.split("\n\nFor more information").next().unwrap_or(told);
+    let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    eprintln!("{line} (--help tells more)");
+    ExitCode::from(2)
+}
