@@ -13,9 +13,7 @@ use striate_datasets::{Dataset, Fit, LoadOptions, Loader, LoaderOptions, Normali
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model};
 use striate_torch::write_atomically;
-use striate_train::{
-    BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, Outcome, Recipe, TrainError, Trainer, evaluate,
-};
+use striate_train::{BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, Outcome, Recipe, TrainError, Trainer, evaluate};
 
 /// The resolved recipe in a run's folder.
 const RECIPE: &str = "recipe.toml";
@@ -72,7 +70,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         "libtorch": striate_torch::torch_version(),
         "striate": env!("CARGO_PKG_VERSION"),
     });
-    summary["test"] = report(&evaluation, data.test.classes());
+    summary["test"] = report(&evaluation, data.test.classes())?;
     let metrics = [("test_accuracy".to_owned(), evaluation.accuracy), ("test_loss".to_owned(), evaluation.loss)].into();
     Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&run.folder.join(MODEL))?;
     write_text(&run.folder.join("summary.json"), &format!("{summary:#}\n"))?;
