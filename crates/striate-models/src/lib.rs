@@ -18,6 +18,8 @@ mod error;
 #[cfg(test)]
 mod figures;
 mod lenet;
+#[cfg(test)]
+mod names;
 mod nin;
 mod registry;
 mod resnet;
