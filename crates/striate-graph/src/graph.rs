@@ -1,4 +1,5 @@
 use crate::{GraphError, NetworkBuilder};
+use std::collections::HashSet;
 use striate_layers::{Layer, Op, ParamSpec, Shape};
 
 /// What a node is.
@@ -53,7 +54,7 @@ impl Graph {
     /// Fails with the first layer that doesn't fit, if a name is used twice, or if no output is named.
     pub fn build(define: impl FnOnce(&mut NetworkBuilder) -> Result<(), GraphError>) -> Result<Self, GraphError> {
         let mut graph = Self::default();
-        define(&mut NetworkBuilder::new(&mut graph))?;
+        define(&mut NetworkBuilder::new(&mut graph, &mut HashSet::new()))?;
         if graph.outputs.is_empty() {
             return Err(GraphError::NoOutput);
         }

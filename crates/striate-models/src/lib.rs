@@ -12,12 +12,24 @@
 //! Each architecture is one file with a configuration of plain data ([`LeNetConfig`]) that can be used without the registry.
 //! A [`Bundle`] is a network in one file: its weights, and what is needed to build it, feed it and read its answers.
 
+mod alexnet;
 mod bundle;
 mod error;
+#[cfg(test)]
+mod figures;
 mod lenet;
+#[cfg(test)]
+mod names;
+mod nin;
 mod registry;
+mod resnet;
+mod vgg;
 
+pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
 pub use error::ModelError;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
+pub use nin::{MlpConv, NinConfig, NinHead};
 pub use registry::{Architecture, Model, Variant, find, variants};
+pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
+pub use vgg::VggConfig;
