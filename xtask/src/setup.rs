@@ -48,8 +48,8 @@ impl Wanted {
 
 /// 527 MB of wheel and 486 MB of folder.
 const CPU_DISK_SPACE: u64 = 1_050_000_000;
-/// The wheels of PyTorch and of CUDA's libraries, and the folder.
-const CUDA_DISK_SPACE: u64 = 6_000_000_000;
+/// 2.5 GB of wheels and 3.9 GB of folder.
+const CUDA_DISK_SPACE: u64 = 6_500_000_000;
 
 /// `cargo xtask setup`.
 pub(crate) fn setup_and_tell(workspace: &Workspace, options: &Options) -> Result<ExitCode> {

@@ -6,7 +6,7 @@ mod server;
 
 use std::{
     fs::{self, File, Permissions},
-    io::Write,
+    io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -34,6 +34,7 @@ case "$*" in
     while test -e "$here/hang"; do sleep 0.02; done
     name=$(echo "${requirement%%==*}" | tr - _)
     cp "$here/$name"-*.whl "$dest" 2>/dev/null || { echo "ERROR: No matching distribution found for $requirement" >&2; exit 1; }
+    touch "$here/finished"
     ;;
 *) exit 9 ;;
 esac
@@ -311,6 +312,8 @@ fn a_killed_setup_is_made_good_by_the_next() {
     killed.kill().unwrap();
     killed.wait().unwrap();
     fs::remove_file(world.path("bin/hang")).unwrap();
+    // The killed setup's pip lives on, and must not meddle with the next one's wheels.
+    wait_for(|| world.path("bin/finished").exists());
     let unfinished = world.path("home/libtorch/.2.13.0-cpu.tmp");
     assert!(unfinished.exists() && !world.installed().exists());
 
@@ -325,13 +328,14 @@ fn of_two_setups_at_once_one_installs_and_the_other_waits() {
     fs::write(world.path("bin/hang"), "").unwrap();
     let first = world.xtask(&["setup"]).spawn().unwrap();
     wait_for(|| !world.pip_calls().is_empty());
-    let second = world.xtask(&["setup"]).spawn().unwrap();
-    thread::sleep(Duration::from_millis(200));
+    let mut second = world.xtask(&["setup"]).spawn().unwrap();
+    let mut line = String::new();
+    let mut messages = BufReader::new(second.stderr.take().unwrap());
+    messages.read_line(&mut line).unwrap();
+    assert_eq!(line, "waiting for another `cargo xtask setup` ...\n");
     fs::remove_file(world.path("bin/hang")).unwrap();
-    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
-    assert_success(&first);
-    assert_success(&second);
-    assert!(stderr(&second).contains("waiting for another"), "{}", stderr(&second));
+    assert_success(&first.wait_with_output().unwrap());
+    assert_success(&second.wait_with_output().unwrap());
     assert_eq!(world.pip_calls().len(), 4);
 }
 
@@ -368,4 +372,28 @@ fn doctor_tells_what_is_missing() {
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{report}");
     assert!(report.contains(&format!("ok       libtorch      2.13.0 (CPU) in {}, linked by setup", torch.display())), "{report}");
+}
+
+#[test]
+fn the_program_gets_its_arguments_verbatim_and_its_exit_code_is_kept() {
+    let world = World::new();
+    let source = r#"fn main() {
+        println!("{:?} in {}", std::env::args().skip(1).collect::<Vec<_>>(), std::env::current_dir().unwrap().display());
+        std::process::exit(7);
+    }"#;
+    let package = "[package]\nname = \"striate-cli\"\nedition = \"2024\"\n[[bin]]\nname = \"striate\"\npath = \"main.rs\"\n";
+    fs::create_dir(world.path("checkout/cli")).unwrap();
+    fs::write(world.path("checkout/cli/main.rs"), source).unwrap();
+    fs::write(world.path("checkout/cli/Cargo.toml"), package).unwrap();
+    fs::write(world.path("checkout/Cargo.toml"), "[workspace]\nmembers = [\"cli\"]\nresolver = \"3\"\n").unwrap();
+    let torch = world.python_torch(13);
+
+    let mut xtask = world.xtask(&["run", "--help", "-x", "a b"]);
+    let path = format!("{}:{}", world.path("bin").display(), std::env::var("PATH").unwrap());
+    xtask.env("FAKE_TORCH", &torch).env("PATH", path).env("CARGO_TARGET_DIR", world.path("target"));
+    let output = xtask.current_dir(world.path("bin")).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    let expected = format!("[\"run\", \"--help\", \"-x\", \"a b\"] in {}\n", world.path("bin").canonicalize().unwrap().display());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert_eq!(world.noted().as_deref(), torch.to_str(), "setup was done first");
 }

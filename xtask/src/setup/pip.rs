@@ -30,7 +30,7 @@ pub(super) fn install(folder: &Path, downloads: &Path, wanted: Wanted) -> Result
     if python::output(&["-m", "pip", "--version"]).is_none() {
         bail!("there is no `python3 -m pip` (on Debian, `apt-get install python3-pip` brings it)");
     }
-    let sizes = if wanted.cuda { "2.5 GB to download, 5 GB" } else { "540 MB to download, 486 MB" };
+    let sizes = if wanted.cuda { "2.5 GB to download, 3.9 GB" } else { "540 MB to download, 486 MB" };
     eprintln!("getting libtorch {} out of PyTorch's Python wheel: {sizes} on disk", wanted.version);
     let torch = download(downloads, "torch", &format!("torch=={}", wanted.version))?;
     unpack::unpack(&torch, folder, |path| place_of_torch(path, wanted.cuda))?;
