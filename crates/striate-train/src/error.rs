@@ -50,7 +50,7 @@ pub enum TrainError {
     },
     /// A loss or a weight that is no number any more.
     #[error(
-        "{what} NaN or infinite in epoch {epoch} at step {step} with learning rate {lr}: lower it, warm up or clip gradients{}",
+        "{what} NaN or infinite in epoch {epoch} at step {step} with learning rate {lr:.3e}: lower it, warm up or clip gradients{}",
         kept(checkpoint)
     )]
     Diverged {
@@ -58,7 +58,7 @@ pub enum TrainError {
         what: &'static str,
         /// The epoch, counted from 0.
         epoch: u64,
-        /// The step in the run.
+        /// The step's number in the run, counted from 1.
         step: u64,
         /// Its learning rate.
         lr: f64,

@@ -27,7 +27,7 @@ pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evalua
     check_classes(network, loader)?;
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().len();
-    let mut confusion = ConfusionMatrix::new(classes, network.device())?;
+    let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
     for batch in loader.epoch(0)? {
         let batch = batch?;

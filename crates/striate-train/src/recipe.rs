@@ -150,12 +150,16 @@ impl Recipe {
 
     /// The recipe with every key written out.
     pub fn to_toml(&self) -> String {
+        // Nothing that `check` accepts fails here.
         toml::to_string(self).unwrap_or_default()
     }
 
     /// Refuses values that can't be, naming them. [`parse`](Self::parse) has done it; do it again after changing fields.
     pub fn check(&self) -> Result<(), TrainError> {
         let train = &self.train;
+        // TOML knows no larger numbers, and no other texts.
+        check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
+        check(self.data.dir.to_str().is_some(), "data.dir", &self.data.dir, "must be valid UTF-8")?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
@@ -300,6 +304,16 @@ mod tests {
                 assert!(text.contains(key), "{key} in {text}");
             }
         }
+    }
+
+    #[test]
+    fn what_toml_cannot_hold_is_refused() {
+        let mut recipe = Recipe::default();
+        recipe.train.seed = u64::MAX;
+        assert!(recipe.check().unwrap_err().to_string().ends_with("must be below 2^63"));
+        recipe.train.seed /= 2;
+        recipe.check().unwrap();
+        assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
     }
 
     #[test]

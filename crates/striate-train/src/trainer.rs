@@ -223,13 +223,13 @@ impl<'a> Trainer<'a> {
         let loss = self.loss(&outputs, &labels)?;
         let value = f64::try_from(&loss)?;
         if !value.is_finite() {
-            return Err(self.diverged("the loss became"));
+            return Err(self.diverged("the loss became", self.progress.step));
         }
         loss.f_backward()?;
         if let Some(max_norm) = self.config.clip_norm {
             self.optimizer.clip_grad_norm(max_norm)?;
         }
-        let lr = self.lr();
+        let lr = self.lr(self.progress.step);
         self.optimizer.step(lr)?;
         self.optimizer.zero_grad()?;
         let (examples, correct) = (labels.numel() as u64, top_k_correct(outputs.logits(), &labels, 1)?);
@@ -248,10 +248,10 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    /// The learning rate of the next step.
-    fn lr(&self) -> f64 {
-        let Progress { step, steps_per_epoch, .. } = self.progress;
-        self.config.schedule.lr(self.config.lr, step, self.config.epochs * steps_per_epoch, steps_per_epoch)
+    /// The learning rate of the step after `done` others.
+    fn lr(&self, done: u64) -> f64 {
+        let steps_per_epoch = self.progress.steps_per_epoch;
+        self.config.schedule.lr(self.config.lr, done, self.config.epochs * steps_per_epoch, steps_per_epoch)
     }
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
@@ -312,19 +312,20 @@ impl<'a> Trainer<'a> {
     fn check_weights(&self) -> Result<(), TrainError> {
         for tensor in self.network.state().values() {
             if tensor.is_floating_point() && tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-                return Err(self.diverged("a weight became"));
+                return Err(self.diverged("a weight became", self.progress.step.saturating_sub(1)));
             }
         }
         Ok(())
     }
 
-    fn diverged(&self, what: &'static str) -> TrainError {
+    /// The error of a step that came after `done` others.
+    fn diverged(&self, what: &'static str, done: u64) -> TrainError {
         let last = self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder.join(LAST));
         TrainError::Diverged {
             what,
             epoch: self.progress.epoch,
-            step: self.progress.step,
-            lr: self.lr(),
+            step: done + 1,
+            lr: self.lr(done),
             checkpoint: last.filter(|path| path.exists()),
         }
     }
