@@ -14,10 +14,16 @@
 
 mod bundle;
 mod error;
+mod googlenet;
+mod inception;
+mod inception_v3;
 mod lenet;
 mod registry;
 
 pub use bundle::{Bundle, BundleInfo};
 pub use error::ModelError;
+pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
+pub use inception::{ConvUnit, Inception};
+pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
 pub use registry::{Architecture, Model, Variant, find, variants};
