@@ -3,6 +3,7 @@
 //!
 //! Its published weights take images normalised with mean 0.5 and standard deviation 0.5 in every channel
 //! (`transform_input` in torchvision). Images smaller than 299x299 need `aux_heads` off.
+use crate::inception::scaled;
 use crate::registry::variant;
 use crate::{Architecture, ConvUnit, ModelError, Variant};
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,8 @@ pub(crate) const VARIANTS: &[Variant] = &[
 /// Channels of the pooled branch of modules 5b to 5d, and of the factorised 7x7 convolutions of modules 6b to 6e.
 const STAGE5: [(&str, i64); 3] = [("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)];
 const STAGE6: [(&str, i64); 4] = [("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)];
-/// What the auxiliary head's loss counts: 0.3 as in GoogLeNet; this paper gives no figure.
-const AUX_WEIGHT: f64 = 0.3;
+/// What the auxiliary head's loss counts: the paper gives no figure, this is the one of PyTorch's fine-tuning tutorial.
+const AUX_WEIGHT: f64 = 0.4;
 /// torchvision's initial weights: normals cut off at 2, with this standard deviation, and a smaller one in the last layer of
 /// the auxiliary head.
 const INIT_STD: f64 = 0.1;
@@ -55,19 +56,19 @@ pub struct InceptionV3Config {
     pub aux_weight: f64,
     /// Dropout before the last layer.
     pub dropout: f64,
-    /// Every number of channels is divided by this: 1, 2, 4, 8 or 16.
-    pub width_divisor: i64,
+    /// What the number of channels of every layer is multiplied by.
+    pub width_multiplier: f64,
 }
 
 impl InceptionV3Config {
     /// `inception-v3`: 27,161,264 parameters, of which 3,326,696 in the auxiliary head.
     pub fn torchvision() -> Self {
-        Self { classes: 1000, input: [3, 299, 299], aux_heads: true, aux_weight: AUX_WEIGHT, dropout: 0.5, width_divisor: 1 }
+        Self { classes: 1000, input: [3, 299, 299], aux_heads: true, aux_weight: AUX_WEIGHT, dropout: 0.5, width_multiplier: 1.0 }
     }
 
     /// `inception-v3-tiny`.
     pub fn tiny() -> Self {
-        Self { classes: 10, width_divisor: 8, ..Self::torchvision() }
+        Self { classes: 10, width_multiplier: 0.125, ..Self::torchvision() }
     }
 
     /// The network's graph; fails if the input is too small.
@@ -75,14 +76,10 @@ impl InceptionV3Config {
         Ok(Graph::build(|net| self.define(net))?)
     }
 
-    fn width(&self, channels: i64) -> i64 {
-        channels / self.width_divisor
-    }
-
     /// A module to add layers to.
     fn module<'a>(&self, net: &'a mut NetworkBuilder, name: &str) -> Module<'a> {
         let unit = ConvUnit { batch_norm: true, init: init(INIT_STD) };
-        Module { net: net.scope(name), unit, width_divisor: self.width_divisor }
+        Module { net: net.scope(name), unit, width_multiplier: self.width_multiplier }
     }
 
     fn stem(&self, net: &mut NetworkBuilder, x: Value) -> Result<Value, GraphError> {
@@ -147,12 +144,12 @@ fn init(std: f64) -> Init {
 struct Module<'a> {
     net: NetworkBuilder<'a>,
     unit: ConvUnit,
-    width_divisor: i64,
+    width_multiplier: f64,
 }
 
 impl Module<'_> {
     fn conv(&mut self, name: &str, conv: Conv2d, x: Value) -> Result<Value, GraphError> {
-        let conv = Conv2d { out_channels: conv.out_channels / self.width_divisor, ..conv };
+        let conv = Conv2d { out_channels: scaled(conv.out_channels, self.width_multiplier), ..conv };
         self.unit.add(&mut self.net, name, conv, x)
     }
 
