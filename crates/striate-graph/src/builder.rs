@@ -1,5 +1,6 @@
 use crate::graph::{Output, infer};
 use crate::{Graph, GraphError, Node, NodeKind};
+use std::collections::HashSet;
 use striate_layers::{Op, Shape};
 
 /// A value in a network that is being built: the output of a node. Its shape is [`NetworkBuilder::shape`].
@@ -39,13 +40,14 @@ impl From<Vec<Value>> for Inputs {
 #[derive(Debug)]
 pub struct NetworkBuilder<'a> {
     graph: &'a mut Graph,
+    names: &'a mut HashSet<String>,
     scope: String,
     place: usize,
 }
 
 impl<'a> NetworkBuilder<'a> {
-    pub(crate) fn new(graph: &'a mut Graph) -> Self {
-        Self { graph, scope: String::new(), place: 0 }
+    pub(crate) fn new(graph: &'a mut Graph, names: &'a mut HashSet<String>) -> Self {
+        Self { graph, names, scope: String::new(), place: 0 }
     }
 
     /// An input of the network, for examples of this shape. The first is named `input`, further ones `input2`, `input3`, ...
@@ -69,7 +71,7 @@ impl<'a> NetworkBuilder<'a> {
         if name.split('.').any(str::is_empty) || name.contains(['/', ' ']) {
             return Err(GraphError::BadName { name });
         }
-        if self.graph.nodes.iter().any(|node| node.name == name) {
+        if self.names.contains(&name) {
             return Err(GraphError::NameTaken { name });
         }
         let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
@@ -95,7 +97,7 @@ impl<'a> NetworkBuilder<'a> {
 
     /// A scope within this one: layers added through it have `name.` before their names.
     pub fn scope(&mut self, name: &str) -> NetworkBuilder<'_> {
-        NetworkBuilder { scope: self.full_name(name), place: self.place, graph: self.graph }
+        NetworkBuilder { scope: self.full_name(name), place: self.place, graph: self.graph, names: self.names }
     }
 
     /// A scope whose layers are numbered from 0, as those of `torch.nn.Sequential`.
@@ -105,7 +107,7 @@ impl<'a> NetworkBuilder<'a> {
 
     /// The same scope, with layers placed on device number `place` of those given to [`crate::Network::new`].
     pub fn on(&mut self, place: usize) -> NetworkBuilder<'_> {
-        NetworkBuilder { scope: self.scope.clone(), place, graph: self.graph }
+        NetworkBuilder { scope: self.scope.clone(), place, graph: self.graph, names: self.names }
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -123,6 +125,7 @@ impl<'a> NetworkBuilder<'a> {
     }
 
     fn push(&mut self, node: Node) -> Value {
+        self.names.insert(node.name.clone());
         self.graph.nodes.push(node);
         Value(self.graph.nodes.len() - 1)
     }

@@ -1,4 +1,5 @@
 use crate::{GraphError, NetworkBuilder};
+use std::collections::HashSet;
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
 
 /// What a node is.
@@ -68,7 +69,7 @@ impl Graph {
     /// Fails with the first layer that doesn't fit, if a name is used twice, or if there is no output in evaluation.
     pub fn build(define: impl FnOnce(&mut NetworkBuilder) -> Result<(), GraphError>) -> Result<Self, GraphError> {
         let mut graph = Self::default();
-        define(&mut NetworkBuilder::new(&mut graph))?;
+        define(&mut NetworkBuilder::new(&mut graph, &mut HashSet::new()))?;
         if graph.outputs_in(Mode::Eval).next().is_none() {
             return Err(GraphError::NoOutput);
         }

@@ -39,6 +39,7 @@ mod norm;
 mod op;
 mod pool;
 mod shape;
+mod shortcut;
 mod structure;
 
 pub use activation::{Activation, Softmax};
@@ -53,4 +54,5 @@ pub use norm::{BatchNorm2d, LocalResponseNorm};
 pub use op::Op;
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use shape::{Pair, Shape};
+pub use shortcut::PadShortcut;
 pub use structure::{Add, Concat, Dropout, Flatten};

@@ -1,6 +1,6 @@
 use crate::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Layer,
-    Linear, LocalResponseNorm, MaxPool2d, RbfOutput, Softmax, SparseConv2d, Subsampling2d,
+    Linear, LocalResponseNorm, MaxPool2d, PadShortcut, RbfOutput, Softmax, SparseConv2d, Subsampling2d,
 };
 use std::sync::Arc;
 
@@ -48,6 +48,7 @@ ops!(
     Linear,
     LocalResponseNorm,
     MaxPool2d,
+    PadShortcut,
     RbfOutput,
     Softmax,
     SparseConv2d,

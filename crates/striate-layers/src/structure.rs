@@ -1,4 +1,3 @@
-use crate::conv::positive;
 use crate::shape::one;
 use crate::{Layer, LayerError, Mode, Shape};
 use tch::Tensor;
@@ -83,7 +82,8 @@ impl Layer for Add {
     }
 }
 
-/// The channels of two or more inputs one after another: `[N, C1, H, W]`, `[N, C2, H, W]`, ... to `[N, C1 + C2 + ..., H, W]`.
+/// Two or more inputs one after another along their first dimension: `[N, C1, H, W]`, `[N, C2, H, W]`, ... to
+/// `[N, C1 + C2 + ..., H, W]`, and vectors `[N, F1]`, `[N, F2]`, ... to `[N, F1 + F2 + ...]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concat;
 
@@ -93,17 +93,21 @@ impl Layer for Concat {
     }
 
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
-        let [_, height, width] = several(inputs)?.as_image()?;
+        let first = several(inputs)?;
+        let Some((_, rest)) = first.dims().split_first() else {
+            return Err(LayerError::InputShape { expected: "[C, ...]".to_owned(), got: first.clone() });
+        };
         let mut channels = 0;
         for input in inputs {
-            let [more, h, w] = input.as_image()?;
-            positive("channels", more)?;
-            if (h, w) != (height, width) {
-                return Err(LayerError::InputShape { expected: format!("[C, {height}, {width}]"), got: input.clone() });
+            match input.dims().split_first() {
+                Some((more, other)) if other == rest => channels += more,
+                _ => {
+                    let rest: String = rest.iter().map(|size| format!(", {size}")).collect();
+                    return Err(LayerError::InputShape { expected: format!("[C{rest}]"), got: input.clone() });
+                }
             }
-            channels += more;
         }
-        Ok(Shape::image(channels, height, width))
+        Ok(Shape::new([&[channels], rest].concat()))
     }
 
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
@@ -134,6 +138,8 @@ mod tests {
         assert_eq!(error, "expected an input of shape [C, 4, 4], got [8, 2, 4]");
         assert!(Add.output_shape(std::slice::from_ref(&a)).is_err());
         assert_eq!(Concat.output_shape(&[a.clone(), Shape::image(3, 4, 4)]).unwrap(), Shape::image(11, 4, 4));
+        assert_eq!(Concat.output_shape(&[Shape::vector(5), Shape::vector(3)]).unwrap(), Shape::vector(8));
+        assert!(Concat.output_shape(&[a, Shape::vector(3)]).is_err());
     }
 
     #[test]

