@@ -1,4 +1,4 @@
-use crate::graph::infer;
+use crate::graph::{Output, infer};
 use crate::{Graph, GraphError, Node, NodeKind};
 use std::collections::HashSet;
 use striate_layers::{Op, Shape};
@@ -81,11 +81,13 @@ impl<'a> NetworkBuilder<'a> {
 
     /// Names a value as an output of the network. The first output is the one that classifies: by custom `logits`.
     pub fn output(&mut self, name: &str, value: Value) -> Result<(), GraphError> {
-        if self.graph.outputs.iter().any(|(taken, _)| taken == name) {
-            return Err(GraphError::NameTaken { name: name.to_owned() });
-        }
-        self.graph.outputs.push((name.to_owned(), value.0));
-        Ok(())
+        self.push_output(Output { name: name.to_owned(), node: value.0, training_only: false })
+    }
+
+    /// Names a value as an output in training only, such as an auxiliary classifier: by custom `aux1`, `aux2`. In evaluation
+    /// neither it nor what only it needs is computed.
+    pub fn training_output(&mut self, name: &str, value: Value) -> Result<(), GraphError> {
+        self.push_output(Output { name: name.to_owned(), node: value.0, training_only: true })
     }
 
     /// The shape of a value for one example.
@@ -110,6 +112,16 @@ impl<'a> NetworkBuilder<'a> {
 
     fn full_name(&self, name: &str) -> String {
         if self.scope.is_empty() { name.to_owned() } else { format!("{}.{name}", self.scope) }
+    }
+
+    fn push_output(&mut self, output: Output) -> Result<(), GraphError> {
+        if self.graph.outputs.iter().any(|taken| taken.name == output.name) {
+            return Err(GraphError::NameTaken { name: output.name });
+        }
+        let evaluated = self.graph.outputs.iter().filter(|other| !other.training_only).count();
+        let place = if output.training_only { self.graph.outputs.len() } else { evaluated };
+        self.graph.outputs.insert(place, output);
+        Ok(())
     }
 
     fn push(&mut self, node: Node) -> Value {

@@ -1,5 +1,5 @@
 //! Changes to a network that is already defined: new lists of nodes from old ones.
-use crate::graph::infer;
+use crate::graph::{Output, infer};
 use crate::{Graph, GraphError, Network, NodeKind};
 use striate_layers::Op;
 
@@ -16,7 +16,7 @@ impl Graph {
             node.inputs = node.inputs.iter().map(|input| places[*input]).collect();
             graph.nodes.push(node);
         }
-        graph.outputs.push((output.to_owned(), places[last]));
+        graph.outputs.push(Output { name: output.to_owned(), node: places[last], training_only: false });
         Ok(graph)
     }
 
@@ -24,8 +24,8 @@ impl Graph {
     /// many features or channels.
     pub fn with_classes(&self, classes: i64) -> Result<Self, GraphError> {
         let mut graph = self.clone();
-        for (output, node) in &self.outputs {
-            let head = self.head(output, *node)?;
+        for output in &self.outputs {
+            let head = self.head(&output.name, output.node)?;
             match &mut graph.nodes[head].kind {
                 NodeKind::Layer(Op::Linear(linear)) => linear.out_features = classes,
                 NodeKind::Layer(Op::Conv2d(conv)) => conv.out_channels = classes,
@@ -58,17 +58,7 @@ impl Graph {
 
     /// The nodes that `ends` depend on, and `ends` themselves, in the order of the network.
     pub(crate) fn ancestors(&self, ends: &[usize]) -> Vec<usize> {
-        let mut needed = vec![false; self.nodes.len()];
-        for end in ends {
-            needed[*end] = true;
-        }
-        for index in (0..self.nodes.len()).rev() {
-            if needed[index] {
-                for input in &self.nodes[index].inputs {
-                    needed[*input] = true;
-                }
-            }
-        }
+        let needed = self.depends(ends.iter().copied());
         (0..self.nodes.len()).filter(|index| needed[*index]).collect()
     }
 }

@@ -1,6 +1,6 @@
 use crate::{GraphError, NetworkBuilder};
 use std::collections::HashSet;
-use striate_layers::{Layer, Op, ParamSpec, Shape};
+use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -45,17 +45,32 @@ impl Node {
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
-    pub(crate) outputs: Vec<(String, usize)>,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// A named output: a node, by its place in [`Graph::nodes`].
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    pub(crate) name: String,
+    pub(crate) node: usize,
+    pub(crate) training_only: bool,
+}
+
+impl Output {
+    /// Whether a forward pass in this mode gives it.
+    pub(crate) fn is_in(&self, mode: Mode) -> bool {
+        mode.is_train() || !self.training_only
+    }
 }
 
 impl Graph {
     /// Builds a network with a function that adds its layers; see the [crate's example](crate).
     ///
-    /// Fails with the first layer that doesn't fit, if a name is used twice, or if no output is named.
+    /// Fails with the first layer that doesn't fit, if a name is used twice, or if there is no output in evaluation.
     pub fn build(define: impl FnOnce(&mut NetworkBuilder) -> Result<(), GraphError>) -> Result<Self, GraphError> {
         let mut graph = Self::default();
         define(&mut NetworkBuilder::new(&mut graph, &mut HashSet::new()))?;
-        if graph.outputs.is_empty() {
+        if graph.outputs_in(Mode::Eval).next().is_none() {
             return Err(GraphError::NoOutput);
         }
         Ok(graph)
@@ -66,9 +81,39 @@ impl Graph {
         &self.nodes
     }
 
-    /// The outputs: their names and the nodes that they are.
+    /// The outputs in training, which are all, those of evaluation first: their names and the nodes that they are.
     pub fn outputs(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.outputs.iter().map(|(name, node)| (name.as_str(), &self.nodes[*node]))
+        self.outputs_in(Mode::Train)
+    }
+
+    /// The outputs in this mode: evaluation has none of those that [`NetworkBuilder::training_output`] named.
+    pub fn outputs_in(&self, mode: Mode) -> impl Iterator<Item = (&str, &Node)> {
+        self.outputs
+            .iter()
+            .filter(move |output| output.is_in(mode))
+            .map(|output| (output.name.as_str(), &self.nodes[output.node]))
+    }
+
+    /// For each node, whether a forward pass in this mode computes it: whether an output or one of `taps` depends on it.
+    pub(crate) fn needed(&self, mode: Mode, taps: &[usize]) -> Vec<bool> {
+        let outputs = self.outputs.iter().filter(|output| output.is_in(mode)).map(|output| output.node);
+        self.depends(outputs.chain(taps.iter().copied()))
+    }
+
+    /// For each node, whether one of `ends` depends on it or is it.
+    pub(crate) fn depends(&self, ends: impl Iterator<Item = usize>) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        for end in ends {
+            needed[end] = true;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            if needed[index] {
+                for input in &self.nodes[index].inputs {
+                    needed[*input] = true;
+                }
+            }
+        }
+        needed
     }
 
     /// The input nodes, in the order in which [`crate::Network::forward_with_taps`] takes their batches.
@@ -107,6 +152,11 @@ impl Graph {
     /// The same network for inputs of other shapes, one for each input. Layers whose parameters follow from the shape of
     /// their input, such as the first linear layer after a flatten, then have others.
     pub fn with_inputs(&self, shapes: &[Shape]) -> Result<Self, GraphError> {
+        self.with_inputs_where(shapes, &vec![true; self.nodes.len()])
+    }
+
+    /// [`Graph::with_inputs`], where only `needed` nodes get new shapes.
+    pub(crate) fn with_inputs_where(&self, shapes: &[Shape], needed: &[bool]) -> Result<Self, GraphError> {
         let expected = self.inputs().count();
         if shapes.len() != expected {
             return Err(GraphError::InputCount { expected, got: shapes.len() });
@@ -116,6 +166,7 @@ impl Graph {
         for index in 0..graph.nodes.len() {
             let shape = match &graph.nodes[index].kind {
                 NodeKind::Input => shapes.next().cloned().unwrap_or_else(|| graph.nodes[index].shape.clone()),
+                NodeKind::Layer(_) if !needed[index] => continue,
                 NodeKind::Layer(op) => {
                     let node = &graph.nodes[index];
                     infer(&node.name, op, &graph.input_shapes(node))?
@@ -134,8 +185,8 @@ impl Graph {
                 last[*input] = index;
             }
         }
-        for (_, output) in &self.outputs {
-            last[*output] = self.nodes.len();
+        for output in &self.outputs {
+            last[output.node] = self.nodes.len();
         }
         last
     }

@@ -12,7 +12,7 @@ pub struct Outputs {
 impl Outputs {
     /// The first output, which classifies: `[N, classes]`.
     pub fn logits(&self) -> &Tensor {
-        // `Graph::build` refuses a network without outputs.
+        // `Graph::build` refuses a network without outputs in evaluation; those of training come after.
         &self.outputs[0].1
     }
 
@@ -26,7 +26,7 @@ impl Outputs {
         find(&self.taps, name)
     }
 
-    /// All outputs in the order in which the network names them.
+    /// All outputs of the mode that was asked for, in the order in which the network names them.
     pub fn outputs(&self) -> &[(String, Tensor)] {
         &self.outputs
     }
@@ -44,23 +44,26 @@ fn find<'a>(values: &'a [(String, Tensor)], name: &str) -> Option<&'a Tensor> {
 impl Network {
     /// Runs the network on a batch `[N, ...]` of its one input.
     ///
-    /// Each intermediate value is freed after its last use, unless gradients need it. Fails if the batch doesn't fit the
-    /// network, naming the layer that it doesn't fit.
+    /// Only layers that an output of this mode needs are computed: in evaluation, no auxiliary heads. Each intermediate value
+    /// is freed after its last use, unless gradients need it. Fails if the batch doesn't fit the network, naming the layer
+    /// that it doesn't fit.
     pub fn forward(&self, batch: &Tensor, mode: Mode) -> Result<Outputs, GraphError> {
         self.forward_with_taps(&[batch], mode, &[])
     }
 
     /// Runs the network on a batch for each of its inputs, and keeps the values of the layers named in `taps`. Gradients of
-    /// a tap come from [`Tensor::run_backward`].
+    /// a tap come from [`Tensor::run_backward`]. A tapped layer is computed in either mode.
     pub fn forward_with_taps(&self, batches: &[&Tensor], mode: Mode, taps: &[&str]) -> Result<Outputs, GraphError> {
-        self.check_inputs(batches)?;
         let taps: Vec<usize> = taps.iter().map(|name| self.graph.index_of(name)).collect::<Result<_, _>>()?;
+        let needed = self.graph.needed(mode, &taps);
+        self.check_inputs(batches, &needed)?;
         let one_device = self.graph.places() == 1;
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let value = match &node.kind {
                 NodeKind::Input => batches.next().map(|batch| batch.shallow_clone()),
+                NodeKind::Layer(_) if !needed[index] => None,
                 NodeKind::Layer(op) => Some(self.run_layer(index, op, &values, mode, one_device)?),
             };
             values.push(value);
@@ -71,7 +74,8 @@ impl Network {
             }
         }
         let value = |index: usize| values[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
-        let outputs = self.graph.outputs.iter().map(|(name, index)| (name.clone(), value(*index))).collect();
+        let outputs = self.graph.outputs.iter().filter(|output| output.is_in(mode));
+        let outputs = outputs.map(|output| (output.name.clone(), value(output.node))).collect();
         let taps = taps.iter().map(|index| (self.graph.nodes[*index].name.clone(), value(*index))).collect();
         Ok(Outputs { outputs, taps })
     }
@@ -97,14 +101,14 @@ impl Network {
         layer.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
     }
 
-    /// Batches of the shapes that the network was built for pass at once; others pass if every layer takes them with the
-    /// parameters that it has.
-    fn check_inputs(&self, batches: &[&Tensor]) -> Result<(), GraphError> {
+    /// Batches of the shapes that the network was built for pass at once; others pass if every layer that is needed takes
+    /// them with the parameters that it has.
+    fn check_inputs(&self, batches: &[&Tensor], needed: &[bool]) -> Result<(), GraphError> {
         let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
         if self.graph.inputs().map(|node| &node.shape).eq(&shapes) {
             return Ok(());
         }
-        let other = self.graph.with_inputs(&shapes)?;
+        let other = self.graph.with_inputs_where(&shapes, needed)?;
         for (node, other_node) in self.graph.nodes.iter().zip(&other.nodes) {
             if self.graph.params(node).iter().map(|p| &p.shape).ne(other.params(other_node).iter().map(|p| &p.shape)) {
                 let (input, got) = self.graph.inputs().zip(&shapes).find(|(input, shape)| input.shape != **shape).unzip();
@@ -202,6 +206,37 @@ mod tests {
         assert_eq!(outputs.tap("fc"), Some(outputs.logits()));
         let error = network.forward_with_taps(&[&images(6)], Mode::Eval, &["rellu"]).unwrap_err().to_string();
         assert_eq!(error, "there is no layer rellu: did you mean relu?");
+    }
+
+    fn with_auxiliary_head(net: &mut NetworkBuilder, x: Value) -> Result<Value, GraphError> {
+        let aux = net.add("aux_conv", Conv2d::new(3, 5), x)?;
+        let aux = net.add("aux_relu", Activation::Relu, aux)?;
+        let aux = net.add("aux_flatten", Flatten, aux)?;
+        let aux = net.add("aux_fc", Linear::new(3), aux)?;
+        net.training_output("aux1", aux)?;
+        convolutional(net, x)
+    }
+
+    #[test]
+    fn training_outputs_are_computed_in_training_and_where_a_tap_asks() {
+        let network = network(with_auxiliary_head, &[Device::Cpu]);
+        let names = |mode, taps: &[&str]| {
+            let outputs = network.forward_with_taps(&[&images(6)], mode, taps).unwrap();
+            let names: Vec<String> = outputs.outputs().iter().map(|(name, _)| name.clone()).collect();
+            (names, outputs.tap("aux_relu").map(Tensor::size), outputs.logits().size())
+        };
+        assert_eq!(names(Mode::Train, &[]), (vec!["logits".to_owned(), "aux1".to_owned()], None, vec![3, 2]));
+        assert_eq!(names(Mode::Eval, &[]), (vec!["logits".to_owned()], None, vec![3, 2]));
+        assert_eq!(names(Mode::Eval, &["aux_relu"]).1, Some(vec![3, 3, 2, 2]));
+        // Evaluation takes what only the auxiliary head can't.
+        assert_eq!(network.forward(&images(4), Mode::Eval).unwrap().logits().size(), [3, 2]);
+        let error = network.forward(&images(4), Mode::Train).unwrap_err().to_string();
+        assert!(error.starts_with("layer aux_conv (Conv2d)"), "{error}");
+        let summary = network.graph().summary();
+        let training: Vec<&str> = summary.layers.iter().filter(|l| l.training_only).map(|l| l.name.as_str()).collect();
+        assert_eq!(training, ["aux_conv", "aux_relu", "aux_flatten", "aux_fc"]);
+        assert_eq!(summary.macs, 4 * 16 * 9 + 4 * 2);
+        assert_eq!(summary.activation_bytes_inference, 4 * (2 * 4 * 16));
     }
 
     #[derive(Debug)]

@@ -1,18 +1,18 @@
 use crate::{Graph, Node};
 use serde::Serialize;
 use std::fmt;
-use striate_layers::{Layer, ParamKind, Receptive};
+use striate_layers::{Layer, Mode, ParamKind, Receptive};
 
 /// What a network has and costs, layer by layer, for one example: known without running it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Trained values.
+    /// Trained values, those of auxiliary heads too.
     pub params: u64,
     /// Values that no gradient trains: running statistics, fixed codes.
     pub buffers: u64,
-    /// Multiply-adds of convolutions and linear layers.
+    /// Multiply-adds of convolutions and linear layers in evaluation, which runs no auxiliary heads.
     pub macs: u64,
-    /// Connections as LeCun counts them: every weight and bias once for each output value that uses it.
+    /// Connections in evaluation as LeCun counts them: every weight and bias once for each output value that uses it.
     pub connections: u64,
     /// Bytes of all activations in float32: what training keeps.
     pub activation_bytes_training: u64,
@@ -49,6 +49,8 @@ pub struct LayerSummary {
     pub receptive_field: [i64; 2],
     /// The distance in the input between what two neighbouring output values see.
     pub stride: [i64; 2],
+    /// Whether evaluation does without it: a layer of an auxiliary head.
+    pub training_only: bool,
 }
 
 /// What a value sees of the input: `(size, stride)` for height and width.
@@ -60,24 +62,25 @@ impl Graph {
     pub fn summary(&self) -> Summary {
         let mut fields: Vec<Field> = Vec::with_capacity(self.nodes.len());
         let mut layers = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
+        for (node, needed) in self.nodes.iter().zip(self.needed(Mode::Eval, &[])) {
             let field = self.field(node, &fields);
-            layers.push(self.layer_summary(node, field));
+            layers.push(self.layer_summary(node, field, !needed));
             fields.push(field);
         }
         let sum = |of: fn(&LayerSummary) -> u64| layers.iter().map(of).sum();
+        let evaluation = |of: fn(&LayerSummary) -> u64| layers.iter().filter(|layer| !layer.training_only).map(of).sum();
         Summary {
             params: sum(|layer| layer.params),
             buffers: sum(|layer| layer.buffers),
-            macs: sum(|layer| layer.macs),
-            connections: sum(|layer| layer.connections),
+            macs: evaluation(|layer| layer.macs),
+            connections: evaluation(|layer| layer.connections),
             activation_bytes_training: sum(|layer| layer.activation_bytes),
             activation_bytes_inference: self.peak_bytes(&layers),
             layers,
         }
     }
 
-    fn layer_summary(&self, node: &Node, field: Field) -> LayerSummary {
+    fn layer_summary(&self, node: &Node, field: Field, training_only: bool) -> LayerSummary {
         let inputs = self.input_shapes(node);
         let count = |trained: bool| {
             let params = self.params(node);
@@ -97,6 +100,7 @@ impl Graph {
             activation_bytes: 4 * node.shape.numel().unsigned_abs(),
             receptive_field: field.map(|(size, _)| size),
             stride: field.map(|(_, stride)| stride),
+            training_only,
         }
     }
 
@@ -119,16 +123,17 @@ impl Graph {
         }
     }
 
-    /// Walks through the nodes as a forward pass does, freeing each value after its last use.
+    /// Walks through the nodes as a forward pass in evaluation does, freeing each value after its last use.
     fn peak_bytes(&self, layers: &[LayerSummary]) -> u64 {
         let last_uses = self.last_uses();
+        let bytes = |index: usize| if layers[index].training_only { 0 } else { layers[index].activation_bytes };
         let (mut alive, mut peak) = (0, 0);
         for (index, node) in self.nodes.iter().enumerate() {
-            alive += layers[index].activation_bytes;
+            alive += bytes(index);
             peak = peak.max(alive);
             let mut freed: Vec<usize> = node.inputs.iter().copied().filter(|input| last_uses[*input] == index).collect();
             freed.dedup();
-            alive -= freed.iter().map(|input| layers[*input].activation_bytes).sum::<u64>();
+            alive -= freed.iter().map(|input| bytes(*input)).sum::<u64>();
         }
         peak
     }

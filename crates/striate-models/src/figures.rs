@@ -8,6 +8,7 @@ use serde_json::Value;
 type Options = &'static [(&'static str, &'static str)];
 
 const OWN: Options = &[];
+const NO_AUX: Options = &[("aux_heads", "false")];
 const OPTION_B: Options = &[("shortcut", "b")];
 const OPTION_C: Options = &[("shortcut", "c")];
 
@@ -65,6 +66,12 @@ const FIGURES: &[(&str, Options, u64, Option<&str>)] = &[
     ("wide-resnet101-2", OWN, 126_886_696, Some("22753")),
     ("resnext50-32x4d", OWN, 25_028_904, Some("4230")),
     ("resnext101-32x8d", OWN, 88_791_336, Some("16414")),
+    ("googlenet-paper", OWN, 13_378_280, Some("1583")),
+    ("googlenet-paper", NO_AUX, 6_998_552, Some("1583")),
+    ("googlenet", OWN, 13_004_888, Some("1498")),
+    ("googlenet", NO_AUX, 6_624_904, Some("1498")),
+    ("inception-v3", OWN, 27_161_264, Some("5713")),
+    ("inception-v3", NO_AUX, 23_834_568, Some("5713")),
 ];
 
 /// Millions with as many decimals as `like` has.

@@ -17,6 +17,9 @@ mod bundle;
 mod error;
 #[cfg(test)]
 mod figures;
+mod googlenet;
+mod inception;
+mod inception_v3;
 mod lenet;
 #[cfg(test)]
 mod names;
@@ -28,6 +31,9 @@ mod vgg;
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
 pub use error::ModelError;
+pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
+pub use inception::{ConvUnit, Inception};
+pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
 pub use registry::{Architecture, Model, Variant, find, variants};

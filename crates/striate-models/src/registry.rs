@@ -1,4 +1,4 @@
-use crate::{ModelError, alexnet, lenet, nin, resnet, vgg};
+use crate::{ModelError, alexnet, googlenet, inception_v3, lenet, nin, resnet, vgg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -14,6 +14,11 @@ pub trait Architecture: Serialize + DeserializeOwned {
     /// The loss that it is trained with.
     fn loss(&self) -> Loss {
         Loss::default()
+    }
+
+    /// What the same loss of each training output (an auxiliary head) counts in the sum that is trained.
+    fn aux_weight(&self) -> f64 {
+        0.0
     }
 }
 
@@ -35,7 +40,8 @@ pub struct Variant {
 
 type Defaults = fn() -> Result<Value, serde_json::Error>;
 type Build = fn(&Value) -> Result<Graph, BuildError>;
-type LossOf = fn(&Value) -> Result<Loss, serde_json::Error>;
+/// The loss of the logits, and the weight of that of auxiliary heads.
+type LossOf = fn(&Value) -> Result<(Loss, f64), serde_json::Error>;
 
 /// A configuration that can't be read, or layers that don't fit.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +62,25 @@ macro_rules! variant {
                 let config: $type = serde_json::from_value(config.clone())?;
                 Ok(striate_graph::Graph::build(|net| $crate::Architecture::define(&config, net))?)
             },
-            |config| Ok($crate::Architecture::loss(&serde_json::from_value::<$type>(config.clone())?)),
+            |config| {
+                let config: $type = serde_json::from_value(config.clone())?;
+                Ok(($crate::Architecture::loss(&config), $crate::Architecture::aux_weight(&config)))
+            },
         )
     };
 }
 pub(crate) use variant;
 
 /// The tables of the architectures.
-static FAMILIES: &[&[Variant]] = &[lenet::VARIANTS, alexnet::VARIANTS, vgg::VARIANTS, nin::VARIANTS, resnet::VARIANTS];
+static FAMILIES: &[&[Variant]] = &[
+    lenet::VARIANTS,
+    alexnet::VARIANTS,
+    vgg::VARIANTS,
+    nin::VARIANTS,
+    resnet::VARIANTS,
+    googlenet::VARIANTS,
+    inception_v3::VARIANTS,
+];
 
 /// All variants, family by family.
 pub fn variants() -> impl Iterator<Item = &'static Variant> {
@@ -157,7 +174,12 @@ impl Model {
 
     /// The loss that it is trained with.
     pub fn loss(&self) -> Loss {
-        (self.variant.loss)(&self.config).unwrap_or_default()
+        (self.variant.loss)(&self.config).unwrap_or_default().0
+    }
+
+    /// What the same loss of each training output (an auxiliary head) counts in the sum that is trained: 0.3 in GoogLeNet.
+    pub fn aux_weight(&self) -> f64 {
+        (self.variant.loss)(&self.config).unwrap_or_default().1
     }
 }
 
@@ -231,7 +253,8 @@ mod tests {
             let outputs = network.forward(&images, Mode::Train).unwrap();
             assert_eq!(outputs.logits().size(), [2, model.classes()], "{}", variant.name);
             let targets = Tensor::from_slice(&[0_i64, 1]);
-            model.loss().compute(outputs.logits(), &targets).unwrap().backward();
+            let losses = outputs.outputs().iter().map(|(_, logits)| model.loss().compute(logits, &targets).unwrap());
+            losses.sum::<Tensor>().backward();
             for (name, tensor) in network.trainable() {
                 assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
             }
