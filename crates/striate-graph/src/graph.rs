@@ -163,10 +163,10 @@ impl Graph {
         }
         let mut graph = self.clone();
         let mut shapes = shapes.iter();
-        for index in 0..graph.nodes.len() {
+        for (index, needed) in needed.iter().enumerate() {
             let shape = match &graph.nodes[index].kind {
                 NodeKind::Input => shapes.next().cloned().unwrap_or_else(|| graph.nodes[index].shape.clone()),
-                NodeKind::Layer(_) if !needed[index] => continue,
+                NodeKind::Layer(_) if !needed => continue,
                 NodeKind::Layer(op) => {
                     let node = &graph.nodes[index];
                     infer(&node.name, op, &graph.input_shapes(node))?
