@@ -31,7 +31,8 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let (model, preprocess) = fit_together(&run.recipe, &data)?;
     let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
     let seed = run.recipe.train.seed;
-    let network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
+    let mut network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
+    network.set_memory_format(run.recipe.train.memory_format.into())?;
     let info = BundleInfo::new(&model, data.train.classes(), serde_json::to_value(&preprocess).unwrap_or_default());
     let augment = run.recipe.augment.clone();
     let batches = LoaderOptions { augment, ..LoaderOptions::train(run.recipe.train.batch_size, seed) };

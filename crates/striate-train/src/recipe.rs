@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate_datasets::Augment;
 use striate_layers::loss::Loss;
+use striate_torch::MemoryFormat;
 use toml::{Table, Value};
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
@@ -88,6 +89,8 @@ pub struct TrainSection {
     pub seed: u64,
     /// The type of numbers that the network computes with.
     pub precision: Precision,
+    /// How images and feature maps lie in memory.
+    pub memory_format: Layout,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
     /// The share of the target's probability that the loss spreads over all classes.
@@ -108,6 +111,7 @@ impl Default for TrainSection {
             lr: 0.05,
             seed: 0,
             precision: Precision::Float32,
+            memory_format: Layout::ChannelsLast,
             threads: 0,
             label_smoothing: 0.0,
             clip_norm: 0.0,
@@ -124,6 +128,26 @@ pub enum Precision {
     /// Single precision throughout.
     #[default]
     Float32,
+}
+
+/// How images and feature maps lie in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// NHWC, which most convolutions on a CPU run fastest on.
+    #[default]
+    ChannelsLast,
+    /// NCHW.
+    Contiguous,
+}
+
+impl From<Layout> for MemoryFormat {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::ChannelsLast => Self::ChannelsLast,
+            Layout::Contiguous => Self::Contiguous,
+        }
+    }
 }
 
 impl Recipe {
