@@ -71,7 +71,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         "libtorch": striate_torch::torch_version(),
         "striate": env!("CARGO_PKG_VERSION"),
     });
-    summary["test"] = report(&evaluation, data.test.classes())?;
+    summary["test"] = report(&evaluation, data.test.classes());
     let metrics = [("test_accuracy".to_owned(), evaluation.accuracy), ("test_loss".to_owned(), evaluation.loss)].into();
     Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&run.folder.join(MODEL))?;
     write_text(&run.folder.join("summary.json"), &format!("{summary:#}\n"))?;
