@@ -65,9 +65,10 @@ fn refuse_tar(path: &Path) -> Result<(), ModelError> {
 fn check_archive(path: &Path, length: u64) -> Result<(), ModelError> {
     let file = File::open(path).map_err(|error| read_error(path, error))?;
     // What is no archive, or a damaged one, is told by the reader.
-    let Ok(archive) = zip::ZipArchive::new(std::io::BufReader::new(file)) else { return Ok(()) };
-    let declared = archive.decompressed_size().unwrap_or(u128::MAX);
-    check_size(path, length, u64::try_from(declared).unwrap_or(u64::MAX))
+    let Ok(mut archive) = zip::ZipArchive::new(std::io::BufReader::new(file)) else { return Ok(()) };
+    let sizes = (0..archive.len()).map(|index| archive.by_index_raw(index).map_or(0, |entry| entry.size()));
+    let declared = sizes.fold(0, u64::saturating_add);
+    check_size(path, length, declared)
 }
 
 fn check_size(path: &Path, length: u64, declared: u64) -> Result<(), ModelError> {
