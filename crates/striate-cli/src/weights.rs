@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use striate_datasets::{Normalise, Preprocess};
 use striate_graph::{InitOptions, Network};
-use striate_models::{Bundle, BundleInfo, Model, Weights, find_pretrained, pretrained};
+use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
 use striate_torch::TensorFile;
 use tch::{Kind, Tensor};
 
@@ -113,7 +113,12 @@ fn describe(args: &ConvertArgs, model: &Model) -> Result<BundleInfo, CliError> {
 
 fn list(as_json: bool) -> Result<(), CliError> {
     if as_json {
-        return print_json(&pretrained());
+        let row = |weights: &Pretrained| {
+            let mut row = json!(weights);
+            row["url"] = weights.url().into();
+            row
+        };
+        return print_json(&pretrained().iter().map(row).collect::<Vec<_>>());
     }
     let width = pretrained().iter().map(|weights| weights.name.len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  {:>8}  {:>6}  {:>6}  licence\n", "weights", "download", "top-1", "top-5");
