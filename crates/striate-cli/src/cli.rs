@@ -142,6 +142,12 @@ pub(crate) struct SummaryArgs {
     /// Print the summary as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print the table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
+    /// Draw the network into this file instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

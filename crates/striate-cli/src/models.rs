@@ -5,6 +5,7 @@ use crate::source::{Source, parse_options};
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use striate_models::variants;
+use striate_torch::write_atomically;
 
 pub(crate) fn models(args: &ModelsArgs) -> Result<(), CliError> {
     let mut rows = Vec::new();
@@ -45,6 +46,14 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
         options.push(("classes".to_owned(), Value::from(classes)));
     }
     let source = Source::open(&args.model, &options)?;
-    let summary = source.model.graph()?.summary();
-    if args.json { print_json(&summary) } else { print(&summary.to_string()) }
+    let graph = source.model.graph()?;
+    if let Some(path) = &args.svg {
+        return Ok(write_atomically(path, |temporary| std::fs::write(temporary, graph.to_svg()))?);
+    }
+    let summary = graph.summary();
+    match (args.json, args.markdown) {
+        (true, _) => print_json(&summary),
+        (_, true) => print(&summary.to_markdown()),
+        _ => print(&summary.to_string()),
+    }
 }
