@@ -1,4 +1,5 @@
 //! The command line.
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,13 +49,13 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
     /// How often to go through the training set
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
     /// Images in one step
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) batch_size: Option<usize>,
     /// The (largest) learning rate
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// sgd or adamw
     #[arg(long, value_name = "KIND")]
@@ -66,7 +67,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) precision: Option<String>,
     /// What initialisation, order and augmentation are drawn from
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Threads of one operator; 0 takes all cores
     #[arg(long)]
@@ -116,7 +117,7 @@ pub(crate) struct PredictArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// How many classes to show for each image
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) top: usize,
     /// Print the result as JSON
     #[arg(long)]
@@ -136,10 +137,10 @@ pub(crate) struct SummaryArgs {
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
     /// The input's channels, height and width
-    #[arg(long, value_name = "C,H,W", value_delimiter = ',', num_args = 3)]
-    pub(crate) input: Option<Vec<i64>>,
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
     /// The number of classes
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) classes: Option<i64>,
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
@@ -312,6 +313,12 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// Channels, height and width, written as `1,32,32`.
+fn shape(text: &str) -> Result<[i64; 3], String> {
+    let dims: Option<Vec<i64>> = text.split(',').map(|dim| dim.trim().parse().ok()).collect();
+    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers such as 1,32,32".to_owned())
+}
+
 /// Help and version as clap prints them; a wrong call in one line.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
@@ -322,6 +329,7 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or(&text);
     let told = told.split("\n\nFor more information").next().unwrap_or(told);
+    let told = told.replace("\n\n  tip:", ";");
     let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("{line} (--help tells more)");
     ExitCode::from(2)

@@ -9,8 +9,11 @@ use striate_graph::InitOptions;
 use striate_models::{Bundle, BundleInfo};
 use striate_train::{Evaluation, evaluate};
 
+/// More cores than this no machine has, and libtorch overflows its stack with many more.
+const MAX_THREADS: usize = 1024;
+
 pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
-    set_threads(args.threads);
+    set_threads(args.threads)?;
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions::default())?;
@@ -24,10 +27,14 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
 }
 
 /// Sets the threads of one operator; 0 leaves libtorch's choice, all cores.
-pub(crate) fn set_threads(threads: usize) {
+pub(crate) fn set_threads(threads: usize) -> Result<(), CliError> {
+    if threads > MAX_THREADS {
+        return Err(CliError::Usage(format!("threads = {threads} must be at most {MAX_THREADS}: 0 takes all cores")));
+    }
     if threads > 0 {
         striate_torch::set_num_threads(threads);
     }
+    Ok(())
 }
 
 /// How the bundle's network wants its images.

@@ -1,5 +1,6 @@
 //! What a person sees while something runs: bars and lines on standard error that do not garble one another.
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
 use striate_train::{Event, Listener, TrainError};
 use tracing::{Span, info_span};
 use tracing_indicatif::IndicatifLayer;
@@ -12,7 +13,11 @@ use tracing_subscriber::{EnvFilter, fmt};
 pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_env("STRIATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,striate=info"));
     let bars = IndicatifLayer::new();
-    let lines = fmt::layer().with_writer(bars.get_stderr_writer()).without_time().with_target(false);
+    let lines = fmt::layer()
+        .with_writer(bars.get_stderr_writer())
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false);
     tracing_subscriber::registry().with(filter).with(lines).with(bars).init();
 }
 

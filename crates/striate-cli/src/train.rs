@@ -17,8 +17,12 @@ use striate_train::{BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, Outcome
 
 /// The resolved recipe in a run's folder.
 const RECIPE: &str = "recipe.toml";
+/// The results of a finished run, the last file that it writes.
+const SUMMARY: &str = "summary.json";
 /// The bundle of the weights at the end of a run.
 const MODEL: &str = "model.safetensors";
+/// The events of a run.
+const METRICS: &str = "metrics.jsonl";
 /// Images of one evaluation step.
 const EVAL_BATCH: usize = 256;
 
@@ -26,7 +30,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let started = Instant::now();
     let stop = stop_on_interrupt()?;
     let run = Run::open(args)?;
-    set_threads(run.recipe.train.threads);
+    if let Some(summary) = run.finished()? {
+        tracing::info!("the run in {} is finished: these are its results", run.folder.display());
+        return tell(&summary, &run.folder, args.json);
+    }
+    set_threads(run.recipe.train.threads)?;
     let data = load(&run.recipe.data.name, &run.load_options())?;
     let (model, preprocess) = fit_together(&run.recipe, &data)?;
     let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
@@ -44,7 +52,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let mut trainer = Trainer::new(&network, &train_loader, &test_loader, run.recipe.train_config(model.loss())?)?
         .checkpoints(checkpoints)
         .listener(EpochBars::new())
-        .listener(JsonLines::append(&run.folder.join("metrics.jsonl"))?)
+        .listener(JsonLines::append(&run.folder.join(METRICS))?)
         .stop_on(stop);
     if run.resumed {
         trainer.resume(&run.folder.join(LAST))?;
@@ -74,14 +82,20 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     summary["test"] = report(&evaluation, data.test.classes());
     let metrics = [("test_accuracy".to_owned(), evaluation.accuracy), ("test_loss".to_owned(), evaluation.loss)].into();
     Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&run.folder.join(MODEL))?;
-    write_text(&run.folder.join("summary.json"), &format!("{summary:#}\n"))?;
-    if args.json {
-        return print_json(&summary);
+    write_text(&run.folder.join(SUMMARY), &format!("{summary:#}\n"))?;
+    tell(&summary, &run.folder, args.json)
+}
+
+/// Prints the results of a finished run.
+fn tell(summary: &Value, folder: &Path, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(summary);
     }
-    let accuracy = 100.0 * evaluation.accuracy;
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let (accuracy, seconds) = (100.0 * number(&summary["test"]["accuracy"]), number(&summary["seconds"]));
+    let (examples, epochs, folder) = (&summary["test"]["examples"], &summary["epochs"], folder.display());
     print(&format!(
-        "test accuracy {accuracy:.2}% ({} images) after {} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{MODEL}\n",
-        evaluation.examples, run.recipe.train.epochs
+        "test accuracy {accuracy:.2}% ({examples} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{MODEL}\n"
     ))
 }
 
@@ -120,8 +134,29 @@ impl Run {
         LoadOptions { root: (!dir.as_os_str().is_empty()).then(|| dir.clone()) }
     }
 
+    /// The results, if the run has been resumed and nothing is left to do.
+    fn finished(&self) -> Result<Option<Value>, CliError> {
+        let path = self.folder.join(SUMMARY);
+        if !self.resumed || !path.is_file() || !self.folder.join(MODEL).is_file() {
+            return Ok(None);
+        }
+        let damaged = |reason: String| {
+            CliError::Usage(format!(
+                "{} cannot be read ({reason}): delete it and resume again to have it written anew",
+                path.display()
+            ))
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Makes the folder. What a run that died before its first checkpoint left in it is replaced.
     fn create(&self) -> Result<(), CliError> {
         if !self.resumed {
+            let metrics = self.folder.join(METRICS);
+            if metrics.exists() {
+                write_text(&metrics, "")?;
+            }
             write_text(&self.folder.join(RECIPE), &self.recipe.to_toml())?;
         }
         Ok(())

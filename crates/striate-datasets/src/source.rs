@@ -28,7 +28,11 @@ pub struct LoadOptions {
 pub fn load(name: &str, options: &LoadOptions) -> Result<Split, DatasetError> {
     let entry = find(name)?;
     match (&entry.source, &options.root) {
-        (Source::Embedded, _) => digits(),
+        (Source::Embedded, None) => digits(),
+        (Source::Embedded, Some(folder)) => {
+            let folder = folder.display();
+            Err(DatasetError::option("data folder", format!("{name} is compiled in: leave {folder} out or name another dataset")))
+        }
         (Source::Idx(source), Some(folder)) => read(entry, source, folder),
         (Source::Idx(source), None) => {
             let places = Places::from_environment()?;

@@ -50,11 +50,11 @@ pub enum TrainError {
     },
     /// A loss or a weight that is no number any more.
     #[error(
-        "{what} NaN or infinite in epoch {epoch} at step {step} with learning rate {lr:.3e}: lower it, warm up or clip gradients{}",
-        kept(checkpoint)
+        "{what} NaN or infinite in epoch {} at step {step} with learning rate {lr:.3e}: lower it, warm up or clip gradients{}",
+        epoch + 1, kept(checkpoint)
     )]
     Diverged {
-        /// `the loss became` or `a weight became`.
+        /// `the loss became`, `a weight became` or `the test loss became`.
         what: &'static str,
         /// The epoch, counted from 0.
         epoch: u64,

@@ -258,6 +258,9 @@ impl<'a> Trainer<'a> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
         let test = evaluate(self.network, self.test, self.config.loss)?;
+        if !test.loss.is_finite() {
+            return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
+        }
         let test = TestMetrics { loss: test.loss, accuracy: test.accuracy };
         let best = self.progress.best_accuracy.is_none_or(|best| test.accuracy > best);
         let done = Event::EpochDone {

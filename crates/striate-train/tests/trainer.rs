@@ -244,7 +244,7 @@ fn a_diverged_run_stops_and_keeps_the_last_good_checkpoint() {
         trainer.resume(&last).unwrap();
         trainer.checkpoints(checkpoints(folder.path())).run().unwrap_err().to_string()
     });
-    assert!(error.starts_with("the loss became NaN or infinite in epoch 1 at step 9 with learning rate 1.000e30: "), "{error}");
+    assert!(error.starts_with("the loss became NaN or infinite in epoch 2 at step 9 with learning rate 1.000e30: "), "{error}");
     assert!(error.ends_with(&format!("; the last good checkpoint is {}", last.display())), "{error}");
     assert_eq!(std::fs::read(&last).unwrap(), good);
 }
@@ -256,7 +256,7 @@ fn weights_ruined_by_the_last_step_are_not_saved() {
     let mut run = Run { train: data(1).range(0..8).unwrap(), ..Run::sgd() };
     (run.config.lr, run.config.schedule) = (f64::MAX, ScheduleConfig::default());
     let error = run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).run().unwrap_err().to_string());
-    assert!(error.starts_with("a weight became NaN or infinite in epoch 0 at step 1 "), "{error}");
+    assert!(error.starts_with("a weight became NaN or infinite in epoch 1 at step 1 "), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
