@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("striate-fetch", &[]),
     ("striate-layers", &["striate-torch"]),
     ("striate-graph", &["striate-torch", "striate-layers"]),
-    ("striate-models", &["striate-torch", "striate-layers", "striate-graph"]),
+    ("striate-models", &["striate-torch", "striate-fetch", "striate-layers", "striate-graph"]),
     ("striate-datasets", &["striate-torch", "striate-fetch"]),
     ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets"]),
     ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),

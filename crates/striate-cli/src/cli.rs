@@ -3,7 +3,10 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use striate_graph::Network;
 use striate_layers::Mode;
+use striate_models::{ModelError, Weights};
+use tch::Kind;
 
 /// The classic convolutional networks: train, evaluate, look into, run.
 #[derive(Debug, Parser)]
@@ -29,6 +32,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Fetch datasets into the cache, or list them
     Data(DataArgs),
+    /// Look into files of weights, convert them, or fetch published ones
+    #[command(subcommand)]
+    Weights(WeightsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -155,9 +161,15 @@ pub(crate) struct RunArgs {
     /// A model of the registry, or a bundle
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
-    /// Weights for a model of the registry (.safetensors); without them it is initialised from the seed
+    /// Weights for a model of the registry (.safetensors, .pth, .pt); without them it is initialised from the seed
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// Whether the weights' classifier is kept, or a new one started
+    #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "weights")]
+    pub(crate) head: HeadArg,
+    /// The number of classes
+    #[arg(long)]
+    pub(crate) classes: Option<i64>,
     /// A .safetensors file with a tensor named input, [N, C, H, W]; float64 runs the network in float64
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
@@ -182,6 +194,108 @@ pub(crate) struct RunArgs {
 pub(crate) struct DataArgs {
     /// Datasets to fetch; without any, those that there are
     pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// Show every tensor in a file: name, type, shape
+    Inspect(InspectArgs),
+    /// Write the weights of a file as .safetensors, or as a bundle
+    Convert(ConvertArgs),
+    /// List published weights
+    List(ListArgs),
+    /// Fetch published weights into the cache, and say where they are
+    Fetch(FetchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
+    pub(crate) file: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
+    #[arg(value_name = "FROM")]
+    pub(crate) from: PathBuf,
+    /// The file to write (.safetensors)
+    #[arg(value_name = "TO")]
+    pub(crate) to: PathBuf,
+    /// The model of the registry that the weights are for: they must fit, and a bundle is written
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The type of the floating-point values
+    #[arg(long, value_enum, default_value_t = DtypeArg::Keep)]
+    pub(crate) dtype: DtypeArg,
+    /// Whether the weights' classifier is kept, or a new one started
+    #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "model")]
+    pub(crate) head: HeadArg,
+    /// The number of classes
+    #[arg(long, requires = "model")]
+    pub(crate) classes: Option<i64>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE", requires = "model")]
+    pub(crate) options: Vec<String>,
+    /// The mean of each channel, scaled to 0..1, that images are shifted by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "std")]
+    pub(crate) mean: Option<Vec<f64>>,
+    /// The standard deviation of each channel that images are divided by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires_all = ["mean", "model"])]
+    pub(crate) std: Option<Vec<f64>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// Names that `weights list` gives
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum HeadArg {
+    Keep,
+    Replace,
+}
+
+impl HeadArg {
+    /// Loads all of the weights, or all but the classifier's.
+    pub(crate) fn load(self, weights: &Weights, network: &Network) -> Result<(), ModelError> {
+        match self {
+            Self::Keep => weights.load(network),
+            Self::Replace => weights.load_body(network),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DtypeArg {
+    Float32,
+    Float16,
+    Bfloat16,
+    Keep,
+}
+
+impl DtypeArg {
+    /// The type to convert to, if any.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Float32 => Some(Kind::Float),
+            Self::Float16 => Some(Kind::Half),
+            Self::Bfloat16 => Some(Kind::BFloat16),
+            Self::Keep => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -42,7 +42,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         let failed = match self {
             Self::Stopped(_) => return ExitCode::from(130),
-            Self::Failed(_) | Self::Torch(_) => true,
+            Self::Failed(_) | Self::Torch(_) | Self::Model(ModelError::Fetch(_)) => true,
             Self::File(error) | Self::Model(ModelError::File(error)) | Self::Train(TrainError::File(error)) => is_write(error),
             Self::Train(TrainError::Diverged { .. } | TrainError::Torch(_)) => true,
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) => matches!(error, GraphError::Torch(_)),

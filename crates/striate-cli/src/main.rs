@@ -11,6 +11,7 @@ mod recipes;
 mod run;
 mod source;
 mod train;
+mod weights;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -48,6 +49,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Summary(args) => models::summary(&args),
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
+        Command::Weights(command) => weights::weights(&command),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `models` and `summary`: what there is, and what it is made of.
 use crate::cli::{ModelsArgs, SummaryArgs};
 use crate::error::CliError;
-use crate::source::{Source, parse_options};
+use crate::source::{Source, parse_options, with_classes};
 use crate::{print, print_json};
-use serde_json::{Value, json};
+use serde_json::json;
 use striate_models::variants;
 use striate_torch::write_atomically;
 
@@ -42,10 +42,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
     if let Some(input) = &args.input {
         options.push(("input".to_owned(), json!(input)));
     }
-    if let Some(classes) = args.classes {
-        options.push(("classes".to_owned(), Value::from(classes)));
-    }
-    let source = Source::open(&args.model, &options)?;
+    let source = Source::open(&args.model, &with_classes(options, args.classes))?;
     let graph = source.model.graph()?;
     if let Some(path) = &args.svg {
         return Ok(write_atomically(path, |temporary| std::fs::write(temporary, graph.to_svg()))?);

@@ -1,28 +1,26 @@
 //! `run`: a tensor in, outputs and taps out.
 use crate::cli::RunArgs;
 use crate::error::CliError;
-use crate::source::{Source, parse_options};
-use std::collections::BTreeMap;
+use crate::source::{Source, parse_options, with_classes};
 use striate_graph::{InitOptions, Network};
+use striate_models::Weights;
 use striate_torch::{TensorFile, manual_seed};
 use tch::{Kind, Tensor};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     let input = read_input(args)?;
-    let source = Source::open(&args.model, &parse_options(&args.options)?)?;
+    let source = Source::open(&args.model, &with_classes(parse_options(&args.options)?, args.classes))?;
     let options = InitOptions { kind: input.kind(), seed: args.seed, ..InitOptions::default() };
     let network = Network::new(source.model.graph()?, &options)?;
-    let (path, weights) = match (&args.weights, source.bundle) {
+    match (&args.weights, &source.bundle) {
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(format!("{} brings its own weights: leave --weights out", args.model)));
         }
-        (Some(path), None) => (path.display().to_string(), TensorFile::read(path)?.tensors),
-        (None, Some(bundle)) => (args.model.clone(), bundle.state),
-        (None, None) => (String::new(), BTreeMap::new()),
-    };
-    if !path.is_empty() {
-        let weights = weights.into_iter().filter(|(name, _)| !name.contains('/')).collect();
-        network.load_state(&weights).map_err(|error| CliError::Usage(format!("{path}: {error}")))?;
+        (Some(path), None) => args.head.load(&Weights::read(path)?, &network)?,
+        (None, Some(bundle)) => {
+            network.load_state(&bundle.state).map_err(|error| CliError::Usage(format!("{}: {error}", args.model)))?;
+        }
+        (None, None) => {}
     }
     manual_seed(args.seed);
     let _no_grad = striate_torch::no_grad();

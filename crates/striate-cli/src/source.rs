@@ -37,3 +37,9 @@ pub(crate) fn parse_options(options: &[String]) -> Result<Vec<(String, Value)>, 
     };
     options.iter().map(parse).collect()
 }
+
+/// The options with the number of classes that the command line gives in an argument of its own.
+pub(crate) fn with_classes(mut options: Vec<(String, Value)>, classes: Option<i64>) -> Vec<(String, Value)> {
+    options.extend(classes.map(|classes| ("classes".to_owned(), Value::from(classes))));
+    options
+}
