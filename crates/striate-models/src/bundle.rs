@@ -77,6 +77,7 @@ impl Bundle {
         if info.version != VERSION {
             return Err(bad(format!("its version is {}, this striate reads {VERSION}", info.version)));
         }
+        info.model().map_err(|error| bad(error.to_string()))?;
         tensors.retain(|name, _| !name.contains('/'));
         Ok(Self { info, state: tensors })
     }
