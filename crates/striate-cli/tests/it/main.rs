@@ -7,3 +7,4 @@ mod models;
 mod resume;
 mod sandbox;
 mod train;
+mod weights;

@@ -1,6 +1,4 @@
 //! The `weights` command, and `run` with weights of PyTorch.
-#![allow(clippy::unwrap_used)]
-
 use assert_cmd::Command;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,12 +14,8 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Runs the program in `folder`: its exit code, standard output and standard error.
 fn striate(folder: &Path, args: &[&str]) -> (i32, String, String) {
-    let output = Command::cargo_bin("striate")
-        .unwrap()
-        .current_dir(folder)
-        .env("STRIATE_HOME", folder)
-        .args(args)
-        .unwrap_or_else(|error| error.as_output().unwrap().clone());
+    let mut command = Command::new(crate::sandbox::program());
+    let output = command.current_dir(folder).env("STRIATE_HOME", folder).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
