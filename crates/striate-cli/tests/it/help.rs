@@ -2,7 +2,7 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 7] = ["train", "eval", "predict", "models", "summary", "run", "data"];
+const COMMANDS: [&str; 8] = ["train", "eval", "predict", "models", "summary", "run", "weights", "data"];
 
 #[test]
 fn the_help_of_each_command() {

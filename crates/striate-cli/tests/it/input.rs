@@ -141,8 +141,8 @@ fn weights_of_another_network_are_refused() {
     sandbox.bundle("w.safetensors", 7);
     sandbox.tensor("x.safetensors", "input", Tensor::ones([1, 1, 32, 32], (Kind::Float, Device::Cpu)));
     let args = ["run", "lenet5", "--weights", "w.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"];
-    let told = "2 of another shape (output.weight: [10, 84] here, [7, 84] in the file";
-    sandbox.refused_with(&args, &["w.safetensors: the weights do not fit", told]);
+    let told = "w.safetensors has weights for 7 classes, the network is for 10: give --classes 7, or --head replace";
+    sandbox.refused_with(&args, &[told]);
 }
 
 #[test]
