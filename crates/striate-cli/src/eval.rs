@@ -18,12 +18,28 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions::default())?;
     let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
+    check_classes(&args.bundle, &bundle.info.classes, &data)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
     let evaluation = evaluate(&network, &loader, bundle.info.model()?.loss())?;
     if args.json {
         return print_json(&report(&evaluation, data.classes()));
     }
     print(&describe(&evaluation, data.classes()))
+}
+
+/// Refuses a dataset with another number of classes than the bundle's; warns of other names.
+fn check_classes(bundle: &Path, ours: &[String], data: &dyn Dataset) -> Result<(), CliError> {
+    let (bundle, name, theirs) = (bundle.display(), data.name(), data.classes());
+    if ours.len() != theirs.len() {
+        let (ours, theirs) = (ours.len(), theirs.len());
+        return Err(CliError::Usage(format!(
+            "{bundle} tells {ours} classes apart, but {name} has {theirs}: name a dataset with the same classes"
+        )));
+    }
+    if ours != theirs {
+        tracing::warn!("{bundle} was trained on other classes ({}) than {name} has ({})", ours.join(", "), theirs.join(", "));
+    }
+    Ok(())
 }
 
 /// Sets the threads of one operator; 0 leaves libtorch's choice, all cores.

@@ -47,10 +47,12 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let train_loader = Loader::new(&data.train, preprocess.clone(), batches)?;
     let test_loader = Loader::new(&data.test, preprocess, LoaderOptions::eval(EVAL_BATCH))?;
 
+    let config = run.recipe.train_config(model.loss())?;
+    let trainer = Trainer::new(&network, &train_loader, &test_loader, config)?;
+    // Only what can run gets a folder.
     run.create()?;
-    let checkpoints = run.checkpoints(&info);
-    let mut trainer = Trainer::new(&network, &train_loader, &test_loader, run.recipe.train_config(model.loss())?)?
-        .checkpoints(checkpoints)
+    let mut trainer = trainer
+        .checkpoints(run.checkpoints(&info))
         .listener(EpochBars::new())
         .listener(JsonLines::append(&run.folder.join(METRICS))?)
         .stop_on(stop);

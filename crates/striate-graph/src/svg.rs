@@ -54,13 +54,14 @@ impl Graph {
         let mut blocks: Vec<Block> = Vec::new();
         let mut block_of: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            if let ([input], true) = (node.inputs.as_slice(), follows_value_by_value(node)) {
-                if readers[*input] == 1 {
-                    let block = block_of[*input];
-                    let _ = write!(blocks[block].label, " + {}", short_name(node));
-                    block_of.push(block);
-                    continue;
-                }
+            if let [input] = node.inputs.as_slice()
+                && readers[*input] == 1
+                && follows_value_by_value(node)
+            {
+                let block = block_of[*input];
+                let _ = write!(blocks[block].label, " + {}", short_name(node));
+                block_of.push(block);
+                continue;
             }
             block_of.push(blocks.len());
             let inputs: Vec<usize> = node.inputs.iter().map(|input| block_of[*input]).collect();

@@ -83,6 +83,8 @@ impl Bundle {
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let Weights { tensors, info, .. } = Weights::read(path)?;
         let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
+        let bad = |error: ModelError| ModelError::BadBundle { path: path.into(), reason: error.to_string() };
+        info.model().map_err(bad)?;
         Ok(Self { info, state: tensors })
     }
 

@@ -167,7 +167,10 @@ impl Recipe {
             refuse(path, format!("line {line}: {}", error.message()))
         })?;
         check_keys(&table).map_err(|reason| refuse(path, reason))?;
-        let recipe: Self = table.try_into().map_err(|error: toml::de::Error| refuse(path, one_line(&error)))?;
+        let recipe: Self = table
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| refuse(path, wrong_type(&table).unwrap_or_else(|| one_line(&error))))?;
         recipe.check().map_err(|error| refuse(path, error.to_string()))?;
         Ok(recipe)
     }
@@ -245,6 +248,23 @@ fn check_keys(table: &Table) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The first value in a section with a `kind` that is of another type than its default; errors of these sections name no key.
+fn wrong_type(table: &Table) -> Option<String> {
+    let known = known_keys(table).ok()?;
+    let number = |value: &Value| value.is_integer() || value.is_float();
+    for section in ["optimizer", "schedule"] {
+        for (key, value) in table.get(section).and_then(Value::as_table).into_iter().flatten() {
+            let default = known.get(section)?.get(key)?;
+            let fits = default.same_type(value) || (number(default) && number(value));
+            if !fits {
+                let expected = if number(default) { "number" } else { default.type_str() };
+                return Some(format!("invalid type: {} {value}, expected {expected} in `{section}.{key}`", value.type_str()));
+            }
+        }
+    }
+    None
 }
 
 fn known_keys(table: &Table) -> Result<Table, String> {
@@ -364,6 +384,14 @@ mod tests {
             ("train = 1", "`train` must be a section: write [train]"),
             ("[train]\nlr = ", "line 2: "),
             ("[train]\nlr = 'fast'", "invalid type: string \"fast\", expected f64 in `train.lr`"),
+            (
+                "[optimizer]\nkind = 'sgd'\nmomentum = 'high'",
+                "invalid type: string \"high\", expected number in `optimizer.momentum`",
+            ),
+            (
+                "[schedule]\nkind = 'multistep'\nmilestones = 3",
+                "invalid type: integer 3, expected array in `schedule.milestones`",
+            ),
             ("[train]\nprecision = 'bfloat16'", "unknown variant `bfloat16`, expected `float32`"),
             ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),

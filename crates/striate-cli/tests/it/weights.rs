@@ -1,10 +1,8 @@
 //! The `weights` command, and `run` with weights of PyTorch.
-#![allow(clippy::unwrap_used)]
-
+use assert_cmd::Command;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, find};
 use striate_torch::TensorFile;
@@ -16,8 +14,8 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Runs the program in `folder`: its exit code, standard output and standard error.
 fn striate(folder: &Path, args: &[&str]) -> (i32, String, String) {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_striate"));
-    let output = program.current_dir(folder).env("STRIATE_HOME", folder).args(args).output().unwrap();
+    let mut command = Command::new(crate::sandbox::program());
+    let output = command.current_dir(folder).env("STRIATE_HOME", folder).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
