@@ -1,5 +1,5 @@
 use crate::{Graph, GraphError, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use striate_layers::{ParamKind, ParamSpec};
 use striate_torch::{Generator, derive_seed};
 use tch::nn::VarStore;
@@ -206,8 +206,8 @@ impl Network {
                 Some(_) => {}
             }
         }
-        let known = |name: &&String| !parameters.iter().any(|param| param.name == **name);
-        let unexpected: Vec<String> = state.keys().filter(known).cloned().collect();
+        let known: HashSet<&String> = parameters.iter().map(|param| &param.name).collect();
+        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(name)).cloned().collect();
         if !(missing.is_empty() && unexpected.is_empty() && mismatched.is_empty()) {
             return Err(GraphError::Weights { missing, unexpected, mismatched });
         }

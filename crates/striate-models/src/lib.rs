@@ -21,6 +21,8 @@ mod googlenet;
 mod inception;
 mod inception_v3;
 mod lenet;
+#[cfg(test)]
+mod names;
 mod nin;
 mod registry;
 mod resnet;

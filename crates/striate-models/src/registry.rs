@@ -211,12 +211,13 @@ mod tests {
         assert!(lenet.model(&[("classes", "many".into())]).is_err());
     }
 
-    /// Every variant builds at once, and says the inputs and classes that its graph has.
+    /// Every variant builds at once for any number of classes and channels, and says the shapes that its graph has.
     #[test]
     fn every_variant_has_the_shapes_that_it_says() {
         for variant in variants() {
             let start = std::time::Instant::now();
-            let model = variant.model(&[("classes", 7.into())]).unwrap();
+            let [_, height, width] = variant.model(&[]).unwrap().input();
+            let model = variant.model(&[("classes", 7.into()), ("input", json!([2, height, width]))]).unwrap();
             let graph = model.graph().unwrap();
             let summary = graph.summary();
             let seconds = start.elapsed().as_secs_f64();
