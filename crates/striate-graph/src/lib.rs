@@ -40,6 +40,7 @@ mod graph;
 mod network;
 mod run;
 mod summary;
+mod svg;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
 pub use error::GraphError;

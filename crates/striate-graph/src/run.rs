@@ -1,5 +1,6 @@
 use crate::{GraphError, Network, NodeKind};
 use striate_layers::{Mode, Op, Shape};
+use striate_torch::{MemoryFormat, to_memory_format};
 use tch::{Tensor, nn};
 
 /// What a forward pass gives: the network's outputs by name, and the taps that were asked for.
@@ -62,7 +63,7 @@ impl Network {
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let value = match &node.kind {
-                NodeKind::Input => batches.next().map(|batch| batch.shallow_clone()),
+                NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
                 NodeKind::Layer(_) if !needed[index] => None,
                 NodeKind::Layer(op) => Some(self.run_layer(index, op, &values, mode, one_device)?),
             };
@@ -78,6 +79,14 @@ impl Network {
         let outputs = outputs.map(|output| (output.name.clone(), value(output.node))).collect();
         let taps = taps.iter().map(|index| (self.graph.nodes[*index].name.clone(), value(*index))).collect();
         Ok(Outputs { outputs, taps })
+    }
+
+    /// A batch of images channels-last, if the network runs so.
+    fn laid_out(&self, batch: &Tensor) -> Result<Tensor, GraphError> {
+        match self.memory_format {
+            MemoryFormat::ChannelsLast if batch.dim() == 4 => Ok(to_memory_format(batch, MemoryFormat::ChannelsLast)?),
+            _ => Ok(batch.shallow_clone()),
+        }
     }
 
     fn run_layer(
@@ -190,6 +199,30 @@ mod tests {
         assert_eq!(logits(&one), logits(&two));
         let options = InitOptions { devices: vec![], ..InitOptions::default() };
         assert!(matches!(Network::new(one.graph.clone(), &options), Err(GraphError::Devices { needed: 2, got: 0 })));
+    }
+
+    #[test]
+    fn channels_last_changes_the_layout_and_no_value() {
+        let single = || {
+            let graph = network(convolutional, &[Device::Cpu]).graph;
+            Network::new(graph, &InitOptions::default()).unwrap()
+        };
+        let (nchw, mut nhwc) = (single(), single());
+        nhwc.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+        nhwc.replace_head(5).unwrap();
+        nhwc.replace_head(2).unwrap();
+        nhwc.load_state(&nchw.state()).unwrap();
+        let batch = images(6).to_kind(Kind::Float);
+        let run = |network: &Network| {
+            let outputs = network.forward_with_taps(&[&batch], Mode::Train, &["conv"]).unwrap();
+            outputs.logits().sum(Kind::Float).backward();
+            (outputs.logits().shallow_clone(), outputs.tap("conv").map(striate_torch::memory_format), network.params[1][0].grad())
+        };
+        let (contiguous, channels_last) = (run(&nchw), run(&nhwc));
+        let close = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-5;
+        assert!(close(&contiguous.0, &channels_last.0) && close(&contiguous.2, &channels_last.2));
+        assert_eq!(contiguous.1, Some(Some(MemoryFormat::Contiguous)));
+        assert_eq!(channels_last.1, Some(Some(MemoryFormat::ChannelsLast)));
     }
 
     #[test]

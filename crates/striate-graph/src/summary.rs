@@ -139,10 +139,24 @@ impl Graph {
     }
 }
 
+/// The columns of the tables.
+const HEAD: [&str; 7] = ["layer", "op", "output", "params", "MACs", "connections", "sees"];
+
+impl Summary {
+    /// The table and its totals as Markdown.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("| {} |\n|---|---|---|---:|---:|---:|---|\n", HEAD.join(" | "));
+        for layer in &self.layers {
+            text += &format!("| {} |\n", layer.cells().join(" | "));
+        }
+        let totals = [thousands(self.params), thousands(self.macs), thousands(self.connections)].join(" | ");
+        text + &format!("| **total** | | | {totals} | |\n")
+    }
+}
+
 impl fmt::Display for Summary {
     /// A table for people: one line a layer, then the totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEAD: [&str; 7] = ["layer", "op", "output", "params", "MACs", "connections", "sees"];
         let rows: Vec<[String; 7]> = self.layers.iter().map(LayerSummary::cells).collect();
         let widths: Vec<usize> = (0..HEAD.len())
             .map(|column| rows.iter().map(|row| row[column].len()).chain([HEAD[column].len()]).max().unwrap_or(0))
@@ -244,6 +258,13 @@ mod tests {
     #[test]
     fn the_table_reads_well() {
         insta::assert_snapshot!(residual().summary());
+    }
+
+    #[test]
+    fn markdown_has_the_totals() {
+        let text = residual().summary().to_markdown();
+        assert!(text.contains("| stem | Conv2d 3x3 | [4, 8, 8] | 40 | 2,304 | 2,560 | 3x3 |"), "{text}");
+        assert!(text.ends_with("| **total** | | | 982 | 21,376 | 21,898 | |\n"), "{text}");
     }
 
     #[test]

@@ -132,12 +132,25 @@ fn symmetric(tensor: &mut Tensor, bound: f64, generator: &mut Generator) -> Resu
     generator.uniform(tensor, -bound, bound)
 }
 
-/// Inverts the normal's distribution function on uniform draws, as `torch.nn.init.trunc_normal_` does.
+/// Draws again what is refused, as `torch.nn.init.trunc_normal_` does: from the normal where bounds are wide, and where less
+/// than 30% of it lie within them, from the uniform, accepted as often as the normal's density says.
 fn truncated_normal(tensor: &mut Tensor, std: f64, bound: f64, generator: &mut Generator) -> Result<(), TorchError> {
-    let edge = Tensor::from(bound / std / std::f64::consts::SQRT_2).f_to_kind(Kind::Double)?.f_erf()?;
-    let edge = edge.f_double_value(&[])?;
-    generator.uniform(tensor, -edge, edge)?;
-    let _ = tensor.f_erfinv_()?.f_mul_scalar_(std * std::f64::consts::SQRT_2)?.f_clamp_(-bound, bound)?;
+    const WIDE: f64 = 0.385_320_466_407_567_6;
+    let (mut candidates, mut chances) = (tensor.f_empty_like()?, tensor.f_empty_like()?);
+    let mut pending = tensor.f_ones_like()?.f_to_kind(Kind::Bool)?;
+    while pending.f_any()?.f_int64_value(&[])? != 0 {
+        let refused = if bound > WIDE * std {
+            generator.normal(&mut candidates, 0.0, std)?;
+            candidates.f_abs()?.f_gt(bound)?
+        } else {
+            generator.uniform(&mut candidates, -bound, bound)?;
+            generator.uniform(&mut chances, 0.0, 1.0)?;
+            let log_density = candidates.f_div_scalar(std)?.f_square()?.f_mul_scalar(-0.5)?;
+            chances.f_log()?.f_gt_tensor(&log_density)?
+        };
+        tensor.f_copy_(&candidates.f_where_self(&pending, tensor)?)?;
+        pending = pending.f_logical_and(&refused)?;
+    }
     Ok(())
 }
 
@@ -171,6 +184,9 @@ mod tests {
             (Init::LeCunUniform, uniform(2.4 / 200.0)),
             // The variance of a normal cut at one standard deviation is 0.2911.
             (Init::TruncatedNormal { std: 0.1, bound: 0.1 }, (0.1 * 0.2911_f64.sqrt(), 0.1)),
+            // Cut much closer, it is almost uniform.
+            (Init::TruncatedNormal { std: 0.1, bound: 0.01 }, uniform(0.01)),
+            (Init::TruncatedNormal { std: 0.1, bound: 0.0 }, (0.0, 0.0)),
         ];
         for (init, (std, bound)) in cases {
             let draws = draw(&init);

@@ -1,4 +1,4 @@
-use crate::{Model, ModelError, find};
+use crate::{Model, ModelError, Weights, find};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -48,6 +48,17 @@ impl BundleInfo {
         (KEY.to_owned(), text)
     }
 
+    /// The description in a file's metadata, if it has one.
+    pub(crate) fn from_metadata(metadata: &BTreeMap<String, String>, path: &Path) -> Result<Option<Self>, ModelError> {
+        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
+        let Some(text) = metadata.get(KEY) else { return Ok(None) };
+        let info: Self = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+        if info.version != VERSION {
+            return Err(bad(format!("its version is {}, this striate reads {VERSION}", info.version)));
+        }
+        Ok(Some(info))
+    }
+
     /// The model that it describes.
     pub fn model(&self) -> Result<Model, ModelError> {
         let options: Vec<(&str, Value)> = self.config.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
@@ -70,14 +81,10 @@ pub struct Bundle {
 impl Bundle {
     /// Reads a bundle. Fails with one line on a missing or damaged file, and on one that holds weights only.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let TensorFile { mut tensors, metadata } = TensorFile::read(path)?;
-        let text = metadata.get(KEY).ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
-        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
-        let info: BundleInfo = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
-        if info.version != VERSION {
-            return Err(bad(format!("its version is {}, this striate reads {VERSION}", info.version)));
-        }
-        tensors.retain(|name, _| !name.contains('/'));
+        let Weights { tensors, info, .. } = Weights::read(path)?;
+        let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
+        let bad = |error: ModelError| ModelError::BadBundle { path: path.into(), reason: error.to_string() };
+        info.model().map_err(bad)?;
         Ok(Self { info, state: tensors })
     }
 

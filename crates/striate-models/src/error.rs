@@ -60,4 +60,66 @@ pub enum ModelError {
         /// What doesn't fit.
         source: Box<GraphError>,
     },
+    /// A file that should come from `torch.save` and is truncated, damaged or no such file at all.
+    #[error("{} is damaged or holds no weights of PyTorch or .safetensors ({reason}): restore it from a copy", path.display())]
+    DamagedPickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// A file of PyTorch that is more than data.
+    #[error(
+        "{} wants {global} to be run, which striate never does: get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
+        path.display()
+    )]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The Python object that it names.
+        global: String,
+    },
+    /// A file of PyTorch without tensors by name.
+    #[error("{} holds no tensors by name: save them with torch.save(model.state_dict(), FILE)", path.display())]
+    NoWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that declares far more bytes than it has.
+    #[error(
+        "{} declares {declared} bytes of content in a file of {length}: it is damaged or hostile; restore it from a copy",
+        path.display()
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it declares.
+        declared: u64,
+        /// The bytes that it has.
+        length: u64,
+    },
+    /// Weights that fit but for the number of classes.
+    #[error(
+        "{} has weights for {file} classes, the network is for {network}: give --classes {file}, or --head replace to keep the body and start a new classifier",
+        path.display()
+    )]
+    OtherClasses {
+        /// The file.
+        path: PathBuf,
+        /// The classes in the file.
+        file: i64,
+        /// The classes of the network.
+        network: i64,
+    },
+    /// No published weights of that name.
+    #[error("there are no published weights {name}: did you mean {nearest}?")]
+    UnknownWeights {
+        /// What was asked for.
+        name: String,
+        /// The most similar name.
+        nearest: &'static str,
+    },
+    /// Published weights that can't be fetched.
+    #[error(transparent)]
+    Fetch(#[from] striate_fetch::FetchError),
 }

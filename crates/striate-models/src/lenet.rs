@@ -1,11 +1,12 @@
 //! LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998: Gradient-based learning applied to document recognition, figure 2).
 //!
 //! `lenet5` is what is called LeNet-5 today: every map of C3 sees every map of S2, ReLU, max pooling, a linear output and
-//! cross entropy. `lenet5-paper` is the network of 1998: the sparse C3 of Table I, trainable subsampling with the squashing
-//! function after it, the scaled tanh, radial basis functions with their own loss, and 60,000 trainable parameters.
+//! cross entropy. `lenet5-paper` is the network of 1998: the sparse C3 of Table I, trainable subsampling, the scaled tanh
+//! after every convolution and after every subsampling (section II.B: all units up to F6 are squashed), radial basis functions
+//! with their own loss, and 60,000 trainable parameters.
 //!
 //! Deviations of `lenet5-paper`: the paper does not print its bitmaps, so the codes of the output are drawn anew; its
-//! convolutions feed the subsampling without a squashing function between; biases are drawn as weights are.
+//! biases are drawn as weights are.
 use crate::registry::variant;
 use crate::{Architecture, ModelError, Variant};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,8 @@ pub enum Order {
     BeforePooling,
     /// Convolution, pooling, nonlinearity.
     AfterPooling,
+    /// Convolution, nonlinearity, pooling, nonlinearity.
+    Both,
 }
 
 /// What the maps of C3 see.
@@ -138,7 +141,7 @@ pub struct LeNetConfig {
     pub activation: Nonlinearity,
     /// The pooling.
     pub pooling: LeNetPooling,
-    /// Whether the nonlinearity comes before or after pooling.
+    /// Whether the nonlinearity comes before pooling, after it, or both.
     pub order: Order,
     /// Whether C3 is sparse.
     pub c3: C3,
@@ -165,7 +168,7 @@ impl LeNetConfig {
         Self {
             activation: Nonlinearity::ScaledTanh,
             pooling: LeNetPooling::Trainable,
-            order: Order::AfterPooling,
+            order: Order::Both,
             c3: C3::Sparse,
             output: LeNetOutput::Rbf,
             ..Self::modern()
@@ -185,19 +188,16 @@ impl LeNetConfig {
         Linear::new(features).init(self.init(), self.init())
     }
 
-    /// The nonlinearity and the pooling after a convolution, in their order.
-    fn squash_and_pool(&self, net: &mut NetworkBuilder, pool: &str, x: Value) -> Result<Value, GraphError> {
-        let squash = format!("{pool}_act");
-        match self.order {
-            Order::BeforePooling => {
-                let x = net.add(&squash, self.activation, x)?;
-                net.add(pool, self.pooling, x)
-            }
-            Order::AfterPooling => {
-                let x = net.add(pool, self.pooling, x)?;
-                net.add(&squash, self.activation, x)
-            }
+    /// The pooling after convolution `conv`, with the nonlinearity before and after it as the order says.
+    fn squash_and_pool(&self, net: &mut NetworkBuilder, conv: &str, pool: &str, mut x: Value) -> Result<Value, GraphError> {
+        if self.order != Order::AfterPooling {
+            x = net.add(&format!("{conv}_act"), self.activation, x)?;
         }
+        x = net.add(pool, self.pooling, x)?;
+        if self.order != Order::BeforePooling {
+            x = net.add(&format!("{pool}_act"), self.activation, x)?;
+        }
+        Ok(x)
     }
 }
 
@@ -205,12 +205,12 @@ impl Architecture for LeNetConfig {
     fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
         let x = net.input(self.input); // [1, 32, 32]
         let x = net.add("c1", self.conv(C1_MAPS), x)?; // [6, 28, 28]
-        let x = self.squash_and_pool(net, "s2", x)?; // [6, 14, 14]
+        let x = self.squash_and_pool(net, "c1", "s2", x)?; // [6, 14, 14]
         let x = match self.c3 {
             C3::Full => net.add("c3", self.conv(C3_MAPS), x)?,
             C3::Sparse => net.add("c3", SparseConv2d::lenet_c3(), x)?,
         }; // [16, 10, 10]
-        let x = self.squash_and_pool(net, "s4", x)?; // [16, 5, 5]
+        let x = self.squash_and_pool(net, "c3", "s4", x)?; // [16, 5, 5]
         let x = net.add("flatten", Flatten, x)?; // [400]
         let x = net.add("c5", self.linear(C5_FEATURES), x)?; // [120]
         let x = net.add("c5_act", self.activation, x)?;
@@ -279,10 +279,12 @@ mod tests {
     fn the_order_of_nonlinearity_and_pooling_is_an_option() {
         let names = |order| {
             let graph = LeNetConfig { order, ..LeNetConfig::modern() }.graph().unwrap();
-            graph.nodes().iter().skip(2).take(2).map(|node| node.name.clone()).collect::<Vec<_>>()
+            let between = graph.nodes().iter().skip_while(|node| node.name != "c1").take_while(|node| node.name != "c3");
+            between.skip(1).map(|node| node.name.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(names(Order::BeforePooling), ["s2_act", "s2"]);
+        assert_eq!(names(Order::BeforePooling), ["c1_act", "s2"]);
         assert_eq!(names(Order::AfterPooling), ["s2", "s2_act"]);
+        assert_eq!(names(Order::Both), ["c1_act", "s2", "s2_act"]);
     }
 
     #[test]

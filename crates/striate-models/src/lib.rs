@@ -11,6 +11,7 @@
 //!
 //! Each architecture is one file with a configuration of plain data ([`LeNetConfig`]) that can be used without the registry.
 //! A [`Bundle`] is a network in one file: its weights, and what is needed to build it, feed it and read its answers.
+//! [`Weights`] come from files of several formats, PyTorch's among them, and [`pretrained()`] lists torchvision's.
 
 mod alexnet;
 mod bundle;
@@ -24,9 +25,11 @@ mod lenet;
 #[cfg(test)]
 mod names;
 mod nin;
+mod pretrained;
 mod registry;
 mod resnet;
 mod vgg;
+mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
@@ -36,6 +39,8 @@ pub use inception::{ConvUnit, Inception};
 pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
+pub use pretrained::{Pretrained, find_pretrained, pretrained};
 pub use registry::{Architecture, Model, Variant, find, variants};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
+pub use weights::{Weights, WeightsFormat};

@@ -56,8 +56,16 @@ int st_memory_format(st_tensor tensor) {
 
 char* st_to_memory_format(st_tensor tensor, int channels_last, st_tensor* out) {
   return caught([&] {
-    auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    *out = new at::Tensor(tensor_of(tensor).contiguous(format));
+    if (!channels_last) {
+      *out = new at::Tensor(tensor_of(tensor).contiguous());
+      return;
+    }
+    at::Tensor result = tensor_of(tensor).contiguous(at::MemoryFormat::ChannelsLast);
+    // With one channel, or images of one pixel, both formats lie alike in memory and only the strides of dimensions of size 1
+    // tell them apart. Convolutions choose their kernel by these, so they are made to say channels-last.
+    auto strides = c10::get_channels_last_strides_2d(result.sizes());
+    if (result.strides() != at::IntArrayRef(strides)) result = result.as_strided(result.sizes(), strides);
+    *out = new at::Tensor(result);
   });
 }
 

@@ -65,6 +65,8 @@ mod tests {
         let back = to_memory_format(&nhwc, MemoryFormat::Contiguous).unwrap();
         assert_eq!(memory_format(&back), Some(MemoryFormat::Contiguous));
         assert_eq!(memory_format(&nchw.transpose(2, 3)), None);
+        let one_channel = Tensor::zeros([2, 1, 3, 4], (Kind::Float, Device::Cpu));
+        assert_eq!(to_memory_format(&one_channel, MemoryFormat::ChannelsLast).unwrap().stride(), [12, 1, 4, 1]);
         assert!(to_memory_format(&nchw.view([2, 12]), MemoryFormat::ChannelsLast).is_err());
     }
 }

@@ -108,7 +108,12 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Resul
             _ => Path::new("."),
         };
         std::fs::create_dir_all(folder)?;
-        let temporary = tempfile::Builder::new().prefix(".striate-").suffix(".tmp").tempfile_in(folder)?.into_temp_path();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".striate-").suffix(".tmp");
+        // Temporary files are their owner's alone; this one becomes an ordinary file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let temporary = builder.tempfile_in(folder)?.into_temp_path();
         write(&temporary)?;
         std::fs::File::open(&temporary)?.sync_all()?;
         temporary.persist(path).map_err(|error| error.error)?;

@@ -1,0 +1,336 @@
+//! The command line.
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use striate_graph::Network;
+use striate_layers::Mode;
+use striate_models::{ModelError, Weights};
+use tch::Kind;
+
+/// The classic convolutional networks: train, evaluate, look into, run.
+#[derive(Debug, Parser)]
+#[command(name = "striate", version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a network; with no argument, LeNet-5 on the digits that the program carries with it
+    Train(TrainArgs),
+    /// Evaluate a bundle on the test set of a dataset
+    Eval(EvalArgs),
+    /// Classify images with a bundle
+    Predict(PredictArgs),
+    /// List the networks of the registry
+    Models(ModelsArgs),
+    /// Show every layer of a network: shape, parameters, multiply-adds, receptive field
+    Summary(SummaryArgs),
+    /// Run a network on a tensor and write its outputs and any layer's values
+    Run(RunArgs),
+    /// Fetch datasets into the cache, or list them
+    Data(DataArgs),
+    /// Look into files of weights, convert them, or fetch published ones
+    #[command(subcommand)]
+    Weights(WeightsCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// A model of the registry, or a recipe (a .toml file)
+    #[arg(value_name = "MODEL or RECIPE")]
+    pub(crate) what: Option<String>,
+    /// The dataset
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// A folder with the dataset's files, instead of the cache or a download
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How often to go through the training set
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) epochs: Option<u64>,
+    /// Images in one step
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) batch_size: Option<usize>,
+    /// The (largest) learning rate
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// sgd or adamw
+    #[arg(long, value_name = "KIND")]
+    pub(crate) optimizer: Option<String>,
+    /// constant, step, multistep, cosine or onecycle
+    #[arg(long, value_name = "KIND")]
+    pub(crate) schedule: Option<String>,
+    /// float32
+    #[arg(long)]
+    pub(crate) precision: Option<String>,
+    /// What initialisation, order and augmentation are drawn from
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) seed: Option<u64>,
+    /// Threads of one operator; 0 takes all cores
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// The run's folder; by default a new one in runs/
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with a run that was stopped: its folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = [
+        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "out",
+    ])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// A bundle, such as a run's model.safetensors
+    pub(crate) bundle: PathBuf,
+    /// The dataset
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: String,
+    /// A folder with the dataset's files, instead of the cache or a download
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Images in one step
+    #[arg(long, default_value_t = 256)]
+    pub(crate) batch_size: usize,
+    /// Threads of one operator; 0 takes all cores
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// A bundle, such as a run's model.safetensors
+    pub(crate) bundle: PathBuf,
+    /// Images (PNG or JPEG)
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// How many classes to show for each image
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub(crate) top: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// Print the registry as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    /// A model of the registry, or a bundle
+    #[arg(value_name = "MODEL or BUNDLE")]
+    pub(crate) model: String,
+    /// The input's channels, height and width
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
+    /// The number of classes
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) classes: Option<i64>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
+    /// Draw the network into this file instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A model of the registry, or a bundle
+    #[arg(value_name = "MODEL or BUNDLE")]
+    pub(crate) model: String,
+    /// Weights for a model of the registry (.safetensors, .pth, .pt); without them it is initialised from the seed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Whether the weights' classifier is kept, or a new one started
+    #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "weights")]
+    pub(crate) head: HeadArg,
+    /// The number of classes
+    #[arg(long)]
+    pub(crate) classes: Option<i64>,
+    /// A .safetensors file with a tensor named input, [N, C, H, W]; float64 runs the network in float64
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Where to write the outputs by name and the taps by layer name (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// A layer whose values to write too
+    #[arg(long = "tap", value_name = "LAYER")]
+    pub(crate) taps: Vec<String>,
+    /// Whether dropout and batch norm train
+    #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
+    pub(crate) mode: ModeArg,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// What initialisation and dropout are drawn from
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Datasets to fetch; without any, those that there are
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// Show every tensor in a file: name, type, shape
+    Inspect(InspectArgs),
+    /// Write the weights of a file as .safetensors, or as a bundle
+    Convert(ConvertArgs),
+    /// List published weights
+    List(ListArgs),
+    /// Fetch published weights into the cache, and say where they are
+    Fetch(FetchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
+    pub(crate) file: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
+    #[arg(value_name = "FROM")]
+    pub(crate) from: PathBuf,
+    /// The file to write (.safetensors)
+    #[arg(value_name = "TO")]
+    pub(crate) to: PathBuf,
+    /// The model of the registry that the weights are for: they must fit, and a bundle is written
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The type of the floating-point values
+    #[arg(long, value_enum, default_value_t = DtypeArg::Keep)]
+    pub(crate) dtype: DtypeArg,
+    /// Whether the weights' classifier is kept, or a new one started
+    #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "model")]
+    pub(crate) head: HeadArg,
+    /// The number of classes
+    #[arg(long, requires = "model")]
+    pub(crate) classes: Option<i64>,
+    /// An option of the model, such as activation=tanh
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE", requires = "model")]
+    pub(crate) options: Vec<String>,
+    /// The mean of each channel, scaled to 0..1, that images are shifted by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "std")]
+    pub(crate) mean: Option<Vec<f64>>,
+    /// The standard deviation of each channel that images are divided by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires_all = ["mean", "model"])]
+    pub(crate) std: Option<Vec<f64>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// Names that `weights list` gives
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum HeadArg {
+    Keep,
+    Replace,
+}
+
+impl HeadArg {
+    /// Loads all of the weights, or all but the classifier's.
+    pub(crate) fn load(self, weights: &Weights, network: &Network) -> Result<(), ModelError> {
+        match self {
+            Self::Keep => weights.load(network),
+            Self::Replace => weights.load_body(network),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DtypeArg {
+    Float32,
+    Float16,
+    Bfloat16,
+    Keep,
+}
+
+impl DtypeArg {
+    /// The type to convert to, if any.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Float32 => Some(Kind::Float),
+            Self::Float16 => Some(Kind::Half),
+            Self::Bfloat16 => Some(Kind::BFloat16),
+            Self::Keep => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ModeArg {
+    Eval,
+    Train,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Eval => Self::Eval,
+            ModeArg::Train => Self::Train,
+        }
+    }
+}
+
+/// Channels, height and width, written as `1,32,32`.
+fn shape(text: &str) -> Result<[i64; 3], String> {
+    let dims: Option<Vec<i64>> = text.split(',').map(|dim| dim.trim().parse().ok()).collect();
+    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers such as 1,32,32".to_owned())
+}
+
+/// Help and version as clap prints them; a wrong call in one line.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let told = told.split("\n\nFor more information").next().unwrap_or(told);
+    let told = told.replace("\n\n  tip:", ";");
+    let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    eprintln!("{line} (--help tells more)");
+    ExitCode::from(2)
+}

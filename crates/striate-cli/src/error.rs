@@ -1,0 +1,57 @@
+use std::process::ExitCode;
+use striate_datasets::DatasetError;
+use striate_graph::GraphError;
+use striate_models::ModelError;
+use striate_torch::{FileError, TorchError};
+use striate_train::TrainError;
+
+/// Why a command ended: always one line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// A wrong call or bad input.
+    #[error("{0}")]
+    Usage(String),
+    /// Something failed that was asked for rightly.
+    #[error("{0}")]
+    Failed(String),
+    /// The user stopped it.
+    #[error("{0}")]
+    Stopped(String),
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl From<tch::TchError> for CliError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+impl CliError {
+    /// 2 for a wrong call or bad input, 1 for a failure, 130 if the user stopped it.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let failed = match self {
+            Self::Stopped(_) => return ExitCode::from(130),
+            Self::Failed(_) | Self::Torch(_) | Self::Model(ModelError::Fetch(_)) => true,
+            Self::File(error) | Self::Model(ModelError::File(error)) | Self::Train(TrainError::File(error)) => is_write(error),
+            Self::Train(TrainError::Diverged { .. } | TrainError::Torch(_)) => true,
+            Self::Graph(error) | Self::Model(ModelError::Graph(error)) => matches!(error, GraphError::Torch(_)),
+            Self::Usage(_) | Self::Dataset(_) | Self::Model(_) | Self::Train(_) => false,
+        };
+        ExitCode::from(if failed { 1 } else { 2 })
+    }
+}
+
+fn is_write(error: &FileError) -> bool {
+    matches!(error, FileError::Io { action: "write", .. })
+}

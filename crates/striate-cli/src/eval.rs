@@ -1,0 +1,89 @@
+//! `eval`: a bundle on a dataset's test set.
+use crate::cli::EvalArgs;
+use crate::error::CliError;
+use crate::{print, print_json};
+use serde_json::{Value, json};
+use std::path::Path;
+use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
+use striate_graph::InitOptions;
+use striate_models::{Bundle, BundleInfo};
+use striate_train::{Evaluation, evaluate};
+
+/// More cores than this no machine has, and libtorch overflows its stack with many more.
+const MAX_THREADS: usize = 1024;
+
+pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
+    set_threads(args.threads)?;
+    let bundle = Bundle::read(&args.bundle)?;
+    let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
+    let network = bundle.network(&args.bundle, &InitOptions::default())?;
+    let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
+    check_classes(&args.bundle, &bundle.info.classes, &data)?;
+    let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
+    let evaluation = evaluate(&network, &loader, bundle.info.model()?.loss())?;
+    if args.json {
+        return print_json(&report(&evaluation, data.classes()));
+    }
+    print(&describe(&evaluation, data.classes()))
+}
+
+/// Refuses a dataset with another number of classes than the bundle's; warns of other names.
+fn check_classes(bundle: &Path, ours: &[String], data: &dyn Dataset) -> Result<(), CliError> {
+    let (bundle, name, theirs) = (bundle.display(), data.name(), data.classes());
+    if ours.len() != theirs.len() {
+        let (ours, theirs) = (ours.len(), theirs.len());
+        return Err(CliError::Usage(format!(
+            "{bundle} tells {ours} classes apart, but {name} has {theirs}: name a dataset with the same classes"
+        )));
+    }
+    if ours != theirs {
+        tracing::warn!("{bundle} was trained on other classes ({}) than {name} has ({})", ours.join(", "), theirs.join(", "));
+    }
+    Ok(())
+}
+
+/// Sets the threads of one operator; 0 leaves libtorch's choice, all cores.
+pub(crate) fn set_threads(threads: usize) -> Result<(), CliError> {
+    if threads > MAX_THREADS {
+        return Err(CliError::Usage(format!("threads = {threads} must be at most {MAX_THREADS}: 0 takes all cores")));
+    }
+    if threads > 0 {
+        striate_torch::set_num_threads(threads);
+    }
+    Ok(())
+}
+
+/// How the bundle's network wants its images.
+pub(crate) fn preprocess_of(info: &BundleInfo, path: &Path) -> Result<Preprocess, CliError> {
+    serde_json::from_value(info.preprocess.clone())
+        .map_err(|error| CliError::Usage(format!("{}: it does not say how images become inputs: {error}", path.display())))
+}
+
+/// The figures of an evaluation for machines.
+pub(crate) fn report(evaluation: &Evaluation, classes: &[String]) -> Value {
+    json!({
+        "examples": evaluation.examples,
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy,
+        "top5": evaluation.top5,
+        "classes": classes,
+        "confusion": evaluation.confusion.rows(),
+    })
+}
+
+/// The figures of an evaluation for people: accuracy, then targets in rows and answers in columns.
+fn describe(evaluation: &Evaluation, classes: &[String]) -> String {
+    let (accuracy, top5) = (100.0 * evaluation.accuracy, 100.0 * evaluation.top5);
+    let mut text =
+        format!("{} images: accuracy {accuracy:.2}%, top-5 {top5:.2}%, loss {:.4}\n", evaluation.examples, evaluation.loss);
+    let rows = evaluation.confusion.rows();
+    let name_width = classes.iter().map(String::len).max().unwrap_or(0);
+    let width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
+    text += &format!("\n{:name_width$}  ", "");
+    text += &(0..classes.len()).map(|class| format!("{class:>width$}")).collect::<Vec<_>>().join(" ");
+    for (class, (name, row)) in classes.iter().zip(&rows).enumerate() {
+        let cells: Vec<String> = row.iter().map(|count| format!("{count:>width$}")).collect();
+        text += &format!("\n{name:name_width$}  {}  {class}", cells.join(" "));
+    }
+    text + "\n"
+}

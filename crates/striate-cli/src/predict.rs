@@ -1,0 +1,63 @@
+//! `predict`: the likeliest classes of images.
+use crate::cli::PredictArgs;
+use crate::error::CliError;
+use crate::eval::preprocess_of;
+use crate::{print, print_json};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use striate_datasets::{Preprocess, decode_image};
+use striate_graph::{InitOptions, Network};
+use striate_layers::Mode;
+use striate_models::Bundle;
+use tch::Kind;
+
+/// What a network says of one image.
+#[derive(Debug, Serialize)]
+struct Prediction {
+    image: PathBuf,
+    top: Vec<Answer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    class: String,
+    probability: f64,
+}
+
+pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
+    let bundle = Bundle::read(&args.bundle)?;
+    let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
+    let network = bundle.network(&args.bundle, &InitOptions::default())?;
+    let classify = |image: &PathBuf| classify(&network, image, &preprocess, &bundle.info.classes, args.top);
+    let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;
+    if args.json {
+        return print_json(&predictions);
+    }
+    for Prediction { image, top } in &predictions {
+        let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
+        print(&format!("{}: {}\n", image.display(), answers.join(", ")))?;
+    }
+    Ok(())
+}
+
+fn classify(
+    network: &Network,
+    image: &Path,
+    preprocess: &Preprocess,
+    classes: &[String],
+    top: usize,
+) -> Result<Prediction, CliError> {
+    let input = decode_image(image, preprocess)?;
+    let _no_grad = striate_torch::no_grad();
+    let outputs = network.forward(&input, Mode::Eval)?;
+    let probabilities = outputs.logits().f_softmax(1, Kind::Double)?.f_select(0, 0)?;
+    let count = i64::try_from(top.min(classes.len())).unwrap_or(1);
+    let (values, indices) = probabilities.f_topk(count, 0, true, true)?;
+    let values = Vec::<f64>::try_from(values)?;
+    let indices = Vec::<i64>::try_from(indices)?;
+    let answer = |(probability, index): (f64, i64)| {
+        let class = usize::try_from(index).ok().and_then(|index| classes.get(index).cloned());
+        Answer { class: class.unwrap_or_else(|| index.to_string()), probability }
+    };
+    Ok(Prediction { image: image.into(), top: values.into_iter().zip(indices).map(answer).collect() })
+}

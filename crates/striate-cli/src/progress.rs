@@ -1,0 +1,106 @@
+//! What a person sees while something runs: bars and lines on standard error that do not garble one another.
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use striate_train::{Event, Listener, TrainError};
+use tracing::{Span, info_span};
+use tracing_indicatif::IndicatifLayer;
+use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Log lines go to standard error above the bars; `STRIATE_LOG` chooses which (by default warnings and what `striate` says).
+pub(crate) fn start_logging() {
+    let filter = EnvFilter::try_from_env("STRIATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,striate=info"));
+    let bars = IndicatifLayer::new();
+    let lines = fmt::layer()
+        .with_writer(bars.get_stderr_writer())
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).with(bars).init();
+}
+
+/// A bar over the steps of each epoch, and a line after it.
+pub(crate) struct EpochBars {
+    epochs: u64,
+    steps_per_epoch: u64,
+    bar: Option<Span>,
+}
+
+impl EpochBars {
+    pub(crate) fn new() -> Self {
+        Self { epochs: 0, steps_per_epoch: 0, bar: None }
+    }
+
+    fn start(&mut self, epoch: u64, done: u64) {
+        let bar = info_span!("epoch");
+        let template = "epoch {msg} [{bar:30}] {pos}/{len} steps, {eta} left";
+        bar.pb_set_style(&ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.pb_set_length(self.steps_per_epoch);
+        bar.pb_set_position(done);
+        bar.pb_set_message(&format!("{}/{}", epoch + 1, self.epochs));
+        bar.pb_start();
+        self.bar = Some(bar);
+    }
+}
+
+impl Listener for EpochBars {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        match event {
+            Event::RunStarted { epochs, steps_per_epoch, step } => {
+                (self.epochs, self.steps_per_epoch) = (*epochs, *steps_per_epoch);
+                if *step > 0 {
+                    tracing::info!("going on after step {step}");
+                }
+            }
+            Event::EpochStarted { epoch } => self.start(*epoch, 0),
+            Event::StepDone { epoch, step, loss, images_per_second, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.pb_set_position(step - epoch * self.steps_per_epoch);
+                    let rate = images_per_second.round();
+                    bar.pb_set_message(&format!("{}/{} loss {loss:.4} {rate} images/s", epoch + 1, self.epochs));
+                }
+            }
+            Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds, .. } => {
+                self.bar = None;
+                let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);
+                tracing_indicatif::indicatif_eprintln!(
+                    "epoch {:>3}/{}  train loss {train_loss:.4} accuracy {train:.2}%  test loss {test_loss:.4} accuracy {test:.2}%  {seconds:.1} s",
+                    epoch + 1,
+                    self.epochs
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A bar of bytes.
+pub(crate) struct Download(ProgressBar);
+
+impl Download {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    pub(crate) fn update(&self, file: &str, done: u64, total: Option<u64>) {
+        if self.0.message() != file {
+            self.0.set_message(file.to_owned());
+        }
+        if let Some(total) = total {
+            self.0.set_length(total);
+        }
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

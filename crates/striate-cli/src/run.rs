@@ -1,0 +1,41 @@
+//! `run`: a tensor in, outputs and taps out.
+use crate::cli::RunArgs;
+use crate::error::CliError;
+use crate::source::{Source, parse_options, with_classes};
+use striate_graph::{InitOptions, Network};
+use striate_models::Weights;
+use striate_torch::{TensorFile, manual_seed};
+use tch::{Kind, Tensor};
+
+pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
+    let input = read_input(args)?;
+    let source = Source::open(&args.model, &with_classes(parse_options(&args.options)?, args.classes))?;
+    let options = InitOptions { kind: input.kind(), seed: args.seed, ..InitOptions::default() };
+    let network = Network::new(source.model.graph()?, &options)?;
+    match (&args.weights, &source.bundle) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage(format!("{} brings its own weights: leave --weights out", args.model)));
+        }
+        (Some(path), None) => args.head.load(&Weights::read(path)?, &network)?,
+        (None, Some(bundle)) => {
+            network.load_state(&bundle.state).map_err(|error| CliError::Usage(format!("{}: {error}", args.model)))?;
+        }
+        (None, None) => {}
+    }
+    manual_seed(args.seed);
+    let _no_grad = striate_torch::no_grad();
+    let taps: Vec<&str> = args.taps.iter().map(String::as_str).collect();
+    let outputs = network.forward_with_taps(&[&input], args.mode.into(), &taps)?;
+    let values = outputs.outputs().iter().chain(outputs.taps());
+    let tensors = values.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    Ok(TensorFile { tensors, ..TensorFile::default() }.write(&args.output)?)
+}
+
+/// The tensor `input` of the file, float32 unless it is float64.
+fn read_input(args: &RunArgs) -> Result<Tensor, CliError> {
+    let mut file = TensorFile::read(&args.input)?;
+    let names = file.tensors.keys().cloned().collect::<Vec<_>>().join(", ");
+    let missing = || CliError::Usage(format!("{}: there is no tensor named input, but {names}", args.input.display()));
+    let input = file.tensors.remove("input").ok_or_else(missing)?;
+    Ok(if input.kind() == Kind::Double { input } else { input.f_to_kind(Kind::Float)? })
+}

@@ -1,0 +1,45 @@
+//! What a command line names a network by: a model of the registry with options, or a bundle.
+use crate::error::CliError;
+use serde_json::Value;
+use std::path::Path;
+use striate_models::{Bundle, Model, find};
+
+/// A model of the registry, or a bundle's model with its bundle.
+pub(crate) struct Source {
+    pub(crate) model: Model,
+    pub(crate) bundle: Option<Bundle>,
+}
+
+impl Source {
+    /// Reads a bundle if `name` is that of a file, and looks in the registry otherwise.
+    pub(crate) fn open(name: &str, options: &[(String, Value)]) -> Result<Self, CliError> {
+        let path = Path::new(name);
+        if path.extension().is_some_and(|extension| extension == "safetensors") || path.is_file() {
+            let mut bundle = Bundle::read(path)?;
+            bundle.info.config.extend(options.iter().cloned());
+            return Ok(Self { model: bundle.info.model()?, bundle: Some(bundle) });
+        }
+        Ok(Self { model: model(name, options)?, bundle: None })
+    }
+}
+
+/// A model of the registry.
+pub(crate) fn model(name: &str, options: &[(String, Value)]) -> Result<Model, CliError> {
+    let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    Ok(find(name)?.model(&options)?)
+}
+
+/// Options of the form `NAME=VALUE`.
+pub(crate) fn parse_options(options: &[String]) -> Result<Vec<(String, Value)>, CliError> {
+    let parse = |option: &String| match option.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), Value::from(value))),
+        None => Err(CliError::Usage(format!("--option {option}: write it as NAME=VALUE"))),
+    };
+    options.iter().map(parse).collect()
+}
+
+/// The options with the number of classes that the command line gives in an argument of its own.
+pub(crate) fn with_classes(mut options: Vec<(String, Value)>, classes: Option<i64>) -> Vec<(String, Value)> {
+    options.extend(classes.map(|classes| ("classes".to_owned(), Value::from(classes))));
+    options
+}

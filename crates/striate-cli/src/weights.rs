@@ -1,0 +1,154 @@
+//! `weights`: what files of weights hold, other formats of them, and published ones.
+use crate::cli::{ConvertArgs, InspectArgs, WeightsCommand};
+use crate::error::CliError;
+use crate::source::{model, parse_options, with_classes};
+use crate::{print, print_json, progress};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use striate_datasets::{Normalise, Preprocess};
+use striate_graph::{InitOptions, Network};
+use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
+use striate_torch::TensorFile;
+use tch::{Kind, Tensor};
+
+pub(crate) fn weights(command: &WeightsCommand) -> Result<(), CliError> {
+    match command {
+        WeightsCommand::Inspect(args) => inspect(args),
+        WeightsCommand::Convert(args) => convert(args),
+        WeightsCommand::List(args) => list(args.json),
+        WeightsCommand::Fetch(args) => fetch(&args.names),
+    }
+}
+
+fn inspect(args: &InspectArgs) -> Result<(), CliError> {
+    let Weights { format, tensors, info, .. } = Weights::read(&args.file)?;
+    let values: usize = tensors.values().map(Tensor::numel).sum();
+    if args.json {
+        let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
+        let entries: Vec<Value> = tensors.iter().map(entry).collect();
+        let (file, bundle) = (&args.file, &info);
+        return print_json(&json!({ "file": file, "format": format, "values": values, "tensors": entries, "bundle": bundle }));
+    }
+    let mut text = format!("{}: {format}, {} tensors, {values} values\n", args.file.display(), tensors.len());
+    if let Some(info) = &info {
+        text += &format!("{} with {} classes, options {}\n", info.architecture, info.classes.len(), json!(info.config));
+    }
+    let width = tensors.keys().map(String::len).max().unwrap_or(0);
+    for (name, tensor) in &tensors {
+        text += &format!("{name:width$}  {:8}  {:?}\n", kind_name(tensor.kind()), tensor.size());
+    }
+    print(&text)
+}
+
+fn convert(args: &ConvertArgs) -> Result<(), CliError> {
+    if args.to.extension().is_none_or(|extension| extension != "safetensors") {
+        let to = args.to.display();
+        return Err(CliError::Usage(format!("{to}: weights are written as .safetensors: give the file a name that ends so")));
+    }
+    let weights = Weights::read(&args.from)?;
+    let (tensors, info) = match &args.model {
+        Some(name) => {
+            let model = model(name, &with_classes(parse_options(&args.options)?, args.classes))?;
+            let double = weights.tensors.values().any(|tensor| tensor.kind() == Kind::Double);
+            let kind = if double { Kind::Double } else { Kind::Float };
+            let network = Network::new(model.graph()?, &InitOptions { kind, ..InitOptions::default() })?;
+            args.head.load(&weights, &network)?;
+            // The network holds one type; what it was given keeps its own.
+            let state = network.state().into_iter();
+            let tensors = state.map(|(name, tensor)| {
+                let kind = weights.tensors.get(&name).map_or(tensor.kind(), Tensor::kind);
+                Ok((name, tensor.f_to_kind(kind)?))
+            });
+            (tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?, Some(describe(args, &model)?))
+        }
+        None => (weights.tensors, weights.info),
+    };
+    let tensors = tensors.into_iter().map(|(name, tensor)| {
+        let tensor = cast(args, &name, tensor)?;
+        Ok((name, tensor))
+    });
+    let state = tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?;
+    match info {
+        Some(info) => Ok(Bundle { info, state }.write(&args.to)?),
+        None => Ok(TensorFile { tensors: state, ..TensorFile::default() }.write(&args.to)?),
+    }
+}
+
+/// The tensor in the type that was asked for; whole numbers keep theirs.
+fn cast(args: &ConvertArgs, name: &str, tensor: Tensor) -> Result<Tensor, CliError> {
+    let Some(kind) = args.dtype.kind().filter(|_| tensor.is_floating_point()) else { return Ok(tensor) };
+    let result = tensor.f_to_kind(kind)?;
+    let finite = |tensor: &Tensor| -> Result<bool, CliError> { Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
+    if finite(&tensor)? && !finite(&result)? {
+        let (from, kind) = (args.from.display(), kind_name(kind));
+        return Err(CliError::Usage(format!("{from}: {name} has values that are too large for {kind}: use bfloat16 or float32")));
+    }
+    Ok(result)
+}
+
+/// What the bundle says: classes by number, and how images become inputs as far as it is known.
+fn describe(args: &ConvertArgs, model: &Model) -> Result<BundleInfo, CliError> {
+    let known = args.from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
+    let normalise = match (&args.mean, &args.std, known) {
+        (Some(mean), Some(std), _) => Some(Normalise { mean: mean.clone(), std: std.clone() }),
+        (_, _, Some(weights)) => Some(Normalise { mean: weights.mean.into(), std: weights.std.into() }),
+        _ => None,
+    };
+    let preprocess = match normalise {
+        Some(normalise) => {
+            let input @ [_, height, width] = model.input();
+            let preprocess = Preprocess { image: [height, width], input, normalise };
+            preprocess.check()?;
+            json!(preprocess)
+        }
+        None => {
+            let to = args.to.display();
+            tracing::warn!("{to} does not say how images become inputs: give --mean and --std to predict and evaluate with it");
+            Value::Null
+        }
+    };
+    let classes: Vec<String> = (0..model.classes()).map(|class| class.to_string()).collect();
+    Ok(BundleInfo::new(model, &classes, preprocess))
+}
+
+fn list(as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        let row = |weights: &Pretrained| {
+            let mut row = json!(weights);
+            row["url"] = weights.url().into();
+            row
+        };
+        return print_json(&pretrained().iter().map(row).collect::<Vec<_>>());
+    }
+    let width = pretrained().iter().map(|weights| weights.name.len()).max().unwrap_or(0);
+    let mut text = format!("{:width$}  {:>8}  {:>6}  {:>6}  licence\n", "weights", "download", "top-1", "top-5");
+    for weights in pretrained() {
+        let download = format!("{} MB", weights.megabytes);
+        text += &format!(
+            "{:width$}  {download:>8}  {:>5.2}%  {:>5.2}%  {}\n",
+            weights.name, weights.top1, weights.top5, weights.licence
+        );
+    }
+    print(&text)
+}
+
+fn fetch(names: &[String]) -> Result<(), CliError> {
+    let all = names.iter().map(|name| find_pretrained(name)).collect::<Result<Vec<_>, _>>()?;
+    for weights in all {
+        let bar = progress::Download::new();
+        let path = weights.fetch(&mut |done, total| bar.update(weights.file, done, total))?;
+        print(&format!("{}: {}\n", weights.name, path.display()))?;
+    }
+    Ok(())
+}
+
+/// PyTorch's name of a type.
+fn kind_name(kind: Kind) -> String {
+    match kind {
+        Kind::Half => "float16".to_owned(),
+        Kind::Float => "float32".to_owned(),
+        Kind::Double => "float64".to_owned(),
+        Kind::Int => "int32".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,67 @@
+//! Help, and what a wrong call is told.
+use crate::sandbox::Sandbox;
+
+/// The commands whose help is held as a snapshot.
+const COMMANDS: [&str; 8] = ["train", "eval", "predict", "models", "summary", "run", "weights", "data"];
+
+#[test]
+fn the_help_of_each_command() {
+    let sandbox = Sandbox::new();
+    for command in COMMANDS {
+        insta::assert_snapshot!(command, sandbox.ok(&[command, "--help"]));
+    }
+}
+
+#[test]
+fn the_help_of_the_program_names_every_command() {
+    let sandbox = Sandbox::new();
+    let help = sandbox.ok(&["--help"]);
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
+    }
+    let bare = sandbox.striate(&[]).assert().code(2);
+    assert_eq!(String::from_utf8_lossy(&bare.get_output().stderr), help);
+}
+
+#[test]
+fn a_wrong_call_is_told_the_nearest_right_one() {
+    let sandbox = Sandbox::new();
+    let cases: [(&[&str], &str); 9] = [
+        (&["trian"], "unrecognized subcommand 'trian'; a similar subcommand exists: 'train' (--help tells more)"),
+        (
+            &["train", "--epohcs", "3"],
+            "unexpected argument '--epohcs' found; a similar argument exists: '--epochs' (--help tells more)",
+        ),
+        (&["eval", "x.safetensors"], "the following required arguments were not provided: --data <NAME> (--help tells more)"),
+        (&["train", "--lr", "fast"], "invalid value 'fast' for '--lr <LR>': invalid float literal (--help tells more)"),
+        (&["train", "--lr", "-1"], "train.lr = -1.0 must be above 0"),
+        (&["train", "--threads", "100000"], "threads = 100000 must be at most 1024: 0 takes all cores"),
+        (&["train", "--optimizer", "adam"], "--optimizer adam: unknown variant `adam`, expected `sgd` or `adamw`"),
+        (&["predict", "x.safetensors", "y.png", "--top", "0"], "invalid value '0' for '--top <TOP>'"),
+        (
+            &["summary", "lenet5", "--input", "1,32"],
+            "invalid value '1,32' for '--input <C,H,W>': give three numbers such as 1,32,32",
+        ),
+    ];
+    for (args, told) in cases {
+        sandbox.refused_with(args, &[&format!("error: {told}")]);
+    }
+    assert!(sandbox.names("").is_empty());
+}
+
+#[test]
+fn an_unknown_name_is_told_the_nearest() {
+    let sandbox = Sandbox::new();
+    let cases: [(&[&str], &str); 6] = [
+        (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
+        (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
+        (&["train", "-o", "activaton=tanh"], "lenet5 has no option activaton: did you mean activation?"),
+        (&["train", "-o", "activation"], "--option activation: write it as NAME=VALUE"),
+        (&["train", "-o", "classes=7"], "the network gives [7], but digits has 10 classes"),
+        (&["train", "-o", "input=[1,8,8]"], "layer c3 (Conv2d): the input [6, 2, 2] is too small"),
+    ];
+    for (args, told) in cases {
+        sandbox.refused_with(args, &[told]);
+    }
+    assert!(sandbox.names("").is_empty());
+}

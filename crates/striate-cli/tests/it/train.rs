@@ -1,0 +1,92 @@
+//! `train`, `eval` and `predict` when all goes well.
+use crate::sandbox::{QUICK, Sandbox, bits};
+use serde_json::Value;
+use striate_datasets::{LoadOptions, load};
+
+#[test]
+fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
+    let sandbox = Sandbox::new();
+    // What a run that died before its first checkpoint has left.
+    sandbox.write("run/metrics.jsonl", "{\"event\":\"run_started\"}\n");
+    let out = sandbox.ok(&[&["train", "--out", "run"], &QUICK[..]].concat());
+    let files = ["best.safetensors", "last.safetensors", "metrics.jsonl", "model.safetensors", "recipe.toml", "summary.json"];
+    assert_eq!(sandbox.names("run"), files);
+    assert!(out.starts_with("test accuracy ") && out.ends_with("bundle        run/model.safetensors\n"), "{out}");
+
+    let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path("run/summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["params"], &summary["steps"], &summary["seed"]), (&61_706.into(), &3.into(), &0.into()));
+    for bundle in ["run/model.safetensors", "run/last.safetensors"] {
+        let report = sandbox.json(&["eval", bundle, "--data", "digits", "--threads", "1", "--json"]);
+        assert_eq!(report, summary["test"], "{bundle}");
+    }
+    assert_eq!(summary["test"]["examples"], 899);
+    let counted: u64 = summary["test"]["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, 899);
+    let step = "step_done";
+    let expected =
+        ["run_started", "epoch_started", step, step, step, "epoch_done", "checkpoint_saved", "checkpoint_saved", "run_done"];
+    assert_eq!(events(&sandbox, "run"), expected);
+    let text = sandbox.ok(&["eval", "run/model.safetensors", "--data", "digits", "--threads", "1"]);
+    assert!(text.starts_with("899 images: accuracy ") && text.lines().count() == 13, "{text}");
+}
+
+/// The kinds of a run's events.
+fn events(sandbox: &Sandbox, run: &str) -> Vec<String> {
+    let metrics = std::fs::read_to_string(sandbox.path(run).join("metrics.jsonl")).unwrap();
+    let event = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
+    metrics.lines().map(event).collect()
+}
+
+#[test]
+fn the_seed_decides_the_weights_and_the_recipe_of_a_run_repeats_it() {
+    let sandbox = Sandbox::new();
+    let args = ["train", "--lr", "0.02", "--optimizer", "sgd", "--schedule", "cosine", "-o", "activation=tanh"];
+    sandbox.ok(&[&args[..], &QUICK[..], &["--seed", "7", "--out", "a"]].concat());
+    sandbox.ok(&["train", "a/recipe.toml", "--out", "b"]);
+    sandbox.ok(&["train", "a/recipe.toml", "--seed", "8", "--out", "c"]);
+    let recipe = |run: &str| std::fs::read_to_string(sandbox.path(run).join("recipe.toml")).unwrap();
+    let weights = |run: &str| bits(&sandbox.path(run).join("model.safetensors"));
+    assert!(recipe("a").contains("activation = \"tanh\"") && recipe("a").contains("lr = 0.02"), "{}", recipe("a"));
+    assert_eq!(recipe("a"), recipe("b"));
+    assert_eq!(weights("a").len(), 10);
+    assert_eq!(weights("a"), weights("b"));
+    assert_ne!(weights("a"), weights("c"));
+}
+
+#[test]
+fn a_folder_of_idx_files_is_trained_on_into_the_next_free_run() {
+    let sandbox = Sandbox::new();
+    sandbox.mnist("files");
+    let args = [&["train", "lenet5", "--data", "mnist", "--data-dir", "files"], &QUICK[..]].concat();
+    let summary = sandbox.json(&[&args[..], &["--json"]].concat());
+    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"mnist".into(), &10.into()));
+    sandbox.ok(&args);
+    assert_eq!(sandbox.names("runs"), ["lenet5-mnist-1", "lenet5-mnist-2"]);
+}
+
+#[test]
+fn predictions_of_grey_and_colour_files_agree() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("model.safetensors", 10);
+    let digit = load("digits", &LoadOptions::default()).unwrap().test.images().get(0);
+    let mut pixels = vec![0; 64];
+    digit.copy_data_u8(&mut pixels, 64);
+    let grey = image::GrayImage::from_raw(8, 8, pixels).unwrap();
+    grey.save(sandbox.path("grey.png")).unwrap();
+    image::DynamicImage::ImageLuma8(grey).to_rgb8().save(sandbox.path("colour.png")).unwrap();
+
+    let predict = ["predict", "model.safetensors", "grey.png", "colour.png", "--top", "10"];
+    let predictions = sandbox.json(&[&predict[..], &["--json"]].concat());
+    assert_eq!((&predictions[0]["image"], &predictions[1]["image"]), (&"grey.png".into(), &"colour.png".into()));
+    assert_eq!(predictions[0]["top"], predictions[1]["top"]);
+    let top: Vec<f64> = predictions[0]["top"].as_array().unwrap().iter().map(|a| a["probability"].as_f64().unwrap()).collect();
+    assert!(top.len() == 10 && top.is_sorted_by(|a, b| a >= b) && (top.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{top:?}");
+    let text = sandbox.ok(&predict);
+    assert!(text.starts_with("grey.png: ") && text.lines().count() == 2, "{text}");
+}

@@ -1,0 +1,113 @@
+//! The `weights` command, and `run` with weights of PyTorch.
+use assert_cmd::Command;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use striate_graph::{InitOptions, Network};
+use striate_models::{Bundle, find};
+use striate_torch::TensorFile;
+use tch::{Device, Kind, Tensor};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../striate-models/tests/weights").join(name)
+}
+
+/// Runs the program in `folder`: its exit code, standard output and standard error.
+fn striate(folder: &Path, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(crate::sandbox::program());
+    let output = command.current_dir(folder).env("STRIATE_HOME", folder).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// The line of a call that must fail as a wrong one.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let (code, out, error) = striate(folder, args);
+    assert_eq!((code, out.as_str(), error.lines().count()), (2, "", 1), "{error}");
+    error
+}
+
+/// Writes the weights of a `resnet-tiny` for ten classes, and an input.
+fn example(folder: &Path) -> BTreeMap<String, Tensor> {
+    let graph = find("resnet-tiny").unwrap().model(&[]).unwrap().graph().unwrap();
+    let state = Network::new(graph, &InitOptions { seed: 3, ..InitOptions::default() }).unwrap().state();
+    let tensors = state.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
+    TensorFile { tensors, ..TensorFile::default() }.write(&folder.join("w.safetensors")).unwrap();
+    let input = Tensor::ones([1, 3, 32, 32], (Kind::Float, Device::Cpu));
+    let tensors = [("input".to_owned(), input)].into();
+    TensorFile { tensors, ..TensorFile::default() }.write(&folder.join("x.safetensors")).unwrap();
+    state
+}
+
+#[test]
+fn inspect_lists_every_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = fixture("state_dict.th");
+    let (code, out, _) = striate(folder.path(), &["weights", "inspect", file.to_str().unwrap(), "--json"]);
+    assert_eq!(code, 0);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["format"], &report["bundle"]), (&"pytorch-legacy".into(), &Value::Null));
+    let entries = report["tensors"].as_array().unwrap();
+    let half = entries.iter().find(|entry| entry["name"] == "half").unwrap();
+    assert_eq!((entries.len(), &half["dtype"], &half["shape"]), (15, &"float16".into(), &vec![6].into()));
+    let (code, out, _) = striate(folder.path(), &["weights", "inspect", file.to_str().unwrap()]);
+    assert_eq!((code, out.lines().count()), (0, 16));
+}
+
+#[test]
+fn convert_writes_other_types_and_bundles() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let state = example(folder);
+    let (code, _, error) = striate(folder, &["weights", "convert", "w.safetensors", "half.safetensors", "--dtype", "float16"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let half = TensorFile::read(&folder.join("half.safetensors")).unwrap().tensors;
+    assert_eq!(half["fc.weight"], state["fc.weight"].to_kind(Kind::Half));
+    assert_eq!(half["bn1.num_batches_tracked"].kind(), Kind::Int64);
+
+    let norm = ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"];
+    let call = ["weights", "convert", "half.safetensors", "b.safetensors", "--model", "resnet-tiny"];
+    let (code, _, error) = striate(folder, &[call.as_slice(), &norm].concat());
+    assert_eq!((code, error.as_str()), (0, ""));
+    let bundle = Bundle::read(&folder.join("b.safetensors")).unwrap();
+    assert_eq!(bundle.info.classes.len(), 10);
+    assert_eq!(bundle.info.preprocess["normalise"]["mean"], serde_json::json!([0.5, 0.5, 0.5]));
+    assert_eq!(bundle.state["fc.weight"], half["fc.weight"]);
+    let (code, _, error) = striate(folder, &["run", "b.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+}
+
+#[test]
+fn nothing_is_written_from_bad_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    example(folder);
+    let hostile = fixture("hostile.pth");
+    let to = "to.safetensors";
+    let wrong = refused(folder, &["weights", "convert", hostile.to_str().unwrap(), to]);
+    assert!(wrong.contains("posix.system"), "{wrong}");
+    let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--model", "resnet20-cifar"]);
+    assert!(wrong.contains("w.safetensors: the weights do not fit"), "{wrong}");
+    let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--model", "resnet-tiny", "--classes", "4"]);
+    assert!(wrong.contains("give --classes 10, or --head replace"), "{wrong}");
+    assert!(refused(folder, &["weights", "convert", "w.safetensors", "to.pth"]).contains(".safetensors"));
+    let large = [("w".to_owned(), Tensor::from_slice(&[1e6_f32]))].into();
+    TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();
+    let wrong = refused(folder, &["weights", "convert", "large.safetensors", to, "--dtype", "float16"]);
+    assert!(wrong.contains("too large for float16"), "{wrong}");
+    assert!(!folder.join(to).exists());
+}
+
+#[test]
+fn run_takes_weights_with_a_new_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    example(folder);
+    let call = ["run", "resnet-tiny", "--weights", "w.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"];
+    assert!(refused(folder, &[call.as_slice(), &["--classes", "4"]].concat()).contains("--head replace"));
+    assert!(!folder.join("y.safetensors").exists());
+    let (code, _, error) = striate(folder, &[call.as_slice(), &["--classes", "4", "--head", "replace"]].concat());
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(TensorFile::read(&folder.join("y.safetensors")).unwrap().tensors["logits"].size(), [1, 4]);
+    assert!(refused(folder, &["weights", "fetch", "resnet18"]).contains("did you mean resnet18-imagenet1k-v1?"));
+}

@@ -1,0 +1,257 @@
+use crate::{DatasetError, Preprocess, resize};
+use std::ops::Range;
+use tch::{Device, Kind, Tensor};
+
+/// Labelled images of one shape, from which batches are taken by index.
+pub trait Dataset {
+    /// A short name for messages and reports, such as `fashion-mnist`.
+    fn name(&self) -> &str;
+
+    /// The number of examples.
+    fn len(&self) -> usize;
+
+    /// Whether there are no examples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The classes' names; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// The shape of every image: `[C, H, W]`.
+    fn shape(&self) -> [i64; 3];
+
+    /// The examples at `indices` (`[B]`, int64, each below [`len`](Self::len)), in that order: raw images, uint8.
+    ///
+    /// # Errors
+    ///
+    /// An index that is out of range, or an example that cannot be read.
+    fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError>;
+}
+
+/// Some examples as two tensors.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[B, C, H, W]`: uint8 from a [`Dataset`], normalised float32 from a [`Loader`](crate::Loader).
+    pub images: Tensor,
+    /// `[B]`, int64: indices of classes.
+    pub labels: Tensor,
+}
+
+/// The two parts of a dataset.
+#[derive(Debug)]
+pub struct Split<D = InMemory> {
+    /// What a network learns from.
+    pub train: D,
+    /// What it is judged by.
+    pub test: D,
+}
+
+/// A dataset whose images all lie in one tensor.
+#[derive(Debug)]
+pub struct InMemory {
+    name: String,
+    images: Tensor,
+    labels: Tensor,
+    classes: Vec<String>,
+}
+
+impl InMemory {
+    /// A dataset of `images` (`[N, C, H, W]`, uint8) and `labels` (`[N]`, any integers), where every label is an index into
+    /// `classes`.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::Inconsistent`] when they have other types or shapes, there are no examples, or a label has no class.
+    pub fn new(name: impl Into<String>, images: Tensor, labels: &Tensor, classes: Vec<String>) -> Result<Self, DatasetError> {
+        let name = name.into();
+        let inconsistent = |reason| Err(DatasetError::Inconsistent { dataset: name.clone(), reason });
+        let size = images.size();
+        if images.kind() != Kind::Uint8 || size.len() != 4 {
+            return inconsistent(format!("images are [N, C, H, W] of uint8, not {size:?} of {:?}", images.kind()));
+        }
+        if labels.size() != [size[0]] {
+            return inconsistent(format!("{} images need as many labels, not {:?}", size[0], labels.size()));
+        }
+        if images.numel() == 0 {
+            return inconsistent(format!("there is no image in {size:?}"));
+        }
+        let labels = labels.f_to_kind(Kind::Int64)?;
+        check_labels(&name, &labels, classes.len())?;
+        Ok(Self { name, images, labels, classes })
+    }
+
+    /// All images: `[N, C, H, W]`, uint8.
+    pub fn images(&self) -> &Tensor {
+        &self.images
+    }
+
+    /// All labels: `[N]`, int64.
+    pub fn labels(&self) -> &Tensor {
+        &self.labels
+    }
+
+    /// The same examples with images of another size, bilinearly resized and rounded. Where the size shrinks, every source
+    /// pixel has its share (antialiasing).
+    ///
+    /// # Errors
+    ///
+    /// A size below one.
+    pub fn resize(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
+        Ok(self.with_images(resize::resize(&self.images, height, width)?))
+    }
+
+    /// The same examples with zeros around each image, which stays in the centre (an odd rest goes to the bottom and right).
+    ///
+    /// # Errors
+    ///
+    /// A size below the images'.
+    pub fn pad_to(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
+        Ok(self.with_images(resize::pad_to(&self.images, height, width)?))
+    }
+
+    /// The same examples as `preprocess` wants them, once and for all, so that a [`Loader`](crate::Loader) need not do it batch
+    /// by batch: resized, padded, and with as many channels.
+    ///
+    /// # Errors
+    ///
+    /// See [`Preprocess::fit`].
+    pub fn fit(&self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
+        Ok(self.with_images(preprocess.fit(&self.images)?))
+    }
+
+    /// The examples in `range`, sharing this one's memory.
+    ///
+    /// # Errors
+    ///
+    /// A range that is empty or reaches beyond the last example.
+    pub fn range(&self, range: Range<usize>) -> Result<Self, DatasetError> {
+        if range.is_empty() || range.end > self.len() {
+            let reason = format!("{range:?} is no part of the {} examples of {}", self.len(), self.name);
+            return Err(DatasetError::option("range", reason));
+        }
+        let (start, length) = (range.start.cast_signed() as i64, range.len().cast_signed() as i64);
+        Ok(Self { labels: self.labels.f_narrow(0, start, length)?, ..self.with_images(self.images.f_narrow(0, start, length)?) })
+    }
+
+    /// A copy of the examples at `indices`, in that order.
+    ///
+    /// # Errors
+    ///
+    /// No index, or one that is out of range.
+    pub fn select(&self, indices: &[i64]) -> Result<Self, DatasetError> {
+        if indices.is_empty() {
+            return Err(DatasetError::option("indices", "select at least one example"));
+        }
+        let Batch { images, labels } = self.batch(&Tensor::from_slice(indices))?;
+        Ok(Self { labels, ..self.with_images(images) })
+    }
+
+    /// The same examples on another device; batches come from there.
+    ///
+    /// # Errors
+    ///
+    /// A device that is missing or full.
+    pub fn to_device(&self, device: Device) -> Result<Self, DatasetError> {
+        Ok(Self { labels: self.labels.f_to_device(device)?, ..self.with_images(self.images.f_to_device(device)?) })
+    }
+
+    fn with_images(&self, images: Tensor) -> Self {
+        Self { name: self.name.clone(), images, labels: self.labels.shallow_clone(), classes: self.classes.clone() }
+    }
+}
+
+impl Dataset for InMemory {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.labels.numel()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [i64; 3] {
+        image_shape(&self.images)
+    }
+
+    fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
+        let indices = indices.f_to_device(self.images.device())?;
+        Ok(Batch { images: self.images.f_index_select(0, &indices)?, labels: self.labels.f_index_select(0, &indices)? })
+    }
+}
+
+/// The `[C, H, W]` of a batch `[N, C, H, W]`.
+pub(crate) fn image_shape(images: &Tensor) -> [i64; 3] {
+    let size = images.size();
+    [size[1], size[2], size[3]]
+}
+
+/// Fails on the first of `labels` (integers, `[N]`) that is no index into `classes` classes.
+pub(crate) fn check_labels(dataset: &str, labels: &Tensor, classes: usize) -> Result<(), DatasetError> {
+    let classes = i64::try_from(classes).unwrap_or(i64::MAX);
+    let wrong = labels.f_ge(classes)?.f_logical_or(&labels.f_lt(0)?)?.f_nonzero()?;
+    if wrong.numel() == 0 {
+        return Ok(());
+    }
+    let index = wrong.f_int64_value(&[0, 0])?;
+    let label = labels.f_int64_value(&[index])?;
+    let reason = format!("example {index} has the label {label}, but there are {classes} classes, counted from 0");
+    Err(DatasetError::Inconsistent { dataset: dataset.to_owned(), reason })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `len` images whose pixels count on from one image to the next, and labels 0, 1, 2, 0, 1, ...
+    pub(crate) fn counting(len: i64, shape: [i64; 3]) -> InMemory {
+        let pixels = len * shape.iter().product::<i64>();
+        let images = Tensor::arange(pixels, (Kind::Int64, Device::Cpu)).to_kind(Kind::Uint8);
+        let labels = Tensor::arange(len, (Kind::Int64, Device::Cpu)).remainder(3);
+        let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+        InMemory::new("counting", images.view([len, shape[0], shape[1], shape[2]]), &labels, classes).unwrap()
+    }
+
+    #[test]
+    fn batches_are_taken_by_index() {
+        let data = counting(5, [1, 2, 2]);
+        assert_eq!((data.len(), data.shape()), (5, [1, 2, 2]));
+        let batch = data.batch(&Tensor::from_slice(&[4_i64, 0])).unwrap();
+        assert_eq!(Vec::<u8>::try_from(batch.images.flatten(0, -1)).unwrap(), [16, 17, 18, 19, 0, 1, 2, 3]);
+        assert_eq!(Vec::<i64>::try_from(batch.labels).unwrap(), [1, 0]);
+        assert!(data.batch(&Tensor::from_slice(&[5_i64])).is_err());
+    }
+
+    #[test]
+    fn parts_keep_images_and_labels_together() {
+        let data = counting(5, [1, 2, 2]);
+        for part in [data.range(3..5).unwrap(), data.select(&[3, 4]).unwrap()] {
+            assert_eq!(part.images(), &data.images.narrow(0, 3, 2));
+            assert_eq!(part.labels(), &data.labels.narrow(0, 3, 2));
+        }
+        assert_eq!(data.range(3..6).unwrap_err().to_string(), "range: 3..6 is no part of the 5 examples of counting");
+        assert!(data.range(2..2).is_err() && data.select(&[]).is_err() && data.select(&[5]).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let new = |images: Tensor, labels: &[i64]| {
+            let classes = vec!["a".to_owned(), "b".to_owned()];
+            InMemory::new("mine", images, &Tensor::from_slice(labels), classes).unwrap_err().to_string()
+        };
+        let images = |n: i64, kind| Tensor::zeros([n, 1, 2, 2], (kind, Device::Cpu));
+        assert_eq!(
+            new(images(2, Kind::Uint8), &[0, 2]),
+            "mine: example 1 has the label 2, but there are 2 classes, counted from 0"
+        );
+        assert!(new(images(2, Kind::Uint8), &[-1, 0]).contains("label -1"));
+        assert_eq!(new(images(2, Kind::Uint8), &[0]), "mine: 2 images need as many labels, not [1]");
+        assert_eq!(new(images(0, Kind::Uint8), &[]), "mine: there is no image in [0, 1, 2, 2]");
+        assert!(new(images(2, Kind::Float), &[0, 1]).contains("of Float"));
+    }
+}

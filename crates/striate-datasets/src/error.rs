@@ -1,0 +1,142 @@
+use std::path::{Path, PathBuf};
+use striate_fetch::FetchError;
+use striate_torch::{FileError, TorchError};
+use tch::TchError;
+
+/// Why a dataset could not be found, read or turned into batches. Every message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// No dataset has this name.
+    #[error("there is no dataset `{name}`{}: the datasets are {}", did_you_mean(nearest.as_deref()), known.join(", "))]
+    UnknownName {
+        /// The name that was asked for.
+        name: String,
+        /// The name that looks most like it, if one does.
+        nearest: Option<String>,
+        /// All names.
+        known: Vec<&'static str>,
+    },
+    /// A folder that was named lacks one of the dataset's files.
+    #[error("{} has no file {file} or {file}.gz: name the folder that holds the four files of {name}", folder.display())]
+    MissingFile {
+        /// The dataset.
+        name: &'static str,
+        /// The folder that was searched.
+        folder: PathBuf,
+        /// The file's name without `.gz`.
+        file: String,
+    },
+    /// A file is not what the IDX format demands.
+    #[error("{} is not a sound IDX file: {reason}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// A file that was downloaded earlier can no longer be read.
+    #[error("{} is damaged ({reason}): delete it and run the same command again to fetch it anew", path.display())]
+    DamagedCache {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// A file that was just downloaded or unpacked is another than the dataset's; it was removed.
+    #[error("{from} has the {kind} {actual} where {expected} is expected: the file was removed, try another mirror")]
+    WrongChecksum {
+        /// Where the file came from.
+        from: String,
+        /// `MD5` or `SHA-256`.
+        kind: &'static str,
+        /// The checksum that it should have.
+        expected: String,
+        /// The checksum that it has.
+        actual: String,
+    },
+    /// No source gave a file of the dataset.
+    #[error(
+        "no source gave {file} of {name} ({}): check the network, set STRIATE_MIRROR to a server that has it, or give a folder that holds the files",
+        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Unavailable {
+        /// The dataset.
+        name: &'static str,
+        /// The file.
+        file: String,
+        /// One reason a source, in the order in which they were tried.
+        reasons: Vec<DatasetError>,
+    },
+    /// The system's package could not give the dataset.
+    #[error("the Debian package {package} could not be had: {reason}")]
+    Package {
+        /// The package.
+        package: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// Images, labels and classes do not fit together.
+    #[error("{dataset}: {reason}")]
+    Inconsistent {
+        /// The dataset or file.
+        dataset: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// An option is out of its range, or does not fit the dataset.
+    #[error("{option}: {reason}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// A file is not an image that can be decoded.
+    #[error("{} cannot be read as an image: {reason}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A download failed.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl DatasetError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+
+    pub(crate) fn option(option: &'static str, reason: impl Into<String>) -> Self {
+        Self::Option { option, reason: reason.into() }
+    }
+}
+
+impl From<TchError> for DatasetError {
+    fn from(error: TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+}

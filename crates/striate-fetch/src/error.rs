@@ -1,0 +1,111 @@
+//! What can go wrong, each in one line that says what to do.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why something could not be downloaded or installed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// There is no place to keep downloads.
+    #[error("no home folder is known: set STRIATE_HOME to a folder for downloads")]
+    NoCacheDir,
+
+    /// The disk has no room left.
+    #[error("the disk that holds {path} is full: free some space, or set STRIATE_HOME to a folder on another disk")]
+    DiskFull {
+        /// The file or folder that was being written.
+        path: PathBuf,
+    },
+
+    /// A file or folder could not be read, written, moved or locked.
+    #[error("cannot {action} {path}: {reason}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        reason: io::Error,
+    },
+
+    /// The server could not be reached, or did not speak HTTP.
+    #[error("cannot reach {url}: {reason}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// The server does not give the file.
+    #[error("{url} answers with HTTP status {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+    },
+
+    /// The connection broke again and again. What had come is kept, and the next attempt goes on from there.
+    #[error("{url} was cut off after {done} bytes ({reason}): run the same command again to go on from there")]
+    CutOff {
+        /// What was asked for.
+        url: String,
+        /// The bytes that are there.
+        done: u64,
+        /// Why it broke.
+        reason: String,
+    },
+
+    /// The file is another one than was expected; it was removed.
+    #[error("{url} has SHA-256 {actual} where {expected} is expected: the file was removed, try another mirror")]
+    WrongChecksum {
+        /// Where the file came from.
+        url: String,
+        /// The checksum that it should have.
+        expected: String,
+        /// The checksum that it has.
+        actual: String,
+    },
+
+    /// The file has another size than was expected; it was removed.
+    #[error("{url} has {actual} bytes where {expected} are expected: the file was removed, try another mirror")]
+    WrongSize {
+        /// Where the file came from.
+        url: String,
+        /// The size that it should have, in bytes.
+        expected: u64,
+        /// The size that it has, in bytes.
+        actual: u64,
+    },
+
+    /// None of several mirrors gave the file.
+    #[error(
+        "no mirror gave {file}: {}; check the network, or set STRIATE_MIRROR to the address of a server that has it",
+        .reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    AllMirrorsFailed {
+        /// The name of the file.
+        file: String,
+        /// One reason a mirror, in the order in which they were tried.
+        reasons: Vec<FetchError>,
+    },
+}
+
+impl FetchError {
+    /// The error for a failed operation on `path`; a full disk has its own.
+    pub fn io(action: &'static str, path: &Path, reason: io::Error) -> Self {
+        match reason.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
+            _ => Self::Io { action, path: path.to_owned(), reason },
+        }
+    }
+
+    /// Whether another mirror may do better: not when this machine's own disk is at fault.
+    pub(crate) fn is_the_mirrors(&self) -> bool {
+        !matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::NoCacheDir)
+    }
+}

@@ -1,0 +1,63 @@
+"""Writes the files of torch.save that the tests of reading weights take: run with PyTorch 2.13 in this folder.
+
+The files of hostile objects would run a command if they were unpickled.
+"""
+
+import os
+
+import torch
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile-was-run",)
+
+
+def tensors():
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 8
+    return {
+        "float": base.clone(),
+        "double": base[:2].double(),
+        "half": base[0].half(),
+        "bfloat16": base[1].bfloat16(),
+        "transposed": base.t(),
+        "strided": base[::2, 1::2],
+        "shared.row": base[2],
+        "int64": torch.tensor([1, -2, 3]),
+        "int32": torch.tensor([4, -5], dtype=torch.int32),
+        "int16": torch.tensor([6, -7], dtype=torch.int16),
+        "uint8": torch.tensor([8, 255], dtype=torch.uint8),
+        "bool": torch.tensor([True, False]),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+    }
+
+
+def save(name, value, **options):
+    torch.save(value, name, **options)
+
+
+def main():
+    legacy = {"_use_new_zipfile_serialization": False}
+    save("zip.pth", tensors())
+    save("legacy.pth", tensors(), **legacy)
+    nested = {"epoch": 3, "model": tensors(), "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}}
+    save("model.pth", nested)
+    parallel = {"module." + name: tensor for name, tensor in tensors().items()}
+    save("state_dict.th", {"state_dict": parallel, "best_prec1": 91.7}, **legacy)
+    save("protocol4.pt", tensors(), pickle_protocol=4, **legacy)
+    save("module.pt", torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2)))
+    save("complex.pth", {"weight": torch.zeros(2, dtype=torch.complex64)})
+    save("uint16.pth", {"weight": torch.zeros(2, dtype=torch.uint16)})
+    save("expanded.pth", {"weight": torch.zeros(1).expand(1 << 30)})
+    save("tiny.pth", {"w": torch.ones(2)})
+    save("tiny-legacy.pth", {"w": torch.ones(2)}, **legacy)
+    save("empty.pth", {})
+    save("hostile.pth", {"weight": torch.ones(2), "extra": Hostile()})
+    save("hostile-legacy.pth", {"state_dict": {"weight": Hostile()}}, **legacy)
+    save("hostile-root.pth", Hostile())
+
+
+if __name__ == "__main__":
+    main()

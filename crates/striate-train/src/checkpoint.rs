@@ -1,0 +1,161 @@
+//! A training run in one file, from which it goes on exactly where it was.
+use crate::TrainError;
+use crate::metrics::Running;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use striate_torch::TensorFile;
+use tch::Tensor;
+
+/// What comes before the names of the optimizer's tensors; no parameter's name holds a `/`.
+const OPTIMIZER: &str = "optimizer/";
+/// The key of the bundle's description in the metadata.
+const BUNDLE_KEY: &str = "striate";
+/// The key of the run's state in the metadata.
+const TRAINER_KEY: &str = "trainer";
+
+/// How far a run has come: with the parameters and the optimizer's state, all that going on takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The run's seed.
+    pub seed: u64,
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+    /// Epochs that are finished, their evaluation included.
+    pub epoch: u64,
+    /// Steps done since the start of the run.
+    pub step: u64,
+    /// The running epoch's loss and accuracy so far.
+    pub running: Running,
+    /// Loss and accuracy on the test set after the last finished epoch.
+    pub test: Option<TestMetrics>,
+    /// The best accuracy on the test set so far.
+    pub best_accuracy: Option<f64>,
+}
+
+/// Figures of an evaluation on the test set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TestMetrics {
+    /// The mean loss.
+    pub loss: f64,
+    /// The share that was classified correctly.
+    pub accuracy: f64,
+}
+
+/// A checkpoint: one `.safetensors` with the network's parameters under their names, the optimizer's state under
+/// `optimizer/<name>`, and in its metadata the bundle's description and the run's state. So every checkpoint is a bundle too.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The network's parameters.
+    pub model: BTreeMap<String, Tensor>,
+    /// The optimizer's state; empty in a checkpoint that is there to be used and not to be resumed.
+    pub optimizer: BTreeMap<String, Tensor>,
+    /// The bundle's description, which this crate only passes on.
+    pub bundle: Value,
+    /// How far the run had come.
+    pub progress: Progress,
+    /// The recipe of the run, which this crate only passes on.
+    pub recipe: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TrainerEntry {
+    progress: Progress,
+    recipe: Value,
+}
+
+impl Checkpoint {
+    /// Writes it atomically.
+    pub fn write(self, path: &Path) -> Result<(), TrainError> {
+        let mut tensors = self.model;
+        tensors.extend(self.optimizer.into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor)));
+        let text = |value: serde_json::Result<String>| value.map_err(|error| unfit(path, error.to_string()));
+        let trainer = TrainerEntry { progress: self.progress, recipe: self.recipe };
+        let metadata = BTreeMap::from([
+            (BUNDLE_KEY.to_owned(), text(serde_json::to_string(&self.bundle))?),
+            (TRAINER_KEY.to_owned(), text(serde_json::to_string(&trainer))?),
+        ]);
+        Ok(TensorFile { tensors, metadata }.write(path)?)
+    }
+
+    /// Reads one. Fails with one line on a missing or damaged file, and on one that is no checkpoint.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let TensorFile { tensors, metadata } = TensorFile::read(path)?;
+        let entry = |key: &str| {
+            metadata.get(key).ok_or_else(|| unfit(path, format!("it holds no `{key}` entry, so it is not a checkpoint of a run")))
+        };
+        let bad = |key: &str, error: serde_json::Error| unfit(path, format!("its `{key}` entry cannot be read ({error})"));
+        let bundle = serde_json::from_str(entry(BUNDLE_KEY)?).map_err(|error| bad(BUNDLE_KEY, error))?;
+        let trainer: TrainerEntry = serde_json::from_str(entry(TRAINER_KEY)?).map_err(|error| bad(TRAINER_KEY, error))?;
+        let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in tensors {
+            match name.strip_prefix(OPTIMIZER) {
+                Some(name) => optimizer.insert(name.to_owned(), tensor),
+                None => model.insert(name, tensor),
+            };
+        }
+        Ok(Self { model, optimizer, bundle, progress: trainer.progress, recipe: trainer.recipe })
+    }
+}
+
+fn unfit(path: &Path, reason: String) -> TrainError {
+    TrainError::Checkpoint { path: path.into(), reason }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn example() -> Checkpoint {
+        let running = Running { loss_sum: 0.1 + 0.2, examples: 64, correct: 17 };
+        Checkpoint {
+            model: BTreeMap::from([("fc.weight".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]))]),
+            optimizer: BTreeMap::from([("sgd.momentum.fc.weight".to_owned(), Tensor::from_slice(&[3.0_f32, 4.0]))]),
+            bundle: json!({"architecture": "lenet5", "classes": ["a", "b"]}),
+            progress: Progress {
+                seed: u64::MAX,
+                steps_per_epoch: 7,
+                epoch: 2,
+                step: 15,
+                running,
+                test: Some(TestMetrics { loss: 0.7, accuracy: 1.0 / 3.0 }),
+                best_accuracy: Some(0.5),
+            },
+            recipe: json!({"train": {"lr": 0.1}}),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.safetensors");
+        example().write(&path).unwrap();
+        let (back, expected) = (Checkpoint::read(&path).unwrap(), example());
+        assert_eq!((back.model, back.optimizer), (expected.model, expected.optimizer));
+        assert_eq!((back.bundle, back.recipe, back.progress), (expected.bundle, expected.recipe, expected.progress));
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_told_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let told = || Checkpoint::read(&path).unwrap_err().to_string();
+        assert!(told().contains("cannot read") && told().contains("x.safetensors"));
+        example().write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        assert!(told().contains("x.safetensors is damaged"));
+        let bundle = ("striate".to_owned(), "{}".to_owned());
+        for (metadata, message) in [
+            (vec![], "holds no `striate` entry"),
+            (vec![bundle.clone()], "holds no `trainer` entry"),
+            (vec![bundle, ("trainer".to_owned(), "{}".to_owned())], "`trainer` entry cannot be read (missing field `progress`"),
+        ] {
+            TensorFile { tensors: BTreeMap::new(), metadata: metadata.into_iter().collect() }.write(&path).unwrap();
+            assert!(told().contains(message) && !told().contains('\n'), "{}", told());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::path::PathBuf;
+use striate_datasets::DatasetError;
+use striate_graph::GraphError;
+use striate_layers::LayerError;
+use striate_torch::{FileError, TorchError};
+
+/// Why a training run can't start, go on, or be resumed. Every message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// An option of a run that can't be.
+    #[error("{option} {reason}")]
+    Option {
+        /// The option and its value, such as `lr = -1`.
+        option: String,
+        /// Why it can't be.
+        reason: &'static str,
+    },
+    /// A recipe that can't be read.
+    #[error("{}: {reason}", path.display())]
+    Recipe {
+        /// The recipe's file.
+        path: PathBuf,
+        /// What is wrong in it, and where.
+        reason: String,
+    },
+    /// A sound file of tensors that is no checkpoint, or doesn't fit the run.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
+    },
+    /// The state of another optimizer, or of other parameters.
+    #[error("the optimizer's state does not fit: {reason}")]
+    OptimizerState {
+        /// The names and shapes that don't.
+        reason: String,
+    },
+    /// A network for other classes than the dataset's.
+    #[error("the network gives {network:?}, but {dataset} has {classes} classes: set the network's classes or replace its head")]
+    Classes {
+        /// The shape of the network's logits for one example.
+        network: Vec<i64>,
+        /// The dataset.
+        dataset: String,
+        /// How many classes it has.
+        classes: usize,
+    },
+    /// A loss or a weight that is no number any more.
+    #[error(
+        "{what} NaN or infinite in epoch {} at step {step} with learning rate {lr:.3e}: lower it, warm up or clip gradients{}",
+        epoch + 1, kept(checkpoint)
+    )]
+    Diverged {
+        /// `the loss became`, `a weight became` or `the test loss became`.
+        what: &'static str,
+        /// The epoch, counted from 0.
+        epoch: u64,
+        /// The step's number in the run, counted from 1.
+        step: u64,
+        /// Its learning rate.
+        lr: f64,
+        /// The last good checkpoint, which is kept.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A network failed.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A batch could not be loaded.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A loss failed.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+fn kept(checkpoint: &Option<PathBuf>) -> String {
+    checkpoint.as_ref().map_or_else(String::new, |path| format!("; the last good checkpoint is {}", path.display()))
+}
+
+/// Refuses the value of an option unless `ok`.
+pub(crate) fn check(ok: bool, name: &str, value: impl std::fmt::Debug, reason: &'static str) -> Result<(), TrainError> {
+    if ok { Ok(()) } else { Err(TrainError::Option { option: format!("{name} = {value:?}"), reason }) }
+}

@@ -1,0 +1,57 @@
+use crate::TrainError;
+use crate::error::check;
+use crate::metrics::{ConfusionMatrix, Running, top_k_correct};
+use striate_datasets::Loader;
+use striate_graph::Network;
+use striate_layers::{Mode, loss::Loss};
+
+/// How a network does on a dataset.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// How many examples.
+    pub examples: u64,
+    /// The mean loss.
+    pub loss: f64,
+    /// The share whose largest logit is the target's.
+    pub accuracy: f64,
+    /// The share with the target among the five largest logits.
+    pub top5: f64,
+    /// Which classes were taken for which.
+    pub confusion: ConfusionMatrix,
+}
+
+/// Evaluates a network on every example of a dataset.
+///
+/// Fails if the network has other classes than the dataset, and if the loader leaves examples out.
+pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evaluation, TrainError> {
+    check_classes(network, loader)?;
+    let _no_grad = striate_torch::no_grad();
+    let classes = loader.dataset().classes().len();
+    let mut confusion = ConfusionMatrix::new(classes);
+    let (mut running, mut top5) = (Running::default(), 0);
+    for batch in loader.epoch(0)? {
+        let batch = batch?;
+        let (images, labels) = (batch.images.f_to_device(network.device())?, batch.labels.f_to_device(network.device())?);
+        let outputs = network.forward(&images, Mode::Eval)?;
+        let logits = outputs.logits();
+        let mean = f64::try_from(loss.compute(logits, &labels)?)?;
+        running.add(mean, labels.numel() as u64, top_k_correct(logits, &labels, 1)?);
+        top5 += top_k_correct(logits, &labels, 5)?;
+        confusion.add(logits, &labels)?;
+    }
+    let all = running.examples == loader.dataset().len() as u64;
+    check(all, "drop_last", true, "leaves examples of the evaluation out: use LoaderOptions::eval")?;
+    let top5 = top5 as f64 / running.examples as f64;
+    Ok(Evaluation { examples: running.examples, loss: running.loss(), accuracy: running.accuracy(), top5, confusion })
+}
+
+/// Refuses a network whose logits are of another number of classes than the dataset's.
+pub(crate) fn check_classes(network: &Network, loader: &Loader) -> Result<(), TrainError> {
+    let dataset = loader.dataset();
+    let output = network.graph().outputs().next().map(|(_, node)| node.shape.dims().to_vec()).unwrap_or_default();
+    let classes = dataset.classes().len();
+    match output.as_slice() {
+        [width] if *width == classes as i64 => Ok(()),
+        _ => Err(TrainError::Classes { network: output, dataset: dataset.name().to_owned(), classes }),
+    }
+}

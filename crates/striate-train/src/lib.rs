@@ -1,0 +1,53 @@
+//! Training of image classifiers: one loop for every network and dataset.
+//!
+//! - [`Recipe`] says in one TOML file what a run does; every key has a default, and a wrong one is told by name;
+//! - [`Trainer`] runs it: forward, loss, backward, [`Optimizer`] at the learning rate that the [`ScheduleConfig`] gives, and
+//!   after each epoch [`evaluate`]; it tells every [`Listener`] each [`Event`];
+//! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
+//! - [`metrics`] counts.
+//!
+//! ```
+//! use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits};
+//! use striate_graph::{Graph, InitOptions, Network};
+//! use striate_layers::{Flatten, Linear, loss::Loss};
+//! use striate_train::{Recipe, Trainer};
+//!
+//! let data = digits()?;
+//! let preprocess = Preprocess::new([1, 8, 8], [1, 8, 8], Fit::Resize, Normalise::of(&data.train)?)?;
+//! let train = Loader::new(&data.train, preprocess.clone(), LoaderOptions::train(64, 1))?;
+//! let test = Loader::new(&data.test, preprocess, LoaderOptions::eval(256))?;
+//! let graph = Graph::build(|net| {
+//!     let x = net.input([1, 8, 8]);
+//!     let x = net.add("flatten", Flatten, x)?;  // [64]
+//!     let x = net.add("fc", Linear::new(10), x)?; // [10]
+//!     net.output("logits", x)
+//! })?;
+//! let network = Network::new(graph, &InitOptions::default())?;
+//!
+//! let recipe = Recipe::parse("[train]\nepochs = 3", "softmax.toml".as_ref())?;
+//! let mut trainer = Trainer::new(&network, &train, &test, recipe.train_config(Loss::default())?)?;
+//! trainer.run()?;
+//! assert!(trainer.progress().best_accuracy > Some(0.85));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
+
+mod checkpoint;
+mod error;
+mod evaluate;
+mod event;
+pub mod metrics;
+pub mod optim;
+pub mod recipe;
+pub mod schedule;
+mod trainer;
+
+pub use checkpoint::{Checkpoint, Progress, TestMetrics};
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate};
+pub use event::{Event, JsonLines, Listener};
+pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
+pub use recipe::{DataSection, Layout, ModelSection, Precision, Recipe, TrainSection};
+pub use schedule::{Curve, ScheduleConfig};
+pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};

@@ -1,0 +1,165 @@
+//! What is measured of predictions, counted in integers so that no figure depends on the order of batches.
+use crate::TrainError;
+use serde::{Deserialize, Serialize};
+use striate_torch::TorchError;
+use tch::{Kind, Tensor};
+
+/// The mean loss and the accuracy of the examples seen so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// The sum of the examples' losses.
+    pub loss_sum: f64,
+    /// How many examples.
+    pub examples: u64,
+    /// How many of them were classified correctly.
+    pub correct: u64,
+}
+
+impl Running {
+    /// Counts a batch of `examples` whose mean loss is `loss`.
+    pub fn add(&mut self, loss: f64, examples: u64, correct: u64) {
+        self.loss_sum += loss * examples as f64;
+        self.examples += examples;
+        self.correct += correct;
+    }
+
+    /// The mean loss; NaN if there was no example.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.examples as f64
+    }
+
+    /// The share that was classified correctly; NaN if there was no example.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.examples as f64
+    }
+}
+
+/// How many examples of a batch have their target among the `k` largest logits. `logits` `[N, classes]`, `targets` `[N]`.
+///
+/// Of equal logits the first class counts as the largest, as in `argmax`; NaN is larger than any number.
+pub fn top_k_correct(logits: &Tensor, targets: &Tensor, k: i64) -> Result<u64, TrainError> {
+    let correct = if k == 1 {
+        logits.f_argmax(1, false)?.f_eq_tensor(targets)?
+    } else {
+        let column = targets.f_unsqueeze(1)?;
+        let target_logits = logits.f_gather(1, &column, false)?;
+        let class = Tensor::f_arange(logits.size2()?.1, (Kind::Int64, logits.device()))?;
+        let tied_before = logits.f_eq_tensor(&target_logits)?.f_logical_and(&class.f_lt_tensor(&column)?)?;
+        let ahead = logits.f_le_tensor(&target_logits)?.f_logical_not()?.f_logical_or(&tied_before)?;
+        ahead.f_sum_dim_intlist(1, false, Kind::Int64)?.f_lt(k)?
+    };
+    Ok(correct.f_sum(Kind::Int64)?.f_int64_value(&[])?.unsigned_abs())
+}
+
+/// How often each class was taken for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfusionMatrix {
+    classes: usize,
+    /// Row by row, a row for each target.
+    counts: Vec<u64>,
+}
+
+impl ConfusionMatrix {
+    /// A matrix of zeros.
+    pub fn new(classes: usize) -> Self {
+        Self { classes, counts: vec![0; classes * classes] }
+    }
+
+    /// Counts a batch: `logits` `[N, classes]`, `targets` `[N]`.
+    pub fn add(&mut self, logits: &Tensor, targets: &Tensor) -> Result<(), TrainError> {
+        let cells = targets.f_mul_scalar(self.classes as i64)?.f_add(&logits.f_argmax(1, false)?)?;
+        let counts = Vec::<i64>::try_from(cells.f_bincount(None::<&Tensor>, self.counts.len() as i64)?)?;
+        if counts.len() != self.counts.len() {
+            let reason = format!("a target or a column of the logits is beyond the {} classes", self.classes);
+            return Err(TorchError::new(&reason).into());
+        }
+        self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.unsigned_abs());
+        Ok(())
+    }
+
+    /// The counts: a row for each class of the targets, and in it a column for each predicted class.
+    pub fn rows(&self) -> Vec<Vec<u64>> {
+        self.counts.chunks(self.classes.max(1)).map(<[u64]>::to_vec).collect()
+    }
+
+    /// Precision and recall of each class.
+    pub fn per_class(&self) -> Vec<ClassMetrics> {
+        let rows = self.rows();
+        let share = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);
+        let class = |class: usize| {
+            let predicted = rows.iter().map(|row| row[class]).sum();
+            let examples = rows[class].iter().sum();
+            let correct = rows[class][class];
+            ClassMetrics { examples, precision: share(correct, predicted), recall: share(correct, examples) }
+        };
+        (0..rows.len()).map(class).collect()
+    }
+}
+
+/// How well one class is told from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClassMetrics {
+    /// How many examples are of this class.
+    pub examples: u64,
+    /// The share of the examples predicted as this class that are of it; none if nothing was.
+    pub precision: Option<f64>,
+    /// The share of this class's examples that were predicted as it; none if there are none.
+    pub recall: Option<f64>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn logits(rows: &[[f32; 3]]) -> Tensor {
+        Tensor::from_slice(rows.as_flattened()).view([-1, 3])
+    }
+
+    #[test]
+    fn the_mean_is_over_examples_not_batches() {
+        let mut running = Running::default();
+        running.add(1.0, 30, 15);
+        running.add(4.0, 10, 10);
+        assert_eq!((running.loss(), running.accuracy()), (1.75, 0.625));
+    }
+
+    #[test]
+    fn ties_and_nan_are_counted_as_argmax_does() {
+        let logits = logits(&[[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [f32::NAN, 5.0, 1.0], [0.0, 1.0, 2.0]]);
+        let targets = Tensor::from_slice(&[0_i64, 1, 1, 0]);
+        let counts = [1, 2, 3].map(|k| top_k_correct(&logits, &targets, k).unwrap());
+        assert_eq!(counts, [1, 3, 4]);
+    }
+
+    #[test]
+    fn the_matrix_has_a_row_for_each_target() {
+        let mut matrix = ConfusionMatrix::new(3);
+        matrix.add(&logits(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), &Tensor::from_slice(&[0_i64, 0])).unwrap();
+        matrix.add(&logits(&[[1.0, 0.0, 0.0]]), &Tensor::from_slice(&[1_i64])).unwrap();
+        assert_eq!(matrix.rows(), [[1, 1, 0], [1, 0, 0], [0, 0, 0]]);
+        let classes = matrix.per_class();
+        assert_eq!(classes[0], ClassMetrics { examples: 2, precision: Some(0.5), recall: Some(0.5) });
+        assert_eq!(classes[1], ClassMetrics { examples: 1, precision: Some(0.0), recall: Some(0.0) });
+        assert_eq!(classes[2], ClassMetrics { examples: 0, precision: None, recall: None });
+        let beyond = matrix.add(&logits(&[[1.0, 0.0, 0.0]]), &Tensor::from_slice(&[3_i64]));
+        assert!(beyond.unwrap_err().to_string().contains("beyond the 3 classes"));
+    }
+
+    proptest! {
+        #[test]
+        fn top_1_is_the_diagonal(examples in prop::collection::vec((0_i64..3, prop::array::uniform3(-2_i8..2)), 1..20)) {
+            let rows: Vec<[f32; 3]> = examples.iter().map(|(_, row)| row.map(f32::from)).collect();
+            let targets: Vec<i64> = examples.iter().map(|(target, _)| *target).collect();
+            let (logits, targets) = (logits(&rows), Tensor::from_slice(&targets));
+            let mut matrix = ConfusionMatrix::new(3);
+            matrix.add(&logits, &targets).unwrap();
+            let rows = matrix.rows();
+            let diagonal: u64 = (0..3).map(|class| rows[class][class]).sum();
+            prop_assert_eq!(top_k_correct(&logits, &targets, 1).unwrap(), diagonal);
+            prop_assert!(top_k_correct(&logits, &targets, 2).unwrap() >= diagonal);
+            prop_assert_eq!(top_k_correct(&logits, &targets, 3).unwrap(), examples.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Recipes: what a training run does, in one TOML file.
+use crate::error::check;
+use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use striate_datasets::Augment;
+use striate_layers::loss::Loss;
+use striate_torch::MemoryFormat;
+use toml::{Table, Value};
+
+/// A training run: a network, its data, and how it is trained. Every key has a default.
+///
+/// ```
+/// use striate_train::Recipe;
+/// let text = "
+///     [model]
+///     name = 'lenet5'
+///     [train]
+///     lr = 0.05
+///     [optimizer]
+///     kind = 'adamw'
+/// ";
+/// let recipe = Recipe::parse(text, "lenet.toml".as_ref())?;
+/// assert_eq!(recipe.train.lr, 0.05);
+/// let error = Recipe::parse("[train]\nlrr = 0.05", "lenet.toml".as_ref()).unwrap_err();
+/// assert_eq!(error.to_string(), "lenet.toml: unknown key `lrr` in [train]: did you mean `lr`?");
+/// # Ok::<(), striate_train::TrainError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recipe {
+    /// `[model]`: the network.
+    pub model: ModelSection,
+    /// `[data]`: the dataset.
+    pub data: DataSection,
+    /// `[train]`: the run.
+    pub train: TrainSection,
+    /// `[optimizer]`: the optimizer.
+    pub optimizer: OptimizerConfig,
+    /// `[schedule]`: the learning rate over the run.
+    pub schedule: ScheduleConfig,
+    /// `[augment]`: random changes to the training images.
+    pub augment: Augment,
+}
+
+/// The network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelSection {
+    /// Its name in the registry.
+    pub name: String,
+    /// Options of its architecture, which the registry checks.
+    pub options: Table,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self { name: "lenet5".to_owned(), options: Table::new() }
+    }
+}
+
+/// The dataset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataSection {
+    /// Its name.
+    pub name: String,
+    /// The folder that holds its files; empty for where they are looked for by default.
+    pub dir: PathBuf,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self { name: "digits".to_owned(), dir: PathBuf::new() }
+    }
+}
+
+/// The run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainSection {
+    /// How often the training set is gone through.
+    pub epochs: u64,
+    /// Examples in a batch.
+    pub batch_size: usize,
+    /// The learning rate that the schedule starts from.
+    pub lr: f64,
+    /// What initial weights, order, augmentation and dropout are drawn from.
+    pub seed: u64,
+    /// The type of numbers that the network computes with.
+    pub precision: Precision,
+    /// How images and feature maps lie in memory.
+    pub memory_format: Layout,
+    /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
+    pub threads: usize,
+    /// The share of the target's probability that the loss spreads over all classes.
+    pub label_smoothing: f64,
+    /// The norm that all gradients together are scaled down to; 0 for no limit.
+    pub clip_norm: f64,
+    /// The weight of the losses of auxiliary outputs, for networks that have some.
+    pub aux_weight: f64,
+    /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
+    pub checkpoint_steps: u64,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 64,
+            lr: 0.05,
+            seed: 0,
+            precision: Precision::Float32,
+            memory_format: Layout::ChannelsLast,
+            threads: 0,
+            label_smoothing: 0.0,
+            clip_norm: 0.0,
+            aux_weight: 0.3,
+            checkpoint_steps: 0,
+        }
+    }
+}
+
+/// The type of numbers that a network computes with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    Float32,
+}
+
+/// How images and feature maps lie in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// NHWC, which most convolutions on a CPU run fastest on.
+    #[default]
+    ChannelsLast,
+    /// NCHW.
+    Contiguous,
+}
+
+impl From<Layout> for MemoryFormat {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::ChannelsLast => Self::ChannelsLast,
+            Layout::Contiguous => Self::Contiguous,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe's file.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a recipe's text; `path` is the file that errors name.
+    ///
+    /// Fails with one line on a syntax error, a key that no recipe has (naming the nearest that one has), a value of the wrong
+    /// type, and one that can't be.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            refuse(path, format!("line {line}: {}", error.message()))
+        })?;
+        check_keys(&table).map_err(|reason| refuse(path, reason))?;
+        let recipe: Self = table
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| refuse(path, wrong_type(&table).unwrap_or_else(|| one_line(&error))))?;
+        recipe.check().map_err(|error| refuse(path, error.to_string()))?;
+        Ok(recipe)
+    }
+
+    /// The recipe with every key written out.
+    pub fn to_toml(&self) -> String {
+        // Nothing that `check` accepts fails here.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// Refuses values that can't be, naming them. [`parse`](Self::parse) has done it; do it again after changing fields.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let train = &self.train;
+        // TOML knows no larger numbers, and no other texts.
+        check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
+        check(self.data.dir.to_str().is_some(), "data.dir", &self.data.dir, "must be valid UTF-8")?;
+        check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;
+        let smoothing = train.label_smoothing;
+        check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
+        self.train_config(Loss::default())?.check()
+    }
+
+    /// What a [`Trainer`](crate::Trainer) needs of it, with the loss that the model is trained with.
+    ///
+    /// Fails if labels are to be smoothed and the loss is no cross entropy.
+    pub fn train_config(&self, model_loss: Loss) -> Result<TrainConfig, TrainError> {
+        let train = &self.train;
+        let label_smoothing = train.label_smoothing;
+        let loss = match model_loss {
+            Loss::CrossEntropy { .. } if label_smoothing != 0.0 => Loss::CrossEntropy { label_smoothing },
+            other => other,
+        };
+        let smoothed = label_smoothing == 0.0 || matches!(loss, Loss::CrossEntropy { .. });
+        check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
+        Ok(TrainConfig {
+            epochs: train.epochs,
+            lr: train.lr,
+            seed: train.seed,
+            loss,
+            aux_weight: train.aux_weight,
+            clip_norm: (train.clip_norm != 0.0).then_some(train.clip_norm),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+        })
+    }
+}
+
+fn refuse(path: &Path, reason: String) -> TrainError {
+    TrainError::Recipe { path: path.into(), reason }
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Refuses a section or a key that no recipe has.
+///
+/// The known ones are those of the default recipe, with the optimizer and the schedule of the kinds that `table` names.
+fn check_keys(table: &Table) -> Result<(), String> {
+    let known = known_keys(table)?;
+    for (section, value) in table {
+        let Some(Value::Table(known_here)) = known.get(section) else {
+            return Err(match value {
+                Value::Table(_) => format!("unknown section [{section}]: did you mean [{}]?", nearest(section, known.keys())),
+                _ => format!("unknown key `{section}`: keys belong in a section such as [{}]", section_of(section, &known)),
+            });
+        };
+        let Value::Table(keys) = value else { return Err(format!("`{section}` must be a section: write [{section}]")) };
+        if let Some(key) = keys.keys().find(|key| !known_here.contains_key(*key)) {
+            let elsewhere = known.iter().find(|(_, keys)| keys.get(key).is_some());
+            return Err(match elsewhere {
+                Some((other, _)) => format!("unknown key `{key}` in [{section}]: it belongs in [{other}]"),
+                None => format!("unknown key `{key}` in [{section}]: did you mean `{}`?", nearest(key, known_here.keys())),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The first value in a section with a `kind` that is of another type than its default; errors of these sections name no key.
+fn wrong_type(table: &Table) -> Option<String> {
+    let known = known_keys(table).ok()?;
+    let number = |value: &Value| value.is_integer() || value.is_float();
+    for section in ["optimizer", "schedule"] {
+        for (key, value) in table.get(section).and_then(Value::as_table).into_iter().flatten() {
+            let default = known.get(section)?.get(key)?;
+            let fits = default.same_type(value) || (number(default) && number(value));
+            if !fits {
+                let expected = if number(default) { "number" } else { default.type_str() };
+                return Some(format!("invalid type: {} {value}, expected {expected} in `{section}.{key}`", value.type_str()));
+            }
+        }
+    }
+    None
+}
+
+fn known_keys(table: &Table) -> Result<Table, String> {
+    let mut kinds = Table::new();
+    for section in ["optimizer", "schedule"] {
+        if let Some(kind) = table.get(section).and_then(|section| section.get("kind")) {
+            kinds.insert(section.to_owned(), Value::Table(Table::from_iter([("kind".to_owned(), kind.clone())])));
+        }
+    }
+    let skeleton: Recipe = kinds.try_into().map_err(|error| one_line(&error))?;
+    Table::try_from(skeleton).map_err(|error| error.to_string())
+}
+
+/// The section that has the key most like `key`.
+fn section_of<'a>(key: &str, known: &'a Table) -> &'a str {
+    let likeness = |section: &Value| {
+        let keys = section.as_table().into_iter().flat_map(Table::keys);
+        keys.map(|known| strsim::jaro_winkler(known, key)).fold(0.0, f64::max)
+    };
+    let nearest = known.iter().max_by(|(_, a), (_, b)| likeness(a).total_cmp(&likeness(b)));
+    nearest.map_or("train", |(section, _)| section)
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> &'a str {
+    let likeness = |known: &str| strsim::jaro_winkler(known, name);
+    known.map(String::as_str).max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{AdamWConfig, Curve};
+
+    fn parse(text: &str) -> Result<Recipe, TrainError> {
+        Recipe::parse(text, Path::new("r.toml"))
+    }
+
+    const FULL: &str = "
+        [model]
+        name = 'resnet20'
+        options = { width = 16, shortcut = 'A' }
+        [data]
+        name = 'cifar10'
+        dir = '/data'
+        [train]
+        epochs = 164
+        lr = 1
+        seed = 7
+        label_smoothing = 0.1
+        [optimizer]
+        kind = 'adamw'
+        weight_decay = 0.05
+        [schedule]
+        kind = 'multistep'
+        milestones = [82, 123]
+        warmup_epochs = 1
+        [augment]
+        hflip = true
+    ";
+
+    #[test]
+    fn what_is_given_is_taken_and_the_rest_is_default() {
+        let recipe = parse(FULL).unwrap();
+        assert_eq!(recipe.model.options["width"], Value::Integer(16));
+        assert_eq!((recipe.train.lr, recipe.train.batch_size), (1.0, TrainSection::default().batch_size));
+        let adamw = AdamWConfig { weight_decay: 0.05, ..AdamWConfig::default() };
+        assert_eq!(recipe.optimizer, OptimizerConfig::AdamW(adamw));
+        assert_eq!(recipe.schedule.curve, Curve::MultiStep { milestones: vec![82.0, 123.0], gamma: 0.1 });
+        assert_eq!(recipe.schedule.warmup_epochs, 1.0);
+        assert!(recipe.augment.hflip);
+        assert_eq!(parse("").unwrap(), Recipe::default());
+    }
+
+    #[test]
+    fn the_resolved_recipe_has_every_key_and_reads_back() {
+        for recipe in [parse(FULL).unwrap(), Recipe::default()] {
+            let text = recipe.to_toml();
+            assert_eq!(parse(&text).unwrap(), recipe);
+            for key in ["batch_size", "clip_norm", "threads", "dir", "precision", "warmup_factor", "pad_crop", "decay_1d"] {
+                assert!(text.contains(key), "{key} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_toml_cannot_hold_is_refused() {
+        let mut recipe = Recipe::default();
+        recipe.train.seed = u64::MAX;
+        assert!(recipe.check().unwrap_err().to_string().ends_with("must be below 2^63"));
+        recipe.train.seed /= 2;
+        recipe.check().unwrap();
+        assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+    }
+
+    #[test]
+    fn smoothing_takes_cross_entropy() {
+        let recipe = parse("[train]\nlabel_smoothing = 0.1\nclip_norm = 2").unwrap();
+        let config = recipe.train_config(Loss::default()).unwrap();
+        assert_eq!((config.loss, config.clip_norm), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(2.0)));
+        let error = recipe.train_config(Loss::Rbf { j: 1.0 }).unwrap_err().to_string();
+        assert!(error.starts_with("train.label_smoothing = 0.1 takes cross entropy"), "{error}");
+        let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }).unwrap();
+        assert_eq!((plain.loss, plain.clip_norm), (Loss::Rbf { j: 1.0 }, None));
+    }
+
+    #[test]
+    fn every_fault_is_one_line_that_names_it() {
+        let cases = [
+            ("[optimizer]\nkind = 'sgd'\nmomentun = 0.9", "unknown key `momentun` in [optimizer]: did you mean `momentum`?"),
+            ("[optimizer]\nknid = 'sgd'", "unknown key `knid` in [optimizer]: did you mean `kind`?"),
+            ("[optimizer]\nkind = 'adamw'\nlr = 1", "unknown key `lr` in [optimizer]: it belongs in [train]"),
+            ("[schedule]\nkind = 'cosine'\nmin = 1", "unknown key `min` in [schedule]: did you mean `min_lr`?"),
+            ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
+            ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
+            ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
+            ("train = 1", "`train` must be a section: write [train]"),
+            ("[train]\nlr = ", "line 2: "),
+            ("[train]\nlr = 'fast'", "invalid type: string \"fast\", expected f64 in `train.lr`"),
+            (
+                "[optimizer]\nkind = 'sgd'\nmomentum = 'high'",
+                "invalid type: string \"high\", expected number in `optimizer.momentum`",
+            ),
+            (
+                "[schedule]\nkind = 'multistep'\nmilestones = 3",
+                "invalid type: integer 3, expected array in `schedule.milestones`",
+            ),
+            ("[train]\nprecision = 'bfloat16'", "unknown variant `bfloat16`, expected `float32`"),
+            ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
+            ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
+            ("[train]\nepochs = 0", "train.epochs = 0 must be 1 or larger"),
+            ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
+            ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
+        ];
+        for (text, message) in cases {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with("r.toml: ") && error.contains(message) && !error.contains('\n'), "{error}");
+        }
+        let missing = Recipe::read(Path::new("none/r.toml")).unwrap_err().to_string();
+        assert!(missing.starts_with("none/r.toml: cannot be read"), "{missing}");
+    }
+}

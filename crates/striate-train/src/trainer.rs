@@ -1,0 +1,359 @@
+use crate::error::check;
+use crate::evaluate::{check_classes, evaluate};
+use crate::metrics::{Running, top_k_correct};
+use crate::{Checkpoint, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use striate_datasets::{Batch, Loader};
+use striate_graph::{Network, Outputs};
+use striate_layers::{Mode, loss::Loss};
+use striate_torch::{derive_seed, manual_seed};
+use tch::Tensor;
+
+/// The checkpoint that a run goes on from.
+pub const LAST: &str = "last.safetensors";
+/// The weights of the epoch with the best accuracy on the test set, without the optimizer's state.
+pub const BEST: &str = "best.safetensors";
+/// Sets the seeds of steps, which dropout draws from, apart from those of the loader.
+const STEP_SEEDS: u64 = 0x5354_4550;
+
+/// How a network is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainConfig {
+    /// How often the training set is gone through.
+    pub epochs: u64,
+    /// The learning rate that the schedule starts from.
+    pub lr: f64,
+    /// What dropout is drawn from; the loader has a seed of its own.
+    pub seed: u64,
+    /// The loss.
+    pub loss: Loss,
+    /// The weight of the loss of each output after the first.
+    pub aux_weight: f64,
+    /// The norm that all gradients together are scaled down to.
+    pub clip_norm: Option<f64>,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over the run.
+    pub schedule: ScheduleConfig,
+}
+
+impl TrainConfig {
+    /// Refuses values that can't be, naming them as a recipe does.
+    pub fn check(&self) -> Result<(), TrainError> {
+        check(self.epochs > 0, "train.epochs", self.epochs, "must be 1 or larger")?;
+        check(self.lr.is_finite() && self.lr > 0.0, "train.lr", self.lr, "must be above 0")?;
+        let aux = self.aux_weight;
+        check(aux.is_finite() && aux >= 0.0, "train.aux_weight", aux, "must be 0 or larger")?;
+        let clip = self.clip_norm.unwrap_or(1.0);
+        check(clip.is_finite() && clip > 0.0, "train.clip_norm", clip, "must be above 0, or 0 for no limit")?;
+        self.optimizer.check()?;
+        self.schedule.check()
+    }
+}
+
+/// Where and when a run saves itself.
+#[derive(Debug, Clone)]
+pub struct CheckpointConfig {
+    /// The folder of [`LAST`] and [`BEST`].
+    pub folder: PathBuf,
+    /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
+    pub every_steps: Option<u64>,
+    /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
+    pub bundle: Value,
+    /// The recipe of the run, kept in each checkpoint.
+    pub recipe: Value,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// It was asked to stop, and saved itself first.
+    Stopped,
+}
+
+/// Trains a network: the one loop for every network, dataset and listener.
+///
+/// A run that was stopped after any step and is [resumed](Self::resume) with the same number of threads ends with the same
+/// weights, bit by bit, as one that ran through: batches depend on epoch and number alone, dropout on the step, the learning
+/// rate on the step.
+pub struct Trainer<'a> {
+    network: &'a Network,
+    train: &'a Loader<'a>,
+    test: &'a Loader<'a>,
+    config: TrainConfig,
+    optimizer: Optimizer,
+    progress: Progress,
+    checkpoints: Option<CheckpointConfig>,
+    listeners: Vec<Box<dyn Listener + 'a>>,
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl std::fmt::Debug for Trainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("config", &self.config).field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Trainer<'a> {
+    /// A run that trains `network` on `train` and evaluates it on `test` after each epoch. What the network has frozen by now
+    /// stays as it is.
+    pub fn new(
+        network: &'a Network,
+        train: &'a Loader<'a>,
+        test: &'a Loader<'a>,
+        config: TrainConfig,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        check_classes(network, train)?;
+        check_classes(network, test)?;
+        let mut optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
+        optimizer.zero_grad()?;
+        let progress = Progress {
+            seed: config.seed,
+            steps_per_epoch: train.len() as u64,
+            epoch: 0,
+            step: 0,
+            running: Running::default(),
+            test: None,
+            best_accuracy: None,
+        };
+        Ok(Self { network, train, test, config, optimizer, progress, checkpoints: None, listeners: Vec::new(), stop: None })
+    }
+
+    /// Saves checkpoints.
+    pub fn checkpoints(mut self, checkpoints: CheckpointConfig) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Tells `listener` of every event.
+    pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// Saves and stops before the next step once `flag` is set, which a signal handler may do.
+    pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Some(flag);
+        self
+    }
+
+    /// How far the run has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Goes on where a checkpoint was saved: call it before [`run`](Self::run).
+    ///
+    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed or number of steps in an epoch.
+    pub fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
+        let unfit = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
+        let Checkpoint { model, optimizer, progress, .. } = Checkpoint::read(path)?;
+        let (there, here) = (progress.steps_per_epoch, self.progress.steps_per_epoch);
+        if there != here {
+            return Err(unfit(format!(
+                "its epochs have {there} steps, here they have {here}: take the same data and batch size"
+            )));
+        }
+        if progress.seed != self.config.seed {
+            return Err(unfit(format!("its seed is {}, here it is {}: take the same", progress.seed, self.config.seed)));
+        }
+        if progress.step.checked_sub(progress.epoch * here).is_none_or(|done| done > here) {
+            return Err(unfit(format!("its step {} does not lie in its epoch {}", progress.step, progress.epoch)));
+        }
+        if optimizer.is_empty() && !self.optimizer.state().is_empty() {
+            return Err(unfit(format!("it holds no optimizer's state: resume from {LAST}")));
+        }
+        self.optimizer.check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
+        self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
+        self.optimizer.load_state(&optimizer)?;
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Trains until all epochs are done or a stop is asked for.
+    ///
+    /// Fails, among others, as soon as a loss or a weight is no number any more; no checkpoint is overwritten then.
+    pub fn run(&mut self) -> Result<Outcome, TrainError> {
+        let (epochs, steps_per_epoch) = (self.config.epochs, self.progress.steps_per_epoch);
+        self.emit(Event::RunStarted { epochs, steps_per_epoch, step: self.progress.step })?;
+        let mut outcome = Outcome::Finished;
+        while outcome == Outcome::Finished && self.progress.epoch < epochs {
+            outcome = self.run_epoch()?;
+        }
+        let finished = outcome == Outcome::Finished;
+        self.emit(Event::RunDone { finished, step: self.progress.step, best_accuracy: self.progress.best_accuracy })?;
+        Ok(outcome)
+    }
+
+    fn run_epoch(&mut self) -> Result<Outcome, TrainError> {
+        let Progress { epoch, step, steps_per_epoch, .. } = self.progress;
+        self.emit(Event::EpochStarted { epoch })?;
+        let mut speed = Speed::start();
+        let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
+        for batch in self.train.epoch_from(epoch, first)? {
+            if self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                self.save_within_epoch()?;
+                return Ok(Outcome::Stopped);
+            }
+            let (loss, lr) = self.step(&batch?, &mut speed)?;
+            let step = self.progress.step;
+            self.emit(Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() })?;
+            let every = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
+            if every.is_some_and(|every| step.is_multiple_of(every)) && !step.is_multiple_of(steps_per_epoch) {
+                self.save_within_epoch()?;
+            }
+        }
+        self.finish_epoch(&speed)?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Trains with one batch; returns its mean loss and the learning rate.
+    fn step(&mut self, batch: &Batch, speed: &mut Speed) -> Result<(f64, f64), TrainError> {
+        let device = self.network.device();
+        let (images, labels) = (batch.images.f_to_device(device)?, batch.labels.f_to_device(device)?);
+        manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
+        let outputs = self.network.forward(&images, Mode::Train)?;
+        let loss = self.loss(&outputs, &labels)?;
+        let value = f64::try_from(&loss)?;
+        if !value.is_finite() {
+            return Err(self.diverged("the loss became", self.progress.step));
+        }
+        loss.f_backward()?;
+        if let Some(max_norm) = self.config.clip_norm {
+            self.optimizer.clip_grad_norm(max_norm)?;
+        }
+        let lr = self.lr(self.progress.step);
+        self.optimizer.step(lr)?;
+        self.optimizer.zero_grad()?;
+        let (examples, correct) = (labels.numel() as u64, top_k_correct(outputs.logits(), &labels, 1)?);
+        self.progress.running.add(value, examples, correct);
+        self.progress.step += 1;
+        speed.images += examples;
+        Ok((value, lr))
+    }
+
+    fn loss(&self, outputs: &Outputs, labels: &Tensor) -> Result<Tensor, TrainError> {
+        let mut loss = self.config.loss.compute(outputs.logits(), labels)?;
+        for (_, logits) in &outputs.outputs()[1..] {
+            let aux = self.config.loss.compute(logits, labels)?;
+            loss = loss.f_add(&aux.f_mul_scalar(self.config.aux_weight)?)?;
+        }
+        Ok(loss)
+    }
+
+    /// The learning rate of the step after `done` others.
+    fn lr(&self, done: u64) -> f64 {
+        let steps_per_epoch = self.progress.steps_per_epoch;
+        self.config.schedule.lr(self.config.lr, done, self.config.epochs * steps_per_epoch, steps_per_epoch)
+    }
+
+    fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
+        let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
+        self.check_weights()?;
+        let test = evaluate(self.network, self.test, self.config.loss)?;
+        if !test.loss.is_finite() {
+            return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
+        }
+        let test = TestMetrics { loss: test.loss, accuracy: test.accuracy };
+        let best = self.progress.best_accuracy.is_none_or(|best| test.accuracy > best);
+        let done = Event::EpochDone {
+            epoch: self.progress.epoch,
+            step: self.progress.step,
+            train_loss: self.progress.running.loss(),
+            train_accuracy: self.progress.running.accuracy(),
+            test_loss: test.loss,
+            test_accuracy: test.accuracy,
+            best,
+            seconds,
+            images_per_second,
+        };
+        self.progress.epoch += 1;
+        self.progress.running = Running::default();
+        self.progress.test = Some(test);
+        if best {
+            self.progress.best_accuracy = Some(test.accuracy);
+        }
+        self.emit(done)?;
+        // The best first: a run that dies between the two does this epoch, and its best, again.
+        if best {
+            self.save(BEST)?;
+        }
+        self.save(LAST)
+    }
+
+    fn save_within_epoch(&mut self) -> Result<(), TrainError> {
+        self.check_weights()?;
+        self.save(LAST)
+    }
+
+    fn save(&mut self, name: &str) -> Result<(), TrainError> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        let path = checkpoints.folder.join(name);
+        let mut bundle = checkpoints.bundle.clone();
+        if let (Some(bundle), Some(test)) = (bundle.as_object_mut(), self.progress.test) {
+            bundle.insert("metrics".to_owned(), json!({"test_accuracy": test.accuracy, "test_loss": test.loss}));
+        }
+        let checkpoint = Checkpoint {
+            model: self.network.state(),
+            optimizer: if name == BEST { Default::default() } else { self.optimizer.state() },
+            bundle,
+            progress: self.progress.clone(),
+            recipe: checkpoints.recipe.clone(),
+        };
+        checkpoint.write(&path)?;
+        self.emit(Event::CheckpointSaved { path, step: self.progress.step })
+    }
+
+    /// A step may ruin the weights though its loss was sound: what is saved must be sound too.
+    fn check_weights(&self) -> Result<(), TrainError> {
+        for tensor in self.network.state().values() {
+            if tensor.is_floating_point() && tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(self.diverged("a weight became", self.progress.step.saturating_sub(1)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of a step that came after `done` others.
+    fn diverged(&self, what: &'static str, done: u64) -> TrainError {
+        let last = self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder.join(LAST));
+        TrainError::Diverged {
+            what,
+            epoch: self.progress.epoch,
+            step: done + 1,
+            lr: self.lr(done),
+            checkpoint: last.filter(|path| path.exists()),
+        }
+    }
+
+    fn emit(&mut self, event: Event) -> Result<(), TrainError> {
+        self.listeners.iter_mut().try_for_each(|listener| listener.on_event(&event))
+    }
+}
+
+/// How fast an epoch goes.
+struct Speed {
+    since: Instant,
+    images: u64,
+}
+
+impl Speed {
+    fn start() -> Self {
+        Self { since: Instant::now(), images: 0 }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.since.elapsed().as_secs_f64()
+    }
+
+    fn images_per_second(&self) -> f64 {
+        self.images as f64 / self.seconds()
+    }
+}

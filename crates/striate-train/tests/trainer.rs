@@ -1,0 +1,303 @@
+//! The training loop, on a tiny network and random images.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use striate_datasets::{Augment, Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_graph::{Graph, InitOptions, Network};
+use striate_layers::{Activation, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
+use striate_torch::Generator;
+use striate_train::{
+    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
+    ScheduleConfig, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
+};
+use tch::{Device, Kind, Tensor};
+
+const EXAMPLES: i64 = 50;
+const BATCH: usize = 8;
+/// 50 examples in batches of 8: the last has 2.
+const STEPS: u64 = 7;
+const EPOCHS: u64 = 2;
+
+/// Dropout draws from a generator of the whole process, and so is the number of threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Random images whose label is the brightest of their three channels.
+fn data(seed: u64) -> InMemory {
+    let mut images = Tensor::empty([EXAMPLES, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let mut tint = Tensor::empty([EXAMPLES, 3, 1, 1], (Kind::Float, Device::Cpu));
+    let mut generator = Generator::new(seed);
+    generator.uniform(&mut images, 0.0, 100.0).unwrap();
+    generator.uniform(&mut tint, 0.0, 155.0).unwrap();
+    let labels = tint.argmax(1, false).flatten(0, -1);
+    let classes = ["red", "green", "blue"].map(str::to_owned).to_vec();
+    InMemory::new("tints", (images + tint).to_kind(Kind::Uint8), &labels, classes).unwrap()
+}
+
+fn preprocess() -> Preprocess {
+    let normalise = Normalise { mean: vec![0.5], std: vec![0.25] };
+    Preprocess::new([3, 8, 8], [3, 8, 8], Fit::Pad, normalise).unwrap()
+}
+
+fn network(classes: i64) -> Network {
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("conv", Conv2d::same(4, 3), x)?;
+        let x = net.add("bn", BatchNorm2d::new(), x)?;
+        let x = net.add("relu", Activation::Relu, x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("dropout", Dropout::new(0.5), x)?;
+        let x = net.add("fc", Linear::new(classes), x)?;
+        net.output("logits", x)
+    });
+    Network::new(graph.unwrap(), &InitOptions::default()).unwrap()
+}
+
+fn config(optimizer: OptimizerConfig) -> TrainConfig {
+    TrainConfig {
+        epochs: EPOCHS,
+        lr: 0.02,
+        seed: 5,
+        loss: Loss::default(),
+        aux_weight: 0.0,
+        clip_norm: Some(1.0),
+        optimizer,
+        schedule: ScheduleConfig { warmup_epochs: 0.5, ..Curve::Cosine { min_lr: 0.0 }.into() },
+    }
+}
+
+/// Data, loaders and a network of their own for each run, as a new process has them.
+struct Run {
+    train: InMemory,
+    test: InMemory,
+    network: Network,
+    config: TrainConfig,
+}
+
+impl Run {
+    fn new(optimizer: OptimizerConfig) -> Self {
+        Self { train: data(1), test: data(2), network: network(3), config: config(optimizer) }
+    }
+
+    fn sgd() -> Self {
+        Self::new(OptimizerConfig::default())
+    }
+
+    /// Calls `with` on a trainer of this run.
+    fn trainer<T>(&self, with: impl FnOnce(Trainer<'_>) -> T) -> T {
+        let augment = Augment { pad_crop: 1, hflip: true, rotate_degrees: 10.0, ..Augment::default() };
+        let options = LoaderOptions { augment, ..LoaderOptions::train(BATCH, self.config.seed) };
+        let train = Loader::new(&self.train, preprocess(), options).unwrap();
+        let test = Loader::new(&self.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+        with(Trainer::new(&self.network, &train, &test, self.config.clone()).unwrap())
+    }
+}
+
+fn checkpoints(folder: &Path) -> CheckpointConfig {
+    CheckpointConfig {
+        folder: folder.into(),
+        every_steps: None,
+        bundle: json!({"architecture": "tiny"}),
+        recipe: json!({"train": {"epochs": EPOCHS}}),
+    }
+}
+
+/// Sets the flag once a step is done.
+struct StopAfter {
+    step: u64,
+    flag: Arc<AtomicBool>,
+}
+
+impl Listener for StopAfter {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::StepDone { step, .. } if *step == self.step) {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn copy(state: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    state.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+}
+
+/// Everything that a run leaves: weights, statistics, the optimizer's state, progress.
+fn remains(folder: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, Tensor>, String) {
+    let checkpoint = Checkpoint::read(&folder.join(LAST)).unwrap();
+    (checkpoint.model, checkpoint.optimizer, format!("{:?}", checkpoint.progress))
+}
+
+#[test]
+fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
+    let _alone = alone();
+    let cases = [
+        (1, OptimizerConfig::Sgd(SgdConfig { nesterov: true, weight_decay: 1e-4, ..SgdConfig::default() })),
+        (2, OptimizerConfig::AdamW(AdamWConfig { decay_1d: false, ..AdamWConfig::default() })),
+    ];
+    let before = striate_torch::num_threads();
+    for (threads, optimizer) in cases {
+        striate_torch::set_num_threads(threads);
+        let whole = tempfile::tempdir().unwrap();
+        let outcome =
+            Run::new(optimizer.clone()).trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
+        assert_eq!(outcome, Outcome::Finished);
+        for step in 1..EPOCHS * STEPS {
+            let parts = tempfile::tempdir().unwrap();
+            let flag = Arc::new(AtomicBool::new(false));
+            let stop = StopAfter { step, flag: Arc::clone(&flag) };
+            let outcome = Run::new(optimizer.clone())
+                .trainer(|trainer| trainer.checkpoints(checkpoints(parts.path())).listener(stop).stop_on(flag).run().unwrap());
+            assert_eq!(outcome, Outcome::Stopped);
+            tch::manual_seed(i64::try_from(step).unwrap());
+            let rest = Run::new(optimizer.clone());
+            let steps = rest.trainer(|mut trainer| {
+                trainer.resume(&parts.path().join(LAST)).unwrap();
+                assert_eq!(trainer.progress().step, step);
+                let mut trainer = trainer.checkpoints(checkpoints(parts.path()));
+                trainer.run().unwrap();
+                trainer.progress().step
+            });
+            assert_eq!(steps, EPOCHS * STEPS);
+            assert_eq!(remains(parts.path()), remains(whole.path()), "stopped after step {step}, {threads} threads");
+        }
+    }
+    striate_torch::set_num_threads(before);
+}
+
+/// Keeps what it hears.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<Event>>>);
+
+impl Listener for Heard {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.0.lock().unwrap().push(event.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn listeners_hear_a_run_that_learns() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let lines = folder.path().join("metrics.jsonl");
+    let heard = Heard::default();
+    let mut run = Run::sgd();
+    run.config.epochs = 8;
+    let best = run.trainer(|trainer| {
+        let saved = CheckpointConfig { every_steps: Some(5), ..checkpoints(folder.path()) };
+        let mut trainer = trainer.checkpoints(saved).listener(heard.clone()).listener(JsonLines::append(&lines).unwrap());
+        trainer.run().unwrap();
+        trainer.progress().best_accuracy.unwrap()
+    });
+    assert!(best > 0.8, "{best}");
+    let events = heard.0.lock().unwrap();
+    let losses: Vec<f64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::EpochDone { train_loss, .. } => Some(*train_loss),
+            _ => None,
+        })
+        .collect();
+    assert!(losses.len() == 8 && losses[7] < losses[0] / 2.0, "{losses:?}");
+    assert!(matches!(events[0], Event::RunStarted { epochs: 8, steps_per_epoch: STEPS, step: 0 }));
+    assert!(matches!(events.last(), Some(Event::RunDone { finished: true, step: 56, .. })));
+    let steps: Vec<u64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::StepDone { step, .. } => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(steps, (1..=56).collect::<Vec<_>>());
+    let saved = |event: &&Event| matches!(event, Event::CheckpointSaved { path, .. } if path.ends_with(LAST));
+    // After each epoch, and after steps 5, 10, ... 55, of which 35 ends an epoch.
+    assert_eq!(events.iter().filter(saved).count(), 8 + 10);
+
+    let text = std::fs::read_to_string(&lines).unwrap();
+    let parsed: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(parsed.len(), events.len());
+    assert_eq!(parsed[2]["event"], "step_done");
+    let best = Checkpoint::read(&folder.path().join(BEST)).unwrap();
+    assert_eq!(Some(best.bundle["metrics"]["test_accuracy"].as_f64().unwrap()), best.progress.best_accuracy);
+    assert_eq!(best.bundle["architecture"], "tiny");
+    assert!(best.optimizer.is_empty());
+}
+
+#[test]
+fn a_diverged_run_stops_and_keeps_the_last_good_checkpoint() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let last = folder.path().join(LAST);
+    let mut run = Run::sgd();
+    run.config.epochs = 1;
+    run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).run().unwrap());
+    let good = std::fs::read(&last).unwrap();
+    let mut ruined = Run::sgd();
+    (ruined.config.lr, ruined.config.schedule) = (1e30, ScheduleConfig::default());
+    let error = ruined.trainer(|mut trainer| {
+        trainer.resume(&last).unwrap();
+        trainer.checkpoints(checkpoints(folder.path())).run().unwrap_err().to_string()
+    });
+    assert!(error.starts_with("the loss became NaN or infinite in epoch 2 at step 9 with learning rate 1.000e30: "), "{error}");
+    assert!(error.ends_with(&format!("; the last good checkpoint is {}", last.display())), "{error}");
+    assert_eq!(std::fs::read(&last).unwrap(), good);
+}
+
+#[test]
+fn weights_ruined_by_the_last_step_are_not_saved() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run { train: data(1).range(0..8).unwrap(), ..Run::sgd() };
+    (run.config.lr, run.config.schedule) = (f64::MAX, ScheduleConfig::default());
+    let error = run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).run().unwrap_err().to_string());
+    assert!(error.starts_with("a weight became NaN or infinite in epoch 1 at step 1 "), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_and_changes_nothing() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::sgd();
+    run.config.epochs = 1;
+    run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).run().unwrap());
+    let refused = |run: Run, file: &str| {
+        let before = copy(run.network.state());
+        let error = run.trainer(|mut trainer| trainer.resume(&folder.path().join(file)).unwrap_err().to_string());
+        assert_eq!(run.network.state(), before);
+        assert!(error.contains(file) && !error.contains('\n'), "{error}");
+        error
+    };
+    let mut other_seed = Run::sgd();
+    other_seed.config.seed = 6;
+    assert!(refused(other_seed, LAST).contains("its seed is 5, here it is 6"));
+    let adamw = Run::new(OptimizerConfig::AdamW(AdamWConfig::default()));
+    assert!(refused(adamw, LAST).contains("the optimizer's state does not fit: it lacks adamw.exp_avg.bn.bias"));
+    assert!(refused(Run::sgd(), BEST).contains("resume from last.safetensors"));
+    let fewer = Run { train: data(1).range(0..20).unwrap(), ..Run::sgd() };
+    assert!(refused(fewer, LAST).contains("its epochs have 7 steps, here they have 3"));
+}
+
+#[test]
+fn evaluation_sees_every_example() {
+    let _alone = alone();
+    let (data, network) = (data(1), network(3));
+    let loader = |options| Loader::new(&data, preprocess(), options).unwrap();
+    let in_parts = evaluate(&network, &loader(LoaderOptions::eval(BATCH)), Loss::default()).unwrap();
+    let at_once = evaluate(&network, &loader(LoaderOptions::eval(data.len())), Loss::default()).unwrap();
+    assert_eq!((in_parts.examples, at_once.examples), (50, 50));
+    assert_eq!(in_parts.confusion, at_once.confusion);
+    assert!((in_parts.loss - at_once.loss).abs() < 1e-6);
+    assert_eq!((in_parts.accuracy, in_parts.top5), (at_once.accuracy, 1.0));
+    let dropping = loader(LoaderOptions { drop_last: true, ..LoaderOptions::train(BATCH, 0) });
+    let error = evaluate(&network, &dropping, Loss::default()).unwrap_err().to_string();
+    assert!(error.contains("drop_last = true leaves examples"), "{error}");
+    let error = evaluate(&self::network(4), &loader(LoaderOptions::eval(BATCH)), Loss::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the network gives [4], but tints has 3 classes"), "{error}");
+}

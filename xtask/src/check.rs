@@ -1,0 +1,333 @@
+//! `cargo xtask check`: the rules between the crates.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::workspace::{Workspace, parse_toml, text};
+
+/// Which of our crates each may depend on, development dependencies apart. A crate that is not listed may not be there.
+const ALLOWED: [(&str, &[&str]); 11] = [
+    ("striate-torch", &[]),
+    ("striate-fetch", &[]),
+    ("striate-layers", &["striate-torch"]),
+    ("striate-graph", &["striate-torch", "striate-layers"]),
+    ("striate-models", &["striate-torch", "striate-fetch", "striate-layers", "striate-graph"]),
+    ("striate-datasets", &["striate-torch", "striate-fetch"]),
+    ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets"]),
+    ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),
+    ("striate-lab", EVERYTHING),
+    ("striate-cli", EVERYTHING),
+    ("xtask", &["striate-fetch"]),
+];
+const EVERYTHING: &[&str] = &[
+    "striate-torch",
+    "striate-fetch",
+    "striate-layers",
+    "striate-graph",
+    "striate-models",
+    "striate-datasets",
+    "striate-train",
+    "striate-infer",
+    "striate-lab",
+];
+
+/// The one crate that may contain unsafe code.
+const UNSAFE_CRATE: &str = "striate-torch";
+/// The package that links libtorch.
+const LINKS_LIBTORCH: &str = "torch-sys";
+/// What one sees on opening the repository.
+const TOP_LEVEL: [&str; 8] =
+    ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "docs", "xtask"];
+
+/// Prints every rule that is broken.
+pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
+    let packages = packages(&metadata(workspace)?)?;
+    let lock = parse_toml(&workspace.root.join("Cargo.lock"))?;
+    let mut broken = dependencies_that_are_not_allowed(&packages);
+    broken.extend(incomplete_packages(&packages)?);
+    broken.extend(lint_exceptions(&packages)?);
+    broken.extend(different_build_scripts(&packages, &lock));
+    broken.extend(unlocked_libtorch(&lock));
+    broken.extend(clutter(workspace));
+    for rule in &broken {
+        eprintln!("error: {rule}");
+    }
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What `cargo metadata` tells of the workspace's own packages.
+pub(crate) fn metadata(workspace: &Workspace) -> Result<Value> {
+    let output = workspace
+        .cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("cannot run cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// One of our packages.
+struct Package {
+    name: String,
+    folder: PathBuf,
+    /// Names of dependencies, of this workspace and others, without those for tests only.
+    dependencies: Vec<String>,
+    description: bool,
+    license: bool,
+}
+
+fn packages(metadata: &Value) -> Result<Vec<Package>> {
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    packages.iter().map(|package| package_of(package).context("cargo metadata cannot be understood")).collect()
+}
+
+fn package_of(package: &Value) -> Option<Package> {
+    let dependencies = package["dependencies"].as_array()?.iter().filter(|dependency| dependency["kind"] != "dev");
+    Some(Package {
+        name: package["name"].as_str()?.to_owned(),
+        folder: Path::new(package["manifest_path"].as_str()?).parent()?.to_owned(),
+        dependencies: dependencies.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect(),
+        description: package["description"].is_string(),
+        license: package["license"].is_string(),
+    })
+}
+
+fn dependencies_that_are_not_allowed(packages: &[Package]) -> Vec<String> {
+    let ours: BTreeSet<_> = packages.iter().map(|package| package.name.as_str()).collect();
+    let mut broken = Vec::new();
+    for package in packages {
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package.name) else {
+            broken.push(format!("{} has no place in the order of crates: give it one in xtask/src/check.rs", package.name));
+            continue;
+        };
+        for dependency in package.dependencies.iter().map(String::as_str) {
+            if ours.contains(dependency) && !allowed.contains(&dependency) {
+                broken.push(format!("{} may not depend on {dependency}", package.name));
+            }
+        }
+    }
+    broken
+}
+
+fn incomplete_packages(packages: &[Package]) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for package in packages {
+        let manifest = parse_toml(&package.folder.join("Cargo.toml"))?;
+        let workspace_lints = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
+        let wanted = [
+            (package.description, "a `description`"),
+            (package.license, "`license.workspace = true`"),
+            // The workspace's lints forbid what the one crate is for.
+            (package.name == UNSAFE_CRATE || workspace_lints == Some(true), "`[lints] workspace = true`"),
+        ];
+        let missing = wanted.iter().filter(|(there, _)| !there);
+        broken.extend(missing.map(|(_, what)| format!("{} lacks {what} in its Cargo.toml", package.name)));
+    }
+    Ok(broken)
+}
+
+/// The workspace's lint denies unsafe code; a crate could only allow itself an exception.
+fn lint_exceptions(packages: &[Package]) -> Result<Vec<String>> {
+    const LINT: &str = concat!("unsafe", "_code");
+    let mut broken = Vec::new();
+    for package in packages.iter().filter(|package| package.name != UNSAFE_CRATE) {
+        for file in rust_files(&package.folder)? {
+            if fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.contains(LINT) {
+                broken.push(format!("{}: unsafe code belongs in {UNSAFE_CRATE}", file.display()));
+            }
+        }
+    }
+    Ok(broken)
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A crate that links libtorch needs link arguments, which cargo does not pass on from one crate to the next.
+fn different_build_scripts(packages: &[Package], lock: &toml::Value) -> Vec<String> {
+    let linking = packages.iter().filter(|package| package.name != UNSAFE_CRATE && links_libtorch(lock, &package.name));
+    let scripts: Vec<_> = linking.map(|package| (&package.name, fs::read(package.folder.join("build.rs")).ok())).collect();
+    let Some((first, expected)) = scripts.iter().find(|(_, script)| script.is_some()).or(scripts.first()) else {
+        return Vec::new();
+    };
+    let missing = scripts
+        .iter()
+        .filter(|(_, script)| script.is_none())
+        .map(|(name, _)| format!("{name} lacks a build.rs, as {first} has it"));
+    let different = scripts.iter().filter(|(_, script)| script.is_some() && script != expected);
+    missing.chain(different.map(|(name, _)| format!("the build.rs of {name} differs from that of {first}"))).collect()
+}
+
+/// xtask installs libtorch, so it cannot need it.
+fn unlocked_libtorch(lock: &toml::Value) -> Option<String> {
+    links_libtorch(lock, "xtask").then(|| "xtask depends on something that links libtorch".to_owned())
+}
+
+/// Whether `package` depends on libtorch, directly or not, according to the lock file.
+fn links_libtorch(lock: &toml::Value, package: &str) -> bool {
+    let locked = lock.get("package").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut seen = BTreeSet::new();
+    let mut names = vec![package];
+    while let Some(name) = names.pop() {
+        if !seen.insert(name) {
+            continue;
+        }
+        for package in locked.iter().filter(|package| text(package, "name") == Some(name)) {
+            let dependencies = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
+            // A dependency is `NAME` or `NAME VERSION`.
+            names.extend(dependencies.filter_map(|dependency| dependency.as_str()?.split(' ').next()));
+        }
+    }
+    seen.contains(LINKS_LIBTORCH)
+}
+
+/// What git keeps at the top level beyond what belongs there. Without git nothing is known.
+fn clutter(workspace: &Workspace) -> Vec<String> {
+    let mut git = std::process::Command::new("git");
+    let Ok(output) = git.current_dir(&workspace.root).args(["ls-files"]).output() else {
+        return Vec::new();
+    };
+    let listing = String::from_utf8_lossy(&output.stdout);
+    let top_level: BTreeSet<_> = listing.lines().filter_map(|path| path.split('/').next()).collect();
+    let odd = top_level.into_iter().filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(name));
+    odd.map(|name| format!("{name} does not belong at the top level of the repository")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A package as `cargo metadata` tells it: its name, and its dependencies with their kinds.
+    fn described(name: &str, dependencies: &[(&str, Option<&str>)]) -> Value {
+        let dependencies: Vec<_> = dependencies.iter().map(|(name, kind)| json!({ "name": name, "kind": kind })).collect();
+        let manifest = format!("/made/up/{name}/Cargo.toml");
+        json!({ "name": name, "manifest_path": manifest, "dependencies": dependencies, "description": "x", "license": "MIT" })
+    }
+
+    fn broken_dependencies(described: Vec<Value>) -> Vec<String> {
+        dependencies_that_are_not_allowed(&packages(&json!({ "packages": described })).unwrap())
+    }
+
+    #[test]
+    fn crates_may_only_depend_on_those_before_them() {
+        let good = vec![
+            described("striate-torch", &[("tch", None)]),
+            described("striate-layers", &[("striate-torch", None)]),
+            described("striate-datasets", &[("striate-torch", None), ("striate-layers", Some("dev"))]),
+        ];
+        assert_eq!(broken_dependencies(good.clone()), Vec::<String>::new());
+
+        let mut bad = good;
+        bad.push(described("striate-graph", &[("striate-datasets", Some("build")), ("striate-layers", None)]));
+        bad.push(described("striate-new", &[]));
+        let expected = [
+            "striate-graph may not depend on striate-datasets",
+            "striate-new has no place in the order of crates: give it one in xtask/src/check.rs",
+        ];
+        assert_eq!(broken_dependencies(bad), expected);
+    }
+
+    /// A package in a folder of its own with these files.
+    fn package(folder: &TempDir, name: &str, files: &[(&str, &str)]) -> Package {
+        let folder = folder.path().join(name);
+        for (file, content) in files {
+            let file = folder.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+        }
+        Package { name: name.to_owned(), folder, dependencies: Vec::new(), description: true, license: true }
+    }
+
+    #[test]
+    fn each_crate_has_its_lints_and_its_description() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = package(&folder, "good", &[("Cargo.toml", "[lints]\nworkspace = true\n")]);
+        let bad = Package { description: false, ..package(&folder, "bad", &[("Cargo.toml", "[package]\nname = \"bad\"\n")]) };
+        let broken = incomplete_packages(&[good, bad]).unwrap();
+        assert_eq!(
+            broken,
+            ["bad lacks a `description` in its Cargo.toml", "bad lacks `[lints] workspace = true` in its Cargo.toml"]
+        );
+    }
+
+    #[test]
+    fn only_one_crate_may_allow_itself_an_exception() {
+        let folder = tempfile::tempdir().unwrap();
+        let exception = format!("#![allow({})]\n", concat!("unsafe", "_code"));
+        let packages = [
+            package(&folder, UNSAFE_CRATE, &[("src/lib.rs", &exception)]),
+            package(&folder, "good", &[("src/lib.rs", "//! unsafe is a word\n")]),
+            package(&folder, "bad", &[("src/deep/inside.rs", &exception), ("src/lib.rs", "")]),
+        ];
+        let broken = lint_exceptions(&packages).unwrap();
+        assert_eq!(broken.len(), 1);
+        assert!(broken[0].ends_with("bad/src/deep/inside.rs: unsafe code belongs in striate-torch"), "{}", broken[0]);
+    }
+
+    /// A lock file with these packages and their dependencies.
+    fn lock(packages: &[(&str, &[&str])]) -> toml::Value {
+        let entries = packages
+            .iter()
+            .map(|(name, dependencies)| format!("[[package]]\nname = \"{name}\"\ndependencies = {dependencies:?}\n"));
+        toml::Value::Table(entries.collect::<String>().parse().unwrap())
+    }
+
+    #[test]
+    fn what_links_libtorch_has_one_build_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock(&[
+            ("torch-sys", &[]),
+            ("tch", &["torch-sys 0.26.0"]),
+            ("one", &["tch"]),
+            ("same", &["one", "same"]),
+            ("other", &["one"]),
+            ("none", &["one"]),
+            ("free", &["sha2"]),
+            (UNSAFE_CRATE, &["torch-sys"]),
+        ]);
+        let packages = [
+            package(&folder, UNSAFE_CRATE, &[("build.rs", "compiles C++")]),
+            package(&folder, "one", &[("build.rs", "a")]),
+            package(&folder, "same", &[("build.rs", "a")]),
+            package(&folder, "other", &[("build.rs", "b")]),
+            package(&folder, "none", &[]),
+            package(&folder, "free", &[]),
+        ];
+        let expected = ["none lacks a build.rs, as one has it", "the build.rs of other differs from that of one"];
+        assert_eq!(different_build_scripts(&packages, &lock), expected);
+    }
+
+    #[test]
+    fn xtask_links_no_libtorch() {
+        assert_eq!(unlocked_libtorch(&lock(&[("xtask", &["striate-fetch"]), ("striate-fetch", &["ureq"])])), None);
+        assert!(unlocked_libtorch(&lock(&[("xtask", &["a"]), ("a", &["b 1.0.0"]), ("b", &["torch-sys"])])).is_some());
+    }
+}
