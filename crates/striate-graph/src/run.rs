@@ -118,7 +118,8 @@ impl Network {
             return Ok(());
         }
         let other = self.graph.with_inputs_where(&shapes, needed)?;
-        for (node, other_node) in self.graph.nodes.iter().zip(&other.nodes) {
+        let nodes = self.graph.nodes.iter().zip(&other.nodes).zip(needed);
+        for ((node, other_node), _) in nodes.filter(|(_, needed)| **needed) {
             if self.graph.params(node).iter().map(|p| &p.shape).ne(other.params(other_node).iter().map(|p| &p.shape)) {
                 let (input, got) = self.graph.inputs().zip(&shapes).find(|(input, shape)| input.shape != **shape).unzip();
                 return Err(GraphError::InputSize {
@@ -248,6 +249,20 @@ mod tests {
         let aux = net.add("aux_fc", Linear::new(3), aux)?;
         net.training_output("aux1", aux)?;
         convolutional(net, x)
+    }
+
+    #[test]
+    fn evaluation_takes_sizes_that_only_an_auxiliary_head_has_no_parameters_for() {
+        let auxiliary = |net: &mut NetworkBuilder, x| {
+            let x = net.add("flatten", Flatten, x)?;
+            let aux = net.add("aux_fc", Linear::new(3), x)?;
+            net.training_output("aux1", aux)?;
+            Ok(x)
+        };
+        let network = network(auxiliary, &[Device::Cpu]);
+        assert_eq!(network.forward(&images(4), Mode::Eval).unwrap().logits().size(), [3, 16]);
+        let error = network.forward(&images(4), Mode::Train).unwrap_err().to_string();
+        assert!(error.ends_with("layer aux_fc has parameters for [1, 6, 6] only"), "{error}");
     }
 
     #[test]
