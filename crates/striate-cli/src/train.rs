@@ -47,7 +47,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let train_loader = Loader::new(&data.train, preprocess.clone(), batches)?;
     let test_loader = Loader::new(&data.test, preprocess, LoaderOptions::eval(EVAL_BATCH))?;
 
-    let config = run.recipe.train_config(model.loss())?;
+    let config = run.recipe.train_config(model.loss(), model.aux_weight())?;
     let trainer = Trainer::new(&network, &train_loader, &test_loader, config)?;
     // Only what can run gets a folder.
     run.create()?;

@@ -25,7 +25,7 @@
 //! let network = Network::new(graph, &InitOptions::default())?;
 //!
 //! let recipe = Recipe::parse("[train]\nepochs = 3", "softmax.toml".as_ref())?;
-//! let mut trainer = Trainer::new(&network, &train, &test, recipe.train_config(Loss::default())?)?;
+//! let mut trainer = Trainer::new(&network, &train, &test, recipe.train_config(Loss::default(), 0.0)?)?;
 //! trainer.run()?;
 //! assert!(trainer.progress().best_accuracy > Some(0.85));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn golden() -> Golden {
-        serde_json::from_str(include_str!("../goldens/optim.json")).unwrap()
+        serde_json::from_str(include_str!("../tests/goldens/optim.json")).unwrap()
     }
 
     fn params(golden: &Golden, kind: Kind) -> [Tensor; 2] {

@@ -97,8 +97,6 @@ pub struct TrainSection {
     pub label_smoothing: f64,
     /// The norm that all gradients together are scaled down to; 0 for no limit.
     pub clip_norm: f64,
-    /// The weight of the losses of auxiliary outputs, for networks that have some.
-    pub aux_weight: f64,
     /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
     pub checkpoint_steps: u64,
 }
@@ -115,7 +113,6 @@ impl Default for TrainSection {
             threads: 0,
             label_smoothing: 0.0,
             clip_norm: 0.0,
-            aux_weight: 0.3,
             checkpoint_steps: 0,
         }
     }
@@ -190,13 +187,14 @@ impl Recipe {
         check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
-        self.train_config(Loss::default())?.check()
+        self.train_config(Loss::default(), 0.0)?.check()
     }
 
-    /// What a [`Trainer`](crate::Trainer) needs of it, with the loss that the model is trained with.
+    /// What a [`Trainer`](crate::Trainer) needs of it, with the loss that the model is trained with and what that
+    /// of each auxiliary output counts.
     ///
     /// Fails if labels are to be smoothed and the loss is no cross entropy.
-    pub fn train_config(&self, model_loss: Loss) -> Result<TrainConfig, TrainError> {
+    pub fn train_config(&self, model_loss: Loss, aux_weight: f64) -> Result<TrainConfig, TrainError> {
         let train = &self.train;
         let label_smoothing = train.label_smoothing;
         let loss = match model_loss {
@@ -210,7 +208,7 @@ impl Recipe {
             lr: train.lr,
             seed: train.seed,
             loss,
-            aux_weight: train.aux_weight,
+            aux_weight,
             clip_norm: (train.clip_norm != 0.0).then_some(train.clip_norm),
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
@@ -363,11 +361,11 @@ mod tests {
     #[test]
     fn smoothing_takes_cross_entropy() {
         let recipe = parse("[train]\nlabel_smoothing = 0.1\nclip_norm = 2").unwrap();
-        let config = recipe.train_config(Loss::default()).unwrap();
+        let config = recipe.train_config(Loss::default(), 0.3).unwrap();
         assert_eq!((config.loss, config.clip_norm), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(2.0)));
-        let error = recipe.train_config(Loss::Rbf { j: 1.0 }).unwrap_err().to_string();
+        let error = recipe.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
         assert!(error.starts_with("train.label_smoothing = 0.1 takes cross entropy"), "{error}");
-        let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }).unwrap();
+        let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap();
         assert_eq!((plain.loss, plain.clip_norm), (Loss::Rbf { j: 1.0 }, None));
     }
 

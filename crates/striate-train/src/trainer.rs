@@ -47,7 +47,7 @@ impl TrainConfig {
         check(self.epochs > 0, "train.epochs", self.epochs, "must be 1 or larger")?;
         check(self.lr.is_finite() && self.lr > 0.0, "train.lr", self.lr, "must be above 0")?;
         let aux = self.aux_weight;
-        check(aux.is_finite() && aux >= 0.0, "train.aux_weight", aux, "must be 0 or larger")?;
+        check(aux.is_finite() && aux >= 0.0, "aux_weight", aux, "must be 0 or larger")?;
         let clip = self.clip_norm.unwrap_or(1.0);
         check(clip.is_finite() && clip > 0.0, "train.clip_norm", clip, "must be above 0, or 0 for no limit")?;
         self.optimizer.check()?;

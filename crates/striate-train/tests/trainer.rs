@@ -301,3 +301,39 @@ fn evaluation_sees_every_example() {
     let error = evaluate(&self::network(4), &loader(LoaderOptions::eval(BATCH)), Loss::default()).unwrap_err().to_string();
     assert!(error.starts_with("the network gives [4], but tints has 3 classes"), "{error}");
 }
+
+/// How far the bias of an auxiliary head moves in one step of plain SGD.
+fn auxiliary_step(aux_weight: f64) -> Tensor {
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("flatten", Flatten, x)?;
+        let logits = net.add("fc", Linear::new(3), x)?;
+        let aux = net.add("aux_fc", Linear::new(3), x)?;
+        net.output("logits", logits)?;
+        net.training_output("aux1", aux)
+    });
+    let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
+    let before = network.state()["aux_fc.bias"].copy();
+    let sgd = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, ..SgdConfig::default() };
+    let config = TrainConfig {
+        epochs: 1,
+        aux_weight,
+        clip_norm: None,
+        schedule: Curve::Constant.into(),
+        ..config(OptimizerConfig::Sgd(sgd))
+    };
+    let (train, test) = (data(1), data(2));
+    let train = Loader::new(&train, preprocess(), LoaderOptions::eval(EXAMPLES as usize)).unwrap();
+    let test = Loader::new(&test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+    Trainer::new(&network, &train, &test, config).unwrap().run().unwrap();
+    &network.state()["aux_fc.bias"] - before
+}
+
+#[test]
+fn auxiliary_outputs_count_by_their_weight() {
+    let _alone = alone();
+    let whole = auxiliary_step(1.0);
+    assert!(whole.abs().max().double_value(&[]) > 1e-3, "{whole:?}");
+    assert!((auxiliary_step(0.3) - &whole * 0.3).abs().max().double_value(&[]) < 1e-7);
+    assert_eq!(auxiliary_step(0.0).abs().max().double_value(&[]), 0.0);
+}

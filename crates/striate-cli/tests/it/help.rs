@@ -65,3 +65,10 @@ fn an_unknown_name_is_told_the_nearest() {
     }
     assert!(sandbox.names("").is_empty());
 }
+
+#[test]
+fn the_readme_shows_the_example_as_it_is() {
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(package.join(path)).unwrap();
+    assert!(read("../../README.md").contains(read("examples/own_network.rs").trim_end()));
+}
