@@ -33,5 +33,6 @@ fn main() {
     for arg in &link_args {
         println!("cargo::rustc-link-arg={arg}");
     }
-    println!("cargo::metadata=LINK_ARGS={}", link_args.join(" "));
+    // Parted by what no path has, as cargo does it in CARGO_ENCODED_RUSTFLAGS.
+    println!("cargo::metadata=LINK_ARGS={}", link_args.join("\u{1f}"));
 }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use striate_fetch::cache_dir;
 
 use crate::{
-    setup::{Libtorch, Wanted, python},
+    python,
+    setup::{Libtorch, Wanted},
     workspace::{Workspace, parse_toml},
 };
 

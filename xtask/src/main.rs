@@ -4,7 +4,9 @@
 
 mod check;
 mod doctor;
+mod fixtures;
 mod program;
+mod python;
 mod setup;
 mod test;
 mod workspace;
@@ -36,6 +38,8 @@ enum Command {
     Test,
     /// Runs the benchmarks; arguments go to `cargo bench`
     Bench(Verbatim),
+    /// Makes what tests compare with anew, by means of PyTorch in a Python environment of its own
+    Fixtures(fixtures::Options),
     /// Runs `striate train`, which trains a network
     Train(Verbatim),
     /// Runs `striate eval`, which measures a trained network on a dataset
@@ -81,6 +85,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check => check::run(&workspace),
         Command::Test => test::run(&workspace),
         Command::Bench(verbatim) => program::bench(&workspace, &verbatim.args),
+        Command::Fixtures(options) => fixtures::run(&workspace, &options),
         Command::Train(verbatim) => striate("train", verbatim),
         Command::Eval(verbatim) => striate("eval", verbatim),
         Command::Predict(verbatim) => striate("predict", verbatim),

@@ -3,7 +3,6 @@
 mod archive;
 mod libtorch;
 mod pip;
-pub(crate) mod python;
 mod unpack;
 
 use std::{fs, path::Path, process::ExitCode, time::Duration};
@@ -14,7 +13,7 @@ use striate_fetch::{FetchError, cache_dir, install_dir, remove_dir};
 
 pub(crate) use libtorch::Libtorch;
 
-use crate::{doctor, workspace::Workspace};
+use crate::{doctor, python, workspace::Workspace};
 
 /// What `setup` is asked for.
 #[derive(clap::Args, Default)]

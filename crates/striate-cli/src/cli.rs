@@ -3,9 +3,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use striate_graph::Network;
 use striate_layers::Mode;
-use striate_models::{ModelError, Weights};
+use striate_train::Head;
 use tch::Kind;
 
 /// The classic convolutional networks: train, evaluate, look into, run.
@@ -75,12 +74,22 @@ pub(crate) struct TrainArgs {
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
+    /// The weights to start from: a file, or published ones by their name (see `weights list`)
+    #[arg(long, value_name = "FILE or NAME")]
+    pub(crate) weights: Option<String>,
+    /// Whether the weights' classifier is kept, or a new one started
+    #[arg(long, value_enum)]
+    pub(crate) head: Option<HeadArg>,
+    /// The layer through which, from the input on, everything stays as it is
+    #[arg(long, value_name = "LAYER")]
+    pub(crate) freeze_through: Option<String>,
     /// The run's folder; by default a new one in runs/
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with a run that was stopped: its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "out",
+        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "weights", "head",
+        "freeze_through", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON
@@ -161,9 +170,10 @@ pub(crate) struct RunArgs {
     /// A model of the registry, or a bundle
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
-    /// Weights for a model of the registry (.safetensors, .pth, .pt); without them it is initialised from the seed
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
+    /// Weights for a model of the registry (.safetensors, .pth, .pt), or published ones by their name; without them it is
+    /// initialised from the seed
+    #[arg(long, value_name = "FILE or NAME")]
+    pub(crate) weights: Option<String>,
     /// Whether the weights' classifier is kept, or a new one started
     #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "weights")]
     pub(crate) head: HeadArg,
@@ -210,8 +220,8 @@ pub(crate) enum WeightsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
-    pub(crate) file: PathBuf,
+    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights
+    pub(crate) file: String,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -219,9 +229,9 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// A .safetensors file, a bundle, or what torch.save wrote (.pth, .pt)
+    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights
     #[arg(value_name = "FROM")]
-    pub(crate) from: PathBuf,
+    pub(crate) from: String,
     /// The file to write (.safetensors)
     #[arg(value_name = "TO")]
     pub(crate) to: PathBuf,
@@ -268,12 +278,11 @@ pub(crate) enum HeadArg {
     Replace,
 }
 
-impl HeadArg {
-    /// Loads all of the weights, or all but the classifier's.
-    pub(crate) fn load(self, weights: &Weights, network: &Network) -> Result<(), ModelError> {
-        match self {
-            Self::Keep => weights.load(network),
-            Self::Replace => weights.load_body(network),
+impl From<HeadArg> for Head {
+    fn from(head: HeadArg) -> Self {
+        match head {
+            HeadArg::Keep => Self::Keep,
+            HeadArg::Replace => Self::Replace,
         }
     }
 }

@@ -3,7 +3,7 @@ use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::source::parse_options;
 use std::path::Path;
-use striate_train::{Recipe, TrainError};
+use striate_train::{Head, Recipe, TrainError};
 use toml::Value;
 
 /// Recipes for a model on a dataset; for any other pair, the first that has the dataset is taken with the model's name.
@@ -43,6 +43,14 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
     for (name, value) in parse_options(&args.options)? {
         recipe.model.options.insert(name, Value::from(value.as_str().unwrap_or_default()));
     }
+    let model = &mut recipe.model;
+    if let Some(weights) = &args.weights {
+        model.weights.clone_from(weights);
+    }
+    if let Some(layer) = &args.freeze_through {
+        model.freeze_through.clone_from(layer);
+    }
+    model.head = args.head.map_or(model.head, Head::from);
     recipe.check()?;
     Ok(recipe)
 }

@@ -1,9 +1,8 @@
 //! `run`: a tensor in, outputs and taps out.
 use crate::cli::RunArgs;
 use crate::error::CliError;
-use crate::source::{Source, parse_options, with_classes};
+use crate::source::{self, Source, load_weights, parse_options, with_classes};
 use striate_graph::{InitOptions, Network};
-use striate_models::Weights;
 use striate_torch::{TensorFile, manual_seed};
 use tch::{Kind, Tensor};
 
@@ -16,7 +15,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(format!("{} brings its own weights: leave --weights out", args.model)));
         }
-        (Some(path), None) => args.head.load(&Weights::read(path)?, &network)?,
+        (Some(name), None) => load_weights(&network, &source::weights(name)?, args.head.into())?,
         (None, Some(bundle)) => {
             network.load_state(&bundle.state).map_err(|error| CliError::Usage(format!("{}: {error}", args.model)))?;
         }

@@ -1,8 +1,11 @@
 //! What a command line names a network by: a model of the registry with options, or a bundle.
 use crate::error::CliError;
+use crate::progress;
 use serde_json::Value;
-use std::path::Path;
-use striate_models::{Bundle, Model, find};
+use std::path::{Path, PathBuf};
+use striate_graph::Network;
+use striate_models::{Bundle, Model, ModelError, Pretrained, Weights, find, find_pretrained};
+use striate_train::Head;
 
 /// A model of the registry, or a bundle's model with its bundle.
 pub(crate) struct Source {
@@ -27,6 +30,29 @@ impl Source {
 pub(crate) fn model(name: &str, options: &[(String, Value)]) -> Result<Model, CliError> {
     let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     Ok(find(name)?.model(&options)?)
+}
+
+/// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
+pub(crate) fn weights(name: &str) -> Result<Weights, CliError> {
+    let path = Path::new(name);
+    if path.extension().is_some() || path.exists() {
+        return Ok(Weights::read(path)?);
+    }
+    Ok(Weights::read(&fetch(find_pretrained(name)?)?)?)
+}
+
+/// Published weights in the cache, where a progress bar brings them first if they are missing.
+pub(crate) fn fetch(published: &Pretrained) -> Result<PathBuf, CliError> {
+    let bar = progress::Download::new();
+    Ok(published.fetch(&mut |done, total| bar.update(published.file, done, total))?)
+}
+
+/// Loads all of the weights into a network, or all but the classifier's.
+pub(crate) fn load_weights(network: &Network, weights: &Weights, head: Head) -> Result<(), ModelError> {
+    match head {
+        Head::Keep => weights.load(network),
+        Head::Replace => weights.load_body(network),
+    }
 }
 
 /// Options of the form `NAME=VALUE`.

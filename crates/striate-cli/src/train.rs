@@ -3,7 +3,8 @@ use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{report, set_threads};
 use crate::progress::EpochBars;
-use crate::{print, print_json, recipes, source};
+use crate::source::{self, load_weights};
+use crate::{print, print_json, recipes};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use striate_datasets::{Dataset, Fit, LoadOptions, Loader, LoaderOptions, Normali
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model};
 use striate_torch::write_atomically;
-use striate_train::{BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, Outcome, Recipe, TrainError, Trainer, evaluate};
+use striate_train::{
+    BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, ModelSection, Outcome, Recipe, TrainError, Trainer, evaluate,
+};
 
 /// The resolved recipe in a run's folder.
 const RECIPE: &str = "recipe.toml";
@@ -41,6 +44,13 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let seed = run.recipe.train.seed;
     let mut network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
     network.set_memory_format(run.recipe.train.memory_format.into())?;
+    let ModelSection { weights, head, freeze_through, .. } = &run.recipe.model;
+    if !weights.is_empty() && !run.resumed {
+        load_weights(&network, &source::weights(weights)?, *head)?;
+    }
+    if !freeze_through.is_empty() {
+        network.freeze_through(freeze_through)?;
+    }
     let info = BundleInfo::new(&model, data.train.classes(), serde_json::to_value(&preprocess).unwrap_or_default());
     let augment = run.recipe.augment.clone();
     let batches = LoaderOptions { augment, ..LoaderOptions::train(run.recipe.train.batch_size, seed) };

@@ -1,11 +1,12 @@
 //! `weights`: what files of weights hold, other formats of them, and published ones.
-use crate::cli::{ConvertArgs, InspectArgs, WeightsCommand};
+use crate::cli::{ConvertArgs, HeadArg, InspectArgs, WeightsCommand};
 use crate::error::CliError;
-use crate::source::{model, parse_options, with_classes};
-use crate::{print, print_json, progress};
+use crate::source::{self, load_weights, model, parse_options, with_classes};
+use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use striate_datasets::{Normalise, Preprocess};
+use std::path::Path;
+use striate_datasets::{ImageSize, Normalise, Preprocess};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
 use striate_torch::TensorFile;
@@ -21,15 +22,14 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), CliError> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<(), CliError> {
-    let Weights { format, tensors, info, .. } = Weights::read(&args.file)?;
+    let Weights { path, format, tensors, info } = source::weights(&args.file)?;
     let values: usize = tensors.values().map(Tensor::numel).sum();
     if args.json {
         let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
         let entries: Vec<Value> = tensors.iter().map(entry).collect();
-        let (file, bundle) = (&args.file, &info);
-        return print_json(&json!({ "file": file, "format": format, "values": values, "tensors": entries, "bundle": bundle }));
+        return print_json(&json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info }));
     }
-    let mut text = format!("{}: {format}, {} tensors, {values} values\n", args.file.display(), tensors.len());
+    let mut text = format!("{}: {format}, {} tensors, {values} values\n", path.display(), tensors.len());
     if let Some(info) = &info {
         text += &format!("{} with {} classes, options {}\n", info.architecture, info.classes.len(), json!(info.config));
     }
@@ -45,21 +45,21 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
         let to = args.to.display();
         return Err(CliError::Usage(format!("{to}: weights are written as .safetensors: give the file a name that ends so")));
     }
-    let weights = Weights::read(&args.from)?;
+    let weights = source::weights(&args.from)?;
     let (tensors, info) = match &args.model {
         Some(name) => {
             let model = model(name, &with_classes(parse_options(&args.options)?, args.classes))?;
             let double = weights.tensors.values().any(|tensor| tensor.kind() == Kind::Double);
             let kind = if double { Kind::Double } else { Kind::Float };
             let network = Network::new(model.graph()?, &InitOptions { kind, ..InitOptions::default() })?;
-            args.head.load(&weights, &network)?;
+            load_weights(&network, &weights, args.head.into())?;
             // The network holds one type; what it was given keeps its own.
             let state = network.state().into_iter();
             let tensors = state.map(|(name, tensor)| {
                 let kind = weights.tensors.get(&name).map_or(tensor.kind(), Tensor::kind);
                 Ok((name, tensor.f_to_kind(kind)?))
             });
-            (tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?, Some(describe(args, &model)?))
+            (tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?, Some(describe(args, &weights.path, &model)?))
         }
         None => (weights.tensors, weights.info),
     };
@@ -80,24 +80,26 @@ fn cast(args: &ConvertArgs, name: &str, tensor: Tensor) -> Result<Tensor, CliErr
     let result = tensor.f_to_kind(kind)?;
     let finite = |tensor: &Tensor| -> Result<bool, CliError> { Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
     if finite(&tensor)? && !finite(&result)? {
-        let (from, kind) = (args.from.display(), kind_name(kind));
+        let (from, kind) = (&args.from, kind_name(kind));
         return Err(CliError::Usage(format!("{from}: {name} has values that are too large for {kind}: use bfloat16 or float32")));
     }
     Ok(result)
 }
 
-/// What the bundle says: classes by number, and how images become inputs as far as it is known.
-fn describe(args: &ConvertArgs, model: &Model) -> Result<BundleInfo, CliError> {
-    let known = args.from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
-    let normalise = match (&args.mean, &args.std, known) {
-        (Some(mean), Some(std), _) => Some(Normalise { mean: mean.clone(), std: std.clone() }),
-        (_, _, Some(weights)) => Some(Normalise { mean: weights.mean.into(), std: weights.std.into() }),
-        _ => None,
-    };
+/// What the bundle says: its classes, and how images become inputs, as far as they are known.
+fn describe(args: &ConvertArgs, from: &Path, model: &Model) -> Result<BundleInfo, CliError> {
+    let known = from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
+    let given = args.mean.clone().zip(args.std.clone()).map(|(mean, std)| Normalise { mean, std });
+    let normalise = given.or_else(|| known.map(|weights| Normalise { mean: weights.mean.into(), std: weights.std.into() }));
     let preprocess = match normalise {
         Some(normalise) => {
             let input @ [_, height, width] = model.input();
-            let preprocess = Preprocess { image: [height, width], input, normalise };
+            // Published weights were measured on the middle of a larger image.
+            let image = match known.map(|weights| weights.resize) {
+                Some(shorter_side) if shorter_side >= height.max(width) => ImageSize::ShorterSide { shorter_side },
+                _ => ImageSize::Exact([height, width]),
+            };
+            let preprocess = Preprocess { image, input, normalise };
             preprocess.check()?;
             json!(preprocess)
         }
@@ -107,7 +109,10 @@ fn describe(args: &ConvertArgs, model: &Model) -> Result<BundleInfo, CliError> {
             Value::Null
         }
     };
-    let classes: Vec<String> = (0..model.classes()).map(|class| class.to_string()).collect();
+    let classes = match known {
+        Some(weights) if matches!(args.head, HeadArg::Keep) => weights.classes().map(str::to_owned).collect(),
+        _ => (0..model.classes()).map(|class| class.to_string()).collect::<Vec<_>>(),
+    };
     Ok(BundleInfo::new(model, &classes, preprocess))
 }
 
@@ -135,9 +140,7 @@ fn list(as_json: bool) -> Result<(), CliError> {
 fn fetch(names: &[String]) -> Result<(), CliError> {
     let all = names.iter().map(|name| find_pretrained(name)).collect::<Result<Vec<_>, _>>()?;
     for weights in all {
-        let bar = progress::Download::new();
-        let path = weights.fetch(&mut |done, total| bar.update(weights.file, done, total))?;
-        print(&format!("{}: {}\n", weights.name, path.display()))?;
+        print(&format!("{}: {}\n", weights.name, source::fetch(weights)?.display()))?;
     }
     Ok(())
 }

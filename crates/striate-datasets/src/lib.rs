@@ -27,5 +27,5 @@ pub use dataset::{Batch, Dataset, InMemory, Split};
 pub use digits::digits;
 pub use error::DatasetError;
 pub use loader::{Epoch, Loader, LoaderOptions};
-pub use preprocess::{Fit, Normalise, Preprocess, channel_statistics, decode_image};
+pub use preprocess::{Fit, ImageSize, Normalise, Preprocess, channel_statistics, decode_image};
 pub use source::{LoadOptions, fetch, load};

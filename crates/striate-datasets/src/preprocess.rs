@@ -1,4 +1,4 @@
-use crate::resize::{pad_to, resize};
+use crate::resize::{centre, resize};
 use crate::{Dataset, DatasetError, catalogue, dataset::image_shape};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,40 @@ const CHUNK: i64 = 4096;
 
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
 ///
-/// The image is resized to `image`, if it has another size; surrounded with zeros up to `input`; and normalised.
+/// The image is resized to `image`; cropped in the middle, or surrounded with zeros, to `input`; and normalised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
-    /// The size `[H, W]` to which the image itself is brought.
-    pub image: [i64; 2],
-    /// The shape `[C, H, W]` of the network's input, no smaller than `image`.
+    /// The size to which the image itself is brought.
+    pub image: ImageSize,
+    /// The shape `[C, H, W]` of the network's input.
     pub input: [i64; 3],
     /// What the pixels are shifted and scaled by.
     pub normalise: Normalise,
+}
+
+/// To what an image is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ImageSize {
+    /// `[H, W]`, whatever its proportions were; no larger than the input.
+    Exact([i64; 2]),
+    /// Its shorter side has so many pixels, no fewer than the input's sides; it keeps its proportions.
+    ShorterSide {
+        /// The pixels.
+        shorter_side: i64,
+    },
+}
+
+impl ImageSize {
+    /// The size `[H, W]` to which an image of `height` x `width` is brought.
+    fn of(self, height: i64, width: i64) -> [i64; 2] {
+        match self {
+            Self::Exact(size) => size,
+            Self::ShorterSide { shorter_side } if height <= width => [shorter_side, shorter_side * width / height],
+            Self::ShorterSide { shorter_side } => [shorter_side * height / width, shorter_side],
+        }
+    }
 }
 
 /// How images of a dataset come to the size of a network's input.
@@ -51,8 +75,8 @@ impl Preprocess {
     /// [`DatasetError::Option`] when that cannot be done: see [`check`](Self::check) and [`fit`](Self::fit).
     pub fn new(shape: [i64; 3], input: [i64; 3], fit: Fit, normalise: Normalise) -> Result<Self, DatasetError> {
         let image = match fit {
-            Fit::Pad => [shape[1], shape[2]],
-            Fit::Resize => [input[1], input[2]],
+            Fit::Pad => ImageSize::Exact([shape[1], shape[2]]),
+            Fit::Resize => ImageSize::Exact([input[1], input[2]]),
         };
         let preprocess = Self { image, input, normalise };
         preprocess.check()?;
@@ -64,35 +88,46 @@ impl Preprocess {
     ///
     /// # Errors
     ///
-    /// [`DatasetError::Option`] when a size is below one, `image` is larger than `input`, or the normalisation has a standard
+    /// [`DatasetError::Option`] when a size is below one, `image` does not fit `input`, or the normalisation has a standard
     /// deviation that is not positive or as many values as neither one nor the channels.
     pub fn check(&self) -> Result<(), DatasetError> {
-        let Self { image: [height, width], input: [channels, rows, columns], .. } = *self;
-        if height < 1 || width < 1 || channels < 1 {
-            return Err(DatasetError::option("input", format!("{:?} with images of {:?} has no pixels", self.input, self.image)));
+        let [channels, rows, columns] = self.input;
+        let fault = |reason| Err(DatasetError::option("input", reason));
+        let smallest = match self.image {
+            ImageSize::Exact([height, width]) => height.min(width),
+            ImageSize::ShorterSide { shorter_side } => shorter_side,
+        };
+        if smallest.min(channels).min(rows).min(columns) < 1 {
+            return fault(format!("{:?} with images of {} has no pixels", self.input, self.image));
         }
-        if height > rows || width > columns {
-            let reason = format!("images of {height}x{width} cannot be padded to {rows}x{columns}: use `fit = \"resize\"`");
-            return Err(DatasetError::option("input", reason));
+        match self.image {
+            ImageSize::Exact([height, width]) if height > rows || width > columns => {
+                fault(format!("images of {height}x{width} cannot be padded to {rows}x{columns}: use `fit = \"resize\"`"))
+            }
+            ImageSize::ShorterSide { shorter_side } if shorter_side < rows.max(columns) => {
+                fault(format!("{rows}x{columns} cannot be cropped from images with a shorter side of {shorter_side}"))
+            }
+            _ => self.normalise.check(channels),
         }
-        self.normalise.check(channels)
     }
 
     /// Raw images (`[N, C, H, W]`, uint8) in the network's input shape, still uint8. Grey images are repeated for a network that
-    /// takes more channels. Images that fit already are returned as they are, sharing memory.
+    /// takes more channels. Images in that shape are taken for such as this gave, and returned as they are, sharing memory.
     ///
     /// # Errors
     ///
     /// Colour images for a network that takes another number of channels.
     pub fn fit(&self, images: &Tensor) -> Result<Tensor, DatasetError> {
-        let shape = image_shape(images);
-        if shape == self.input {
-            return Ok(images.shallow_clone());
-        }
-        self.check_channels(shape[0])?;
-        let [channels, height, width] = self.input;
-        let padded = pad_to(&resize(images, self.image[0], self.image[1])?, height, width)?;
-        Ok(padded.f_expand([-1, channels, -1, -1], false)?)
+        if image_shape(images) == self.input { Ok(images.shallow_clone()) } else { self.place(images) }
+    }
+
+    fn place(&self, images: &Tensor) -> Result<Tensor, DatasetError> {
+        let [old_channels, old_height, old_width] = image_shape(images);
+        self.check_channels(old_channels)?;
+        let [channels, rows, columns] = self.input;
+        let [height, width] = self.image.of(old_height, old_width);
+        let placed = centre(&resize(images, height, width)?, rows, columns)?;
+        Ok(placed.f_expand([-1, channels, -1, -1], false)?)
     }
 
     /// Whether images of so many channels can become the network's input.
@@ -102,6 +137,15 @@ impl Preprocess {
             wanted => {
                 Err(DatasetError::option("input", format!("the images have {channels} channels, but the network takes {wanted}")))
             }
+        }
+    }
+}
+
+impl std::fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact([height, width]) => write!(f, "{height}x{width}"),
+            Self::ShorterSide { shorter_side } => write!(f, "a shorter side of {shorter_side}"),
         }
     }
 }
@@ -208,7 +252,7 @@ pub fn decode_image(path: &Path, preprocess: &Preprocess) -> Result<Tensor, Data
         _ => (image.into_rgb8().into_raw(), 3),
     };
     let pixels = Tensor::f_from_data_size(&bytes, &[1, height, width, channels], Kind::Uint8)?;
-    let images = preprocess.fit(&pixels.f_permute([0, 3, 1, 2])?.f_contiguous()?)?;
+    let images = preprocess.place(&pixels.f_permute([0, 3, 1, 2])?.f_contiguous()?)?;
     preprocess.normalise.apply(images)
 }
 
@@ -311,6 +355,25 @@ mod tests {
         assert_eq!(json, r#"{"image":[28,28],"input":[1,32,32],"normalise":{"mean":[0.1307],"std":[0.3081]}}"#);
         assert_eq!(serde_json::from_str::<Preprocess>(&json).unwrap(), preprocess);
         assert!(serde_json::from_str::<Preprocess>(&json.replace("image", "imgae")).is_err());
+    }
+
+    #[test]
+    fn a_shorter_side_is_resized_to_and_the_middle_cropped() {
+        // torchvision.transforms.functional: center_crop(resize(image, 5), 4), of 7 rows of 10 pixels, 3 * i % 256
+        let file = tempfile::Builder::new().suffix(".png").tempfile().unwrap();
+        image::GrayImage::from_fn(10, 7, |x, y| [(3 * (10 * y + x) % 256) as u8].into()).save(file.path()).unwrap();
+        let expected = [19, 24, 28, 32, 56, 61, 65, 69, 99, 104, 108, 112, 142, 147, 151, 155].map(|pixel| pixel as f32);
+        let image = ImageSize::ShorterSide { shorter_side: 5 };
+        let mut preprocess = Preprocess { image, input: [1, 4, 4], normalise: Normalise::identity() };
+        let got = floats(&decode_image(file.path(), &preprocess).unwrap());
+        assert_eq!(got.iter().map(|pixel| (255.0 * pixel).round()).collect::<Vec<_>>(), expected);
+        let json = serde_json::to_string(&preprocess).unwrap();
+        assert!(json.contains(r#""image":{"shorter_side":5}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Preprocess>(&json).unwrap(), preprocess);
+        preprocess.input = [1, 6, 4];
+        let error = preprocess.check().unwrap_err().to_string();
+        assert_eq!(error, "input: 6x4 cannot be cropped from images with a shorter side of 5");
+        assert_eq!(image.of(20, 10), [10, 5]);
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Graph {
     }
 
     fn field(&self, node: &Node, fields: &[Field]) -> Field {
+        let image = self.inputs().next().and_then(|input| input.shape.as_image().ok());
+        let everything = image.map_or([(1, 1); 2], |[_, height, width]| [(height, height), (width, width)]);
+        if image.is_some() && node.inputs.iter().any(|input| fields[*input] == everything) {
+            return everything; // whatever window moves over such values
+        }
         let widest = |axis: usize| {
             let inputs = node.inputs.iter().map(|input| fields[*input][axis]);
             inputs.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1))).unwrap_or((1, 1))
@@ -116,10 +121,7 @@ impl Graph {
                 let (size, step) = before[axis];
                 (size + (kernel.0[axis] - 1) * dilation.0[axis] * step, step * stride.0[axis])
             }),
-            Receptive::Global => {
-                let image = self.inputs().next().and_then(|input| input.shape.as_image().ok());
-                image.map_or([(1, 1); 2], |[_, height, width]| [(height, height), (width, width)])
-            }
+            Receptive::Global => everything,
         }
     }
 
@@ -219,7 +221,7 @@ fn thousands(n: u64) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use striate_layers::{Activation, Add, Conv2d, Flatten, Linear, MaxPool2d};
+    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Flatten, Linear, MaxPool2d};
 
     fn residual() -> Graph {
         Graph::build(|net| {
@@ -244,6 +246,20 @@ mod tests {
         assert_eq!(sees, [(1, 1), (3, 1), (5, 1), (5, 1), (7, 1), (7, 1), (8, 2), (8, 2), (8, 8)]);
         assert_eq!(summary.params, (9 * 4 + 4) + (9 * 16 + 4) + 9 * 16 + (64 * 10 + 10));
         assert_eq!(summary.macs, 64 * (36 + 144 + 144) + 640);
+    }
+
+    #[test]
+    fn what_has_seen_everything_goes_on_to() {
+        let graph = Graph::build(|net| {
+            let x = net.input([4, 8, 8]);
+            let all = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+            let all = net.add("widen", AdaptiveAvgPool2d::new(8), all)?;
+            let sum = net.add("add", Add, [x, all])?;
+            let y = net.add("conv", Conv2d::same(4, 3), sum)?;
+            net.output("features", y)
+        });
+        let sees = graph.unwrap().summary().layers.into_iter().map(|layer| layer.receptive_field[0]).collect::<Vec<_>>();
+        assert_eq!(sees, [1, 8, 8, 8, 8]);
     }
 
     #[test]

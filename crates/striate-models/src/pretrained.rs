@@ -117,6 +117,11 @@ impl Pretrained {
         self.file.rsplit_once('-').map_or("", |(_, rest)| rest.trim_end_matches(".pth"))
     }
 
+    /// The names of the classes, in the order of the logits: ImageNet-1K's, as torchvision gives them.
+    pub fn classes(&self) -> impl Iterator<Item = &'static str> {
+        include_str!("../data/imagenet1k-classes.txt").lines()
+    }
+
     /// The input of the network, `[C, H, W]`.
     pub fn input(&self) -> Result<[i64; 3], ModelError> {
         Ok(find(self.model)?.model(&[])?.input())
@@ -162,6 +167,7 @@ mod tests {
         for weights in pretrained() {
             assert!(std::ptr::eq(find_pretrained(weights.name).unwrap(), weights), "{} is there twice", weights.name);
             assert!(weights.resize > weights.input().unwrap()[1], "{}", weights.name);
+            assert_eq!(weights.classes().count() as i64, find(weights.model).unwrap().model(&[]).unwrap().classes());
             let prefix = weights.sha256_prefix();
             assert!(prefix.len() == 8 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", weights.file);
             let params = find(weights.model).unwrap().model(&[]).unwrap().graph().unwrap().summary().params;

@@ -65,6 +65,10 @@ pub enum TrainError {
         /// The last good checkpoint, which is kept.
         checkpoint: Option<PathBuf>,
     },
+    /// A stop was asked for during an evaluation. A [`Trainer`](crate::Trainer) saves itself then, and its run ends as
+    /// [`Outcome::Stopped`](crate::Outcome::Stopped).
+    #[error("stopped during an evaluation")]
+    Stopped,
     /// A network failed.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -24,12 +24,25 @@ pub struct Evaluation {
 ///
 /// Fails if the network has other classes than the dataset, and if the loader leaves examples out.
 pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evaluation, TrainError> {
+    evaluate_while(network, loader, loss, &|| true)
+}
+
+/// Evaluates a network as [`evaluate`] does; fails with [`TrainError::Stopped`] once `go_on` is false.
+pub(crate) fn evaluate_while(
+    network: &Network,
+    loader: &Loader,
+    loss: Loss,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Evaluation, TrainError> {
     check_classes(network, loader)?;
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().len();
     let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
     for batch in loader.epoch(0)? {
+        if !go_on() {
+            return Err(TrainError::Stopped);
+        }
         let batch = batch?;
         let (images, labels) = (batch.images.f_to_device(network.device())?, batch.labels.f_to_device(network.device())?);
         let outputs = network.forward(&images, Mode::Eval)?;

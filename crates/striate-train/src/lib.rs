@@ -48,6 +48,6 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
-pub use recipe::{DataSection, Layout, ModelSection, Precision, Recipe, TrainSection};
+pub use recipe::{DataSection, Head, Layout, ModelSection, Precision, Recipe, TrainSection};
 pub use schedule::{Curve, ScheduleConfig};
 pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};

@@ -51,11 +51,34 @@ pub struct ModelSection {
     pub name: String,
     /// Options of its architecture, which the registry checks.
     pub options: Table,
+    /// The weights to start from: a file, or the name of published ones; empty to start from random ones.
+    pub weights: String,
+    /// Whether the classifier of these weights is kept.
+    pub head: Head,
+    /// The layer through which, from the input on, everything stays as it is; empty to train all layers.
+    pub freeze_through: String,
+}
+
+/// What becomes of the classifier of weights that a run starts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// It is loaded like the rest.
+    #[default]
+    Keep,
+    /// A new one is started, for the classes of the run's dataset.
+    Replace,
 }
 
 impl Default for ModelSection {
     fn default() -> Self {
-        Self { name: "lenet5".to_owned(), options: Table::new() }
+        Self {
+            name: "lenet5".to_owned(),
+            options: Table::new(),
+            weights: String::new(),
+            head: Head::Keep,
+            freeze_through: String::new(),
+        }
     }
 }
 

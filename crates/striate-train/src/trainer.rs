@@ -1,5 +1,5 @@
 use crate::error::check;
-use crate::evaluate::{check_classes, evaluate};
+use crate::evaluate::{check_classes, evaluate_while};
 use crate::metrics::{Running, top_k_correct};
 use crate::{Checkpoint, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError};
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Saves and stops before the next step once `flag` is set, which a signal handler may do.
+    /// Saves and stops before the next batch of training or evaluation once `flag` is set, which a signal handler may do.
     pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
         self
@@ -198,7 +198,7 @@ impl<'a> Trainer<'a> {
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
         for batch in self.train.epoch_from(epoch, first)? {
-            if self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            if self.is_stopped() {
                 self.save_within_epoch()?;
                 return Ok(Outcome::Stopped);
             }
@@ -210,8 +210,17 @@ impl<'a> Trainer<'a> {
                 self.save_within_epoch()?;
             }
         }
-        self.finish_epoch(&speed)?;
-        Ok(Outcome::Finished)
+        match self.finish_epoch(&speed) {
+            Err(TrainError::Stopped) => {
+                self.save(LAST)?;
+                Ok(Outcome::Stopped)
+            }
+            finished => finished.map(|()| Outcome::Finished),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// Trains with one batch; returns its mean loss and the learning rate.
@@ -257,7 +266,7 @@ impl<'a> Trainer<'a> {
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
-        let test = evaluate(self.network, self.test, self.config.loss)?;
+        let test = evaluate_while(self.network, self.test, self.config.loss, &|| !self.is_stopped())?;
         if !test.loss.is_finite() {
             return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
         }

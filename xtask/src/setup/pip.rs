@@ -15,7 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use striate_fetch::FetchError;
 
-use super::{Wanted, python, unpack};
+use super::{Wanted, unpack};
+use crate::python;
 
 /// The part of the wheel's libraries that makes a CPU-only libtorch.
 const CPU_LIBRARIES: [&str; 3] = ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"];

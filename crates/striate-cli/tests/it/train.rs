@@ -2,6 +2,7 @@
 use crate::sandbox::{QUICK, Sandbox, bits};
 use serde_json::Value;
 use striate_datasets::{LoadOptions, load};
+use striate_torch::TensorFile;
 
 #[test]
 fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
@@ -17,7 +18,11 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
     assert_eq!((&summary["params"], &summary["steps"], &summary["seed"]), (&61_706.into(), &3.into(), &0.into()));
     for bundle in ["run/model.safetensors", "run/last.safetensors"] {
         let report = sandbox.json(&["eval", bundle, "--data", "digits", "--threads", "1", "--json"]);
-        assert_eq!(report, summary["test"], "{bundle}");
+        for part in ["examples", "accuracy", "top5", "classes", "confusion"] {
+            assert_eq!(report[part], summary["test"][part], "{bundle}: {part}");
+        }
+        let loss = |report: &Value| report["loss"].as_f64().unwrap();
+        assert!((loss(&report) - loss(&summary["test"])).abs() < 1e-5, "{bundle}: {report} {summary}");
     }
     assert_eq!(summary["test"]["examples"], 899);
     let counted: u64 = summary["test"]["confusion"]
@@ -89,4 +94,26 @@ fn predictions_of_grey_and_colour_files_agree() {
     assert!(top.len() == 10 && top.is_sorted_by(|a, b| a >= b) && (top.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{top:?}");
     let text = sandbox.ok(&predict);
     assert!(text.starts_with("grey.png: ") && text.lines().count() == 2, "{text}");
+}
+
+#[test]
+fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("start.safetensors", 7);
+    let start = ["train", "lenet5", "--weights", "start.safetensors", "--freeze-through", "s4", "--out", "run"];
+    let whole = sandbox.refused(&[&start[..], &QUICK[..]].concat());
+    assert!(whole.contains("start.safetensors") && whole.contains("--head replace"), "{whole}");
+    sandbox.ok(&[&start[..], &["--head", "replace"], &QUICK[..]].concat());
+    let weights = |file: &str| TensorFile::read(&sandbox.path(file)).unwrap().tensors;
+    let (before, after) = (weights("start.safetensors"), weights("run/model.safetensors"));
+    assert_eq!((before["c1.weight"] == after["c1.weight"], before["c3.bias"] == after["c3.bias"]), (true, true));
+    assert_ne!(before["c5.weight"], after["c5.weight"]);
+    assert_eq!((before["output.weight"].size(), after["output.weight"].size()), (vec![7, 84], vec![10, 84]));
+    let near = (&before["c5.weight"] - &after["c5.weight"]).abs().max().double_value(&[]);
+    assert!(near < 0.05, "{near}: one epoch of small steps does not go far from the weights that were given");
+
+    let unknown = sandbox.refused(&[&["train", "lenet5", "--freeze-through", "output2", "--out", "other"], &QUICK[..]].concat());
+    assert!(unknown.contains("no layer output2") && unknown.contains("did you mean output?"), "{unknown}");
+    sandbox.refused_with(&["train", "lenet5", "--weights", "resnet81", "--out", "other"], &["resnet18-imagenet1k-v1"]);
+    assert!(!sandbox.path("other").exists());
 }

@@ -1,9 +1,10 @@
-"""Writes the files of torch.save that the tests of reading weights take: run with PyTorch 2.13 in this folder.
+"""Writes the files of torch.save that the tests of reading weights take: made with PyTorch 2.13.
 
 The files of hostile objects would run a command if they were unpickled.
 """
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -35,7 +36,7 @@ def tensors():
 
 
 def save(name, value, **options):
-    torch.save(value, name, **options)
+    torch.save(value, Path(__file__).with_name(name), **options)
 
 
 def main():
