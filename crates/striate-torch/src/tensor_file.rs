@@ -1,9 +1,13 @@
 use crate::TorchError;
-use safetensors::tensor::{Dtype, SafeTensors, View};
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
+use tempfile::TempPath;
 
 /// Why a file of tensors could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -85,52 +89,104 @@ impl TensorFile {
         Ok(Self { tensors, metadata })
     }
 
-    /// Writes the file atomically (see [`write_atomically`]). Tensors of any device, memory format and layout are taken.
+    /// Writes the file atomically (see [`write_atomically`]), one tensor after another. Tensors of any device, memory format and
+    /// layout are taken.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let mut views = Vec::with_capacity(self.tensors.len());
+        let mut tensors = Vec::with_capacity(self.tensors.len());
         for (name, tensor) in &self.tensors {
-            views.push((name.as_str(), CpuView::new(path, name, tensor)?));
+            tensors.push(CpuTensor::new(path, name, tensor)?);
         }
-        let metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
-        let metadata = (!metadata.is_empty()).then_some(metadata);
+        // Wide types first, as the format's own library writes them, so that every value lies at a multiple of its size.
+        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype));
+        let header = self.header(&tensors);
         write_atomically(path, |temporary| {
-            safetensors::serialize_to_file(views, metadata, temporary).map_err(std::io::Error::other)
+            let mut file = File::create(temporary)?;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            tensors.iter().try_for_each(|tensor| file.write_all(&tensor.bytes()?))
         })
+    }
+
+    /// The header of a file with these tensors in this order, padded so that the values after it are aligned.
+    fn header(&self, tensors: &[CpuTensor<'_>]) -> Vec<u8> {
+        let mut header = serde_json::Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".to_owned(), serde_json::json!(self.metadata));
+        }
+        let mut start = 0;
+        for CpuTensor { name, tensor, dtype } in tensors {
+            let end = start + tensor.numel() * tensor.kind().elt_size_in_bytes();
+            let info = serde_json::json!({ "dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end] });
+            header.insert((*name).to_owned(), info);
+            start = end;
+        }
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        header
     }
 }
 
 /// Writes a file under a temporary name in the same folder, flushes it to the disk and renames it: a reader, or a crash at
 /// any moment, sees the former file whole or the new one whole. The folder is made if it is missing.
+///
+/// A link is followed to the file that it leads to. What is no file, such as a pipe or `/dev/null`, is written straight into.
+/// `write` may be given a file that exists, and has to empty it first, as [`File::create`] and [`std::fs::write`] do.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), FileError> {
     let result = || {
-        let folder = match path.parent() {
+        let target = match std::fs::metadata(path) {
+            Ok(target) if !target.is_file() => return write(path),
+            Ok(_) => std::fs::canonicalize(path)?,
+            Err(_) => path.to_owned(),
+        };
+        let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
         std::fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".striate-").suffix(".tmp");
-        // Temporary files are their owner's alone; this one becomes an ordinary file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder)?.into_temp_path();
+        let (temporary, _lock) = match lock_temporary(&target, folder) {
+            Some((temporary, lock)) => (temporary, Some(lock)),
+            None => (unique_temporary(folder)?, None),
+        };
         write(&temporary)?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()
+        File::open(&temporary)?.sync_all()?;
+        temporary.persist(&target).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
     };
     result().map_err(|source| FileError::Io { action: "write", path: path.into(), source })
 }
 
-/// A contiguous CPU tensor whose bytes are copied out one tensor at a time while the file is written.
-struct CpuView {
-    tensor: Tensor,
-    dtype: Dtype,
-    shape: Vec<usize>,
+/// The temporary file that belongs to `target`, so that what a killed process left there is written over; none while another
+/// process, or another thread, is writing it, or where files can't be locked.
+fn lock_temporary(target: &Path, folder: &Path) -> Option<(TempPath, File)> {
+    let name = [".".as_ref(), target.file_name()?, ".tmp".as_ref()].into_iter().collect::<OsString>();
+    let path = folder.join(name);
+    let lock = File::options().create(true).truncate(false).write(true).open(&path).ok()?;
+    lock.try_lock().ok()?;
+    // Another may have renamed or removed the file since it was opened; then the lock is not that of the name.
+    let (named, locked) = (std::fs::symlink_metadata(&path).ok()?, lock.metadata().ok()?);
+    if (named.dev(), named.ino()) != (locked.dev(), locked.ino()) {
+        return None;
+    }
+    Some((TempPath::try_from_path(path).ok()?, lock))
 }
 
-impl CpuView {
-    fn new(path: &Path, name: &str, tensor: &Tensor) -> Result<Self, FileError> {
+/// A temporary file of a name that no other has.
+fn unique_temporary(folder: &Path) -> std::io::Result<TempPath> {
+    // Temporary files are their owner's alone; this one becomes an ordinary file.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().prefix(".striate-").suffix(".tmp").permissions(permissions).tempfile_in(folder)?;
+    Ok(file.into_temp_path())
+}
+
+/// A contiguous CPU tensor whose bytes are copied out one tensor at a time while the file is written.
+struct CpuTensor<'a> {
+    name: &'a str,
+    tensor: Tensor,
+    dtype: Dtype,
+}
+
+impl<'a> CpuTensor<'a> {
+    fn new(path: &Path, name: &'a str, tensor: &Tensor) -> Result<Self, FileError> {
         let dtype = dtype_of(tensor.kind()).ok_or_else(|| FileError::UnsupportedType {
             path: path.into(),
             name: name.to_owned(),
@@ -138,28 +194,13 @@ impl CpuView {
         })?;
         let torch = |source: tch::TchError| FileError::Torch { path: path.into(), name: name.to_owned(), source: source.into() };
         let tensor = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous()).map_err(torch)?;
-        let shape = tensor.size().iter().map(|dim| *dim as usize).collect();
-        Ok(Self { tensor, dtype, shape })
-    }
-}
-
-impl View for CpuView {
-    fn dtype(&self) -> Dtype {
-        self.dtype
+        Ok(Self { name, tensor, dtype })
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = vec![0; self.data_len()];
-        self.tensor.copy_data_u8(&mut bytes, self.tensor.numel());
-        Cow::Owned(bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()];
+        self.tensor.f_copy_data_u8(&mut bytes, self.tensor.numel()).map_err(std::io::Error::other)?;
+        Ok(bytes)
     }
 }
 
@@ -247,5 +288,83 @@ mod tests {
         assert!(error.contains("cannot write") && error.contains("x.txt"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "former");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+    /// What a file made in the ordinary way has.
+    fn ordinary_mode(folder: &Path) -> u32 {
+        std::fs::write(folder.join("ordinary"), "").unwrap();
+        std::fs::metadata(folder.join("ordinary")).unwrap().mode()
+    }
+
+    #[test]
+    fn a_written_file_is_an_ordinary_one_and_the_same_bytes_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let mut file = example();
+        file.metadata.extend(["a", "b", "c"].map(|name| (name.to_owned(), "x".to_owned())));
+        file.write(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode(), ordinary_mode(folder.path()));
+        let bytes = std::fs::read(&path).unwrap();
+        let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert_eq!(start % 8, 0);
+        let types: Vec<Dtype> = {
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let mut views: Vec<_> = file.iter().filter(|(_, view)| !view.data().is_empty()).collect();
+            views.sort_by_key(|(_, view)| view.data().as_ptr());
+            views.iter().map(|(_, view)| view.dtype()).collect()
+        };
+        assert_eq!(types, [Dtype::I64, Dtype::F32, Dtype::BF16]);
+        file.write(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn links_are_followed_and_what_is_no_file_is_written_into() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("store/real.txt"), folder.path().join("link.txt"));
+        write_atomically(&real, |temporary| std::fs::write(temporary, "former")).unwrap();
+        symlink("store/real.txt", &link).unwrap();
+        write_atomically(&link, |temporary| std::fs::write(temporary, "new")).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(folder.path().join("store")).unwrap().count(), 1);
+
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        let file = example();
+        file.write(&pipe).unwrap();
+        assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        file.write(&real).unwrap();
+        assert_eq!(reader.join().unwrap(), std::fs::read(&real).unwrap());
+        let error = file.write(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot write"), "{error}");
+    }
+
+    #[test]
+    fn what_a_killed_write_left_is_used_again_and_two_writers_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.txt");
+        std::fs::write(folder.path().join(".x.txt.tmp"), "the first half of a much longer text").unwrap();
+        write_atomically(&path, |temporary| std::fs::write(temporary, "whole")).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let outer = |temporary: &Path| {
+            std::fs::write(temporary, "outer")?;
+            write_atomically(&path, |other| {
+                assert_ne!(other, temporary);
+                std::fs::write(other, "inner")
+            })
+            .unwrap();
+            assert_eq!(std::fs::read_to_string(&path)?, "inner");
+            Ok(())
+        };
+        write_atomically(&path, outer).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "outer");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode(), ordinary_mode(folder.path()));
     }
 }
