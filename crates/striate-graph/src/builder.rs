@@ -1,4 +1,4 @@
-use crate::graph::{Output, infer};
+use crate::graph::{Output, check_input, infer};
 use crate::{Graph, GraphError, Node, NodeKind};
 use std::collections::HashSet;
 use striate_layers::{Op, Shape};
@@ -35,28 +35,45 @@ impl From<Vec<Value>> for Inputs {
     }
 }
 
+/// The most nodes of a network: the deepest here, of 1202 layers, has some thousands.
+const MAX_NODES: usize = 100_000;
+
+/// What building a network remembers beside the network.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    names: HashSet<String>,
+    /// The first thing wrong with an input.
+    pub(crate) fault: Option<GraphError>,
+}
+
 /// Adds layers to a network, under names within a scope: the whole network, or a part of it that [`NetworkBuilder::scope`]
 /// opens.
 #[derive(Debug)]
 pub struct NetworkBuilder<'a> {
     graph: &'a mut Graph,
-    names: &'a mut HashSet<String>,
+    progress: &'a mut Progress,
     scope: String,
     place: usize,
 }
 
 impl<'a> NetworkBuilder<'a> {
-    pub(crate) fn new(graph: &'a mut Graph, names: &'a mut HashSet<String>) -> Self {
-        Self { graph, names, scope: String::new(), place: 0 }
+    pub(crate) fn new(graph: &'a mut Graph, progress: &'a mut Progress) -> Self {
+        Self { graph, progress, scope: String::new(), place: 0 }
     }
 
     /// An input of the network, for examples of this shape. The first is named `input`, further ones `input2`, `input3`, ...
+    ///
+    /// [`Graph::build`] fails if the shape can't be (see [`Shape::check`]), or if a layer has the name.
     pub fn input(&mut self, shape: impl Into<Shape>) -> Value {
         let name = match self.graph.inputs().count() {
             0 => "input".to_owned(),
             count => format!("input{}", count + 1),
         };
         let node = Node { name, kind: NodeKind::Input, inputs: Vec::new(), shape: shape.into(), place: self.place };
+        let sound = check_input(&node.name, &node.shape).and_then(|()| self.check_name(&node.name));
+        if let Err(fault) = sound {
+            self.progress.fault.get_or_insert(fault);
+        }
         self.push(node)
     }
 
@@ -71,8 +88,12 @@ impl<'a> NetworkBuilder<'a> {
         if name.split('.').any(str::is_empty) || name.contains(['/', ' ']) {
             return Err(GraphError::BadName { name });
         }
-        if self.names.contains(&name) {
-            return Err(GraphError::NameTaken { name });
+        self.check_name(&name)?;
+        if self.graph.nodes.len() >= MAX_NODES {
+            return Err(GraphError::Option {
+                option: format!("layer {name}"),
+                reason: format!("is one more than the {MAX_NODES} that there may be"),
+            });
         }
         let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
         let shape = infer(&name, &op, &shapes)?;
@@ -97,7 +118,7 @@ impl<'a> NetworkBuilder<'a> {
 
     /// A scope within this one: layers added through it have `name.` before their names.
     pub fn scope(&mut self, name: &str) -> NetworkBuilder<'_> {
-        NetworkBuilder { scope: self.full_name(name), place: self.place, graph: self.graph, names: self.names }
+        NetworkBuilder { scope: self.full_name(name), place: self.place, graph: self.graph, progress: self.progress }
     }
 
     /// A scope whose layers are numbered from 0, as those of `torch.nn.Sequential`.
@@ -107,7 +128,14 @@ impl<'a> NetworkBuilder<'a> {
 
     /// The same scope, with layers placed on device number `place` of those given to [`crate::Network::new`].
     pub fn on(&mut self, place: usize) -> NetworkBuilder<'_> {
-        NetworkBuilder { scope: self.scope.clone(), place, graph: self.graph, names: self.names }
+        NetworkBuilder { scope: self.scope.clone(), place, graph: self.graph, progress: self.progress }
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), GraphError> {
+        match self.progress.names.contains(name) {
+            true => Err(GraphError::NameTaken { name: name.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -125,7 +153,7 @@ impl<'a> NetworkBuilder<'a> {
     }
 
     fn push(&mut self, node: Node) -> Value {
-        self.names.insert(node.name.clone());
+        self.progress.names.insert(node.name.clone());
         self.graph.nodes.push(node);
         Value(self.graph.nodes.len() - 1)
     }
@@ -201,9 +229,61 @@ mod tests {
             net.add("a", Flatten, x)?;
             net.add("a", Flatten, x)
         });
-        assert_eq!(error, "the name a is taken: every layer and every output needs a name of its own");
+        assert_eq!(error, "the name a is taken: every input, every layer and every output needs a name of its own");
         assert!(build(|net, x| net.add("a b", Flatten, x)).contains("\"a b\""));
         assert!(build(|net, x| net.add("", Flatten, x)).contains("empty"));
         assert_eq!(Graph::build(|_| Ok(())).unwrap_err(), GraphError::NoOutput);
+    }
+    #[test]
+    fn inputs_that_cannot_be_are_told_by_name() {
+        let build = |shapes: [[i64; 3]; 2]| {
+            let built = Graph::build(|net| {
+                let x = net.input(shapes[0]);
+                let x = net.add("flatten", Flatten, x)?;
+                let y = net.input(shapes[1]);
+                let y = net.add("conv", Conv2d::new(1, 3), y)?;
+                net.output("a", x)?;
+                net.output("b", y)
+            });
+            built.map(|_| ()).map_err(|error| error.to_string())
+        };
+        build([[3, 8, 8]; 2]).unwrap();
+        let range = "each must be from 1 to 2147483647";
+        let told = format!("input input: the shape [-3, 8, 8] has a dimension of -3: {range}");
+        assert_eq!(build([[-3, 8, 8], [0, 8, 8]]).unwrap_err(), told);
+        let told = format!("input input2: the shape [3, 0, 8] has a dimension of 0: {range}");
+        assert_eq!(build([[3, 8, 8], [3, 0, 8]]).unwrap_err(), told);
+        let error = build([[1, 3_037_000_500, 3_037_000_500], [3, 8, 8]]).unwrap_err();
+        assert!(error.starts_with("input input: ") && error.contains("has a dimension of 3037000500"), "{error}");
+        let error = build([[1 << 20; 3], [3, 8, 8]]).unwrap_err();
+        assert!(error.contains("has over 1099511627776 values"), "{error}");
+
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 8, 8]);
+            let x = net.add("input2", Flatten, x)?;
+            net.input([3]);
+            net.output("logits", x)
+        });
+        assert_eq!(graph.unwrap_err(), GraphError::NameTaken { name: "input2".to_owned() });
+    }
+
+    #[test]
+    fn sizes_that_nothing_can_have_name_their_layer() {
+        let build = |input: [i64; 3], classes: i64| {
+            let built = Graph::build(|net| {
+                let x = net.input(input);
+                let x = net.add("conv", Conv2d::same(1 << 20, 1), x)?;
+                let x = net.add("flatten", Flatten, x)?;
+                let x = net.add("fc", Linear::new(classes), x)?;
+                net.output("logits", x)
+            });
+            built.unwrap_err().to_string()
+        };
+        let error = build([1, 1 << 10, 1 << 11], 10);
+        assert!(error.starts_with("layer conv (Conv2d): the shape [1048576, 1024, 2048] has over"), "{error}");
+        let error = build([1, 1, 1], i64::MAX);
+        assert_eq!(error, "layer fc (Linear): out_features = 9223372036854775807 must be at most 2147483647");
+        let error = build([1, 1, 1], 1 << 30);
+        assert!(error.starts_with("layer fc (Linear): weight [1073741824, 1048576] has over"), "{error}");
     }
 }

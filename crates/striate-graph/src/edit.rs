@@ -9,7 +9,7 @@ impl Graph {
         let last = self.index_of(layer)?;
         let kept = self.ancestors(&[last]);
         let mut places = vec![0; self.nodes.len()];
-        let mut graph = Self::default();
+        let mut graph = Self::empty();
         for index in kept {
             places[index] = graph.nodes.len();
             let mut node = self.nodes[index].clone();
@@ -24,8 +24,7 @@ impl Graph {
     /// many features or channels.
     pub fn with_classes(&self, classes: i64) -> Result<Self, GraphError> {
         let mut graph = self.clone();
-        for output in &self.outputs {
-            let head = self.head(&output.name, output.node)?;
+        for head in self.heads()? {
             match &mut graph.nodes[head].kind {
                 NodeKind::Layer(Op::Linear(linear)) => linear.out_features = classes,
                 NodeKind::Layer(Op::Conv2d(conv)) => conv.out_channels = classes,
@@ -39,6 +38,11 @@ impl Graph {
             }
         }
         Ok(graph)
+    }
+
+    /// For each output, the layer that decides how many classes it has.
+    fn heads(&self) -> Result<Vec<usize>, GraphError> {
+        self.outputs.iter().map(|output| self.head(&output.name, output.node)).collect()
     }
 
     /// The layer that decides how many classes an output has: the last one before it that has parameters.
@@ -67,12 +71,13 @@ impl Network {
     /// Cuts the network off after the layer of that name, whose value becomes the only output; the parameters of what
     /// remains stay.
     pub fn truncate(&mut self, layer: &str, output: &str) -> Result<(), GraphError> {
-        self.set_graph(self.graph.truncate(layer, output)?)
+        self.set_graph(self.graph.truncate(layer, output)?, &[])
     }
 
-    /// Starts a new head for another number of classes ([`Graph::with_classes`]); all other parameters stay.
+    /// Starts a new head for this number of classes ([`Graph::with_classes`]), also if the former one had as many; it is trained
+    /// even if the former one was frozen. All other parameters stay.
     pub fn replace_head(&mut self, classes: i64) -> Result<(), GraphError> {
-        self.set_graph(self.graph.with_classes(classes)?)
+        self.set_graph(self.graph.with_classes(classes)?, &self.graph.heads()?)
     }
 }
 
@@ -116,6 +121,24 @@ mod tests {
         let outputs = network.forward(&Tensor::zeros([2, 1, 6, 6], (Kind::Float, Device::Cpu)), Mode::Eval).unwrap();
         assert_eq!(outputs.logits().size(), [2, 7]);
         assert_eq!(outputs.get("aux1").unwrap().size(), [2, 7]);
+    }
+
+    #[test]
+    fn a_new_head_is_untrained_and_not_frozen() {
+        let mut network = branched();
+        let initial = network.state()["head.weight"].copy();
+        let _ = network.state()["head.weight"].shallow_clone().fill_(0.5);
+        network.freeze_through("flatten").unwrap();
+        network.replace_head(4).unwrap();
+        assert_eq!(network.state()["head.weight"], initial);
+        let trainable = |network: &Network| network.trainable().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(trainable(&network), ["aux_fc.weight", "aux_fc.bias", "head.weight", "head.bias"]);
+        let frozen = |network: &Network| {
+            let nodes = network.graph().nodes().iter().zip(&network.frozen).filter(|(_, frozen)| **frozen);
+            nodes.map(|(node, _)| node.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(frozen(&network), ["input", "a", "b", "concat", "pool", "flatten"]);
+        assert_eq!(network.var_store().len(), network.state().len());
     }
 
     #[test]

@@ -14,8 +14,24 @@ pub enum GraphError {
         /// What is wrong.
         source: LayerError,
     },
-    /// Two layers, or two outputs, under one name.
-    #[error("the name {name} is taken: every layer and every output needs a name of its own")]
+    /// An input of a shape that no value can have.
+    #[error("input {input}: {source}")]
+    Input {
+        /// The input's name.
+        input: String,
+        /// What is wrong.
+        source: LayerError,
+    },
+    /// An architecture's option that it can't have.
+    #[error("{option} {reason}")]
+    Option {
+        /// The option and its value, such as `depths = []`.
+        option: String,
+        /// Why it can't be.
+        reason: String,
+    },
+    /// Two inputs or layers, or two outputs, under one name.
+    #[error("the name {name} is taken: every input, every layer and every output needs a name of its own")]
     NameTaken {
         /// The full name.
         name: String,

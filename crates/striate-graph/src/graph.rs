@@ -1,6 +1,6 @@
+use crate::builder::Progress;
 use crate::{GraphError, NetworkBuilder};
-use std::collections::HashSet;
-use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
+use striate_layers::{Layer, Mode, Op, ParamSpec, Shape, infer_shape};
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Node {
 }
 
 /// The definition of a network: nodes in an order in which they can run, with all shapes known, and no tensors.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) outputs: Vec<Output>,
@@ -66,14 +66,21 @@ impl Output {
 impl Graph {
     /// Builds a network with a function that adds its layers; see the [crate's example](crate).
     ///
-    /// Fails with the first layer that doesn't fit, if a name is used twice, or if there is no output in evaluation.
+    /// Fails with the first input that can't be or layer that doesn't fit, if a name is used twice, or if there is no output in
+    /// evaluation.
     pub fn build(define: impl FnOnce(&mut NetworkBuilder) -> Result<(), GraphError>) -> Result<Self, GraphError> {
-        let mut graph = Self::default();
-        define(&mut NetworkBuilder::new(&mut graph, &mut HashSet::new()))?;
+        let (mut graph, mut progress) = (Self::empty(), Progress::default());
+        let defined = define(&mut NetworkBuilder::new(&mut graph, &mut progress));
+        // What is wrong with an input comes before what follows from it.
+        progress.fault.map_or(defined, Err)?;
         if graph.outputs_in(Mode::Eval).next().is_none() {
             return Err(GraphError::NoOutput);
         }
         Ok(graph)
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { nodes: Vec::new(), outputs: Vec::new() }
     }
 
     /// All nodes; each reads only nodes before it.
@@ -165,7 +172,12 @@ impl Graph {
         let mut shapes = shapes.iter();
         for (index, needed) in needed.iter().enumerate() {
             let shape = match &graph.nodes[index].kind {
-                NodeKind::Input => shapes.next().cloned().unwrap_or_else(|| graph.nodes[index].shape.clone()),
+                NodeKind::Input => {
+                    let node = &graph.nodes[index];
+                    let shape = shapes.next().cloned().unwrap_or_else(|| node.shape.clone());
+                    check_input(&node.name, &shape)?;
+                    shape
+                }
                 NodeKind::Layer(_) if !needed => continue,
                 NodeKind::Layer(op) => {
                     let node = &graph.nodes[index];
@@ -195,5 +207,10 @@ impl Graph {
 /// The output shape of a layer, or an error with its name.
 pub(crate) fn infer(name: &str, op: &Op, inputs: &[Shape]) -> Result<Shape, GraphError> {
     let layer = op.layer();
-    layer.output_shape(inputs).map_err(|source| GraphError::Layer { layer: name.to_owned(), op: layer.name(), source })
+    infer_shape(layer, inputs).map_err(|source| GraphError::Layer { layer: name.to_owned(), op: layer.name(), source })
+}
+
+/// Fails, naming the input, if no value can be of its shape.
+pub(crate) fn check_input(name: &str, shape: &Shape) -> Result<(), GraphError> {
+    shape.check().map_err(|source| GraphError::Input { input: name.to_owned(), source })
 }

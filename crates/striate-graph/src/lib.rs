@@ -45,6 +45,6 @@ mod svg;
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeKind};
-pub use network::{InitOptions, Network, Parameter};
+pub use network::{InitOptions, Network, Parameter, is_finite};
 pub use run::Outputs;
 pub use summary::{LayerSummary, Summary};

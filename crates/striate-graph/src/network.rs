@@ -1,9 +1,12 @@
 use crate::{Graph, GraphError, Node};
 use std::collections::{BTreeMap, HashSet};
 use striate_layers::{ParamKind, ParamSpec};
-use striate_torch::{Generator, MemoryFormat, derive_seed, to_memory_format};
+use striate_torch::{Generator, MemoryFormat, TorchError, derive_seed, to_memory_format};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+
+/// What sets the seeds of parameters apart from others that are derived from the same seed.
+const PARAMETER_SEEDS: u64 = 0x5041_5241;
 
 /// Where a network's parameters live and how they start.
 #[derive(Debug, Clone)]
@@ -64,7 +67,7 @@ impl Network {
             devices => return Err(GraphError::Devices { needed: graph.places(), got: devices.len() }),
         };
         let mut network = Self {
-            graph: Graph::default(),
+            graph: Graph::empty(),
             params: Vec::new(),
             frozen: Vec::new(),
             vs: VarStore::new(devices[0]),
@@ -74,25 +77,28 @@ impl Network {
             kind: options.kind,
             seed: options.seed,
         };
-        network.set_graph(graph)?;
+        network.set_graph(graph, &[])?;
         Ok(network)
     }
 
-    /// Makes `graph` the network's: parameters of the same name and shape stay, others are made or removed.
-    pub(crate) fn set_graph(&mut self, graph: Graph) -> Result<(), GraphError> {
+    /// Makes `graph` the network's: parameters of the same name and shape stay, except those of the nodes `anew`; others are made
+    /// or removed. What is made is not frozen.
+    pub(crate) fn set_graph(&mut self, graph: Graph, anew: &[usize]) -> Result<(), GraphError> {
         let mut former: BTreeMap<String, Tensor> = self.parameters().map(|p| (p.name, p.tensor)).collect();
         let frozen: BTreeMap<&str, bool> =
             self.graph.nodes.iter().map(|n| n.name.as_str()).zip(self.frozen.iter().copied()).collect();
-        let frozen = graph.nodes.iter().map(|node| frozen.get(node.name.as_str()).copied().unwrap_or(false)).collect();
+        let mut frozen: Vec<bool> =
+            graph.nodes.iter().map(|node| frozen.get(node.name.as_str()).copied().unwrap_or(false)).collect();
         let mut made = Vec::new();
         let mut params = Vec::with_capacity(graph.nodes.len());
         for (index, node) in graph.nodes.iter().enumerate() {
             let specs = graph.params(node);
             let fits = |spec: &ParamSpec| former.get(&full_name(node, spec)).is_some_and(|old| old.size() == spec.shape);
-            if specs.iter().all(fits) {
+            if !anew.contains(&index) && specs.iter().all(fits) {
                 params.push(specs.iter().filter_map(|spec| former.remove(&full_name(node, spec))).collect());
                 continue;
             }
+            frozen[index] = false;
             let mut tensors = Vec::with_capacity(specs.len());
             for (spec, tensor) in self.create(&graph, index)? {
                 tensors.push(tensor.shallow_clone());
@@ -110,7 +116,7 @@ impl Network {
     fn create(&self, graph: &Graph, index: usize) -> Result<Vec<(ParamSpec, Tensor)>, GraphError> {
         let node = &graph.nodes[index];
         let Some(layer) = node.layer() else { return Ok(Vec::new()) };
-        let mut generator = Generator::new(derive_seed(self.seed, &[index as u64]));
+        let mut generator = Generator::new(derive_seed(self.seed, &[PARAMETER_SEEDS, index as u64]));
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
         let params = striate_layers::create_params(layer, &graph.input_shapes(node), self.kind, &mut generator).map_err(error)?;
         let place = |(spec, tensor): (ParamSpec, Tensor)| {
@@ -233,7 +239,7 @@ impl Network {
             return Err(GraphError::Weights { missing, unexpected, mismatched });
         }
         for (name, value) in state {
-            if value.is_floating_point() && !value.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|all| all != 0) {
+            if !is_finite(value)? {
                 return Err(GraphError::NotFinite { name: name.clone() });
             }
         }
@@ -267,6 +273,11 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// Whether a tensor holds neither NaN nor infinite values.
+pub fn is_finite(tensor: &Tensor) -> Result<bool, TorchError> {
+    Ok(!tensor.is_floating_point() || tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
 }
 
 fn full_name(node: &Node, spec: &ParamSpec) -> String {

@@ -67,8 +67,9 @@ impl Graph {
             layers.push(self.layer_summary(node, field, !needed));
             fields.push(field);
         }
-        let sum = |of: fn(&LayerSummary) -> u64| layers.iter().map(of).sum();
-        let evaluation = |of: fn(&LayerSummary) -> u64| layers.iter().filter(|layer| !layer.training_only).map(of).sum();
+        let total = |total: u64, more: u64| total.saturating_add(more);
+        let sum = |of: fn(&LayerSummary) -> u64| layers.iter().map(of).fold(0, total);
+        let evaluation = |of: fn(&LayerSummary) -> u64| layers.iter().filter(|layer| !layer.training_only).map(of).fold(0, total);
         Summary {
             params: sum(|layer| layer.params),
             buffers: sum(|layer| layer.buffers),
@@ -115,11 +116,12 @@ impl Graph {
             inputs.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1))).unwrap_or((1, 1))
         };
         let before = [widest(0), widest(1)];
-        match node.layer().map_or(Receptive::Pointwise, Layer::receptive) {
+        match node.layer().map_or(Receptive::Pointwise, |layer| layer.receptive(&self.input_shapes(node))) {
             Receptive::Pointwise => before,
             Receptive::Window { kernel, stride, dilation } => [0, 1].map(|axis| {
                 let (size, step) = before[axis];
-                (size + (kernel.0[axis] - 1) * dilation.0[axis] * step, step * stride.0[axis])
+                let more = ((kernel.0[axis] - 1) * dilation.0[axis]).saturating_mul(step);
+                (size.saturating_add(more), step.saturating_mul(stride.0[axis]))
             }),
             Receptive::Global => everything,
         }
@@ -134,6 +136,7 @@ impl Graph {
             alive += bytes(index);
             peak = peak.max(alive);
             let mut freed: Vec<usize> = node.inputs.iter().copied().filter(|input| last_uses[*input] == index).collect();
+            freed.sort_unstable();
             freed.dedup();
             alive -= freed.iter().map(|input| bytes(*input)).sum::<u64>();
         }
@@ -269,6 +272,43 @@ mod tests {
         assert_eq!(summary.activation_bytes_training, 4 * 64 + 5 * map + 2 * map / 4 + 40);
         // stem, the input and the output of a layer of the branch.
         assert_eq!(summary.activation_bytes_inference, 3 * map);
+    }
+
+    #[test]
+    fn a_value_that_is_read_twice_is_freed_once() {
+        let graph = Graph::build(|net| {
+            let x = net.input([4]);
+            let y = net.add("relu", Activation::Relu, x)?;
+            let sum = net.add("add", Add, [x, y, x])?;
+            net.output("sum", sum)
+        });
+        assert_eq!(graph.unwrap().summary().activation_bytes_inference, 3 * 16);
+    }
+
+    #[test]
+    fn adaptive_pooling_to_the_same_size_sees_no_more() {
+        let graph = Graph::build(|net| {
+            let x = net.input([1, 28, 28]);
+            let x = net.add("conv", Conv2d::same(1, 3), x)?;
+            let x = net.add("quarter", AdaptiveAvgPool2d::new(7), x)?;
+            let x = net.add("same", AdaptiveAvgPool2d::new(7), x)?;
+            let x = net.add("global", AdaptiveAvgPool2d::global(), x)?;
+            net.output("features", x)
+        });
+        let layers = graph.unwrap().summary().layers;
+        let sees: Vec<_> = layers.iter().map(|layer| (layer.receptive_field[0], layer.stride[0])).collect();
+        assert_eq!(sees, [(1, 1), (3, 1), (6, 4), (6, 4), (28, 28)]);
+    }
+
+    #[test]
+    fn counts_that_no_number_holds_stop_at_the_largest() {
+        let graph = Graph::build(|net| {
+            let x = net.input([1, 1 << 20, 1 << 20]);
+            let x = net.add("conv", Conv2d::same(1, (1 << 16) - 1), x)?;
+            let x = net.add("conv2", Conv2d::same(1, (1 << 16) - 1), x)?;
+            net.output("map", x)
+        });
+        assert_eq!(graph.unwrap().summary().macs, u64::MAX);
     }
 
     #[test]

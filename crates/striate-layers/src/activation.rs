@@ -1,9 +1,11 @@
 use crate::shape::one;
 use crate::{Layer, LayerError, Mode, Shape};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// A nonlinearity, value by value: any shape to the same shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// max(x, 0).
     Relu,

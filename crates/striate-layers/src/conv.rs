@@ -1,4 +1,4 @@
-use crate::shape::one;
+use crate::shape::{in_range, numel, one, positive};
 use crate::{Fans, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
 use tch::Tensor;
 
@@ -144,16 +144,10 @@ impl Conv2d {
             }
         }
         match self.padding {
-            Padding::Explicit(pair) if pair.0.iter().any(|pad| *pad < 0) => {
-                Err(LayerError::option(format!("padding = {pair}"), "is negative"))
-            }
-            _ => Ok(()),
+            Padding::Explicit(pair) => pair.0.iter().try_for_each(|pad| in_range("padding", 0, *pad)),
+            Padding::Same => Ok(()),
         }
     }
-}
-
-pub(crate) fn positive(option: &str, value: i64) -> Result<(), LayerError> {
-    if value > 0 { Ok(()) } else { Err(LayerError::option(format!("{option} = {value}"), "must be at least 1")) }
 }
 
 impl Layer for Conv2d {
@@ -184,7 +178,7 @@ impl Layer for Conv2d {
     fn params(&self, inputs: &[Shape]) -> Vec<ParamSpec> {
         let weight = self.weight_shape(inputs[0].dims()[0]);
         let area = weight[2] * weight[3];
-        let fans = Fans { fan_in: weight[1] * area, fan_out: weight[0] * area };
+        let fans = Fans { fan_in: weight[1].saturating_mul(area), fan_out: weight[0].saturating_mul(area) };
         let mut params = vec![ParamSpec::trainable("weight", weight, self.weight_init.clone(), fans)];
         if self.bias {
             params.push(ParamSpec::trainable("bias", [self.out_channels], self.bias_init.clone(), fans));
@@ -193,15 +187,15 @@ impl Layer for Conv2d {
     }
 
     fn macs(&self, inputs: &[Shape]) -> u64 {
-        let fan_in: i64 = self.weight_shape(inputs[0].dims()[0])[1..].iter().product();
-        output_numel(self, inputs) * fan_in.unsigned_abs()
+        let fan_in = numel(&self.weight_shape(inputs[0].dims()[0])[1..]);
+        output_numel(self, inputs).saturating_mul(fan_in.unsigned_abs())
     }
 
     fn connections(&self, inputs: &[Shape]) -> u64 {
-        self.macs(inputs) + u64::from(self.bias) * output_numel(self, inputs)
+        self.macs(inputs).saturating_add(u64::from(self.bias) * output_numel(self, inputs))
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: self.kernel_size, stride: self.stride, dilation: self.dilation }
     }
 

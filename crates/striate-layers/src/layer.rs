@@ -1,3 +1,4 @@
+use crate::shape::{check_values, numel};
 use crate::{Fans, Init, LayerError, Pair, Shape};
 use tch::Tensor;
 
@@ -54,9 +55,9 @@ impl ParamSpec {
         Self { name, shape: shape.into(), init, fans: Fans::NONE, kind: ParamKind::Buffer }
     }
 
-    /// The number of values.
+    /// The number of values; the largest number where it is larger still.
     pub fn numel(&self) -> i64 {
-        self.shape.iter().product()
+        numel(&self.shape)
     }
 }
 
@@ -82,7 +83,7 @@ pub enum Receptive {
 ///
 /// All built-in layers implement it, and so can yours: a network takes any `Layer` through [`crate::Op::custom`].
 /// `inputs` are the shapes of single examples; tensors carry the batch as their first dimension. `params`, `macs` and
-/// `connections` may be called only with inputs that `output_shape` accepts.
+/// `connections` may be called only with inputs that [`infer_shape`] accepts.
 pub trait Layer: std::fmt::Debug + Send + Sync {
     /// The kind of layer, such as `Conv2d`.
     fn name(&self) -> &'static str;
@@ -110,11 +111,71 @@ pub trait Layer: std::fmt::Debug + Send + Sync {
         0
     }
 
-    /// What an output value sees of the input.
-    fn receptive(&self) -> Receptive {
+    /// What an output value sees of the inputs.
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Pointwise
     }
 
     /// Computes the output from the parameters (in the order of `params`) and the inputs, each with the batch first.
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError>;
+}
+
+/// The shape of a layer's output. Fails if the inputs don't fit the layer, and if its output or a parameter would be larger than
+/// any can be (see [`Shape::check`]).
+pub fn infer_shape(layer: &dyn Layer, inputs: &[Shape]) -> Result<Shape, LayerError> {
+    let shape = layer.output_shape(inputs)?;
+    shape.check()?;
+    for param in layer.params(inputs) {
+        check_values(&format!("{} {:?}", param.name, param.shape), &param.shape)?;
+    }
+    Ok(shape)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{AdaptiveAvgPool2d, Concat, Conv2d, Flatten, Linear, LocalResponseNorm, MaxPool2d, PadShortcut, Padding};
+
+    /// Nothing overflows on the way to the refusal.
+    #[test]
+    fn sizes_that_nothing_can_have_are_refused() {
+        const HUGE: i64 = i64::MAX;
+        let told = |layer: &dyn Layer, input: &[i64]| {
+            let inputs = vec![Shape::new(input); if layer.name() == "Concat" { 2 } else { 1 }];
+            infer_shape(layer, &inputs).unwrap_err().to_string()
+        };
+        let image = [3, 8, 8];
+        let most = "must be at most 2147483647";
+        assert_eq!(told(&Linear::new(HUGE), &[3]), format!("out_features = {HUGE} {most}"));
+        assert_eq!(told(&Conv2d::new(HUGE, 3), &image), format!("out_channels = {HUGE} {most}"));
+        assert_eq!(told(&Conv2d::new(1, 3).padding(HUGE / 2), &image), format!("padding = {} {most}", HUGE / 2));
+        assert_eq!(told(&Conv2d::new(1, 3).padding(-1), &image), "padding = -1 must be at least 0");
+        let options: [Box<dyn Layer>; 6] = [
+            Box::new(Conv2d::new(1, HUGE)),
+            Box::new(Conv2d::new(1, 3).stride(HUGE).padding(Padding::Same)),
+            Box::new(Conv2d::new(1, 3).dilation(HUGE)),
+            Box::new(MaxPool2d::new(HUGE).padding(HUGE / 2)),
+            Box::new(AdaptiveAvgPool2d::new(HUGE)),
+            Box::new(LocalResponseNorm::new(HUGE)),
+        ];
+        for layer in options {
+            assert!(told(&*layer, &image).ends_with(most), "{layer:?}");
+        }
+        assert_eq!(told(&PadShortcut::new(HUGE, 1), &image), format!("out_channels = {HUGE} {most}"));
+
+        let dimension = "has a dimension of 9223372036854775807: each must be from 1 to 2147483647";
+        let inputs: [&dyn Layer; 5] = [&Conv2d::same(1, 3), &MaxPool2d::new(2), &PadShortcut::new(3, 2), &Concat, &Flatten];
+        for layer in inputs {
+            assert!(told(layer, &[3, HUGE, 4]).ends_with(dimension), "{layer:?}");
+        }
+        assert!(told(&Linear::new(2), &[-3]).contains("has a dimension of -3"));
+        assert!(told(&MaxPool2d::new(2), &[0, 8, 8]).contains("has a dimension of 0"));
+
+        let side = 1 << 30;
+        let large = "has over 1099511627776 values: use a smaller input or a narrower layer";
+        assert_eq!(told(&Conv2d::new(6, 1), &[1, side, side]), format!("the shape [6, {side}, {side}] {large}"));
+        assert_eq!(told(&Linear::new(side), &[side]), format!("weight [{side}, {side}] {large}"));
+        assert!(told(&Conv2d::new(side, side).padding(side), &[1, 1, 1]).ends_with(large));
+    }
 }

@@ -2,6 +2,7 @@
 use crate::conv::output_numel;
 use crate::shape::one;
 use crate::{Fans, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -47,10 +48,10 @@ impl Layer for Subsampling2d {
     }
 
     fn connections(&self, inputs: &[Shape]) -> u64 {
-        output_numel(self, inputs) * (self.area() + 1).unsigned_abs()
+        output_numel(self, inputs).saturating_mul((self.area() + 1).unsigned_abs())
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: self.kernel_size.into(), stride: self.kernel_size.into(), dilation: 1.into() }
     }
 
@@ -134,12 +135,19 @@ impl Layer for SparseConv2d {
         if let Some(map) = self.table.iter().position(Vec::is_empty) {
             return Err(LayerError::option("table", format!("connects map {map} with nothing")));
         }
+        let mut seen = HashSet::new();
+        if let Some((map, input)) = self.pairs().find(|pair| !seen.insert(*pair)) {
+            return Err(LayerError::option("table", format!("connects map {map} with input {input} twice")));
+        }
         self.dense().output_shape(inputs)
     }
 
     fn params(&self, _inputs: &[Shape]) -> Vec<ParamSpec> {
         // LeCun scales by the inputs of each unit, which differ between maps here: the mean stands for all.
-        let fans = Fans { fan_in: self.weights() * self.area() / self.maps(), fan_out: self.maps() * self.area() };
+        let fans = Fans {
+            fan_in: self.weights().saturating_mul(self.area()) / self.maps(),
+            fan_out: self.maps().saturating_mul(self.area()),
+        };
         let weight = [self.weights(), self.kernel_size.0[0], self.kernel_size.0[1]];
         vec![
             ParamSpec::trainable("weight", weight, Init::LeCunUniform, fans),
@@ -148,15 +156,15 @@ impl Layer for SparseConv2d {
     }
 
     fn macs(&self, inputs: &[Shape]) -> u64 {
-        self.positions(inputs) * (self.weights() * self.area()).unsigned_abs()
+        self.positions(inputs).saturating_mul(self.weights().saturating_mul(self.area()).unsigned_abs())
     }
 
     fn connections(&self, inputs: &[Shape]) -> u64 {
-        self.macs(inputs) + output_numel(self, inputs)
+        self.macs(inputs).saturating_add(output_numel(self, inputs))
     }
 
-    fn receptive(&self) -> Receptive {
-        self.dense().receptive()
+    fn receptive(&self, inputs: &[Shape]) -> Receptive {
+        self.dense().receptive(inputs)
     }
 
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
@@ -277,7 +285,7 @@ impl Layer for RbfOutput {
         (self.classes * self.features).unsigned_abs()
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Global
     }
 
@@ -333,6 +341,8 @@ mod tests {
         assert_eq!(weight.grad().double_value(&[0, 0, 0]), expected);
         let error = SparseConv2d::new(vec![vec![3]], 1).output_shape(&[Shape::image(3, 2, 2)]).unwrap_err();
         assert_eq!(error.to_string(), "table connects map 0 with input 3 of 3");
+        let error = SparseConv2d::new(vec![vec![1], vec![0, 2, 0]], 1).output_shape(&[Shape::image(3, 2, 2)]).unwrap_err();
+        assert_eq!(error.to_string(), "table connects map 1 with input 0 twice");
     }
 
     #[test]

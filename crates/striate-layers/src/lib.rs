@@ -46,7 +46,7 @@ pub use activation::{Activation, Softmax};
 pub use conv::{Conv2d, Padding};
 pub use error::LayerError;
 pub use init::{Fan, Fans, Init};
-pub use layer::{Layer, Mode, ParamKind, ParamSpec, Receptive};
+pub use layer::{Layer, Mode, ParamKind, ParamSpec, Receptive, infer_shape};
 pub use lenet::{RbfOutput, SparseConv2d, Subsampling2d};
 pub use linear::Linear;
 pub use module::{Module, create_params};

@@ -1,5 +1,4 @@
-use crate::conv::positive;
-use crate::shape::one;
+use crate::shape::{one, positive};
 use crate::{Fans, Init, Layer, LayerError, Mode, ParamSpec, Receptive, Shape};
 use tch::Tensor;
 
@@ -59,14 +58,14 @@ impl Layer for Linear {
     }
 
     fn macs(&self, inputs: &[Shape]) -> u64 {
-        (inputs[0].numel() * self.out_features).unsigned_abs()
+        inputs[0].numel().unsigned_abs().saturating_mul(self.out_features.unsigned_abs())
     }
 
     fn connections(&self, inputs: &[Shape]) -> u64 {
-        self.macs(inputs) + u64::from(self.bias) * self.out_features.unsigned_abs()
+        self.macs(inputs).saturating_add(u64::from(self.bias) * self.out_features.unsigned_abs())
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Global
     }
 

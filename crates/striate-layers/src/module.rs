@@ -1,4 +1,4 @@
-use crate::{Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
+use crate::{Layer, LayerError, Mode, ParamKind, ParamSpec, Shape, infer_shape};
 use striate_torch::Generator;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -17,7 +17,7 @@ impl<L: Layer> Module<L> {
     ///
     /// Fails if the inputs don't fit the layer, or if a parameter of that name exists already.
     pub fn new(path: &nn::Path, layer: L, inputs: &[Shape], generator: &mut Generator) -> Result<Self, LayerError> {
-        layer.output_shape(inputs)?;
+        infer_shape(&layer, inputs)?;
         let params = create_params(&layer, inputs, path.kind(), generator)?;
         if let Some((spec, _)) = params.iter().find(|(spec, _)| path.get(spec.name).is_some()) {
             return Err(LayerError::NameTaken { name: path.path(spec.name) });

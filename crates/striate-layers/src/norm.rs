@@ -1,5 +1,4 @@
-use crate::conv::positive;
-use crate::shape::one;
+use crate::shape::{one, positive};
 use crate::{Fans, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
 use tch::Tensor;
 

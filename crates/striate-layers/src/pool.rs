@@ -1,5 +1,5 @@
-use crate::conv::{describe_window, positive};
-use crate::shape::one;
+use crate::conv::describe_window;
+use crate::shape::{one, positive};
 use crate::{Layer, LayerError, Mode, Pair, Receptive, Shape};
 use tch::Tensor;
 
@@ -108,7 +108,7 @@ impl Layer for MaxPool2d {
         self.window().output_shape(inputs)
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         self.window().receptive()
     }
 
@@ -169,7 +169,7 @@ impl Layer for AvgPool2d {
         self.window().output_shape(inputs)
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         self.window().receptive()
     }
 
@@ -227,6 +227,19 @@ fn adaptive_shape(output_size: Pair, inputs: &[Shape]) -> Result<Shape, LayerErr
     Ok(Shape::image(channels, output_size.0[0], output_size.0[1]))
 }
 
+/// Windows side by side where the output's size divides the input's. Elsewhere windows are of several sizes and overlap: what
+/// all of them see stands for each.
+fn adaptive_receptive(output_size: Pair, inputs: &[Shape]) -> Receptive {
+    let Ok([_, height, width]) = one(inputs).and_then(Shape::as_image) else { return Receptive::Global };
+    let (input, output) = ([height, width], output_size.0);
+    let divides = [0, 1].iter().all(|axis| output[*axis] > 0 && input[*axis] % output[*axis] == 0);
+    if !divides || (output == [1, 1] && input != [1, 1]) {
+        return Receptive::Global;
+    }
+    let kernel = Pair([0, 1].map(|axis| input[axis] / output[axis]));
+    Receptive::Window { kernel, stride: kernel, dilation: 1.into() }
+}
+
 impl Layer for AdaptiveAvgPool2d {
     fn name(&self) -> &'static str {
         "AdaptiveAvgPool2d"
@@ -240,8 +253,8 @@ impl Layer for AdaptiveAvgPool2d {
         adaptive_shape(self.output_size, inputs)
     }
 
-    fn receptive(&self) -> Receptive {
-        Receptive::Global
+    fn receptive(&self, inputs: &[Shape]) -> Receptive {
+        adaptive_receptive(self.output_size, inputs)
     }
 
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
@@ -262,8 +275,8 @@ impl Layer for AdaptiveMaxPool2d {
         adaptive_shape(self.output_size, inputs)
     }
 
-    fn receptive(&self) -> Receptive {
-        Receptive::Global
+    fn receptive(&self, inputs: &[Shape]) -> Receptive {
+        adaptive_receptive(self.output_size, inputs)
     }
 
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
@@ -288,6 +301,23 @@ mod tests {
     fn padding_over_half_the_kernel_is_refused() {
         let error = MaxPool2d::new(3).padding(2).output_shape(&[Shape::image(1, 9, 9)]).unwrap_err().to_string();
         assert_eq!(error, "padding = 2x2 must be from 0 to half the kernel, 3x3");
+    }
+
+    #[test]
+    fn adaptive_pooling_sees_its_windows_where_they_lie_side_by_side() {
+        let sees = |size: i64, inputs: [i64; 2]| {
+            let input = [Shape::image(3, inputs[0], inputs[1])];
+            let (avg, max) = (AdaptiveAvgPool2d::new(size), AdaptiveMaxPool2d::new(size));
+            assert_eq!(avg.receptive(&input), max.receptive(&input));
+            avg.receptive(&input)
+        };
+        let window = |kernel: [i64; 2]| Receptive::Window { kernel: kernel.into(), stride: kernel.into(), dilation: 1.into() };
+        assert_eq!(sees(7, [7, 7]), window([1, 1]));
+        assert_eq!(sees(1, [1, 1]), window([1, 1]));
+        assert_eq!(sees(4, [12, 8]), window([3, 2]));
+        for (size, inputs) in [(1, [7, 7]), (7, [10, 14]), (8, [1, 1])] {
+            assert_eq!(sees(size, inputs), Receptive::Global);
+        }
     }
 
     proptest! {

@@ -1,6 +1,12 @@
 use crate::LayerError;
 use std::fmt;
 
+/// The largest dimension of a shape, and the largest option of a layer.
+const MAX_DIM: i64 = i32::MAX as i64;
+/// The most values of a shape or of a parameter: 4 TiB of float32. Sums of products of what is within both limits don't
+/// overflow, or stop at the largest number.
+const MAX_VALUES: i64 = 1 << 40;
+
 /// The shape of one example, without the batch: `[C, H, W]` for an image or a feature map, `[F]` for a vector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape(Vec<i64>);
@@ -26,19 +32,37 @@ impl Shape {
         &self.0
     }
 
-    /// The number of values.
+    /// The number of values; the largest number where it is larger still.
     pub fn numel(&self) -> i64 {
-        self.0.iter().product()
+        numel(&self.0)
+    }
+
+    /// Whether a value of this shape can be: every dimension is from 1 to 2³¹ - 1, and there are at most 2⁴⁰ values.
+    pub fn check(&self) -> Result<(), LayerError> {
+        self.check_dims()?;
+        check_values(&format!("the shape {self}"), &self.0)
+    }
+
+    fn check_dims(&self) -> Result<(), LayerError> {
+        match self.0.iter().find(|dim| !(1..=MAX_DIM).contains(*dim)) {
+            Some(dim) => {
+                let reason = format!("has a dimension of {dim}: each must be from 1 to {MAX_DIM}");
+                Err(LayerError::option(format!("the shape {self}"), reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// `[C, H, W]`, or an error that says what was expected.
     pub fn as_image(&self) -> Result<[i64; 3], LayerError> {
+        self.check_dims()?;
         <[i64; 3]>::try_from(self.0.as_slice())
             .map_err(|_| LayerError::InputShape { expected: "[C, H, W]".to_owned(), got: self.clone() })
     }
 
     /// `F` of `[F]`, or an error that says what was expected.
     pub fn as_vector(&self) -> Result<i64, LayerError> {
+        self.check_dims()?;
         match self.0.as_slice() {
             [features] => Ok(*features),
             _ => Err(LayerError::InputShape { expected: "[F] (flatten it first)".to_owned(), got: self.clone() }),
@@ -89,6 +113,33 @@ impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}", self.0[0], self.0[1])
     }
+}
+
+/// The product of dimensions; the largest number where it is larger still.
+pub(crate) fn numel(dims: &[i64]) -> i64 {
+    dims.iter().copied().fold(1, i64::saturating_mul)
+}
+
+pub(crate) fn check_values(what: &str, dims: &[i64]) -> Result<(), LayerError> {
+    if numel(dims) <= MAX_VALUES {
+        return Ok(());
+    }
+    Err(LayerError::option(what, format!("has over {MAX_VALUES} values: use a smaller input or a narrower layer")))
+}
+
+/// Fails if an option is below 1 or larger than any dimension can be.
+pub(crate) fn positive(option: &str, value: i64) -> Result<(), LayerError> {
+    in_range(option, 1, value)
+}
+
+/// Fails if an option is below `least` or larger than any dimension can be.
+pub(crate) fn in_range(option: &str, least: i64, value: i64) -> Result<(), LayerError> {
+    let reason = match value {
+        _ if value < least => format!("must be at least {least}"),
+        _ if value > MAX_DIM => format!("must be at most {MAX_DIM}"),
+        _ => return Ok(()),
+    };
+    Err(LayerError::option(format!("{option} = {value}"), reason))
 }
 
 /// The only input of a layer that takes one.

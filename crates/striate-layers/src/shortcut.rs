@@ -1,5 +1,4 @@
-use crate::conv::positive;
-use crate::shape::one;
+use crate::shape::{one, positive};
 use crate::{Layer, LayerError, Mode, Pair, Receptive, Shape};
 use tch::Tensor;
 
@@ -32,6 +31,7 @@ impl Layer for PadShortcut {
 
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
         let [channels, height, width] = one(inputs)?.as_image()?;
+        positive("out_channels", self.out_channels)?;
         for stride in self.stride.0 {
             positive("stride", stride)?;
         }
@@ -43,7 +43,7 @@ impl Layer for PadShortcut {
         Ok(Shape::image(self.out_channels, kept(0, height), kept(1, width)))
     }
 
-    fn receptive(&self) -> Receptive {
+    fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: 1.into(), stride: self.stride, dilation: 1.into() }
     }
 

@@ -100,7 +100,7 @@ impl Layer for Concat {
         let mut channels = 0;
         for input in inputs {
             match input.dims().split_first() {
-                Some((more, other)) if other == rest => channels += more,
+                Some((more, other)) if other == rest => channels = i64::saturating_add(channels, *more),
                 _ => {
                     let rest: String = rest.iter().map(|size| format!(", {size}")).collect();
                     return Err(LayerError::InputShape { expected: format!("[C{rest}]"), got: input.clone() });

@@ -79,12 +79,17 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads a bundle. Fails with one line on a missing or damaged file, and on one that holds weights only.
+    /// Reads a bundle. Fails with one line on a missing or damaged file, on one that holds weights only, and on one that names more
+    /// or fewer classes than its network has.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let Weights { tensors, info, .. } = Weights::read(path)?;
         let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
         let bad = |error: ModelError| ModelError::BadBundle { path: path.into(), reason: error.to_string() };
-        info.model().map_err(bad)?;
+        let (model, names) = (info.model().map_err(bad)?, info.classes.len());
+        if names as i64 != model.classes() {
+            let reason = format!("it names {names} classes, its network has {}", model.classes());
+            return Err(ModelError::BadBundle { path: path.into(), reason });
+        }
         Ok(Self { info, state: tensors })
     }
 
@@ -124,6 +129,17 @@ mod tests {
         assert_eq!(bundle.info, info);
         let network = bundle.network(&path, &InitOptions::default()).unwrap();
         assert_eq!(network.state(), state);
+    }
+
+    #[test]
+    fn every_class_has_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let mut bundle = example();
+        bundle.info.classes.pop();
+        bundle.write(&path).unwrap();
+        let error = Bundle::read(&path).unwrap_err().to_string();
+        assert!(error.contains("x.safetensors") && error.ends_with("it names 2 classes, its network has 3"), "{error}");
     }
 
     #[test]

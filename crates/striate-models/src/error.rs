@@ -87,7 +87,7 @@ pub enum ModelError {
     },
     /// A file that declares far more bytes than it has.
     #[error(
-        "{} declares {declared} bytes of content in a file of {length}: it is damaged or hostile; restore it from a copy",
+        "{} has {length} bytes and would unpack to {declared}: its tensors are views of few values, or it is damaged; save copies of them with torch.save({{name: tensor.clone() for name, tensor in model.state_dict().items()}}, FILE)",
         path.display()
     )]
     TooLarge {

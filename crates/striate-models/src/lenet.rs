@@ -49,32 +49,6 @@ const POOL: i64 = 2;
 /// leaves open: about the squared distance of a feature vector of zeros to any code of 84 values of ±1.
 const RUBBISH_DISTANCE: f64 = 84.0;
 
-/// The squashing function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Nonlinearity {
-    /// max(x, 0).
-    Relu,
-    /// tanh(x).
-    Tanh,
-    /// 1.7159 tanh(2x / 3).
-    ScaledTanh,
-    /// 1 / (1 + exp(-x)).
-    Sigmoid,
-}
-
-impl From<Nonlinearity> for Op {
-    fn from(nonlinearity: Nonlinearity) -> Self {
-        match nonlinearity {
-            Nonlinearity::Relu => Activation::Relu,
-            Nonlinearity::Tanh => Activation::Tanh,
-            Nonlinearity::ScaledTanh => Activation::ScaledTanh,
-            Nonlinearity::Sigmoid => Activation::Sigmoid,
-        }
-        .into()
-    }
-}
-
 /// How S2 and S4 halve their maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -138,7 +112,7 @@ pub struct LeNetConfig {
     /// Channels, height and width of the input: 32x32 in the paper, at least 16x16.
     pub input: [i64; 3],
     /// The nonlinearity.
-    pub activation: Nonlinearity,
+    pub activation: Activation,
     /// The pooling.
     pub pooling: LeNetPooling,
     /// Whether the nonlinearity comes before pooling, after it, or both.
@@ -155,7 +129,7 @@ impl LeNetConfig {
         Self {
             classes: 10,
             input: [1, 32, 32],
-            activation: Nonlinearity::Relu,
+            activation: Activation::Relu,
             pooling: LeNetPooling::Max,
             order: Order::BeforePooling,
             c3: C3::Full,
@@ -166,7 +140,7 @@ impl LeNetConfig {
     /// `lenet5-paper`: 60,000 trainable parameters, 340,908 connections.
     pub fn paper() -> Self {
         Self {
-            activation: Nonlinearity::ScaledTanh,
+            activation: Activation::ScaledTanh,
             pooling: LeNetPooling::Trainable,
             order: Order::Both,
             c3: C3::Sparse,
@@ -177,7 +151,7 @@ impl LeNetConfig {
 
     /// The paper's initialisation belongs to its squashing function; elsewhere PyTorch's default stands.
     fn init(&self) -> Init {
-        if self.activation == Nonlinearity::ScaledTanh { Init::LeCunUniform } else { Init::pytorch() }
+        if self.activation == Activation::ScaledTanh { Init::LeCunUniform } else { Init::pytorch() }
     }
 
     fn conv(&self, maps: i64) -> Conv2d {

@@ -37,7 +37,7 @@ pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
 pub use inception::{ConvUnit, Inception};
 pub use inception_v3::InceptionV3Config;
-pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
+pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
 pub use pretrained::{Pretrained, find_pretrained, pretrained};
 pub use registry::{Architecture, Model, Variant, find, variants};

@@ -142,6 +142,10 @@ impl NinConfig {
 
 impl Architecture for NinConfig {
     fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
+        if self.blocks.is_empty() {
+            let reason = "must have at least one block: the last gives a map for each class".to_owned();
+            return Err(GraphError::Option { option: "blocks = []".to_owned(), reason });
+        }
         let mut x = net.input(self.input); // [3, 32, 32]
         for (index, block) in self.blocks.iter().enumerate() {
             let number = index + 1;

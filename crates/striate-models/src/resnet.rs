@@ -258,7 +258,7 @@ impl ResNetConfig {
     }
 
     fn convs(&self, unit: Unit) -> Vec<Conv2d> {
-        let inner = unit.width * self.width_per_group / BASE_WIDTH * self.groups;
+        let inner = (unit.width.saturating_mul(self.width_per_group) / BASE_WIDTH).saturating_mul(self.groups);
         let conv3x3 = |filters| conv(filters, 3).groups(self.groups);
         match self.block {
             Block::Basic => vec![conv3x3(inner).stride(unit.stride), conv3x3(unit.width)],
@@ -274,7 +274,7 @@ impl ResNetConfig {
     fn out_channels(&self, unit: Unit) -> i64 {
         match self.block {
             Block::Basic => unit.width,
-            Block::Bottleneck | Block::BottleneckV1 => unit.width * EXPANSION,
+            Block::Bottleneck | Block::BottleneckV1 => unit.width.saturating_mul(EXPANSION),
         }
     }
 
@@ -319,6 +319,10 @@ fn conv(filters: i64, kernel_size: i64) -> Conv2d {
 
 impl Architecture for ResNetConfig {
     fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
+        if self.depths.is_empty() || self.depths.iter().any(|blocks| *blocks < 1) {
+            let option = format!("depths = {:?}", self.depths);
+            return Err(GraphError::Option { option, reason: "must give every stage at least one block".to_owned() });
+        }
         let x = net.input(self.input); // [3, 224, 224]
         let mut x = self.stem(net, x)?; // [64, 56, 56]
         let mut width = self.width;
@@ -329,7 +333,7 @@ impl Architecture for ResNetConfig {
                 let stride = if first && stage > 1 { 2 } else { 1 };
                 x = self.block(&mut layer.scope(), Unit { width, stride, first }, x)?;
             }
-            width *= 2; // [64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 7, 7], or 4 times the channels
+            width = width.saturating_mul(2); // [64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 7, 7], or 4 times the channels
         }
         if self.order == ActivationOrder::Pre {
             x = net.add("bn", BatchNorm2d::new(), x)?;

@@ -141,7 +141,7 @@ impl Architecture for VggConfig {
         for (convs, widening) in self.depths.into_iter().zip(WIDENING) {
             for conv in 0..convs {
                 let kernel = if conv == THIRD { self.third_kernel } else { KERNEL };
-                let conv = Conv2d::new(self.width * widening, kernel).padding(kernel / 2);
+                let conv = Conv2d::new(self.width.saturating_mul(widening), kernel).padding(kernel / 2);
                 x = features.add(conv.init(Init::he_normal(Fan::Out), Init::zeros()), x)?; // [width, H, W]
                 if self.batch_norm {
                     x = features.add(BatchNorm2d::new(), x)?;

@@ -1,5 +1,6 @@
 //! Weights from files: `.safetensors`, bundles, and what `torch.save` writes.
 mod fit;
+mod pickle;
 mod pytorch;
 
 use crate::{BundleInfo, ModelError};
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use striate_graph::{GraphError, is_finite};
 use striate_torch::{FileError, TensorFile};
 use tch::Tensor;
 
@@ -71,6 +73,23 @@ impl Weights {
             weights.tensors = tensors.map(|(name, tensor)| (name[PARALLEL.len()..].to_owned(), tensor)).collect();
         }
         Ok(weights)
+    }
+}
+
+impl Weights {
+    /// The names of the tensors that hold NaN or infinite values: a network takes none of them.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's, such as a lack of memory.
+    pub fn not_finite(&self) -> Result<Vec<&str>, ModelError> {
+        let mut names = Vec::new();
+        for (name, tensor) in &self.tensors {
+            if !is_finite(tensor).map_err(GraphError::from)? {
+                names.push(name.as_str());
+            }
+        }
+        Ok(names)
     }
 }
 

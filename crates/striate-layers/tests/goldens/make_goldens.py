@@ -80,6 +80,11 @@ class Rbf(nn.Module):
         return -torch.cdist(x, self.weight, compute_mode="donot_use_mm_for_euclid_dist") ** 2
 
 
+def pad_shortcut(x, out_channels, stride):
+    """A strided 1x1 convolution that hands each input channel on, and whose further channels see nothing."""
+    return F.conv2d(x, torch.eye(out_channels, x.shape[1])[:, :, None, None], stride=stride)
+
+
 def batch_norm(channels=3, **options):
     """Parameters and statistics away from 0 and 1, where mistakes would not show."""
     norm = nn.BatchNorm2d(channels, **options)
@@ -160,6 +165,8 @@ CASES = {
     "add_2": Case(lambda: Formula(torch.add), [IMAGE] * 2),
     "add_3": Case(lambda: Formula(lambda a, b, c: torch.stack([a, b, c]).sum(0)), [IMAGE] * 3),
     "concat": Case(lambda: Formula(lambda *inputs: torch.cat(inputs, 1)), [IMAGE, (2, 1, 4, 5), (2, 2, 4, 5)]),
+    "pad_shortcut": Case(lambda: Formula(lambda x: pad_shortcut(x, 8, (2, 2))), [IMAGE]),
+    "pad_shortcut_rectangular": Case(lambda: Formula(lambda x: pad_shortcut(x, 8, (1, 3))), [IMAGE]),
     "subsampling2d": Case(lambda: Subsampling(3, 2), [(2, 3, 4, 6)]),
     "sparse_conv2d_lenet_c3": Case(LeNetC3, [(2, 6, 5, 6)]),
     "rbf_output": Case(lambda: Rbf(4, 84), [(2, 84)]),

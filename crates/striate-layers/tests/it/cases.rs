@@ -2,7 +2,7 @@
 use crate::harness::{Case, Subject};
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Linear,
-    LocalResponseNorm, MaxPool2d, Mode, Op, RbfOutput, Softmax, SparseConv2d, Subsampling2d, loss::Loss,
+    LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, RbfOutput, Softmax, SparseConv2d, Subsampling2d, loss::Loss,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -94,7 +94,14 @@ fn pointwise() -> Vec<Case> {
 }
 
 fn junctions() -> Vec<Case> {
-    vec![eval("flatten", Flatten), eval("add_2", Add), eval("add_3", Add), eval("concat", Concat)]
+    vec![
+        eval("flatten", Flatten),
+        eval("add_2", Add),
+        eval("add_3", Add),
+        eval("concat", Concat),
+        eval("pad_shortcut", PadShortcut::new(8, 2)),
+        eval("pad_shortcut_rectangular", PadShortcut::new(8, [1, 3])),
+    ]
 }
 
 fn lenet() -> Vec<Case> {

@@ -1,10 +1,11 @@
 //! What `torch.save` writes: pickles, whose programs are interpreted and never run.
+use super::pickle::forbidden_call;
 use super::{Weights, WeightsFormat, read_error, read_head};
 use crate::ModelError;
 use pytorch_reader::{DType, FileFormat, PickleValue, PytorchError, PytorchReader};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 use striate_torch::FileError;
 use tch::{Kind, Tensor};
@@ -24,12 +25,20 @@ const HARMLESS: [&str; 8] = [
 ];
 /// How many bytes a file may unpack to for each of its own: tensors may share their values, and archives be compressed.
 const EXPANSION: u64 = 4;
+/// What any file may unpack to beyond that: expanded tensors are as small in a file as one of their values.
+const ALLOWANCE: u64 = 64 << 20;
 
 pub(super) fn read(path: &Path) -> Result<Weights, ModelError> {
     let length = std::fs::metadata(path).map_err(|error| read_error(path, error))?.len();
     refuse_tar(path)?;
     check_archive(path, length)?;
+    // A program that makes no sense is the reader's to tell.
+    let scanned = scan(path, length);
+    if let Ok(Some(global)) = &scanned {
+        return Err(ModelError::Refused { path: path.into(), global: shortened(global) });
+    }
     let root = PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?;
+    scanned.map_err(|error| damaged(path, error.into()))?;
     if let Some(global) = refused(&root) {
         return Err(ModelError::Refused { path: path.into(), global: global.to_owned() });
     }
@@ -61,6 +70,35 @@ fn refuse_tar(path: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// The first thing that a pickle of the file calls and may not, even where its result is thrown away.
+fn scan(path: &Path, length: u64) -> std::io::Result<Option<String>> {
+    /// In an old file, pickles of a magic number, a version, the system, the content, and the names of the storages that follow.
+    const LEGACY_PICKLES: usize = 5;
+    let mut file = BufReader::new(File::open(path)?);
+    if let Ok(mut archive) = zip::ZipArchive::new(&mut file) {
+        for index in 0..archive.len() {
+            let entry = archive.by_index(index).map_err(std::io::Error::other)?;
+            if entry.name()?.ends_with(".pkl") {
+                let at_most = length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE);
+                if let Some(global) = forbidden_call(&mut BufReader::new(entry.take(at_most)))? {
+                    return Ok(Some(global));
+                }
+            }
+        }
+        return Ok(None);
+    }
+    std::io::Seek::rewind(&mut file)?;
+    for _ in 0..LEGACY_PICKLES {
+        if file.fill_buf()?.is_empty() {
+            break;
+        }
+        if let Some(global) = forbidden_call(&mut file)? {
+            return Ok(Some(global));
+        }
+    }
+    Ok(None)
+}
+
 /// Fails if the entries of a zip archive declare far more bytes than the file has.
 fn check_archive(path: &Path, length: u64) -> Result<(), ModelError> {
     let file = File::open(path).map_err(|error| read_error(path, error))?;
@@ -72,7 +110,7 @@ fn check_archive(path: &Path, length: u64) -> Result<(), ModelError> {
 }
 
 fn check_size(path: &Path, length: u64, declared: u64) -> Result<(), ModelError> {
-    if declared > length.saturating_mul(EXPANSION) {
+    if declared > length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE) {
         return Err(ModelError::TooLarge { path: path.into(), declared, length });
     }
     Ok(())
@@ -118,15 +156,16 @@ fn kind_of(dtype: DType) -> Option<Kind> {
 
 /// What the reader found wrong, in one line of bounded length: its messages may quote the file.
 fn damaged(path: &Path, error: PytorchError) -> ModelError {
-    const LONGEST: usize = 200;
     match error {
         PytorchError::Io(error) if !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
             read_error(path, error)
         }
-        error => {
-            let text = error.to_string();
-            let reason = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-            ModelError::DamagedPickle { path: path.into(), reason }
-        }
+        error => ModelError::DamagedPickle { path: path.into(), reason: shortened(&error.to_string()) },
     }
+}
+
+/// A text from a file in one line of bounded length.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 200;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }

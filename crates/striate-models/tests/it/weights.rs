@@ -77,6 +77,59 @@ fn code_is_refused_by_name_and_never_run() {
     }
 }
 
+/// A pickle of these instructions, as a file of its own.
+fn pickle(folder: &tempfile::TempDir, instructions: &[&[u8]]) -> PathBuf {
+    let path = folder.path().join("pickle.pth");
+    std::fs::write(&path, [b"\x80\x02".as_slice(), &instructions.concat(), b"."].concat()).unwrap();
+    path
+}
+
+/// What a pickle calls is found wherever the result goes: nowhere, into an object's state, into another call.
+#[test]
+fn hidden_calls_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let call: &[u8] = b"cos\nsystem\nX\x02\0\0\0id\x85R";
+    let namespace: &[u8] = b"cargparse\nNamespace\n)\x81";
+    let partial: &[u8] = b"cfunctools\npartial\n)\x81";
+    for (instructions, name) in [
+        ([b"}".as_slice(), call, b"0"].as_slice(), "os.system"),
+        (&[namespace, b"}X\x01\0\0\0x", call, b"sb"], "os.system"),
+        (&[b"(", call, b"1}"], "os.system"),
+        (&[b"cos\nsystem\nq\0", b"0h\0)R0}"], "os.system"),
+        (&[b"\x8c\x02os\x8c\x06system\x93)R0}"], "os.system"),
+        (&[b"(X\x02\0\0\0idios\nsystem\n0}"], "os.system"),
+        (&[b"(cos\nsystem\nX\x02\0\0\0ido0}"], "os.system"),
+        (&[b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nN)NtR0}"], "os.system"),
+        (&[b"ctorch._tensor\n_rebuild_from_type_v2\n]R0}"], "torch._tensor._rebuild_from_type_v2"),
+        (&[partial, b"cos\nsystem\nb)R0}"], "functools.partial"),
+        (&[b"NN\x86)R0}"], "a function made on the way"),
+    ] {
+        let text = error(&pickle(&folder, instructions));
+        assert!(text.contains(&format!("wants {name} to be run")), "{text}");
+    }
+    // An object that calls nothing is skipped.
+    let text = error(&pickle(&folder, &[b"}X\x04\0\0\0args", namespace, b"}X\x01\0\0\0xK\x01sbs"]));
+    assert!(text.contains("holds no tensors by name"), "{text}");
+}
+
+#[test]
+fn what_training_scripts_keep_beside_the_weights_is_skipped() {
+    let weights = Weights::read(&fixture("training.pth")).unwrap();
+    assert!(weights.tensors.keys().eq(["w"]), "{:?}", weights.tensors.keys());
+}
+
+#[test]
+fn values_that_are_no_numbers_are_told() {
+    let tensors = [
+        ("fine", Tensor::from_slice(&[1.0_f32, -2.0])),
+        ("infinite", Tensor::from_slice(&[1.0_f64, f64::INFINITY])),
+        ("nan", Tensor::from_slice(&[f32::NAN]).to_kind(Kind::Half)),
+        ("whole", Tensor::from_slice(&[i64::MAX])),
+    ];
+    let weights = weights(tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into());
+    assert_eq!(weights.not_finite().unwrap(), ["infinite", "nan"]);
+}
+
 #[test]
 fn what_cannot_be_read_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +154,9 @@ fn what_cannot_be_read_is_told() {
 
 #[test]
 fn declared_sizes_are_checked_before_anything_is_allocated() {
-    assert!(error(&fixture("expanded.pth")).contains("declares 4294967296 bytes of content in a file of"));
+    assert!(error(&fixture("expanded.pth")).contains("bytes and would unpack to 4294967296: "));
+    let views = Weights::read(&fixture("views.pth")).unwrap();
+    assert_eq!(views.tensors["weight"], Tensor::ones([5000], (Kind::Float, Device::Cpu)));
     let folder = tempfile::tempdir().unwrap();
     let bytes = std::fs::read(fixture("tiny-legacy.pth")).unwrap();
     // The number of values in the storage, 2, is followed by an absent view and the end of the tuple.

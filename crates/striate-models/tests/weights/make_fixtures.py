@@ -3,9 +3,11 @@
 The files of hostile objects would run a command if they were unpickled.
 """
 
+import argparse
 import os
 from pathlib import Path
 
+import numpy
 import torch
 
 
@@ -35,6 +37,13 @@ def tensors():
     }
 
 
+def training():
+    """What a training script saves: only the weights are read."""
+    weights = {"w": torch.ones(2)}
+    args = argparse.Namespace(lr=numpy.float64(0.1), device=torch.device("cpu"), milestones={30, 60}, size=torch.Size([2, 3]))
+    return {"state_dict": weights, "args": args, "best": numpy.float32(91.5), "rng": torch.get_rng_state()}
+
+
 def save(name, value, **options):
     torch.save(value, Path(__file__).with_name(name), **options)
 
@@ -52,6 +61,8 @@ def main():
     save("complex.pth", {"weight": torch.zeros(2, dtype=torch.complex64)})
     save("uint16.pth", {"weight": torch.zeros(2, dtype=torch.uint16)})
     save("expanded.pth", {"weight": torch.zeros(1).expand(1 << 30)})
+    save("views.pth", {"weight": torch.ones(1).expand(5000)})
+    save("training.pth", training())
     save("tiny.pth", {"w": torch.ones(2)})
     save("tiny-legacy.pth", {"w": torch.ones(2)}, **legacy)
     save("empty.pth", {})
