@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use striate_fetch::{FetchError, cache_dir, install_dir, remove_dir};
+use striate_fetch::{FetchError, cache_dir, install_dir, replace_dir};
 
 pub(crate) use libtorch::Libtorch;
 
@@ -87,10 +87,7 @@ fn install(wanted: Wanted, force: bool) -> Result<Libtorch> {
     let cache = cache_dir()?;
     let dest = cache.join("libtorch").join(wanted.folder_name());
     let waiting = || eprintln!("waiting for another `cargo xtask setup` ...");
-    if force {
-        remove_dir(&dest, waiting)?;
-    }
-    install_dir(&dest, waiting, |folder| {
+    let build = |folder: &Path| {
         let downloads = cache.join("downloads").join(wanted.folder_name());
         require_space(&cache, wanted.disk_space())?;
         download_into(folder, &downloads, wanted)?;
@@ -98,7 +95,11 @@ fn install(wanted: Wanted, force: bool) -> Result<Libtorch> {
         // An archive that is unpacked is of no more use; one that could not be removed does no harm.
         let _ = fs::remove_dir_all(&downloads);
         anyhow::Ok(())
-    })?;
+    };
+    match force {
+        true => replace_dir(&dest, waiting, build)?,
+        false => drop(install_dir(&dest, waiting, build)?),
+    }
     Libtorch::at(&dest)?
         .suited_to(wanted)
         .with_context(|| format!("run `cargo xtask setup --force` to replace {}", dest.display()))

@@ -286,6 +286,11 @@ fn wheels_give_a_cpu_only_libtorch() {
     assert_eq!(world.pip_calls().len(), calls.len(), "nothing is downloaded again");
     assert_success(&world.xtask(&["setup", "--force"]).output().unwrap());
     assert_eq!(world.pip_calls().len(), 2 * calls.len());
+
+    fs::remove_file(world.path("bin/cuda_toolkit-13.0.3-py3-none-any.whl")).unwrap();
+    fs::remove_file(world.path("bin/torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl")).unwrap();
+    assert!(!world.xtask(&["setup", "--force"]).output().unwrap().status.success());
+    assert!(lib.join("libtorch_cpu.so").exists(), "the working one stays until there is another");
 }
 
 #[test]

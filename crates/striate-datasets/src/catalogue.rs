@@ -1,6 +1,6 @@
 //! What is known of each dataset: names, sources, checksums, licences.
 
-use crate::{DatasetError, Normalise};
+use crate::DatasetError;
 
 /// A dataset that [`load`](crate::load) knows.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Entry {
     /// About how many megabytes a download has; 0 for what is compiled in.
     pub megabytes: u32,
     pub(crate) class_names: &'static str,
+    /// The customary normalisation, if there is one: the training images' mean and standard deviation, to four digits.
     pub(crate) mean_std: Option<(f64, f64)>,
     pub(crate) source: Source,
 }
@@ -31,12 +32,6 @@ impl Entry {
     /// The classes' names, in the order of the labels.
     pub fn classes(&self) -> Vec<String> {
         self.class_names.split(',').map(str::to_owned).collect()
-    }
-
-    /// The customary normalisation: the training images' mean and standard deviation, to four digits. `None` where no value is
-    /// customary; [`channel_statistics`](crate::channel_statistics) gives one.
-    pub fn normalise(&self) -> Option<Normalise> {
-        self.mean_std.map(|(mean, std)| Normalise { mean: vec![mean], std: vec![std] })
     }
 }
 

@@ -37,6 +37,10 @@ pub(crate) fn files(
         }
         Origin::Archive { urls, file, checksum } => {
             let archive = folder.join(file);
+            // An earlier process may have been stopped while it unpacked.
+            if verify(&archive, file, *checksum).is_ok() {
+                return unpack(&archive, folder);
+            }
             let urls = urls.iter().map(|url| (*url).to_owned());
             let urls = own_mirror(places, source, file).into_iter().chain(urls).collect();
             match first_that_gives(urls, &archive, *checksum, progress)? {
@@ -295,7 +299,18 @@ mod tests {
         zip.start_file("../escape", zip::write::SimpleFileOptions::default()).unwrap();
         zip.finish().unwrap();
         source.origin = Origin::Archive { urls: &[], file: "all.zip", checksum: md5_of(&zip_path) };
-        let folder = obtain("mnist", &source, &places(&home, &server), &mut |_, _, _| {}).unwrap();
+        let places = places(&home, &server);
+        // A damaged archive is downloaded anew; a sound one, left by a process that was stopped, is not.
+        let left = places.cache.join("mnist/all.zip");
+        std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+        std::fs::write(&left, "half").unwrap();
+        obtain("mnist", &source, &places, &mut |_, _, _| {}).unwrap();
+        assert_eq!(server.requests(), 1);
+        std::fs::remove_dir_all(left.parent().unwrap()).unwrap();
+        std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+        std::fs::copy(&zip_path, &left).unwrap();
+        let folder = obtain("mnist", &source, &places, &mut |_, _, _| {}).unwrap();
+        assert_eq!(server.requests(), 1);
         let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let mut expected = source.files().map(|file| std::ffi::OsString::from(file + ".gz"));
         names.sort();

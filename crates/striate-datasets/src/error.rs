@@ -122,6 +122,28 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
+    /// Whether the network, the disk or libtorch failed, where otherwise something that was given is wrong, such as a name or a
+    /// file.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Io { action, .. } => *action != "read",
+            Self::File(FileError::Io { action, .. }) => *action != "read",
+            Self::File(error) => matches!(error, FileError::Torch { .. }),
+            Self::WrongChecksum { .. }
+            | Self::DamagedCache { .. }
+            | Self::Unavailable { .. }
+            | Self::Package { .. }
+            | Self::Fetch(_)
+            | Self::Torch(_) => true,
+            Self::UnknownName { .. }
+            | Self::MissingFile { .. }
+            | Self::Idx { .. }
+            | Self::Inconsistent { .. }
+            | Self::Option { .. }
+            | Self::Image { .. } => false,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }
@@ -139,4 +161,20 @@ impl From<TchError> for DatasetError {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_a_failure_and_a_missing_file_is_not() {
+        let path = Path::new("x");
+        let error = |kind| std::io::Error::from(kind);
+        assert!(DatasetError::io("write", path, error(std::io::ErrorKind::StorageFull)).is_failure());
+        assert!(!DatasetError::io("read", path, error(std::io::ErrorKind::NotFound)).is_failure());
+        assert!(DatasetError::from(FetchError::NoCacheDir).is_failure());
+        assert!(DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), reasons: Vec::new() }.is_failure());
+        assert!(!DatasetError::option("batch_size", "is 0").is_failure());
+    }
 }

@@ -2,6 +2,10 @@ use crate::{Augment, Batch, Dataset, DatasetError, Preprocess};
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
 
+/// What sets the seeds of the order and of augmentation apart from others that are derived from the same seed.
+const ORDER_SEEDS: u64 = 0x4f52_4452;
+const AUGMENT_SEEDS: u64 = 0x4155_474d;
+
 /// How a [`Loader`] makes batches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoaderOptions {
@@ -129,7 +133,7 @@ impl<'d> Loader<'d> {
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch<'_>, DatasetError> {
         let len = self.dataset.len().cast_signed() as i64;
         let order = match self.options.shuffle {
-            true => Generator::new(derive_seed(self.options.seed, &[epoch])).permutation(len)?,
+            true => Generator::new(derive_seed(self.options.seed, &[ORDER_SEEDS, epoch])).permutation(len)?,
             false => Tensor::f_arange(len, (Kind::Int64, Device::Cpu))?,
         };
         Ok(Epoch { loader: self, order, epoch, next: first })
@@ -141,7 +145,7 @@ impl<'d> Loader<'d> {
         let indices = order.f_narrow(0, start.cast_signed() as i64, length.cast_signed() as i64)?;
         let Batch { images, labels } = self.dataset.batch(&indices)?;
         let images = self.preprocess.fit(&images)?;
-        let mut generator = Generator::new(derive_seed(self.options.seed, &[epoch, number as u64]));
+        let mut generator = Generator::new(derive_seed(self.options.seed, &[AUGMENT_SEEDS, epoch, number as u64]));
         let images = self.options.augment.apply(images, &mut generator)?;
         Ok(Batch { images: self.preprocess.normalise.apply(images)?, labels })
     }

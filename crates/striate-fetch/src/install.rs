@@ -67,6 +67,36 @@ pub fn install_dir<E: From<FetchError>>(
     if dest.is_dir() {
         return Ok(Installed::Before);
     }
+    let unfinished = build_beside(dest, build)?;
+    fs::rename(&unfinished, dest).map_err(|e| FetchError::io("rename", &unfinished, e))?;
+    Ok(Installed::Now)
+}
+
+/// Builds the folder `dest` as [`install_dir`] does, even if it is there: the former one stays until the new one is whole, and then
+/// gives way to it.
+///
+/// # Errors
+///
+/// As [`install_dir`]; the former folder stays then.
+pub fn replace_dir<E: From<FetchError>>(
+    dest: &Path,
+    waiting: impl FnOnce(),
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let _lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
+    let unfinished = build_beside(dest, build)?;
+    let former = beside(dest, "old");
+    remove_all(&former)?;
+    match fs::rename(dest, &former) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(FetchError::io("rename", dest, e).into()),
+        _ => {}
+    }
+    fs::rename(&unfinished, dest).map_err(|e| FetchError::io("rename", &unfinished, e))?;
+    Ok(remove_all(&former)?)
+}
+
+/// Fills a folder beside `dest`, which it returns; what a killed process left of it goes.
+fn build_beside<E: From<FetchError>>(dest: &Path, build: impl FnOnce(&Path) -> Result<(), E>) -> Result<PathBuf, E> {
     let unfinished = beside(dest, "tmp");
     remove_all(&unfinished)?;
     fs::create_dir(&unfinished).map_err(|e| FetchError::io("create", &unfinished, e))?;
@@ -75,24 +105,7 @@ pub fn install_dir<E: From<FetchError>>(
         let _ = remove_all(&unfinished);
         return Err(error);
     }
-    fs::rename(&unfinished, dest).map_err(|e| FetchError::io("rename", &unfinished, e))?;
-    Ok(Installed::Now)
-}
-
-/// Removes a folder that [`install_dir`] made, so that it is never half removed either. A missing folder is no error.
-///
-/// # Errors
-///
-/// [`FetchError::Io`] when it cannot be removed.
-pub fn remove_dir(dest: &Path, waiting: impl FnOnce()) -> Result<(), FetchError> {
-    let _lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
-    let unfinished = beside(dest, "tmp");
-    remove_all(&unfinished)?;
-    match fs::rename(dest, &unfinished) {
-        Ok(()) => remove_all(&unfinished),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(FetchError::io("remove", dest, e)),
-    }
+    Ok(unfinished)
 }
 
 /// The hidden path `.NAME.EXTENSION` in the folder that holds `dest`.

@@ -28,7 +28,7 @@ use std::{env, path::PathBuf};
 pub use checksum::{sha256_file, sha256_reader};
 pub use download::Download;
 pub use error::FetchError;
-pub use install::{Installed, Lock, install_dir, remove_dir};
+pub use install::{Installed, Lock, install_dir, replace_dir};
 
 /// The folder in which Striate keeps what it downloads: `STRIATE_HOME`, or else `striate` in the user's cache folder
 /// (`$XDG_CACHE_HOME` or `~/.cache` on Linux, `~/Library/Caches` on macOS). It is not created here.

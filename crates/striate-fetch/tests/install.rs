@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use striate_fetch::{FetchError, Installed, install_dir, remove_dir};
+use striate_fetch::{FetchError, Installed, install_dir, replace_dir};
 
 fn fill(folder: &Path) -> Result<(), FetchError> {
     fs::write(folder.join("content"), "whole").map_err(|e| FetchError::io("write", folder, e))
@@ -78,12 +78,25 @@ fn of_two_at_once_one_builds_and_the_other_waits() {
 }
 
 #[test]
-fn a_removed_folder_can_be_installed_anew() {
+fn a_folder_stays_until_its_successor_is_whole() {
     let home = tempfile::tempdir().unwrap();
     let dest = home.path().join("thing");
-    remove_dir(&dest, || {}).unwrap();
-    install_dir(&dest, || {}, fill).unwrap();
-    remove_dir(&dest, || {}).unwrap();
-    assert!(!dest.exists());
-    assert_eq!(install_dir(&dest, || {}, fill).unwrap(), Installed::Now);
+    replace_dir(&dest, || {}, fill).unwrap();
+    let content = || fs::read_to_string(dest.join("content")).unwrap();
+    let failed = replace_dir(
+        &dest,
+        || {},
+        |folder| {
+            fill(folder)?;
+            assert_eq!(content(), "whole");
+            Err(FetchError::NoCacheDir)
+        },
+    );
+    assert!(failed.is_err());
+    assert_eq!(content(), "whole");
+    let renew = |folder: &Path| fs::write(folder.join("content"), "new").map_err(|e| FetchError::io("write", folder, e));
+    replace_dir(&dest, || {}, renew).unwrap();
+    assert_eq!(content(), "new");
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the folder and its lock: {left:?}");
 }

@@ -114,6 +114,13 @@ pub enum GraphError {
     Torch(#[from] striate_torch::TorchError),
 }
 
+impl GraphError {
+    /// Whether libtorch failed, as for lack of memory, where otherwise something that was given is wrong.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Torch(_) | Self::Layer { source: LayerError::Torch(_), .. })
+    }
+}
+
 impl From<tch::TchError> for GraphError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())

@@ -75,7 +75,8 @@ fn scan(path: &Path, length: u64) -> std::io::Result<Option<String>> {
     /// In an old file, pickles of a magic number, a version, the system, the content, and the names of the storages that follow.
     const LEGACY_PICKLES: usize = 5;
     let mut file = BufReader::new(File::open(path)?);
-    if let Ok(mut archive) = zip::ZipArchive::new(&mut file) {
+    if file.fill_buf()?.starts_with(b"PK") {
+        let mut archive = zip::ZipArchive::new(file)?;
         for index in 0..archive.len() {
             let entry = archive.by_index(index).map_err(std::io::Error::other)?;
             if entry.name()?.ends_with(".pkl") {
@@ -87,7 +88,6 @@ fn scan(path: &Path, length: u64) -> std::io::Result<Option<String>> {
         }
         return Ok(None);
     }
-    std::io::Seek::rewind(&mut file)?;
     for _ in 0..LEGACY_PICKLES {
         if file.fill_buf()?.is_empty() {
             break;
