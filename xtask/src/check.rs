@@ -42,6 +42,8 @@ const EVERYTHING: &[&str] = &[
 const UNSAFE_CRATE: &str = "striate-torch";
 /// The package that links libtorch.
 const LINKS_LIBTORCH: &str = "torch-sys";
+/// The texts of the licences, which every package carries.
+const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// What one sees on opening the repository.
 const TOP_LEVEL: [&str; 8] =
     ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "docs", "xtask"];
@@ -124,15 +126,21 @@ fn incomplete_packages(packages: &[Package]) -> Result<Vec<String>> {
         let manifest = parse_toml(&package.folder.join("Cargo.toml"))?;
         let workspace_lints = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
         let wanted = [
-            (package.description, "a `description`"),
-            (package.license, "`license.workspace = true`"),
+            (package.description, "a `description` in"),
+            (package.license, "`license.workspace = true` in"),
+            (package.name == "xtask" || has_licences(&package.folder), "links to the LICENSE files beside"),
             // The workspace's lints forbid what the one crate is for.
-            (package.name == UNSAFE_CRATE || workspace_lints == Some(true), "`[lints] workspace = true`"),
+            (package.name == UNSAFE_CRATE || workspace_lints == Some(true), "`[lints] workspace = true` in"),
         ];
         let missing = wanted.iter().filter(|(there, _)| !there);
-        broken.extend(missing.map(|(_, what)| format!("{} lacks {what} in its Cargo.toml", package.name)));
+        broken.extend(missing.map(|(_, what)| format!("{} lacks {what} its Cargo.toml", package.name)));
     }
     Ok(broken)
+}
+
+/// Whether the licences' texts go into the package.
+fn has_licences(folder: &Path) -> bool {
+    LICENCES.iter().all(|licence| folder.join(licence).exists())
 }
 
 /// The workspace's lint denies unsafe code; a crate could only allow itself an exception.
@@ -269,12 +277,17 @@ mod tests {
     #[test]
     fn each_crate_has_its_lints_and_its_description() {
         let folder = tempfile::tempdir().unwrap();
-        let good = package(&folder, "good", &[("Cargo.toml", "[lints]\nworkspace = true\n")]);
+        let licences = LICENCES.map(|licence| (licence, ""));
+        let good = package(&folder, "good", &[[("Cargo.toml", "[lints]\nworkspace = true\n")].as_slice(), &licences].concat());
         let bad = Package { description: false, ..package(&folder, "bad", &[("Cargo.toml", "[package]\nname = \"bad\"\n")]) };
         let broken = incomplete_packages(&[good, bad]).unwrap();
         assert_eq!(
             broken,
-            ["bad lacks a `description` in its Cargo.toml", "bad lacks `[lints] workspace = true` in its Cargo.toml"]
+            [
+                "bad lacks a `description` in its Cargo.toml",
+                "bad lacks links to the LICENSE files beside its Cargo.toml",
+                "bad lacks `[lints] workspace = true` in its Cargo.toml"
+            ]
         );
     }
 

@@ -31,13 +31,14 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// Arguments of cargo, from what fails fastest to what takes longest. Features stay as they are: `doc-only` links no libtorch.
-fn steps(nextest: bool) -> [&'static str; 5] {
+fn steps(nextest: bool) -> [&'static str; 6] {
     [
         "fmt --all --check",
         "clippy --workspace --all-targets -- -D warnings",
         if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" },
         "test --workspace --doc",
         "doc --workspace --no-deps",
+        "package --workspace --exclude xtask --no-verify --allow-dirty --offline --quiet",
     ]
 }
 
