@@ -340,6 +340,6 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let told = told.split("\n\nFor more information").next().unwrap_or(told);
     let told = told.replace("\n\n  tip:", ";");
     let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("{line} (--help tells more)");
+    crate::say(&format!("{line} (--help tells more)"));
     ExitCode::from(2)
 }

@@ -55,8 +55,10 @@ pub(crate) fn set_threads(threads: usize) -> Result<(), CliError> {
 
 /// How the bundle's network wants its images.
 pub(crate) fn preprocess_of(info: &BundleInfo, path: &Path) -> Result<Preprocess, CliError> {
-    serde_json::from_value(info.preprocess.clone())
-        .map_err(|error| CliError::Usage(format!("{}: it does not say how images become inputs: {error}", path.display())))
+    let preprocess: Preprocess = serde_json::from_value(info.preprocess.clone())
+        .map_err(|error| CliError::Usage(format!("{}: it does not say how images become inputs: {error}", path.display())))?;
+    preprocess.check().map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
+    Ok(preprocess)
 }
 
 /// The figures of an evaluation for machines.

@@ -2,7 +2,7 @@
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::source::parse_options;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use striate_train::{Head, Recipe, TrainError};
 use toml::Value;
 
@@ -23,7 +23,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
         recipe.data.name.clone_from(name);
     }
     if let Some(folder) = &args.data_dir {
-        recipe.data.dir.clone_from(folder);
+        recipe.data.dir = absolute(folder)?;
     }
     let train = &mut recipe.train;
     train.epochs = args.epochs.unwrap_or(train.epochs);
@@ -63,6 +63,11 @@ fn built_in(model: &str, data: &str) -> Result<Recipe, TrainError> {
     recipe.model.name = model.to_owned();
     recipe.data.name = data.to_owned();
     Ok(recipe)
+}
+
+/// The same folder, wherever the run is gone on with.
+pub(crate) fn absolute(folder: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(folder).map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))
 }
 
 /// A section that says only its kind; everything else has its default.

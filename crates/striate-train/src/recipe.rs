@@ -106,6 +106,8 @@ pub struct TrainSection {
     pub epochs: u64,
     /// Examples in a batch.
     pub batch_size: usize,
+    /// Whether an epoch leaves out a last batch that would be smaller.
+    pub drop_last: bool,
     /// The learning rate that the schedule starts from.
     pub lr: f64,
     /// What initial weights, order, augmentation and dropout are drawn from.
@@ -129,6 +131,7 @@ impl Default for TrainSection {
         Self {
             epochs: 10,
             batch_size: 64,
+            drop_last: false,
             lr: 0.05,
             seed: 0,
             precision: Precision::Float32,
@@ -416,7 +419,7 @@ mod tests {
             ("[train]\nprecision = 'bfloat16'", "unknown variant `bfloat16`, expected `float32`"),
             ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
-            ("[train]\nepochs = 0", "train.epochs = 0 must be 1 or larger"),
+            ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
             ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
             ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
         ];
