@@ -74,6 +74,9 @@ pub(crate) struct TrainArgs {
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
+    /// The input's channels, height and width; by default the dataset's channels and the model's own size
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
     /// The weights to start from: a file, or published ones by their name (see `weights list`)
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
@@ -88,8 +91,8 @@ pub(crate) struct TrainArgs {
     pub(crate) out: Option<PathBuf>,
     /// Go on with a run that was stopped: its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "weights", "head",
-        "freeze_through", "out",
+        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
+        "head", "freeze_through", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON

@@ -44,6 +44,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
         recipe.model.options.insert(name, Value::from(value.as_str().unwrap_or_default()));
     }
     let model = &mut recipe.model;
+    if let Some(input) = args.input {
+        model.options.insert("input".to_owned(), Value::from(input.to_vec()));
+    }
     if let Some(weights) = &args.weights {
         model.weights.clone_from(weights);
     }

@@ -240,10 +240,14 @@ impl Network {
         Ok(())
     }
 
-    /// Freezes the layer of that name and every layer that it depends on: their parameters get no gradients, and they run
-    /// as in evaluation, so that batch norm's statistics stay.
+    /// Freezes the layer of that name, or the last one of the scope of that name, and every layer that it depends on: their
+    /// parameters get no gradients, and they run as in evaluation, so that batch norm's statistics stay.
     pub fn freeze_through(&mut self, name: &str) -> Result<(), GraphError> {
-        let last = self.graph.index_of(name)?;
+        let in_scope = |node: &Node| node.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let last = match self.graph.index_of(name) {
+            Err(unknown) => self.graph.nodes.iter().rposition(in_scope).ok_or(unknown)?,
+            Ok(index) => index,
+        };
         for index in self.graph.ancestors(&[last]) {
             self.set_frozen(index, true)?;
         }
@@ -347,6 +351,18 @@ mod tests {
         train(&network);
         assert_ne!(network.state()["bn.running_mean"], mean);
         assert!(network.params[1][0].grad().defined());
+        let graph = Graph::build(|net| {
+            let mut x = net.input([4]);
+            let mut body = net.sequential("body");
+            for _ in 0..2 {
+                x = body.add(Linear::new(4), x)?;
+            }
+            let x = net.add("fc", Linear::new(2), x)?;
+            net.output("logits", x)
+        });
+        let mut scoped = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
+        scoped.freeze_through("body").unwrap();
+        assert_eq!(scoped.trainable().len(), 2);
         let error = network.freeze_through("reluu").unwrap_err().to_string();
         assert_eq!(error, "there is no layer reluu: did you mean relu?");
     }

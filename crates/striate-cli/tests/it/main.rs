@@ -7,4 +7,5 @@ mod models;
 mod resume;
 mod sandbox;
 mod train;
+mod tutorials;
 mod weights;
