@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use striate_graph::{Graph, GraphError, NetworkBuilder};
 use striate_layers::loss::Loss;
+use striate_torch::nearest;
 
 /// A family of networks: plain data, with the number of classes in a field `classes` and the input's `[C, H, W]` in a field
 /// `input`, that defines a network.
@@ -87,16 +88,12 @@ pub fn variants() -> impl Iterator<Item = &'static Variant> {
     FAMILIES.iter().copied().flatten()
 }
 
-/// The variant of that name; the error names the nearest one.
+/// The variant of that name; the error names the nearest one, if one is near.
 pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
     variants().find(|variant| variant.name == name).ok_or_else(|| ModelError::UnknownModel {
         name: name.to_owned(),
-        nearest: nearest(name, variants().map(|variant| variant.name)).unwrap_or("lenet5"),
+        nearest: nearest(name, variants().map(|variant| variant.name)),
     })
-}
-
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
 }
 
 impl Variant {
@@ -116,8 +113,13 @@ impl Variant {
         };
         for (option, value) in options {
             let Some(slot) = config.get_mut(*option) else {
-                let nearest = nearest(option, config.keys().map(String::as_str)).unwrap_or_default().to_owned();
-                return Err(ModelError::UnknownOption { model: self.name, option: (*option).to_owned(), nearest });
+                let known = config.keys().map(String::as_str);
+                return Err(ModelError::UnknownOption {
+                    model: self.name,
+                    option: (*option).to_owned(),
+                    nearest: nearest(option, known.clone()).map(str::to_owned),
+                    known: known.map(str::to_owned).collect(),
+                });
             };
             *slot = parsed(slot, value);
         }
@@ -195,6 +197,9 @@ mod tests {
             assert!(std::ptr::eq(find(variant.name).unwrap(), variant));
         }
         assert_eq!(find("lenet-5").unwrap_err().to_string(), "there is no model lenet-5: did you mean lenet5?");
+        for far in ["nope", "mobilenet", "densenet121"] {
+            assert_eq!(find(far).unwrap_err().to_string(), format!("there is no model {far}: `striate models` lists them"));
+        }
     }
 
     #[test]
@@ -206,6 +211,8 @@ mod tests {
         assert_eq!(model.config()["activation"], "tanh");
         let error = lenet.model(&[("activatoin", "tanh".into())]).unwrap_err().to_string();
         assert_eq!(error, "lenet5 has no option activatoin: did you mean activation?");
+        let error = lenet.model(&[("depth", "4".into())]).unwrap_err().to_string();
+        assert!(error.starts_with("lenet5 has no option depth: it has classes, input, "), "{error}");
         let error = lenet.model(&[("activation", "tan".into())]).unwrap_err().to_string();
         assert!(error.contains("`tan`") && error.contains("`relu`"), "{error}");
         assert!(lenet.model(&[("classes", "many".into())]).is_err());

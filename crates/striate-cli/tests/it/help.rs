@@ -52,7 +52,10 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
 #[test]
 fn an_unknown_name_is_told_the_nearest() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["summary", "nope"], "error: there is no model nope: `striate models` lists them"),
+        (&["weights", "fetch", "nope"], "error: there are no published weights nope: `striate weights list` lists them"),
+        (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
         (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
         (&["train", "-o", "activaton=tanh"], "lenet5 has no option activaton: did you mean activation?"),
