@@ -126,7 +126,10 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    /// Print the registry as JSON
+    /// Show where two networks differ, layer by layer: models of the registry or bundles
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(crate) diff: Vec<String>,
+    /// Print the registry, or the difference, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

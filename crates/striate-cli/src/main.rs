@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod diff;
 mod error;
 mod eval;
 mod models;
@@ -10,6 +11,7 @@ mod progress;
 mod recipes;
 mod run;
 mod source;
+mod table;
 mod train;
 mod weights;
 

@@ -2,12 +2,15 @@
 use crate::cli::{ModelsArgs, SummaryArgs};
 use crate::error::CliError;
 use crate::source::{Source, parse_options, with_classes};
-use crate::{print, print_json};
+use crate::{diff, print, print_json};
 use serde_json::json;
 use striate_models::variants;
 use striate_torch::write_atomically;
 
 pub(crate) fn models(args: &ModelsArgs) -> Result<(), CliError> {
+    if let [a, b] = &args.diff[..] {
+        return diff::diff([a, b], args.json);
+    }
     let mut rows = Vec::new();
     for variant in variants() {
         let model = variant.model(&[])?;

@@ -203,7 +203,8 @@ impl LayerSummary {
     }
 }
 
-fn thousands(n: u64) -> String {
+/// A count with commas between thousands, as tables have it: `61,706`.
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
