@@ -15,6 +15,7 @@
 
 mod alexnet;
 mod bundle;
+mod designs;
 mod error;
 #[cfg(test)]
 mod figures;
@@ -33,6 +34,7 @@ mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
+pub use designs::{DESIGN_INPUT, Design, designs};
 pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
 pub use inception::{ConvUnit, Inception};

@@ -2,7 +2,7 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 8] = ["train", "eval", "predict", "models", "summary", "run", "weights", "data"];
+const COMMANDS: [&str; 9] = ["train", "eval", "predict", "models", "summary", "cost", "run", "weights", "data"];
 
 #[test]
 fn the_help_of_each_command() {
@@ -40,7 +40,7 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
         (&["predict", "x.safetensors", "y.png", "--top", "0"], "invalid value '0' for '--top <TOP>'"),
         (
             &["summary", "lenet5", "--input", "1,32"],
-            "invalid value '1,32' for '--input <C,H,W>': give three numbers such as 1,32,32",
+            "invalid value '1,32' for '--input <C,H,W>': give three numbers above 0, such as 1,32,32",
         ),
     ];
     for (args, told) in cases {
