@@ -134,6 +134,9 @@ pub(crate) struct ModelsArgs {
     /// Print the registry, or the difference, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print the registry as Markdown, with every deviation from the papers: the page docs/models.md
+    #[arg(long, conflicts_with_all = ["json", "diff"])]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]

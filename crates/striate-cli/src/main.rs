@@ -7,6 +7,7 @@ mod diff;
 mod error;
 mod eval;
 mod models;
+mod page;
 mod predict;
 mod progress;
 mod recipes;

@@ -6,6 +6,10 @@ use striate_layers::{Activation, BatchNorm2d, Concat, Conv2d, Init, MaxPool2d};
 /// Added to the variance in the batch norm of GoogLeNet and Inception-v3 in torchvision.
 const BN_EPS: f64 = 1e-3;
 
+/// The deviation of both networks from torchvision.
+pub(crate) const TRANSFORM_INPUT: &str =
+    "published weights take images of mean 0.5 and standard deviation 0.5, which `transform_input` makes there";
+
 /// A number of channels times a network's width multiplier.
 pub(crate) fn scaled(channels: i64, width_multiplier: f64) -> i64 {
     (channels as f64 * width_multiplier).round() as i64

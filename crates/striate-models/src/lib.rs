@@ -42,7 +42,7 @@ pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Nonlinearity, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
 pub use pretrained::{Pretrained, find_pretrained, pretrained};
-pub use registry::{Architecture, Model, Variant, find, variants};
+pub use registry::{Architecture, Model, Paper, Torchvision, Variant, find, variants};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
 pub use weights::{Weights, WeightsFormat};

@@ -2,6 +2,7 @@ use crate::{ModelError, alexnet, googlenet, inception_v3, lenet, nin, resnet, vg
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::fmt;
 use striate_graph::{Graph, GraphError, NetworkBuilder};
 use striate_layers::loss::Loss;
 use striate_torch::nearest;
@@ -23,6 +24,35 @@ pub trait Architecture: Serialize + DeserializeOwned {
     }
 }
 
+/// The paper that a network comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Paper {
+    /// Its authors' surnames.
+    pub authors: &'static str,
+    /// When it came out.
+    pub year: u16,
+    /// Its title.
+    pub title: &'static str,
+    /// Its number at arXiv, such as `1512.03385`.
+    pub arxiv: Option<&'static str>,
+}
+
+impl fmt::Display for Paper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.authors, self.year, self.title)?;
+        self.arxiv.map_or(Ok(()), |number| write!(f, ", arXiv:{number}"))
+    }
+}
+
+/// The network of torchvision that a variant is: parameters have the same names and shapes, and weights load.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Torchvision {
+    /// Its name there, such as `wide_resnet50_2`.
+    pub name: &'static str,
+    /// In what the variant differs from it nevertheless.
+    pub deviations: &'static [&'static str],
+}
+
 /// A published network: a name, where it comes from, and a configuration.
 #[derive(Debug)]
 pub struct Variant {
@@ -30,10 +60,16 @@ pub struct Variant {
     pub name: &'static str,
     /// The family, such as `LeNet`.
     pub family: &'static str,
-    /// Authors, year and title of the paper.
-    pub paper: &'static str,
-    /// What this variant is, in one line, with its deviations from the paper.
+    /// The paper.
+    pub paper: &'static Paper,
+    /// Where the paper has it, such as `table 1, column D`; nothing if it has not.
+    pub place: Option<&'static str>,
+    /// What this variant is, in one line.
     pub about: &'static str,
+    /// In what it differs from the paper.
+    pub deviations: &'static [&'static str],
+    /// The network of torchvision that it is, if it is one.
+    pub torchvision: Option<Torchvision>,
     defaults: Defaults,
     build: Build,
     loss: LossOf,
@@ -57,7 +93,8 @@ pub(crate) enum BuildError {
 macro_rules! variant {
     ($name:literal, $family:literal, $paper:expr, $about:literal, $type:ty, $config:expr $(,)?) => {
         $crate::Variant::new(
-            [$name, $family, $paper, $about],
+            [$name, $family, $about],
+            $paper,
             || serde_json::to_value::<$type>($config),
             |config| {
                 let config: $type = serde_json::from_value(config.clone())?;
@@ -71,6 +108,9 @@ macro_rules! variant {
     };
 }
 pub(crate) use variant;
+
+/// The deviation of networks that no paper has.
+pub(crate) const FOR_TESTS: &str = "not a published network: narrow, for tests";
 
 /// The tables of the architectures.
 static FAMILIES: &[&[Variant]] = &[
@@ -97,10 +137,33 @@ pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
 }
 
 impl Variant {
-    /// An entry of the registry: name, family, paper and what it is, then the functions that [`variant!`] writes.
-    pub(crate) const fn new(texts: [&'static str; 4], defaults: Defaults, build: Build, loss: LossOf) -> Self {
-        let [name, family, paper, about] = texts;
-        Self { name, family, paper, about, defaults, build, loss }
+    /// An entry of the registry: name, family and what it is, its paper, then the functions that [`variant!`] writes.
+    pub(crate) const fn new(
+        [name, family, about]: [&'static str; 3],
+        paper: &'static Paper,
+        defaults: Defaults,
+        build: Build,
+        loss: LossOf,
+    ) -> Self {
+        Self { name, family, paper, place: None, about, deviations: &[], torchvision: None, defaults, build, loss }
+    }
+
+    /// With its place in the paper.
+    pub(crate) const fn at(mut self, place: &'static str) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// With its deviations from the paper.
+    pub(crate) const fn deviates(mut self, deviations: &'static [&'static str]) -> Self {
+        self.deviations = deviations;
+        self
+    }
+
+    /// As torchvision's network of that name, but for these deviations.
+    pub(crate) const fn torchvision(mut self, name: &'static str, deviations: &'static [&'static str]) -> Self {
+        self.torchvision = Some(Torchvision { name, deviations });
+        self
     }
 
     /// This variant with some options changed, such as `("classes", 100.into())`.
@@ -190,6 +253,7 @@ impl Model {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     #[test]
     fn names_are_unique_and_a_wrong_one_gets_the_nearest() {
@@ -232,8 +296,21 @@ mod tests {
             assert_eq!(graph.inputs().next().unwrap().shape.dims(), model.input(), "{}", variant.name);
             let (name, logits) = graph.outputs().next().unwrap();
             assert_eq!((name, logits.shape.dims()), ("logits", [7].as_slice()), "{}", variant.name);
-            assert!(summary.params > 0 && !variant.about.is_empty() && !variant.paper.is_empty());
+            assert!(summary.params > 0 && !variant.about.is_empty(), "{}", variant.name);
+            assert!(variant.place.is_some() || !variant.deviations.is_empty(), "{}: from where?", variant.name);
         }
+    }
+
+    /// Published weights are for networks that are torchvision's, and what says so is what names and shapes are held to.
+    #[test]
+    fn what_is_torchvisions_is_held_against_it() {
+        let named = variants().filter(|variant| variant.torchvision.is_some()).map(|variant| variant.name);
+        let named: BTreeSet<&str> = named.collect();
+        let rows = include_str!("../tests/torchvision/names.tsv").lines().filter_map(|row| row.split('\t').next());
+        // Their parity tests compare names with torchvision's state dicts.
+        let held: BTreeSet<&str> = rows.chain(["googlenet", "inception-v3"]).collect();
+        assert_eq!(named, held);
+        assert!(crate::pretrained().iter().all(|weights| named.contains(weights.model)));
     }
 
     /// Variants up to this many multiply-adds are trained below.
@@ -242,7 +319,6 @@ mod tests {
     /// The small variants, of which every family has one, run and leave no parameter without a gradient.
     #[test]
     fn small_variants_of_every_family_train() {
-        use std::collections::BTreeSet;
         use striate_graph::{InitOptions, Network};
         use striate_layers::Mode;
         use tch::{Device, Kind, Tensor};
