@@ -382,7 +382,7 @@ mod tests {
             ("[schedule]\nkind = 'cosine'\nmin = 1", "unknown key `min` in [schedule]: did you mean `min_lr`?"),
             ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [model], [data]"),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [augment], [data], [model], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
