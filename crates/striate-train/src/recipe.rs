@@ -383,7 +383,7 @@ mod tests {
             ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
             ("[network]\nkind = 'sgd'", "unknown section [network]: there are [augment], [data], [model], "),
-            ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `kind`, "),
+            ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
             ("[train]\nlr = ", "line 2: "),
