@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Show every layer of a network: shape, parameters, multiply-adds, receptive field
     Summary(SummaryArgs),
+    /// Compare what designs and networks cost, such as a convolution with a bottleneck and without, before anything runs
+    Cost(CostArgs),
     /// Run a network on a tensor and write its outputs and any layer's values
     Run(RunArgs),
     /// Fetch datasets into the cache, or list them
@@ -138,9 +140,15 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    /// Print the registry as JSON
+    /// Show where two networks differ, layer by layer: models of the registry or bundles
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(crate) diff: Vec<String>,
+    /// Print the registry, or the difference, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print the registry as Markdown, with every deviation from the papers: the page docs/models.md
+    #[arg(long, conflicts_with_all = ["json", "diff"])]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +174,19 @@ pub(crate) struct SummaryArgs {
     /// Draw the network into this file instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
     pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CostArgs {
+    /// Designs, models of the registry, or both, held against the first; without any, all designs
+    #[arg(value_name = "DESIGN or MODEL")]
+    pub(crate) names: Vec<String>,
+    /// The input's channels, height and width; by default 192,28,28 for designs, and a model's own
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
+    /// Print the rows as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -328,7 +349,8 @@ impl From<ModeArg> for Mode {
 /// Channels, height and width, written as `1,32,32`.
 fn shape(text: &str) -> Result<[i64; 3], String> {
     let dims: Option<Vec<i64>> = text.split(',').map(|dim| dim.trim().parse().ok()).collect();
-    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers such as 1,32,32".to_owned())
+    let dims = dims.filter(|dims| dims.iter().all(|dim| *dim > 0));
+    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers above 0, such as 1,32,32".to_owned())
 }
 
 /// Help and version as clap prints them; a wrong call in one line.

@@ -1,15 +1,19 @@
 //! The `striate` program: a thin front to the crates. Results go to standard output; progress and errors to standard error.
 
 mod cli;
+mod cost;
 mod data;
+mod diff;
 mod error;
 mod eval;
 mod models;
+mod page;
 mod predict;
 mod progress;
 mod recipes;
 mod run;
 mod source;
+mod table;
 mod train;
 mod weights;
 
@@ -47,6 +51,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Predict(args) => predict::predict(&args),
         Command::Models(args) => models::models(&args),
         Command::Summary(args) => models::summary(&args),
+        Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
         Command::Weights(command) => weights::weights(&command),

@@ -31,7 +31,7 @@ pub enum GraphError {
     UnknownLayer {
         /// What was asked for.
         name: String,
-        /// The most similar name there is.
+        /// The name that was meant, if one is near.
         nearest: Option<String>,
     },
     /// A network without outputs.
@@ -105,7 +105,7 @@ impl From<tch::TchError> for GraphError {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |name| format!(": did you mean {name}?"))
+    nearest.as_ref().map_or_else(|| ": the network's summary lists them".to_owned(), |name| format!(": did you mean {name}?"))
 }
 
 fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {

@@ -1,6 +1,7 @@
 use crate::{GraphError, NetworkBuilder};
 use std::collections::HashSet;
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
+use striate_torch::nearest;
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -121,15 +122,14 @@ impl Graph {
         self.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Input))
     }
 
-    /// The node of that name; the error names the nearest one.
+    /// The node of that name; the error names the nearest one, if one is near.
     pub fn node(&self, name: &str) -> Result<&Node, GraphError> {
         Ok(&self.nodes[self.index_of(name)?])
     }
 
     pub(crate) fn index_of(&self, name: &str) -> Result<usize, GraphError> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            let similarity = |node: &Node| (strsim::jaro_winkler(&node.name, name) * 1e6) as u64;
-            let nearest = self.nodes.iter().max_by_key(|node| similarity(node)).map(|node| node.name.clone());
+            let nearest = nearest(name, self.nodes.iter().map(|node| node.name.as_str())).map(str::to_owned);
             GraphError::UnknownLayer { name: name.to_owned(), nearest }
         })
     }

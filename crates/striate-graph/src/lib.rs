@@ -34,6 +34,7 @@
 //! What is absent on purpose: data, losses, optimizers, and any particular architecture.
 
 mod builder;
+mod diff;
 mod edit;
 mod error;
 mod graph;
@@ -43,8 +44,9 @@ mod summary;
 mod svg;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
+pub use diff::{Change, DiffEntry, Difference, GraphDiff, Totals};
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeKind};
 pub use network::{InitOptions, Network, Parameter};
 pub use run::Outputs;
-pub use summary::{LayerSummary, Summary};
+pub use summary::{LayerSummary, Summary, thousands};

@@ -8,17 +8,24 @@
 //! the network's devices. They exchange maps only before conv3 and before each dense layer, as in the paper. Both forms
 //! compute the same but for one thing: local response normalisation looks across neighbouring channels, which a tower can
 //! do among its own only, so that the two channels on either side of the halves' border differ.
-//!
-//! Deviations of `alexnet-paper`: the input is 227x227, since the paper's 224 does not give its own 55x55 maps.
-use crate::registry::variant;
-use crate::{Architecture, Variant};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Value};
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, Concat, Conv2d, Dropout, Flatten, Init, LayerError, Linear, LocalResponseNorm, MaxPool2d, Op,
 };
 
-const PAPER: &str = "Krizhevsky, Sutskever, Hinton 2012: ImageNet Classification with Deep Convolutional Neural Networks";
+const PAPER: &Paper = &Paper {
+    authors: "Krizhevsky, Sutskever, Hinton",
+    year: 2012,
+    title: "ImageNet Classification with Deep Convolutional Neural Networks",
+    arxiv: None,
+};
+
+const INPUT_227: &str = "the input is 227x227, since the paper's 224 does not give its own 55x55 maps";
+const LRN_ACROSS: &str =
+    "local response normalisation looks across the border between the two towers; with towers=two it does not";
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
@@ -27,40 +34,56 @@ pub(crate) const VARIANTS: &[Variant] = &[
         PAPER,
         "torchvision's: the one column of Krizhevsky 2014, 64-192-384-256-256 filters at 224x224, no LRN",
         AlexNetConfig,
-        AlexNetConfig::torchvision(),
-    ),
+        AlexNetConfig::torchvision()
+    )
+    .at("figure 2")
+    .deviates(&[
+        "one column of 64-192-384-256-256 filters, after Krizhevsky 2014 (arXiv:1404.5997)",
+        "no local response normalisation",
+        "224x224 images, with zeros around the first convolution",
+        "adaptive pooling before the classifier lets other image sizes in",
+        "dropout before each hidden dense layer, where the paper has it after",
+        "PyTorch's initialisation",
+    ])
+    .torchvision("alexnet", &[]),
     variant!(
         "alexnet-paper",
         "AlexNet",
         PAPER,
-        "figure 2: 96-256-384-384-256 filters in groups 1-2-1-2-2, LRN, overlapping pooling; 227x227 where the text says 224",
+        "figure 2: 96-256-384-384-256 filters in groups 1-2-1-2-2, LRN, overlapping pooling",
         AlexNetPaperConfig,
-        AlexNetPaperConfig::paper(),
-    ),
+        AlexNetPaperConfig::paper()
+    )
+    .at("figure 2")
+    .deviates(&[INPUT_227, LRN_ACROSS]),
     variant!(
         "alexnet-ungrouped",
         "AlexNet",
         PAPER,
-        "figure 2 without its two towers: every filter sees every map; 227x227 where the text says 224",
+        "figure 2 without its two towers",
         AlexNetPaperConfig,
-        AlexNetPaperConfig { towers: Towers::One, ..AlexNetPaperConfig::paper() },
-    ),
+        AlexNetPaperConfig { towers: Towers::One, ..AlexNetPaperConfig::paper() }
+    )
+    .at("figure 2")
+    .deviates(&[INPUT_227, "every filter sees every map"]),
     variant!(
         "alexnet-tiny",
         "AlexNet",
         PAPER,
-        "torchvision's with an eighth of the filters at 64x64, for tests",
+        "torchvision's with an eighth of the filters at 64x64",
         AlexNetConfig,
-        AlexNetConfig::tiny(),
-    ),
+        AlexNetConfig::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
     variant!(
         "alexnet-paper-tiny",
         "AlexNet",
         PAPER,
-        "figure 2 with a sixth or eighth of the filters at 67x67, for tests",
+        "figure 2 with a sixth or eighth of the filters at 67x67",
         AlexNetPaperConfig,
-        AlexNetPaperConfig::tiny(),
-    ),
+        AlexNetPaperConfig::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
 ];
 
 /// Kernels of the five convolutions; the first has a stride.

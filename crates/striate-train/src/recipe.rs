@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate_datasets::Augment;
 use striate_layers::loss::Loss;
-use striate_torch::MemoryFormat;
+use striate_torch::{MemoryFormat, nearest};
 use toml::{Table, Value};
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
@@ -258,7 +258,7 @@ fn check_keys(table: &Table) -> Result<(), String> {
     for (section, value) in table {
         let Some(Value::Table(known_here)) = known.get(section) else {
             return Err(match value {
-                Value::Table(_) => format!("unknown section [{section}]: did you mean [{}]?", nearest(section, known.keys())),
+                Value::Table(_) => format!("unknown section [{section}]: {}", did_you_mean(section, &known, "[", "]")),
                 _ => format!("unknown key `{section}`: keys belong in a section such as [{}]", section_of(section, &known)),
             });
         };
@@ -267,7 +267,7 @@ fn check_keys(table: &Table) -> Result<(), String> {
             let elsewhere = known.iter().find(|(_, keys)| keys.get(key).is_some());
             return Err(match elsewhere {
                 Some((other, _)) => format!("unknown key `{key}` in [{section}]: it belongs in [{other}]"),
-                None => format!("unknown key `{key}` in [{section}]: did you mean `{}`?", nearest(key, known_here.keys())),
+                None => format!("unknown key `{key}` in [{section}]: {}", did_you_mean(key, known_here, "`", "`")),
             });
         }
     }
@@ -302,19 +302,23 @@ fn known_keys(table: &Table) -> Result<Table, String> {
     Table::try_from(skeleton).map_err(|error| error.to_string())
 }
 
-/// The section that has the key most like `key`.
+/// The section that has the key that `key` means.
 fn section_of<'a>(key: &str, known: &'a Table) -> &'a str {
-    let likeness = |section: &Value| {
-        let keys = section.as_table().into_iter().flat_map(Table::keys);
-        keys.map(|known| strsim::jaro_winkler(known, key)).fold(0.0, f64::max)
-    };
-    let nearest = known.iter().max_by(|(_, a), (_, b)| likeness(a).total_cmp(&likeness(b)));
-    nearest.map_or("train", |(section, _)| section)
+    let keys = |section: &'a Value| section.as_table().into_iter().flat_map(Table::keys).map(String::as_str);
+    let meant = nearest(key, known.iter().flat_map(|(_, section)| keys(section)));
+    let has = |section| meant.is_some_and(|meant| keys(section).any(|key| key == meant));
+    known.iter().find(|(_, section)| has(section)).map_or("train", |(name, _)| name)
 }
 
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> &'a str {
-    let likeness = |known: &str| strsim::jaro_winkler(known, name);
-    known.map(String::as_str).max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+/// The name that was meant, or else all that there are, each between `open` and `close`.
+fn did_you_mean(name: &str, known: &Table, open: &str, close: &str) -> String {
+    match nearest(name, known.keys().map(String::as_str)) {
+        Some(nearest) => format!("did you mean {open}{nearest}{close}?"),
+        None => {
+            let known: Vec<String> = known.keys().map(|known| format!("{open}{known}{close}")).collect();
+            format!("there are {}", known.join(", "))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -404,6 +408,8 @@ mod tests {
             ("[schedule]\nkind = 'cosine'\nmin = 1", "unknown key `min` in [schedule]: did you mean `min_lr`?"),
             ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [augment], [data], [model], "),
+            ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
             ("[train]\nlr = ", "line 2: "),

@@ -1,6 +1,8 @@
 //! The `striate` program from end to end: what it writes, what it prints, and how it refuses.
 #![allow(clippy::unwrap_used)]
 mod checkpoints;
+mod cost;
+mod diff;
 mod help;
 mod input;
 mod models;
