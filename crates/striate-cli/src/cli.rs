@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a network; with no argument, LeNet-5 on the digits that the program carries with it
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Evaluate a bundle on the test set of a dataset
     Eval(EvalArgs),
     /// Classify images with a bundle

@@ -17,7 +17,7 @@ def weights(name, value):
     if value.dim() < 2:
         return torch.ones_like(value) if name.endswith(("weight", "running_var")) else torch.zeros_like(value)
     repeated = PERIOD.repeat(value.numel() // len(PERIOD)).reshape(value.shape[::-1]).permute(*range(value.dim())[::-1])
-    return (repeated * value[0].numel() ** -0.5).contiguous()
+    return (repeated * value[0].numel() ** -1).contiguous()
 
 
 state = {name: weights(name, value) for name, value in resnet18().state_dict().items()}
