@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod devices;
 mod error;
 mod eval;
 mod models;

@@ -3,7 +3,7 @@ use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{report, set_threads};
 use crate::progress::EpochBars;
-use crate::{print, print_json, recipes, source};
+use crate::{devices, print, print_json, recipes, source};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,11 +35,13 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         return tell(&summary, &run.folder, args.json);
     }
     set_threads(run.recipe.train.threads)?;
+    let devices = devices::parse(&run.recipe.train.devices)?;
     let data = load(&run.recipe.data.name, &run.load_options())?;
     let (model, preprocess) = fit_together(&run.recipe, &data)?;
     let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
     let seed = run.recipe.train.seed;
-    let mut network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
+    let options = InitOptions { devices, seed, ..InitOptions::default() };
+    let mut network = Network::new(model.graph()?, &options)?;
     network.set_memory_format(run.recipe.train.memory_format.into())?;
     let info = BundleInfo::new(&model, data.train.classes(), serde_json::to_value(&preprocess).unwrap_or_default());
     let augment = run.recipe.augment.clone();
@@ -117,6 +119,9 @@ impl Run {
                 recipe.data.dir.clone_from(data);
             }
             recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
+            if let Some(devices) = &args.devices {
+                recipe.train.devices.clone_from(devices);
+            }
             return Ok(Self { recipe, folder: folder.clone(), resumed: true });
         }
         let recipe = recipes::resolve(args)?;

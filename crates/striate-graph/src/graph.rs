@@ -1,3 +1,4 @@
+use crate::towers::Part;
 use crate::{GraphError, NetworkBuilder};
 use std::collections::HashSet;
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
@@ -24,6 +25,10 @@ pub struct Node {
     pub shape: Shape,
     /// The place that it runs at: an index into the devices given to [`crate::Network::new`].
     pub place: usize,
+    /// Its place in the network as it was defined, which its initial values follow from.
+    pub(crate) number: usize,
+    /// What it is of a layer that was split over towers.
+    pub(crate) part: Option<Part>,
 }
 
 impl Node {

@@ -41,6 +41,7 @@ mod network;
 mod run;
 mod summary;
 mod svg;
+mod towers;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
 pub use error::GraphError;
