@@ -182,10 +182,11 @@ impl Graph {
         Ok(graph)
     }
 
-    /// For each node, the last node that reads it; itself if none does, and one past the end if it is an output.
-    pub(crate) fn last_uses(&self) -> Vec<usize> {
+    /// For each node, the last of the `needed` nodes that reads it; itself if none does, and one past the end if it is an
+    /// output.
+    pub(crate) fn last_uses(&self, needed: &[bool]) -> Vec<usize> {
         let mut last: Vec<usize> = (0..self.nodes.len()).collect();
-        for (index, node) in self.nodes.iter().enumerate() {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             for input in &node.inputs {
                 last[*input] = index;
             }

@@ -47,7 +47,6 @@ pub struct Network {
     pub(crate) params: Vec<Vec<Tensor>>,
     pub(crate) frozen: Vec<bool>,
     pub(crate) devices: Vec<Device>,
-    pub(crate) last_uses: Vec<usize>,
     pub(crate) memory_format: MemoryFormat,
     vs: VarStore,
     kind: Kind,
@@ -74,7 +73,6 @@ impl Network {
             frozen: Vec::new(),
             vs: VarStore::new(devices[0]),
             devices,
-            last_uses: Vec::new(),
             memory_format: MemoryFormat::Contiguous,
             kind: options.kind,
             seed: options.seed,
@@ -106,7 +104,6 @@ impl Network {
             params.push(tensors);
         }
         self.update_store(&former, made)?;
-        self.last_uses = graph.last_uses();
         (self.graph, self.params, self.frozen) = (graph, params, frozen);
         Ok(())
     }
@@ -191,6 +188,8 @@ impl Network {
             param.set_data(&converted);
         }
         self.memory_format = format;
+        // The former weights lay in pieces that activations would not fit into.
+        striate_torch::release_memory();
         Ok(())
     }
 
