@@ -96,6 +96,8 @@ impl Graph {
             };
             apart |= own && matches!(op, Op::Conv2d(_));
             let mut tops = Vec::with_capacity(count);
+            // `place` counts towers; it indexes the parts of each input.
+            #[allow(clippy::needless_range_loop)]
             for place in 0..count {
                 let inputs =
                     if own { node.inputs.iter().map(|input| parts[*input][place]).collect() } else { whole_inputs.clone() };
