@@ -73,6 +73,9 @@ pub(crate) struct TrainArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
+    pub(crate) devices: Option<Vec<String>>,
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
@@ -118,6 +121,9 @@ pub(crate) struct EvalArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -133,6 +139,9 @@ pub(crate) struct PredictArgs {
     /// How many classes to show for each image
     #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) top: usize,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -216,6 +225,9 @@ pub(crate) struct RunArgs {
     /// Whether dropout and batch norm train
     #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
     pub(crate) mode: ModeArg,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,

@@ -3,6 +3,7 @@
 mod cli;
 mod cost;
 mod data;
+mod devices;
 mod diff;
 mod error;
 mod eval;

@@ -31,6 +31,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
     train.lr = args.lr.unwrap_or(train.lr);
     train.seed = args.seed.unwrap_or(train.seed);
     train.threads = args.threads.unwrap_or(train.threads);
+    if let Some(devices) = &args.devices {
+        train.devices.clone_from(devices);
+    }
     if let Some(precision) = &args.precision {
         train.precision = named("--precision", precision, Value::from(precision.as_str()))?;
     }

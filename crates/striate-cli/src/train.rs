@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::eval::{report, set_threads};
 use crate::progress::EpochBars;
 use crate::source::{self, load_weights};
-use crate::{print, print_json, recipes};
+use crate::{devices, print, print_json, recipes};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -45,11 +45,13 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     set_threads(run.recipe.train.threads)?;
     // A mistaken model is told before a dataset is downloaded.
     source::model(&run.recipe.model.name, &options_of(&run.recipe))?;
+    let devices = devices::parse(&run.recipe.train.devices)?;
     let data = load(&run.recipe.data.name, &run.load_options())?;
     let (model, preprocess) = fit_together(&run.recipe, &data)?;
     let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
     let seed = run.recipe.train.seed;
-    let mut network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
+    let options = InitOptions { devices, seed, ..InitOptions::default() };
+    let mut network = Network::new(model.graph()?, &options)?;
     network.set_memory_format(run.recipe.train.memory_format.into())?;
     let ModelSection { weights, head, freeze_through, .. } = &run.recipe.model;
     if !weights.is_empty() && !run.resumed {
@@ -143,6 +145,9 @@ impl Run {
                 recipe.data.dir = recipes::absolute(data)?;
             }
             recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
+            if let Some(devices) = &args.devices {
+                recipe.train.devices.clone_from(devices);
+            }
             return Ok(Self { recipe, folder: Some(folder.clone()), resumed: true });
         }
         let recipe = recipes::resolve(args)?;

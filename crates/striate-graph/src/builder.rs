@@ -56,7 +56,15 @@ impl<'a> NetworkBuilder<'a> {
             0 => "input".to_owned(),
             count => format!("input{}", count + 1),
         };
-        let node = Node { name, kind: NodeKind::Input, inputs: Vec::new(), shape: shape.into(), place: self.place };
+        let node = Node {
+            name,
+            kind: NodeKind::Input,
+            inputs: Vec::new(),
+            shape: shape.into(),
+            place: self.place,
+            number: 0,
+            part: None,
+        };
         self.push(node)
     }
 
@@ -76,7 +84,7 @@ impl<'a> NetworkBuilder<'a> {
         }
         let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
         let shape = infer(&name, &op, &shapes)?;
-        Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place }))
+        Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place, number: 0, part: None }))
     }
 
     /// Names a value as an output of the network. The first output is the one that classifies: by custom `logits`.
@@ -125,6 +133,7 @@ impl<'a> NetworkBuilder<'a> {
     }
 
     fn push(&mut self, node: Node) -> Value {
+        let node = Node { number: self.graph.nodes.len(), ..node };
         self.names.insert(node.name.clone());
         self.graph.nodes.push(node);
         Value(self.graph.nodes.len() - 1)

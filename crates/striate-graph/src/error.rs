@@ -77,6 +77,12 @@ pub enum GraphError {
         /// The number of devices given.
         got: usize,
     },
+    /// Several devices for a network that has no towers to put on them.
+    #[error("the network has no {devices} towers for {devices} devices: give one device")]
+    NoTowers {
+        /// The number of devices given.
+        devices: usize,
+    },
     /// Weights that don't fit: all names at once.
     #[error("the weights do not fit: {}", describe_misfit(missing, unexpected, mismatched))]
     Weights {

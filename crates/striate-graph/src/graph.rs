@@ -1,3 +1,4 @@
+use crate::towers::Part;
 use crate::{GraphError, NetworkBuilder};
 use std::collections::HashSet;
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape};
@@ -25,6 +26,10 @@ pub struct Node {
     pub shape: Shape,
     /// The place that it runs at: an index into the devices given to [`crate::Network::new`].
     pub place: usize,
+    /// Its place in the network as it was defined, which its initial values follow from.
+    pub(crate) number: usize,
+    /// What it is of a layer that was split over towers.
+    pub(crate) part: Option<Part>,
 }
 
 impl Node {
@@ -177,10 +182,11 @@ impl Graph {
         Ok(graph)
     }
 
-    /// For each node, the last node that reads it; itself if none does, and one past the end if it is an output.
-    pub(crate) fn last_uses(&self) -> Vec<usize> {
+    /// For each node, the last of the `needed` nodes that reads it; itself if none does, and one past the end if it is an
+    /// output.
+    pub(crate) fn last_uses(&self, needed: &[bool]) -> Vec<usize> {
         let mut last: Vec<usize> = (0..self.nodes.len()).collect();
-        for (index, node) in self.nodes.iter().enumerate() {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             for input in &node.inputs {
                 last[*input] = index;
             }

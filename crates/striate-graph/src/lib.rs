@@ -42,6 +42,7 @@ mod network;
 mod run;
 mod summary;
 mod svg;
+mod towers;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
 pub use diff::{Change, DiffEntry, Difference, GraphDiff, Totals};

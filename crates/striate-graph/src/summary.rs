@@ -138,7 +138,7 @@ impl Graph {
 
     /// Walks through the nodes as a forward pass in evaluation does, freeing each value after its last use.
     fn peak_bytes(&self, layers: &[LayerSummary]) -> u64 {
-        let last_uses = self.last_uses();
+        let last_uses = self.last_uses(&self.needed(Mode::Eval, &[]));
         let bytes = |index: usize| if layers[index].training_only { 0 } else { layers[index].activation_bytes };
         let (mut alive, mut peak) = (0, 0);
         for (index, node) in self.nodes.iter().enumerate() {

@@ -19,7 +19,6 @@ const FIGURES: &[(&str, Options, u64, Option<&str>)] = &[
     ("lenet5-paper", OWN, 60_000, None),
     ("alexnet", OWN, 61_100_840, Some("714.2")),
     ("alexnet-paper", OWN, 60_965_224, Some("724.4")),
-    ("alexnet-paper", &[("towers", "two")], 60_965_224, Some("724.4")),
     ("alexnet-ungrouped", OWN, 62_378_344, Some("1135.3")),
     ("vgg11", OWN, 132_863_336, Some("7609")),
     ("vgg13", OWN, 133_047_848, Some("11308")),

@@ -252,8 +252,12 @@ impl Model {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{Bundle, BundleInfo};
     use serde_json::json;
     use std::collections::BTreeSet;
+    use striate_graph::{InitOptions, Network};
+    use striate_layers::Mode;
+    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn names_are_unique_and_a_wrong_one_gets_the_nearest() {
@@ -298,6 +302,8 @@ mod tests {
             assert_eq!((name, logits.shape.dims()), ("logits", [7].as_slice()), "{}", variant.name);
             assert!(summary.params > 0 && !variant.about.is_empty(), "{}", variant.name);
             assert!(variant.place.is_some() || !variant.deviations.is_empty(), "{}: from where?", variant.name);
+            assert_eq!(summary.layers.len(), graph.nodes().len(), "{}", variant.name);
+            check_head(variant.name, &graph);
         }
     }
 
@@ -313,15 +319,54 @@ mod tests {
         assert!(crate::pretrained().iter().all(|weights| named.contains(weights.model)));
     }
 
+    /// A head can be cut off, and replaced by one for other classes, unless its classes are fixed codes; nothing else changes.
+    fn check_head(name: &str, graph: &Graph) {
+        let logits = graph.outputs().next().unwrap().1;
+        let body = graph.nodes()[*logits.inputs.first().unwrap()].name.clone();
+        let cut = graph.truncate(&body, "features").unwrap();
+        assert!(cut.nodes().len() < graph.nodes().len(), "{name}");
+        assert_eq!(cut.outputs().next().unwrap().1.shape, graph.node(&body).unwrap().shape, "{name}");
+        let parameters = |graph: &Graph| -> Vec<(String, Vec<i64>)> {
+            let of =
+                |node| graph.params(node).into_iter().map(move |param| (format!("{}.{}", node.name, param.name), param.shape));
+            graph.nodes().iter().flat_map(of).collect()
+        };
+        let other = match graph.with_classes(11) {
+            Err(GraphError::FixedHead { .. }) if logits.op_name() == "RbfOutput" => return,
+            other => other.unwrap(),
+        };
+        for (_, output) in other.outputs() {
+            assert_eq!(output.shape.dims(), [11], "{name}");
+        }
+        let changed = parameters(graph).into_iter().zip(parameters(&other)).filter(|(before, after)| before != after).count();
+        let heads = graph.outputs().count();
+        assert!((heads..=2 * heads).contains(&changed), "{name}: {changed} parameters changed");
+    }
+
     /// Variants up to this many multiply-adds are trained below.
     const SMALL: u64 = 5_000_000;
 
-    /// The small variants, of which every family has one, run and leave no parameter without a gradient.
+    /// What is read back computes the same; a new head changes the logits' number alone.
+    fn check_saving(model: &Model, network: &mut Network, images: &Tensor, path: &std::path::Path) {
+        let name = model.variant().name;
+        let logits = |network: &Network| tch::no_grad(|| network.forward(images, Mode::Eval).unwrap().logits().shallow_clone());
+        let info = BundleInfo::new(model, &[], Value::Null);
+        Bundle { info, state: network.state() }.write(path).unwrap();
+        let options = InitOptions { seed: 1, ..InitOptions::default() };
+        let read = Bundle::read(path).unwrap().network(path, &options).unwrap();
+        assert_eq!(read.state(), network.state(), "{name}");
+        assert_eq!(logits(&read), logits(network), "{name}");
+        if network.graph().with_classes(3).is_ok() {
+            network.replace_head(3).unwrap();
+            assert_eq!(logits(network).size(), [images.size()[0], 3], "{name}");
+        }
+    }
+
+    /// The small variants, of which every family has one, run, leave no parameter without a gradient, and are saved, loaded and
+    /// given a new head.
     #[test]
     fn small_variants_of_every_family_train() {
-        use striate_graph::{InitOptions, Network};
-        use striate_layers::Mode;
-        use tch::{Device, Kind, Tensor};
+        let folder = tempfile::tempdir().unwrap();
         let mut trained = BTreeSet::new();
         for variant in variants() {
             let model = variant.model(&[]).unwrap();
@@ -330,7 +375,7 @@ mod tests {
                 continue;
             }
             trained.insert(variant.family);
-            let network = Network::new(graph, &InitOptions::default()).unwrap();
+            let mut network = Network::new(graph, &InitOptions::default()).unwrap();
             let [channels, height, width] = model.input();
             let images = Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu));
             let outputs = network.forward(&images, Mode::Train).unwrap();
@@ -341,6 +386,7 @@ mod tests {
             for (name, tensor) in network.trainable() {
                 assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
             }
+            check_saving(&model, &mut network, &images, &folder.path().join("model.safetensors"));
         }
         assert_eq!(trained, variants().map(|variant| variant.family).collect());
     }

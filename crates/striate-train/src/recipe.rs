@@ -118,6 +118,8 @@ pub struct TrainSection {
     pub memory_format: Layout,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
+    /// Where to compute: `cpu`, `cuda:0`, ...; several for a network in as many towers.
+    pub devices: Vec<String>,
     /// The share of the target's probability that the loss spreads over all classes.
     pub label_smoothing: f64,
     /// The norm that all gradients together are scaled down to; 0 for no limit.
@@ -137,6 +139,7 @@ impl Default for TrainSection {
             precision: Precision::Float32,
             memory_format: Layout::ChannelsLast,
             threads: 0,
+            devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
             checkpoint_steps: 0,

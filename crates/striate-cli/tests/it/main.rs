@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod checkpoints;
 mod cost;
+mod devices;
 mod diff;
 mod help;
 mod input;
