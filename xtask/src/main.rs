@@ -50,6 +50,8 @@ enum Command {
     Models(Verbatim),
     /// Runs `striate summary`, which tells a network's layers, parameters and costs
     Summary(Verbatim),
+    /// Runs `striate cost`, which compares what designs and networks cost
+    Cost(Verbatim),
     /// Runs `striate run`, which puts a tensor through a network
     Run(Verbatim),
     /// Runs `striate weights`, which converts and inspects weights
@@ -91,6 +93,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Predict(verbatim) => striate("predict", verbatim),
         Command::Models(verbatim) => striate("models", verbatim),
         Command::Summary(verbatim) => striate("summary", verbatim),
+        Command::Cost(verbatim) => striate("cost", verbatim),
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),

@@ -84,7 +84,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let x = block(&mut net.scope("block"), 16, x)?; // 8 maps in, 16 out: they can't be added
         net.output("features", x)
     });
-    println!("{}\n", mistake.unwrap_err());
+    if let Err(mistake) = mistake {
+        println!("{mistake}\n");
+    }
 
     let data = digits()?;
     let preprocess = Preprocess::new([1, 8, 8], [1, 8, 8], Fit::Pad, Normalise::of(&data.train)?)?;

@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a network; with no argument, LeNet-5 on the digits that the program carries with it
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Evaluate a bundle on the test set of a dataset
     Eval(EvalArgs),
     /// Classify images with a bundle
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Show every layer of a network: shape, parameters, multiply-adds, receptive field
     Summary(SummaryArgs),
+    /// Compare what designs and networks cost, such as a convolution with a bottleneck and without, before anything runs
+    Cost(CostArgs),
     /// Run a network on a tensor and write its outputs and any layer's values
     Run(RunArgs),
     /// Fetch datasets into the cache, or list them
@@ -71,9 +73,15 @@ pub(crate) struct TrainArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
+    pub(crate) devices: Option<Vec<String>>,
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
+    /// The input's channels, height and width; by default the dataset's channels and the model's own size
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
     /// The weights to start from: a file, or published ones by their name (see `weights list`)
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
@@ -88,8 +96,8 @@ pub(crate) struct TrainArgs {
     pub(crate) out: Option<PathBuf>,
     /// Go on with a run that was stopped: its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "weights", "head",
-        "freeze_through", "out",
+        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
+        "head", "freeze_through", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON
@@ -113,6 +121,9 @@ pub(crate) struct EvalArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -128,6 +139,9 @@ pub(crate) struct PredictArgs {
     /// How many classes to show for each image
     #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) top: usize,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -135,9 +149,15 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    /// Print the registry as JSON
+    /// Show where two networks differ, layer by layer: models of the registry or bundles
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(crate) diff: Vec<String>,
+    /// Print the registry, or the difference, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print the registry as Markdown, with every deviation from the papers: the page docs/models.md
+    #[arg(long, conflicts_with_all = ["json", "diff"])]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +183,19 @@ pub(crate) struct SummaryArgs {
     /// Draw the network into this file instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
     pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CostArgs {
+    /// Designs, models of the registry, or both, held against the first; without any, all designs
+    #[arg(value_name = "DESIGN or MODEL")]
+    pub(crate) names: Vec<String>,
+    /// The input's channels, height and width; by default 192,28,28 for designs, and a model's own
+    #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
+    pub(crate) input: Option<[i64; 3]>,
+    /// Print the rows as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +225,9 @@ pub(crate) struct RunArgs {
     /// Whether dropout and batch norm train
     #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
     pub(crate) mode: ModeArg,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
@@ -325,7 +361,8 @@ impl From<ModeArg> for Mode {
 /// Channels, height and width, written as `1,32,32`.
 fn shape(text: &str) -> Result<[i64; 3], String> {
     let dims: Option<Vec<i64>> = text.split(',').map(|dim| dim.trim().parse().ok()).collect();
-    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers such as 1,32,32".to_owned())
+    let dims = dims.filter(|dims| dims.iter().all(|dim| *dim > 0));
+    dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers above 0, such as 1,32,32".to_owned())
 }
 
 /// Help and version as clap prints them; a wrong call in one line.
@@ -340,6 +377,6 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let told = told.split("\n\nFor more information").next().unwrap_or(told);
     let told = told.replace("\n\n  tip:", ";");
     let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("{line} (--help tells more)");
+    crate::say(&format!("{line} (--help tells more)"));
     ExitCode::from(2)
 }

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_layers::LayerError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
@@ -38,20 +39,22 @@ impl From<tch::TchError> for CliError {
 }
 
 impl CliError {
-    /// 2 for a wrong call or bad input, 1 for a failure, 130 if the user stopped it.
+    /// 2 for what the one who called can mend: a wrong call, bad input, a full disk, a loss that became NaN; 1 for a failure of
+    /// libtorch or of the network; 130 if the user stopped it.
     pub(crate) fn exit_code(&self) -> ExitCode {
         let failed = match self {
             Self::Stopped(_) => return ExitCode::from(130),
-            Self::Failed(_) | Self::Torch(_) | Self::Model(ModelError::Fetch(_)) => true,
-            Self::File(error) | Self::Model(ModelError::File(error)) | Self::Train(TrainError::File(error)) => is_write(error),
-            Self::Train(TrainError::Diverged { .. } | TrainError::Torch(_)) => true,
-            Self::Graph(error) | Self::Model(ModelError::Graph(error)) => matches!(error, GraphError::Torch(_)),
-            Self::Usage(_) | Self::Dataset(_) | Self::Model(_) | Self::Train(_) => false,
+            Self::Failed(_) | Self::Torch(_) => true,
+            Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => {
+                matches!(error, DatasetError::Unavailable { .. } | DatasetError::Torch(_))
+            }
+            Self::Train(error) => matches!(error, TrainError::Torch(_)),
+            Self::Graph(error) | Self::Model(ModelError::Graph(error)) => {
+                matches!(error, GraphError::Torch(_) | GraphError::Layer { source: LayerError::Torch(_), .. })
+            }
+            Self::Model(error) => matches!(error, ModelError::Fetch(_)),
+            Self::Usage(_) | Self::File(_) => false,
         };
         ExitCode::from(if failed { 1 } else { 2 })
     }
-}
-
-fn is_write(error: &FileError) -> bool {
-    matches!(error, FileError::Io { action: "write", .. })
 }

@@ -1,7 +1,7 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::EvalArgs;
 use crate::error::CliError;
-use crate::{print, print_json};
+use crate::{devices, print, print_json};
 use serde_json::{Value, json};
 use std::path::Path;
 use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
@@ -14,9 +14,10 @@ const MAX_THREADS: usize = 1024;
 
 pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
+    let devices = devices::parse(&args.devices)?;
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
-    let network = bundle.network(&args.bundle, &InitOptions::default())?;
+    let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
     let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
     check_classes(&args.bundle, &bundle.info.classes, &data)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
@@ -55,8 +56,10 @@ pub(crate) fn set_threads(threads: usize) -> Result<(), CliError> {
 
 /// How the bundle's network wants its images.
 pub(crate) fn preprocess_of(info: &BundleInfo, path: &Path) -> Result<Preprocess, CliError> {
-    serde_json::from_value(info.preprocess.clone())
-        .map_err(|error| CliError::Usage(format!("{}: it does not say how images become inputs: {error}", path.display())))
+    let preprocess: Preprocess = serde_json::from_value(info.preprocess.clone())
+        .map_err(|error| CliError::Usage(format!("{}: it does not say how images become inputs: {error}", path.display())))?;
+    preprocess.check().map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
+    Ok(preprocess)
 }
 
 /// The figures of an evaluation for machines.

@@ -1,15 +1,20 @@
 //! The `striate` program: a thin front to the crates. Results go to standard output; progress and errors to standard error.
 
 mod cli;
+mod cost;
 mod data;
+mod devices;
+mod diff;
 mod error;
 mod eval;
 mod models;
+mod page;
 mod predict;
 mod progress;
 mod recipes;
 mod run;
 mod source;
+mod table;
 mod train;
 mod weights;
 
@@ -28,12 +33,12 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let reason = panic.payload_as_str().unwrap_or("no reason given").lines().next().unwrap_or_default();
-        eprintln!("error: this is a defect of striate, please report it: {reason} ({place})");
+        say(&format!("error: this is a defect of striate, please report it: {reason} ({place})"));
     }));
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             error.exit_code()
         }
         Err(_) => ExitCode::FAILURE,
@@ -47,10 +52,16 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Predict(args) => predict::predict(&args),
         Command::Models(args) => models::models(&args),
         Command::Summary(args) => models::summary(&args),
+        Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
         Command::Weights(command) => weights::weights(&command),
     }
+}
+
+/// Writes a line to standard error. What cannot be written there is lost: nothing fails for it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes a result to standard output. A reader that has gone, as `head` does, ends the program quietly.

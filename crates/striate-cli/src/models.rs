@@ -2,39 +2,74 @@
 use crate::cli::{ModelsArgs, SummaryArgs};
 use crate::error::CliError;
 use crate::source::{Source, parse_options, with_classes};
-use crate::{print, print_json};
-use serde_json::json;
-use striate_models::variants;
+use crate::table::{Align, table};
+use crate::{diff, page, print, print_json};
+use serde_json::{Value, json};
+use striate_graph::{Summary, thousands};
+use striate_models::{Model, Variant, variants};
 use striate_torch::write_atomically;
 
+/// A variant of the registry with what it is built as.
+pub(crate) struct Row {
+    pub(crate) variant: &'static Variant,
+    pub(crate) model: Model,
+    pub(crate) summary: Summary,
+}
+
 pub(crate) fn models(args: &ModelsArgs) -> Result<(), CliError> {
-    let mut rows = Vec::new();
-    for variant in variants() {
-        let model = variant.model(&[])?;
-        let summary = model.graph()?.summary();
-        rows.push(json!({
-            "name": variant.name,
-            "family": variant.family,
-            "paper": variant.paper,
-            "about": variant.about,
-            "input": model.input(),
-            "classes": model.classes(),
-            "params": summary.params,
-            "macs": summary.macs,
-            "options": model.config(),
-        }));
+    if let [a, b] = &args.diff[..] {
+        return diff::diff([a, b], args.json);
     }
-    if args.json {
-        return print_json(&rows);
+    let rows: Result<Vec<Row>, CliError> = variants().map(row).collect();
+    let rows = rows?;
+    match (args.json, args.markdown) {
+        (true, _) => print_json(&rows.iter().map(entry).collect::<Vec<_>>()),
+        (_, true) => print(&page::markdown(&rows)),
+        _ => print(&list(&rows)),
     }
-    let width = variants().map(|variant| variant.name.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for row in &rows {
-        let name = row["name"].as_str().unwrap_or_default();
-        let params = row["params"].as_u64().unwrap_or_default();
-        text += &format!("{name:width$}  {params:>11}  {}\n", row["about"].as_str().unwrap_or_default());
-    }
-    print(&format!("{:width$}  {:>11}\n{text}", "model", "parameters"))
+}
+
+fn row(variant: &'static Variant) -> Result<Row, CliError> {
+    let model = variant.model(&[])?;
+    let summary = model.graph()?.summary();
+    Ok(Row { variant, model, summary })
+}
+
+/// An entry of the list for machines.
+fn entry(row: &Row) -> Value {
+    let Row { variant, model, summary } = row;
+    json!({
+        "name": variant.name,
+        "family": variant.family,
+        "paper": variant.paper.to_string(),
+        "year": variant.paper.year,
+        "place": variant.place,
+        "about": variant.about,
+        "deviations": variant.deviations,
+        "torchvision": variant.torchvision,
+        "input": model.input(),
+        "classes": model.classes(),
+        "params": summary.params,
+        "macs": summary.macs,
+        "receptive_field": summary.receptive_field,
+        "options": model.config(),
+    })
+}
+
+/// The list for people.
+fn list(rows: &[Row]) -> String {
+    let head = ["model", "parameters", "what it is"].map(str::to_owned).to_vec();
+    let lines = rows.iter().map(|row| {
+        let place = row.variant.place.map(|place| format!(" ({} {}, {place})", author(row.variant), row.variant.paper.year));
+        let about = format!("{}{}", row.variant.about, place.unwrap_or_default());
+        vec![row.variant.name.to_owned(), thousands(row.summary.params), about]
+    });
+    table([Align::Left, Align::Right, Align::Left], &std::iter::once(head).chain(lines).collect::<Vec<_>>())
+}
+
+/// The first author of the paper.
+pub(crate) fn author(variant: &Variant) -> &'static str {
+    variant.paper.authors.split(',').next().unwrap_or_default()
 }
 
 pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {

@@ -2,7 +2,7 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::preprocess_of;
-use crate::{print, print_json};
+use crate::{devices, print, print_json};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_datasets::{Preprocess, decode_image};
@@ -25,9 +25,10 @@ struct Answer {
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
+    let devices = devices::parse(&args.devices)?;
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
-    let network = bundle.network(&args.bundle, &InitOptions::default())?;
+    let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
     let classify = |image: &PathBuf| classify(&network, image, &preprocess, &bundle.info.classes, args.top);
     let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;
     if args.json {
@@ -47,7 +48,7 @@ fn classify(
     classes: &[String],
     top: usize,
 ) -> Result<Prediction, CliError> {
-    let input = decode_image(image, preprocess)?;
+    let input = decode_image(image, preprocess)?.f_to_device(network.device())?;
     let _no_grad = striate_torch::no_grad();
     let outputs = network.forward(&input, Mode::Eval)?;
     let probabilities = outputs.logits().f_softmax(1, Kind::Double)?.f_select(0, 0)?;

@@ -17,6 +17,7 @@ pub(crate) fn start_logging() {
         .with_writer(bars.get_stderr_writer())
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
+        .log_internal_errors(false)
         .with_target(false);
     tracing_subscriber::registry().with(filter).with(lines).with(bars).init();
 }
@@ -65,11 +66,12 @@ impl Listener for EpochBars {
             Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds, .. } => {
                 self.bar = None;
                 let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);
-                tracing_indicatif::indicatif_eprintln!(
+                let line = format!(
                     "epoch {:>3}/{}  train loss {train_loss:.4} accuracy {train:.2}%  test loss {test_loss:.4} accuracy {test:.2}%  {seconds:.1} s",
                     epoch + 1,
                     self.epochs
                 );
+                tracing_indicatif::suspend_tracing_indicatif(|| crate::say(&line));
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::source::parse_options;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use striate_train::{Head, Recipe, TrainError};
 use toml::Value;
 
@@ -23,7 +23,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
         recipe.data.name.clone_from(name);
     }
     if let Some(folder) = &args.data_dir {
-        recipe.data.dir.clone_from(folder);
+        recipe.data.dir = absolute(folder)?;
     }
     let train = &mut recipe.train;
     train.epochs = args.epochs.unwrap_or(train.epochs);
@@ -31,6 +31,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
     train.lr = args.lr.unwrap_or(train.lr);
     train.seed = args.seed.unwrap_or(train.seed);
     train.threads = args.threads.unwrap_or(train.threads);
+    if let Some(devices) = &args.devices {
+        train.devices.clone_from(devices);
+    }
     if let Some(precision) = &args.precision {
         train.precision = named("--precision", precision, Value::from(precision.as_str()))?;
     }
@@ -44,6 +47,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
         recipe.model.options.insert(name, Value::from(value.as_str().unwrap_or_default()));
     }
     let model = &mut recipe.model;
+    if let Some(input) = args.input {
+        model.options.insert("input".to_owned(), Value::from(input.to_vec()));
+    }
     if let Some(weights) = &args.weights {
         model.weights.clone_from(weights);
     }
@@ -63,6 +69,11 @@ fn built_in(model: &str, data: &str) -> Result<Recipe, TrainError> {
     recipe.model.name = model.to_owned();
     recipe.data.name = data.to_owned();
     Ok(recipe)
+}
+
+/// The same folder, wherever the run is gone on with.
+pub(crate) fn absolute(folder: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(folder).map_err(|error| CliError::Usage(format!("{}: {error}", folder.display())))
 }
 
 /// A section that says only its kind; everything else has its default.

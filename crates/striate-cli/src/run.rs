@@ -1,5 +1,6 @@
 //! `run`: a tensor in, outputs and taps out.
 use crate::cli::RunArgs;
+use crate::devices;
 use crate::error::CliError;
 use crate::source::{self, Source, load_weights, parse_options, with_classes};
 use striate_graph::{InitOptions, Network};
@@ -7,9 +8,10 @@ use striate_torch::{TensorFile, manual_seed};
 use tch::{Kind, Tensor};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
+    let devices = devices::parse(&args.devices)?;
     let input = read_input(args)?;
     let source = Source::open(&args.model, &with_classes(parse_options(&args.options)?, args.classes))?;
-    let options = InitOptions { kind: input.kind(), seed: args.seed, ..InitOptions::default() };
+    let options = InitOptions { devices, kind: input.kind(), seed: args.seed };
     let network = Network::new(source.model.graph()?, &options)?;
     match (&args.weights, &source.bundle) {
         (Some(_), Some(_)) => {
@@ -24,6 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     manual_seed(args.seed);
     let _no_grad = striate_torch::no_grad();
     let taps: Vec<&str> = args.taps.iter().map(String::as_str).collect();
+    let input = input.f_to_device(network.device())?;
     let outputs = network.forward_with_taps(&[&input], args.mode.into(), &taps)?;
     let values = outputs.outputs().iter().chain(outputs.taps());
     let tensors = values.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();

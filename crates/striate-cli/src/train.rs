@@ -4,18 +4,23 @@ use crate::error::CliError;
 use crate::eval::{report, set_threads};
 use crate::progress::EpochBars;
 use crate::source::{self, load_weights};
-use crate::{print, print_json, recipes};
+use crate::{devices, print, print_json, recipes};
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use striate_datasets::{Dataset, Fit, LoadOptions, Loader, LoaderOptions, Normalise, Preprocess, Split, load};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model};
 use striate_torch::write_atomically;
 use striate_train::{
-    BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, ModelSection, Outcome, Recipe, TrainError, Trainer, evaluate,
+    BEST, Checkpoint, CheckpointConfig, JsonLines, LAST, ModelSection, Outcome, Recipe, TrainError, TrainSection, Trainer,
+    evaluate,
 };
 
 /// The resolved recipe in a run's folder.
@@ -33,16 +38,20 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let started = Instant::now();
     let stop = stop_on_interrupt()?;
     let run = Run::open(args)?;
-    if let Some(summary) = run.finished()? {
-        tracing::info!("the run in {} is finished: these are its results", run.folder.display());
-        return tell(&summary, &run.folder, args.json);
+    if let Some((folder, summary)) = run.finished()? {
+        tracing::info!("the run in {} is finished: these are its results", folder.display());
+        return tell(&summary, folder, args.json);
     }
     set_threads(run.recipe.train.threads)?;
+    // A mistaken model is told before a dataset is downloaded.
+    source::model(&run.recipe.model.name, &options_of(&run.recipe))?;
+    let devices = devices::parse(&run.recipe.train.devices)?;
     let data = load(&run.recipe.data.name, &run.load_options())?;
     let (model, preprocess) = fit_together(&run.recipe, &data)?;
     let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
     let seed = run.recipe.train.seed;
-    let mut network = Network::new(model.graph()?, &InitOptions { seed, ..InitOptions::default() })?;
+    let options = InitOptions { devices, seed, ..InitOptions::default() };
+    let mut network = Network::new(model.graph()?, &options)?;
     network.set_memory_format(run.recipe.train.memory_format.into())?;
     let ModelSection { weights, head, freeze_through, .. } = &run.recipe.model;
     if !weights.is_empty() && !run.resumed {
@@ -53,31 +62,34 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
     let info = BundleInfo::new(&model, data.train.classes(), serde_json::to_value(&preprocess).unwrap_or_default());
     let augment = run.recipe.augment.clone();
-    let batches = LoaderOptions { augment, ..LoaderOptions::train(run.recipe.train.batch_size, seed) };
+    let TrainSection { batch_size, drop_last, .. } = run.recipe.train;
+    let batches = LoaderOptions { augment, drop_last, ..LoaderOptions::train(batch_size, seed) };
     let train_loader = Loader::new(&data.train, preprocess.clone(), batches)?;
     let test_loader = Loader::new(&data.test, preprocess, LoaderOptions::eval(EVAL_BATCH))?;
 
     let config = run.recipe.train_config(model.loss(), model.aux_weight())?;
     let trainer = Trainer::new(&network, &train_loader, &test_loader, config)?;
     // Only what can run gets a folder.
-    run.create()?;
-    let mut trainer = trainer
-        .checkpoints(run.checkpoints(&info))
-        .listener(EpochBars::new())
-        .listener(JsonLines::append(&run.folder.join(METRICS))?)
-        .stop_on(stop);
+    let Claim { folder, .. } = &run.claim()?;
+    let mut trainer = trainer.checkpoints(run.checkpoints(folder, &info)).listener(EpochBars::new()).stop_on(stop);
     if run.resumed {
-        trainer.resume(&run.folder.join(LAST))?;
+        trainer.resume(&folder.join(LAST))?;
     }
-    let outcome = trainer.run()?;
-    let folder = run.folder.display();
-    if outcome == Outcome::Stopped {
-        let step = trainer.progress().step;
+    let mut trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
+    if trainer.run()? == Outcome::Stopped {
+        let (step, folder) = (trainer.progress().step, folder.display());
         return Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {folder}")));
     }
     let best = trainer.progress().best_accuracy;
     let seconds = started.elapsed().as_secs_f64();
-    let evaluation = evaluate(&network, &test_loader, model.loss())?;
+    let again; // only if the former process did all but this
+    let evaluation = match trainer.evaluation() {
+        Some(evaluation) => evaluation,
+        None => {
+            again = evaluate(&network, &test_loader, model.loss())?;
+            &again
+        }
+    };
     let mut summary = json!({
         "model": run.recipe.model.name,
         "data": run.recipe.data.name,
@@ -91,11 +103,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         "libtorch": striate_torch::torch_version(),
         "striate": env!("CARGO_PKG_VERSION"),
     });
-    summary["test"] = report(&evaluation, data.test.classes());
+    summary["test"] = report(evaluation, data.test.classes());
     let metrics = [("test_accuracy".to_owned(), evaluation.accuracy), ("test_loss".to_owned(), evaluation.loss)].into();
-    Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&run.folder.join(MODEL))?;
-    write_text(&run.folder.join(SUMMARY), &format!("{summary:#}\n"))?;
-    tell(&summary, &run.folder, args.json)
+    Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&folder.join(MODEL))?;
+    write_text(&folder.join(SUMMARY), &format!("{summary:#}\n"))?;
+    tell(&summary, folder, args.json)
 }
 
 /// Prints the results of a finished run.
@@ -111,11 +123,17 @@ fn tell(summary: &Value, folder: &Path, json: bool) -> Result<(), CliError> {
     ))
 }
 
-/// A run: what it does, and the folder that it writes to.
+/// A run: what it does, and the folder that it writes to, or none to take a new one.
 struct Run {
     recipe: Recipe,
-    folder: PathBuf,
+    folder: Option<PathBuf>,
     resumed: bool,
+}
+
+/// A run's folder, which no other process writes to as long as this lives.
+struct Claim {
+    folder: PathBuf,
+    _lock: File,
 }
 
 impl Run {
@@ -124,21 +142,16 @@ impl Run {
         if let Some(folder) = &args.resume {
             let mut recipe = recipe_of(&folder.join(LAST))?;
             if let Some(data) = &args.data_dir {
-                recipe.data.dir.clone_from(data);
+                recipe.data.dir = recipes::absolute(data)?;
             }
             recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
-            return Ok(Self { recipe, folder: folder.clone(), resumed: true });
+            if let Some(devices) = &args.devices {
+                recipe.train.devices.clone_from(devices);
+            }
+            return Ok(Self { recipe, folder: Some(folder.clone()), resumed: true });
         }
         let recipe = recipes::resolve(args)?;
-        let folder = match &args.out {
-            Some(folder) if folder.join(LAST).exists() || folder.join(BEST).exists() => {
-                let folder = folder.display();
-                return Err(CliError::Usage(format!("{folder} holds a run already: --resume it, or give another --out")));
-            }
-            Some(folder) => folder.clone(),
-            None => free_folder(&format!("{}-{}", recipe.model.name, recipe.data.name)),
-        };
-        Ok(Self { recipe, folder, resumed: false })
+        Ok(Self { recipe, folder: args.out.clone(), resumed: false })
     }
 
     fn load_options(&self) -> LoadOptions {
@@ -147,9 +160,10 @@ impl Run {
     }
 
     /// The results, if the run has been resumed and nothing is left to do.
-    fn finished(&self) -> Result<Option<Value>, CliError> {
-        let path = self.folder.join(SUMMARY);
-        if !self.resumed || !path.is_file() || !self.folder.join(MODEL).is_file() {
+    fn finished(&self) -> Result<Option<(&Path, Value)>, CliError> {
+        let Some(folder) = self.folder.as_ref().filter(|_| self.resumed) else { return Ok(None) };
+        let path = folder.join(SUMMARY);
+        if !path.is_file() || !folder.join(MODEL).is_file() {
             return Ok(None);
         }
         let damaged = |reason: String| {
@@ -159,51 +173,88 @@ impl Run {
             ))
         };
         let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| damaged(error.to_string()))
+        serde_json::from_str(&text).map(|summary| Some((folder.as_path(), summary))).map_err(|error| damaged(error.to_string()))
     }
 
-    /// Makes the folder. What a run that died before its first checkpoint left in it is replaced.
-    fn create(&self) -> Result<(), CliError> {
+    /// Makes the folder, for this process alone. What a run that died before its first checkpoint left in it is replaced.
+    fn claim(&self) -> Result<Claim, CliError> {
+        let Recipe { model, data, .. } = &self.recipe;
+        let made = match &self.folder {
+            Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
+            None => new_folder(&format!("{}-{}", model.name, data.name)),
+        };
+        let failed =
+            |folder: &Path, error: std::io::Error| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
+        let folder = made.map_err(|error| failed(self.folder.as_deref().unwrap_or(Path::new("runs")), error))?;
+        let lock = File::open(&folder).map_err(|error| failed(&folder, error))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(CliError::Usage(format!("{} is in use: another process trains there", folder.display())));
+            }
+            // Where a folder can't be locked, nobody can.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
         if !self.resumed {
-            let metrics = self.folder.join(METRICS);
+            if folder.join(LAST).exists() || folder.join(BEST).exists() {
+                let folder = folder.display();
+                return Err(CliError::Usage(format!("{folder} holds a run already: --resume it, or give another --out")));
+            }
+            let metrics = folder.join(METRICS);
             if metrics.exists() {
                 write_text(&metrics, "")?;
             }
-            write_text(&self.folder.join(RECIPE), &self.recipe.to_toml())?;
+            write_text(&folder.join(RECIPE), &self.recipe.to_toml())?;
         }
-        Ok(())
+        Ok(Claim { folder, _lock: lock })
     }
 
-    fn checkpoints(&self, info: &BundleInfo) -> CheckpointConfig {
+    fn checkpoints(&self, folder: &Path, info: &BundleInfo) -> CheckpointConfig {
+        // Going on with other threads would not give the same bits.
+        let mut recipe = self.recipe.clone();
+        recipe.train.threads = striate_torch::num_threads();
         CheckpointConfig {
-            folder: self.folder.clone(),
+            folder: folder.into(),
             every_steps: Some(self.recipe.train.checkpoint_steps).filter(|steps| *steps > 0),
             bundle: serde_json::to_value(info).unwrap_or_default(),
-            recipe: serde_json::to_value(&self.recipe).unwrap_or_default(),
+            recipe: serde_json::to_value(&recipe).unwrap_or_default(),
         }
     }
 }
 
 fn recipe_of(checkpoint: &Path) -> Result<Recipe, CliError> {
     let recipe = Checkpoint::read(checkpoint)?.recipe;
-    let bad = |error: serde_json::Error| TrainError::Checkpoint { path: checkpoint.into(), reason: error.to_string() };
-    Ok(serde_json::from_value(recipe).map_err(bad)?)
+    let bad = |reason: String| TrainError::Checkpoint { path: checkpoint.into(), reason };
+    let recipe: Recipe = serde_json::from_value(recipe).map_err(|error| bad(error.to_string()))?;
+    recipe.check().map_err(|error| bad(error.to_string()))?;
+    Ok(recipe)
 }
 
-/// The first of `runs/NAME-1`, `runs/NAME-2`, ... that does not exist.
-fn free_folder(name: &str) -> PathBuf {
-    let numbered = |number: u32| Path::new("runs").join(format!("{name}-{number}"));
-    (1..).map(numbered).find(|folder| !folder.exists()).unwrap_or_else(|| numbered(0))
+/// Makes the first of `runs/NAME-1`, `runs/NAME-2`, ... that does not exist.
+fn new_folder(name: &str) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all("runs")?;
+    let mut number = 1;
+    loop {
+        let folder = Path::new("runs").join(format!("{name}-{number}"));
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            made => return made.map(|()| folder),
+        }
+    }
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
     Ok(write_atomically(path, |temporary| std::fs::write(temporary, text))?)
 }
 
+/// The options that the recipe gives its model.
+fn options_of(recipe: &Recipe) -> Vec<(String, Value)> {
+    let options = serde_json::to_value(&recipe.model.options).unwrap_or_default();
+    options.as_object().cloned().unwrap_or_default().into_iter().collect()
+}
+
 /// The model for the dataset's classes and channels, and how its images become the model's inputs.
 fn fit_together(recipe: &Recipe, data: &Split) -> Result<(Model, Preprocess), CliError> {
-    let options = serde_json::to_value(&recipe.model.options).unwrap_or_default();
-    let mut options: Vec<(String, Value)> = options.as_object().cloned().unwrap_or_default().into_iter().collect();
+    let mut options = options_of(recipe);
     let shape = data.train.shape();
     let given = |options: &[(String, Value)], name: &str| options.iter().any(|(option, _)| option == name);
     if !given(&options, "classes") {
@@ -224,15 +275,16 @@ fn fit(image: [i64; 3], input: [i64; 3]) -> Fit {
     if close(1) && close(2) { Fit::Pad } else { Fit::Resize }
 }
 
-/// The first Ctrl-C asks the run to save itself and stop; a second one ends the program at once.
+/// The first Ctrl-C, or SIGTERM, asks the run to save itself and stop; a second one ends the program at once.
 fn stop_on_interrupt() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|error| CliError::Failed(format!("cannot catch Ctrl-C: {error}")))?;
+    for signal in [SIGINT, SIGTERM] {
+        let register = || -> std::io::Result<()> {
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+            flag::register(signal, Arc::clone(&stop))?;
+            Ok(())
+        };
+        register().map_err(|error| CliError::Failed(format!("cannot catch Ctrl-C: {error}")))?;
+    }
     Ok(stop)
 }

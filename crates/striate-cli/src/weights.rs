@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::source::{self, load_weights, model, parse_options, with_classes};
 use crate::{print, print_json};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use striate_datasets::{ImageSize, Normalise, Preprocess};
 use striate_graph::{InitOptions, Network};
@@ -126,13 +126,13 @@ fn list(as_json: bool) -> Result<(), CliError> {
         return print_json(&pretrained().iter().map(row).collect::<Vec<_>>());
     }
     let width = pretrained().iter().map(|weights| weights.name.len()).max().unwrap_or(0);
-    let mut text = format!("{:width$}  {:>8}  {:>6}  {:>6}  licence\n", "weights", "download", "top-1", "top-5");
+    let mut text = format!("{:width$}  {:>8}  {:>6}  {:>6}\n", "weights", "download", "top-1", "top-5");
     for weights in pretrained() {
         let download = format!("{} MB", weights.megabytes);
-        text += &format!(
-            "{:width$}  {download:>8}  {:>5.2}%  {:>5.2}%  {}\n",
-            weights.name, weights.top1, weights.top5, weights.licence
-        );
+        text += &format!("{:width$}  {download:>8}  {:>5.2}%  {:>5.2}%\n", weights.name, weights.top1, weights.top5);
+    }
+    for licence in pretrained().iter().map(|weights| weights.licence).collect::<BTreeSet<_>>() {
+        text += &format!("licence: {licence}\n");
     }
     print(&text)
 }

@@ -1,6 +1,7 @@
 //! What is known of each dataset: names, sources, checksums, licences.
 
 use crate::DatasetError;
+use striate_torch::nearest;
 
 /// A dataset that [`load`](crate::load) knows.
 #[derive(Debug)]
@@ -98,14 +99,11 @@ pub fn catalogue() -> &'static [Entry] {
 
 /// The dataset of a name.
 pub(crate) fn find(name: &str) -> Result<&'static Entry, DatasetError> {
-    CATALOGUE.iter().find(|entry| entry.name == name).ok_or_else(|| {
-        let similarity = |entry: &&Entry| strsim::jaro_winkler(name, entry.name);
-        let nearest = CATALOGUE.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-        DatasetError::UnknownName {
-            name: name.to_owned(),
-            nearest: nearest.filter(|entry| similarity(entry) > 0.7).map(|entry| entry.name.to_owned()),
-            known: CATALOGUE.iter().map(|entry| entry.name).collect(),
-        }
+    let names = || CATALOGUE.iter().map(|entry| entry.name);
+    CATALOGUE.iter().find(|entry| entry.name == name).ok_or_else(|| DatasetError::UnknownName {
+        name: name.to_owned(),
+        nearest: nearest(name, names()).map(str::to_owned),
+        known: names().collect(),
     })
 }
 
@@ -297,6 +295,8 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("digits, mnist, "), "{error}");
-        assert!(!find("xyz").unwrap_err().to_string().contains("did you mean"));
+        for far in ["xyz", "nope", "imagenet"] {
+            assert!(!find(far).unwrap_err().to_string().contains("did you mean"), "{far}");
+        }
     }
 }

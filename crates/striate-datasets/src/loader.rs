@@ -100,6 +100,14 @@ impl<'d> Loader<'d> {
         }
     }
 
+    /// The examples in the smallest batch of an epoch, which is the last.
+    pub fn smallest_batch(&self) -> usize {
+        match self.dataset.len() % self.options.batch_size {
+            rest if rest > 0 && !self.options.drop_last => rest,
+            _ => self.options.batch_size,
+        }
+    }
+
     /// Whether there are no batches; [`new`](Self::new) refuses that.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

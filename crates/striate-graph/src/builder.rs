@@ -69,7 +69,15 @@ impl<'a> NetworkBuilder<'a> {
             0 => "input".to_owned(),
             count => format!("input{}", count + 1),
         };
-        let node = Node { name, kind: NodeKind::Input, inputs: Vec::new(), shape: shape.into(), place: self.place };
+        let node = Node {
+            name,
+            kind: NodeKind::Input,
+            inputs: Vec::new(),
+            shape: shape.into(),
+            place: self.place,
+            number: 0,
+            part: None,
+        };
         let sound = check_input(&node.name, &node.shape).and_then(|()| self.check_name(&node.name));
         if let Err(fault) = sound {
             self.progress.fault.get_or_insert(fault);
@@ -97,7 +105,7 @@ impl<'a> NetworkBuilder<'a> {
         }
         let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
         let shape = infer(&name, &op, &shapes)?;
-        Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place }))
+        Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place, number: 0, part: None }))
     }
 
     /// Names a value as an output of the network. The first output is the one that classifies: by custom `logits`.
@@ -153,6 +161,7 @@ impl<'a> NetworkBuilder<'a> {
     }
 
     fn push(&mut self, node: Node) -> Value {
+        let node = Node { number: self.graph.nodes.len(), ..node };
         self.progress.names.insert(node.name.clone());
         self.graph.nodes.push(node);
         Value(self.graph.nodes.len() - 1)

@@ -46,7 +46,7 @@ impl Graph {
     }
 
     /// The layer that decides how many classes an output has: the last one before it that has parameters.
-    fn head(&self, output: &str, mut index: usize) -> Result<usize, GraphError> {
+    pub(crate) fn head(&self, output: &str, mut index: usize) -> Result<usize, GraphError> {
         loop {
             let node = &self.nodes[index];
             match &node.kind {

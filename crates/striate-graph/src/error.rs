@@ -47,7 +47,7 @@ pub enum GraphError {
     UnknownLayer {
         /// What was asked for.
         name: String,
-        /// The most similar name there is.
+        /// The name that was meant, if one is near.
         nearest: Option<String>,
     },
     /// A network without outputs.
@@ -93,6 +93,12 @@ pub enum GraphError {
         /// The number of devices given.
         got: usize,
     },
+    /// Several devices for a network that has no towers to put on them.
+    #[error("the network has no {devices} towers for {devices} devices: give one device")]
+    NoTowers {
+        /// The number of devices given.
+        devices: usize,
+    },
     /// Weights that don't fit: all names at once.
     #[error("the weights do not fit: {}", describe_misfit(missing, unexpected, mismatched))]
     Weights {
@@ -128,7 +134,7 @@ impl From<tch::TchError> for GraphError {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |name| format!(": did you mean {name}?"))
+    nearest.as_ref().map_or_else(|| ": the network's summary lists them".to_owned(), |name| format!(": did you mean {name}?"))
 }
 
 fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {

@@ -1,6 +1,8 @@
 use crate::builder::Progress;
+use crate::towers::Part;
 use crate::{GraphError, NetworkBuilder};
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape, infer_shape};
+use striate_torch::nearest;
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -24,6 +26,10 @@ pub struct Node {
     pub shape: Shape,
     /// The place that it runs at: an index into the devices given to [`crate::Network::new`].
     pub place: usize,
+    /// Its place in the network as it was defined, which its initial values follow from.
+    pub(crate) number: usize,
+    /// What it is of a layer that was split over towers.
+    pub(crate) part: Option<Part>,
 }
 
 impl Node {
@@ -128,15 +134,14 @@ impl Graph {
         self.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Input))
     }
 
-    /// The node of that name; the error names the nearest one.
+    /// The node of that name; the error names the nearest one, if one is near.
     pub fn node(&self, name: &str) -> Result<&Node, GraphError> {
         Ok(&self.nodes[self.index_of(name)?])
     }
 
     pub(crate) fn index_of(&self, name: &str) -> Result<usize, GraphError> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            let similarity = |node: &Node| (strsim::jaro_winkler(&node.name, name) * 1e6) as u64;
-            let nearest = self.nodes.iter().max_by_key(|node| similarity(node)).map(|node| node.name.clone());
+            let nearest = nearest(name, self.nodes.iter().map(|node| node.name.as_str())).map(str::to_owned);
             GraphError::UnknownLayer { name: name.to_owned(), nearest }
         })
     }
@@ -189,10 +194,11 @@ impl Graph {
         Ok(graph)
     }
 
-    /// For each node, the last node that reads it; itself if none does, and one past the end if it is an output.
-    pub(crate) fn last_uses(&self) -> Vec<usize> {
+    /// For each node, the last of the `needed` nodes that reads it; itself if none does, and one past the end if it is an
+    /// output.
+    pub(crate) fn last_uses(&self, needed: &[bool]) -> Vec<usize> {
         let mut last: Vec<usize> = (0..self.nodes.len()).collect();
-        for (index, node) in self.nodes.iter().enumerate() {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             for input in &node.inputs {
                 last[*input] = index;
             }

@@ -34,6 +34,7 @@
 //! What is absent on purpose: data, losses, optimizers, and any particular architecture.
 
 mod builder;
+mod diff;
 mod edit;
 mod error;
 mod graph;
@@ -41,10 +42,12 @@ mod network;
 mod run;
 mod summary;
 mod svg;
+mod towers;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
+pub use diff::{Change, DiffEntry, Difference, GraphDiff, Totals};
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeKind};
 pub use network::{InitOptions, Network, Parameter, is_finite};
 pub use run::Outputs;
-pub use summary::{LayerSummary, Summary};
+pub use summary::{LayerSummary, Summary, thousands};

@@ -11,7 +11,8 @@ const PARAMETER_SEEDS: u64 = 0x5041_5241;
 /// Where a network's parameters live and how they start.
 #[derive(Debug, Clone)]
 pub struct InitOptions {
-    /// One device for the whole network, or one for each place that the network names.
+    /// One device for the whole network, or one for each place that the network names. A network that names none is put on
+    /// several devices in as many towers, if it has them: see [`Graph::in_towers`].
     pub devices: Vec<Device>,
     /// The type of floating-point parameters.
     pub kind: Kind,
@@ -49,7 +50,6 @@ pub struct Network {
     pub(crate) params: Vec<Vec<Tensor>>,
     pub(crate) frozen: Vec<bool>,
     pub(crate) devices: Vec<Device>,
-    pub(crate) last_uses: Vec<usize>,
     pub(crate) memory_format: MemoryFormat,
     vs: VarStore,
     kind: Kind,
@@ -59,10 +59,14 @@ pub struct Network {
 impl Network {
     /// Gives every layer of `graph` its parameters. Freed memory is kept in the process from now on, unless switched off:
     /// see [`striate_torch::keep_memory_warm`].
-    pub fn new(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
+    pub fn new(mut graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
         striate_torch::keep_memory_warm();
         let devices = match options.devices.as_slice() {
             [one] => vec![*one; graph.places()],
+            devices if graph.places() == 1 && devices.len() > 1 => {
+                graph = graph.in_towers(devices.len())?;
+                devices.to_vec()
+            }
             devices if devices.len() >= graph.places() => devices.to_vec(),
             devices => return Err(GraphError::Devices { needed: graph.places(), got: devices.len() }),
         };
@@ -72,7 +76,6 @@ impl Network {
             frozen: Vec::new(),
             vs: VarStore::new(devices[0]),
             devices,
-            last_uses: Vec::new(),
             memory_format: MemoryFormat::Contiguous,
             kind: options.kind,
             seed: options.seed,
@@ -107,7 +110,6 @@ impl Network {
             params.push(tensors);
         }
         self.update_store(&former, made)?;
-        self.last_uses = graph.last_uses();
         (self.graph, self.params, self.frozen) = (graph, params, frozen);
         Ok(())
     }
@@ -116,10 +118,19 @@ impl Network {
     fn create(&self, graph: &Graph, index: usize) -> Result<Vec<(ParamSpec, Tensor)>, GraphError> {
         let node = &graph.nodes[index];
         let Some(layer) = node.layer() else { return Ok(Vec::new()) };
-        let mut generator = Generator::new(derive_seed(self.seed, &[PARAMETER_SEEDS, index as u64]));
+        // A part is cut out of the whole, so that it starts alike in towers and without.
+        let (layer, inputs) = match &node.part {
+            Some(part) => (part.op.layer(), part.inputs.clone()),
+            None => (layer, graph.input_shapes(node)),
+        };
+        let mut generator = Generator::new(derive_seed(self.seed, &[PARAMETER_SEEDS, node.number as u64]));
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
-        let params = striate_layers::create_params(layer, &graph.input_shapes(node), self.kind, &mut generator).map_err(error)?;
+        let params = striate_layers::create_params(layer, &inputs, self.kind, &mut generator).map_err(error)?;
         let place = |(spec, tensor): (ParamSpec, Tensor)| {
+            let tensor = match &node.part {
+                Some(part) => part.of(&tensor)?,
+                None => tensor,
+            };
             let tensor = tensor.f_to_device(self.devices[node.place])?;
             let tensor = if tensor.dim() == 4 { to_memory_format(&tensor, self.memory_format)? } else { tensor };
             let tensor = tensor.f_set_requires_grad(spec.kind == ParamKind::Trainable)?;
@@ -183,17 +194,23 @@ impl Network {
             param.set_data(&converted);
         }
         self.memory_format = format;
+        // The former weights lay in pieces that activations would not fit into.
+        striate_torch::release_memory();
         Ok(())
     }
 
-    /// All parameters, layer by layer in the order of the network.
+    /// All parameters, layer by layer in the order of the network. Those of towers are each tower's own.
     pub fn parameters(&self) -> impl Iterator<Item = Parameter> + '_ {
+        self.specs().map(|(node, spec, tensor)| Parameter {
+            name: full_name(node, &spec),
+            tensor: tensor.shallow_clone(),
+            kind: spec.kind,
+        })
+    }
+
+    fn specs(&self) -> impl Iterator<Item = (&Node, ParamSpec, &Tensor)> {
         self.graph.nodes.iter().zip(&self.params).flat_map(|(node, tensors)| {
-            self.graph.params(node).into_iter().zip(tensors).map(|(spec, tensor)| Parameter {
-                name: full_name(node, &spec),
-                tensor: tensor.shallow_clone(),
-                kind: spec.kind,
-            })
+            self.graph.params(node).into_iter().zip(tensors).map(move |(spec, tensor)| (node, spec, tensor))
         })
     }
 
@@ -203,9 +220,18 @@ impl Network {
         trained.map(|param| (param.name, param.tensor)).collect()
     }
 
-    /// The values of all parameters by name; they share memory with the network's.
+    /// The values of all parameters by name; they share memory with the network's. Those that are split over towers are put
+    /// together, on the first device, under the name of the whole: the same state as that of the network on one device.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.parameters().map(|param| (param.name, param.tensor.detach())).collect()
+        let mut state: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
+        for (node, spec, tensor) in self.specs() {
+            state.entry(whole_name(node, &spec)).or_default().push(tensor.detach());
+        }
+        let whole = |mut parts: Vec<Tensor>| match parts.len() {
+            1 => parts.remove(0),
+            _ => Tensor::cat(&parts.iter().map(|part| part.to_device(self.device())).collect::<Vec<_>>(), 0),
+        };
+        state.into_iter().map(|(name, parts)| (name, whole(parts))).collect()
     }
 
     /// Copies values into the parameters, converting their type to the network's.
@@ -213,28 +239,37 @@ impl Network {
     /// Fails, and changes nothing, if a parameter is missing, if `state` holds a name that the network has not, if a shape
     /// differs (the error lists all of them), or if a value is NaN or infinite.
     pub fn load_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
-        let parameters: Vec<Parameter> = self.parameters().collect();
-        self.check_state(&parameters, state)?;
+        self.check_state(state)?;
         let _no_grad = striate_torch::no_grad();
-        for param in &parameters {
-            param.tensor.shallow_clone().f_copy_(&state[&param.name])?;
+        for (node, spec, tensor) in self.specs() {
+            let value = &state[&whole_name(node, &spec)];
+            match &node.part {
+                Some(part) => tensor.shallow_clone().f_copy_(&part.of(value)?)?,
+                None => tensor.shallow_clone().f_copy_(value)?,
+            }
         }
         Ok(())
     }
 
-    fn check_state(&self, parameters: &[Parameter], state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
-        let (mut missing, mut mismatched) = (Vec::new(), Vec::new());
-        for param in parameters {
-            match state.get(&param.name) {
-                None => missing.push(param.name.clone()),
-                Some(value) if value.size() != param.tensor.size() => {
-                    mismatched.push(format!("{}: {:?} here, {:?} in the file", param.name, param.tensor.size(), value.size()));
+    fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
+        let (mut missing, mut mismatched, mut known) = (Vec::new(), Vec::new(), HashSet::new());
+        for (node, spec, tensor) in self.specs() {
+            let (name, mut size) = (whole_name(node, &spec), tensor.size());
+            if let Some(part) = &node.part {
+                size[0] *= part.count;
+            }
+            if !known.insert(name.clone()) {
+                continue;
+            }
+            match state.get(&name) {
+                None => missing.push(name),
+                Some(value) if value.size() != size => {
+                    mismatched.push(format!("{name}: {size:?} here, {:?} in the file", value.size()));
                 }
                 Some(_) => {}
             }
         }
-        let known: HashSet<&String> = parameters.iter().map(|param| &param.name).collect();
-        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(name)).cloned().collect();
+        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(*name)).cloned().collect();
         if !(missing.is_empty() && unexpected.is_empty() && mismatched.is_empty()) {
             return Err(GraphError::Weights { missing, unexpected, mismatched });
         }
@@ -246,10 +281,14 @@ impl Network {
         Ok(())
     }
 
-    /// Freezes the layer of that name and every layer that it depends on: their parameters get no gradients, and they run
-    /// as in evaluation, so that batch norm's statistics stay.
+    /// Freezes the layer of that name, or the last one of the scope of that name, and every layer that it depends on: their
+    /// parameters get no gradients, and they run as in evaluation, so that batch norm's statistics stay.
     pub fn freeze_through(&mut self, name: &str) -> Result<(), GraphError> {
-        let last = self.graph.index_of(name)?;
+        let in_scope = |node: &Node| node.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let last = match self.graph.index_of(name) {
+            Err(unknown) => self.graph.nodes.iter().rposition(in_scope).ok_or(unknown)?,
+            Ok(index) => index,
+        };
         for index in self.graph.ancestors(&[last]) {
             self.set_frozen(index, true)?;
         }
@@ -282,6 +321,11 @@ pub fn is_finite(tensor: &Tensor) -> Result<bool, TorchError> {
 
 fn full_name(node: &Node, spec: &ParamSpec) -> String {
     format!("{}.{}", node.name, spec.name)
+}
+
+/// The name of the parameter that the node's is, or is a part of.
+fn whole_name(node: &Node, spec: &ParamSpec) -> String {
+    format!("{}.{}", node.part.as_ref().map_or(&node.name, |part| &part.layer), spec.name)
 }
 
 #[cfg(test)]
@@ -358,6 +402,18 @@ mod tests {
         train(&network);
         assert_ne!(network.state()["bn.running_mean"], mean);
         assert!(network.params[1][0].grad().defined());
+        let graph = Graph::build(|net| {
+            let mut x = net.input([4]);
+            let mut body = net.sequential("body");
+            for _ in 0..2 {
+                x = body.add(Linear::new(4), x)?;
+            }
+            let x = net.add("fc", Linear::new(2), x)?;
+            net.output("logits", x)
+        });
+        let mut scoped = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
+        scoped.freeze_through("body").unwrap();
+        assert_eq!(scoped.trainable().len(), 2);
         let error = network.freeze_through("reluu").unwrap_err().to_string();
         assert_eq!(error, "there is no layer reluu: did you mean relu?");
     }

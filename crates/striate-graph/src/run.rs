@@ -1,6 +1,6 @@
 use crate::{GraphError, Network, NodeKind};
 use striate_layers::{Mode, Op, Shape};
-use striate_torch::{MemoryFormat, to_memory_format};
+use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
 use tch::{Tensor, nn};
 
 /// What a forward pass gives: the network's outputs by name, and the taps that were asked for.
@@ -46,7 +46,8 @@ impl Network {
     /// Runs the network on a batch `[N, ...]` of its one input.
     ///
     /// Only layers that an output of this mode needs are computed: in evaluation, no auxiliary heads. Each intermediate value
-    /// is freed after its last use, unless gradients need it. Fails if the batch doesn't fit the network, naming the layer
+    /// is freed after its last use, unless gradients need it; where no gradients are recorded, an activation or a sum is written
+    /// over a value that nothing else needs. Fails if the batch doesn't fit the network, naming the layer
     /// that it doesn't fit.
     pub fn forward(&self, batch: &Tensor, mode: Mode) -> Result<Outputs, GraphError> {
         self.forward_with_taps(&[batch], mode, &[])
@@ -59,19 +60,24 @@ impl Network {
         let needed = self.graph.needed(mode, &taps);
         self.check_inputs(batches, &needed)?;
         let one_device = self.graph.places() == 1;
+        let mut last_uses = self.graph.last_uses(&needed);
+        for tap in &taps {
+            last_uses[*tap] = self.graph.nodes.len();
+        }
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let value = match &node.kind {
                 NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
                 NodeKind::Layer(_) if !needed[index] => None,
-                NodeKind::Layer(op) => Some(self.run_layer(index, op, &values, mode, one_device)?),
+                NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values, &last_uses)? {
+                    Some(value) => Some(value),
+                    None => Some(self.run_layer(index, op, &values, mode, one_device)?),
+                },
             };
             values.push(value);
-            for input in &node.inputs {
-                if self.last_uses[*input] == index && !taps.contains(input) {
-                    values[*input] = None;
-                }
+            for input in node.inputs.iter().filter(|input| last_uses[**input] == index) {
+                values[*input] = None;
             }
         }
         let value = |index: usize| values[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
@@ -86,6 +92,34 @@ impl Network {
         match self.memory_format {
             MemoryFormat::ChannelsLast if batch.dim() == 4 => Ok(to_memory_format(batch, MemoryFormat::ChannelsLast)?),
             _ => Ok(batch.shallow_clone()),
+        }
+    }
+
+    /// An activation or a sum of two values, written over a value that it is the last to read, if nobody else sees its memory.
+    fn run_in_place(
+        &self,
+        index: usize,
+        op: &Op,
+        values: &mut [Option<Tensor>],
+        last_uses: &[usize],
+    ) -> Result<Option<Tensor>, GraphError> {
+        let node = &self.graph.nodes[index];
+        let free = |input: usize| last_uses[input] == index && values[input].as_ref().is_some_and(may_overwrite);
+        let error = |source| GraphError::Layer { layer: node.name.clone(), op: op.layer().name(), source };
+        match (op, node.inputs.as_slice()) {
+            (Op::Activation(activation), [input]) if free(*input) => {
+                values[*input].take().map(|value| activation.forward_in_place(value)).transpose().map_err(error)
+            }
+            (Op::Add(_), &[a, b]) => {
+                let (into, other) = if free(a) { (a, b) } else { (b, a) };
+                let one_device = self.graph.nodes[a].place == self.graph.nodes[b].place;
+                if a == b || !free(into) || !one_device {
+                    return Ok(None);
+                }
+                let sum = values[into].take().zip(values[other].as_ref());
+                Ok(sum.map(|(mut sum, other)| sum.f_add_(other)).transpose()?)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -148,7 +182,7 @@ impl nn::ModuleT for Network {
 mod tests {
     use super::*;
     use crate::{Graph, InitOptions, NetworkBuilder, Value};
-    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Flatten, Layer, LayerError, Linear};
+    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Layer, LayerError, Linear};
     use tch::{Device, Kind};
 
     fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>, devices: &[Device]) -> Network {
@@ -285,6 +319,81 @@ mod tests {
         assert_eq!(training, ["aux_conv", "aux_relu", "aux_flatten", "aux_fc"]);
         assert_eq!(summary.macs, 4 * 16 * 9 + 4 * 2);
         assert_eq!(summary.activation_bytes_inference, 4 * (2 * 4 * 16));
+    }
+
+    /// Values that an activation must not be written over: the batch, a tap, what another layer reads too, and what dropout
+    /// and flatten only pass on.
+    fn shared(net: &mut NetworkBuilder, x: Value) -> Result<Value, GraphError> {
+        let first = net.add("first", Activation::Relu, x)?;
+        let tapped = net.add("conv", Conv2d::same(2, 3), first)?;
+        let relu = net.add("relu", Activation::Relu, tapped)?;
+        let passed = net.add("drop", Dropout::new(0.5), relu)?;
+        let flat = net.add("flatten", Flatten, passed)?;
+        let squashed = net.add("tanh", Activation::Tanh, flat)?;
+        let again = net.add("flatten_again", Flatten, relu)?;
+        let twice = net.add("twice", Add, [again, again])?;
+        let sum = net.add("sum", Add, [squashed, twice])?;
+        net.add("last", Activation::Sigmoid, sum)
+    }
+
+    #[test]
+    fn nothing_that_is_seen_is_written_over() {
+        let network = network(shared, &[Device::Cpu]);
+        let (batch, names) = (images(6), ["conv", "relu", "flatten", "tanh", "twice", "sum"]);
+        let before = batch.copy();
+        let run = |taps: &[&str]| network.forward_with_taps(&[&batch], Mode::Eval, taps).unwrap();
+        // Gradients are recorded here, so that nothing is written over.
+        let expected = run(&names);
+        let _no_grad = striate_torch::no_grad();
+        let tapped = run(&names);
+        assert_eq!((&batch, tapped.logits()), (&before, expected.logits()));
+        for name in names {
+            assert_eq!(tapped.tap(name), expected.tap(name), "{name}");
+            let alone = run(&[name]);
+            assert_eq!((alone.tap(name), alone.logits()), (expected.tap(name), expected.logits()), "{name}");
+        }
+        assert_eq!((run(&[]).logits(), &batch), (expected.logits(), &before));
+    }
+
+    /// Passes its input on, and notes where that lies.
+    #[derive(Debug, Clone, Default)]
+    struct Address(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Layer for Address {
+        fn name(&self) -> &'static str {
+            "Address"
+        }
+
+        fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
+            Ok(inputs[0].clone())
+        }
+
+        fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
+            self.0.store(inputs[0].data_ptr() as usize, std::sync::atomic::Ordering::Relaxed);
+            Ok(inputs[0].shallow_clone())
+        }
+    }
+
+    #[test]
+    fn activations_and_sums_are_written_over_what_nothing_else_needs() {
+        let (before, after) = (Address::default(), Address::default());
+        let network = network(
+            |net, x| {
+                let y = net.add("conv", Conv2d::same(1, 3), x)?;
+                let y = net.add("before", Op::custom(before.clone()), y)?;
+                let y = net.add("relu", Activation::Relu, y)?;
+                let y = net.add("add", Add, [x, y])?;
+                net.add("after", Op::custom(after.clone()), y)
+            },
+            &[Device::Cpu],
+        );
+        let same = || {
+            network.forward(&images(6), Mode::Eval).unwrap();
+            before.0.load(std::sync::atomic::Ordering::Relaxed) == after.0.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        assert!(!same());
+        let _no_grad = striate_torch::no_grad();
+        assert!(same());
     }
 
     #[derive(Debug)]

@@ -18,6 +18,9 @@ pub struct Summary {
     pub activation_bytes_training: u64,
     /// The most bytes of activations that are alive at once in evaluation, in float32.
     pub activation_bytes_inference: u64,
+    /// Height and width of what a value of the last feature map sees of the input, borders aside: the largest receptive field
+    /// before the first layer that sees everything.
+    pub receptive_field: [i64; 2],
     /// The nodes in their order.
     pub layers: Vec<LayerSummary>,
 }
@@ -62,8 +65,15 @@ impl Graph {
     pub fn summary(&self) -> Summary {
         let mut fields: Vec<Field> = Vec::with_capacity(self.nodes.len());
         let mut layers = Vec::with_capacity(self.nodes.len());
+        let mut sees_all: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        let mut receptive_field = [1; 2];
         for (node, needed) in self.nodes.iter().zip(self.needed(Mode::Eval, &[])) {
             let field = self.field(node, &fields);
+            let global = node.layer().is_some_and(|layer| layer.receptive(&self.input_shapes(node)) == Receptive::Global);
+            sees_all.push(global || node.inputs.iter().any(|input| sees_all[*input]));
+            if needed && sees_all.last() == Some(&false) {
+                receptive_field = [0, 1].map(|axis| receptive_field[axis].max(field[axis].0));
+            }
             layers.push(self.layer_summary(node, field, !needed));
             fields.push(field);
         }
@@ -77,6 +87,7 @@ impl Graph {
             connections: evaluation(|layer| layer.connections),
             activation_bytes_training: sum(|layer| layer.activation_bytes),
             activation_bytes_inference: self.peak_bytes(&layers),
+            receptive_field,
             layers,
         }
     }
@@ -129,7 +140,7 @@ impl Graph {
 
     /// Walks through the nodes as a forward pass in evaluation does, freeing each value after its last use.
     fn peak_bytes(&self, layers: &[LayerSummary]) -> u64 {
-        let last_uses = self.last_uses();
+        let last_uses = self.last_uses(&self.needed(Mode::Eval, &[]));
         let bytes = |index: usize| if layers[index].training_only { 0 } else { layers[index].activation_bytes };
         let (mut alive, mut peak) = (0, 0);
         for (index, node) in self.nodes.iter().enumerate() {
@@ -208,7 +219,8 @@ impl LayerSummary {
     }
 }
 
-fn thousands(n: u64) -> String {
+/// A count with commas between thousands, as tables have it: `61,706`.
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -247,6 +259,7 @@ mod tests {
         let summary = residual().summary();
         let sees: Vec<_> = summary.layers.iter().map(|layer| (layer.receptive_field[0], layer.stride[0])).collect();
         assert_eq!(sees, [(1, 1), (3, 1), (5, 1), (5, 1), (7, 1), (7, 1), (8, 2), (8, 2), (8, 8)]);
+        assert_eq!(summary.receptive_field, [8, 8]);
         assert_eq!(summary.params, (9 * 4 + 4) + (9 * 16 + 4) + 9 * 16 + (64 * 10 + 10));
         assert_eq!(summary.macs, 64 * (36 + 144 + 144) + 640);
     }

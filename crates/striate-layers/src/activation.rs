@@ -20,6 +20,18 @@ pub enum Activation {
 /// The amplitude of [`Activation::ScaledTanh`].
 const AMPLITUDE: f64 = 1.7159;
 
+impl Activation {
+    /// The same as [`Layer::forward`], written over the input.
+    pub fn forward_in_place(&self, mut input: Tensor) -> Result<Tensor, LayerError> {
+        Ok(match self {
+            Self::Relu => input.f_relu_()?,
+            Self::Tanh => input.f_tanh_()?,
+            Self::ScaledTanh => input.f_mul_scalar_(2.0 / 3.0)?.f_tanh_()?.f_mul_scalar_(AMPLITUDE)?,
+            Self::Sigmoid => input.f_sigmoid_()?,
+        })
+    }
+}
+
 impl Layer for Activation {
     fn name(&self) -> &'static str {
         match self {
@@ -67,6 +79,16 @@ impl Layer for Softmax {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_place_is_the_same_in_the_same_memory() {
+        for activation in [Activation::Relu, Activation::Tanh, Activation::ScaledTanh, Activation::Sigmoid] {
+            let x = Tensor::from_slice(&[-1.5_f64, 0.0, 0.5]);
+            let (expected, memory) = (activation.forward(&[], &[&x], Mode::Eval).unwrap(), x.data_ptr());
+            let y = activation.forward_in_place(x).unwrap();
+            assert!(y == expected && y.data_ptr() == memory);
+        }
+    }
 
     #[test]
     fn the_scaled_tanh_is_close_to_1_at_1() {

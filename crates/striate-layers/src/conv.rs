@@ -131,23 +131,28 @@ impl Conv2d {
 
     fn check_options(&self, in_channels: i64) -> Result<(), LayerError> {
         positive("out_channels", self.out_channels)?;
-        positive("groups", self.groups)?;
         for axis in 0..2 {
             positive("kernel_size", self.kernel_size.0[axis])?;
             positive("stride", self.stride.0[axis])?;
             positive("dilation", self.dilation.0[axis])?;
         }
         for (channels, count) in [("input", in_channels), ("output", self.out_channels)] {
-            if count % self.groups != 0 {
-                let reason = format!("does not divide the {count} {channels} channels");
-                return Err(LayerError::option(format!("groups = {}", self.groups), reason));
-            }
+            divides_channels(self.groups, count, channels)?;
         }
         match self.padding {
             Padding::Explicit(pair) => pair.0.iter().try_for_each(|pad| in_range("padding", 0, *pad)),
             Padding::Same => Ok(()),
         }
     }
+}
+
+/// Refuses a number of groups that can't share the channels evenly.
+pub(crate) fn divides_channels(groups: i64, count: i64, channels: &str) -> Result<(), LayerError> {
+    positive("groups", groups)?;
+    if count % groups == 0 {
+        return Ok(());
+    }
+    Err(LayerError::option(format!("groups = {groups}"), format!("does not divide the {count} {channels} channels")))
 }
 
 impl Layer for Conv2d {

@@ -1,3 +1,4 @@
+use crate::conv::divides_channels;
 use crate::shape::{one, positive};
 use crate::{Fans, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
 use tch::Tensor;
@@ -87,7 +88,8 @@ impl Layer for BatchNorm2d {
 }
 
 /// Local response normalisation across channels: `x / (k + alpha / size * sum of x² over size channels)^beta`, as
-/// `torch.nn.LocalResponseNorm`, for `[N, C, H, W]`.
+/// `torch.nn.LocalResponseNorm`, for `[N, C, H, W]`. With several `groups` each group of channels is normalised apart, as if it
+/// were alone.
 ///
 /// AlexNet's paper has no division by `size`: its k = 2, n = 5, alpha = 1e-4, beta = 0.75 are [`LocalResponseNorm::alexnet`].
 #[derive(Debug, Clone, PartialEq)]
@@ -100,17 +102,24 @@ pub struct LocalResponseNorm {
     pub beta: f64,
     /// The constant below.
     pub k: f64,
+    /// Groups of channels that don't see each other.
+    pub groups: i64,
 }
 
 impl LocalResponseNorm {
-    /// PyTorch's defaults: alpha 1e-4, beta 0.75, k 1.
+    /// PyTorch's defaults: alpha 1e-4, beta 0.75, k 1, one group.
     pub fn new(size: i64) -> Self {
-        Self { size, alpha: 1e-4, beta: 0.75, k: 1.0 }
+        Self { size, alpha: 1e-4, beta: 0.75, k: 1.0, groups: 1 }
     }
 
     /// The constants of AlexNet (Krizhevsky 2012, section 3.3), in this layer's convention.
     pub fn alexnet() -> Self {
-        Self { size: 5, alpha: 5.0 * 1e-4, beta: 0.75, k: 2.0 }
+        Self { size: 5, alpha: 5.0 * 1e-4, beta: 0.75, k: 2.0, groups: 1 }
+    }
+
+    /// Sets the number of groups.
+    pub fn groups(self, groups: i64) -> Self {
+        Self { groups, ..self }
     }
 }
 
@@ -120,23 +129,27 @@ impl Layer for LocalResponseNorm {
     }
 
     fn describe(&self) -> String {
-        format!("n={}", self.size)
+        match self.groups {
+            1 => format!("n={}", self.size),
+            groups => format!("n={}, {groups} groups", self.size),
+        }
     }
 
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
         let input = one(inputs)?;
-        input.as_image()?;
+        let [channels, _, _] = input.as_image()?;
         positive("size", self.size)?;
+        divides_channels(self.groups, channels, "input")?;
         Ok(input.clone())
     }
 
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
-        // The mean of squares over neighbouring channels: channels as the depth of a 3-d average pooling. PyTorch puts the
-        // odd neighbour before the channel.
-        let squares = input.f_mul(input)?.f_unsqueeze(1)?;
+        // The mean of squares over neighbouring channels: groups as the channels of a 3-d average pooling, channels as their
+        // depth. PyTorch puts the odd neighbour before the channel.
+        let squares = input.f_mul(input)?.f_unflatten(1, [self.groups, -1])?;
         let padded = squares.f_constant_pad_nd([0, 0, 0, 0, self.size / 2, (self.size - 1) / 2])?;
-        let mean = padded.f_avg_pool3d([self.size, 1, 1], 1, 0, false, true, None)?.f_squeeze_dim(1)?;
+        let mean = padded.f_avg_pool3d([self.size, 1, 1], 1, 0, false, true, None)?.f_flatten(1, 2)?;
         let scale = mean.f_mul_scalar(self.alpha)?.f_add_scalar(self.k)?.f_pow_tensor_scalar(self.beta)?;
         Ok(input.f_div(&scale)?)
     }
@@ -161,6 +174,19 @@ mod tests {
         }
         assert_eq!(params[2].double_value(&[0]), 4.5);
         assert_eq!(params[4].int64_value(&[]), 2);
+    }
+
+    #[test]
+    fn groups_are_normalised_as_if_alone() {
+        let input = Tensor::randn([2, 6, 3, 2], (Kind::Double, Device::Cpu));
+        let norm = LocalResponseNorm { size: 4, alpha: 0.5, beta: 0.6, k: 1.5, groups: 1 };
+        let run = |norm: &LocalResponseNorm, x: &Tensor| norm.forward(&[], &[x], Mode::Train).unwrap();
+        let apart: Vec<Tensor> = input.chunk(2, 1).iter().map(|half| run(&norm, half)).collect();
+        let grouped = run(&norm.clone().groups(2), &input);
+        assert_eq!(grouped, Tensor::cat(&apart, 1));
+        assert_ne!(grouped, run(&norm, &input));
+        let error = norm.groups(4).output_shape(&[Shape::image(6, 3, 2)]).unwrap_err().to_string();
+        assert_eq!(error, "groups = 4 does not divide the 6 input channels");
     }
 
     #[test]

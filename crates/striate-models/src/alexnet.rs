@@ -4,21 +4,25 @@
 //! response normalisation, initialised as PyTorch does. `alexnet-paper` is the network of 2012, its two graphics cards'
 //! towers as convolutions in two groups. `alexnet-ungrouped` is the same with every filter seeing every map.
 //!
-//! With `towers` set to `two`, `alexnet-paper` is two towers in earnest, each with half of the filters, at places 0 and 1 of
-//! the network's devices. They exchange maps only before conv3 and before each dense layer, as in the paper. Both forms
-//! compute the same but for one thing: local response normalisation looks across neighbouring channels, which a tower can
-//! do among its own only, so that the two channels on either side of the halves' border differ.
+//! On two devices each tower of `alexnet-paper` is computed on its own ([`Graph::in_towers`](striate_graph::Graph::in_towers)):
+//! they exchange maps only before conv3 and before each dense layer, as in the paper. So local response normalisation sees a
+//! tower's own maps alone, on one device too, as it did on the paper's cards; Caffe's reference network, which never ran on
+//! two, normalises across all maps. The four channels at the halves' border differ.
 //!
-//! Deviations of `alexnet-paper`: the input is 227x227, since the paper's 224 does not give its own 55x55 maps.
-use crate::registry::variant;
-use crate::{Architecture, Variant};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, Paper, Variant};
 use serde::{Deserialize, Serialize};
-use striate_graph::{GraphError, NetworkBuilder, Value};
-use striate_layers::{
-    Activation, AdaptiveAvgPool2d, Concat, Conv2d, Dropout, Flatten, Init, LayerError, Linear, LocalResponseNorm, MaxPool2d, Op,
+use striate_graph::{GraphError, NetworkBuilder};
+use striate_layers::{Activation, AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Init, Linear, LocalResponseNorm, MaxPool2d};
+
+const PAPER: &Paper = &Paper {
+    authors: "Krizhevsky, Sutskever, Hinton",
+    year: 2012,
+    title: "ImageNet Classification with Deep Convolutional Neural Networks",
+    arxiv: None,
 };
 
-const PAPER: &str = "Krizhevsky, Sutskever, Hinton 2012: ImageNet Classification with Deep Convolutional Neural Networks";
+const INPUT_227: &str = "the input is 227x227, since the paper's 224 does not give its own 55x55 maps";
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
@@ -27,40 +31,56 @@ pub(crate) const VARIANTS: &[Variant] = &[
         PAPER,
         "torchvision's: the one column of Krizhevsky 2014, 64-192-384-256-256 filters at 224x224, no LRN",
         AlexNetConfig,
-        AlexNetConfig::torchvision(),
-    ),
+        AlexNetConfig::torchvision()
+    )
+    .at("figure 2")
+    .deviates(&[
+        "one column of 64-192-384-256-256 filters, after Krizhevsky 2014 (arXiv:1404.5997)",
+        "no local response normalisation",
+        "224x224 images, with zeros around the first convolution",
+        "adaptive pooling before the classifier lets other image sizes in",
+        "dropout before each hidden dense layer, where the paper has it after",
+        "PyTorch's initialisation",
+    ])
+    .torchvision("alexnet", &[]),
     variant!(
         "alexnet-paper",
         "AlexNet",
         PAPER,
-        "figure 2: 96-256-384-384-256 filters in groups 1-2-1-2-2, LRN, overlapping pooling; 227x227 where the text says 224",
+        "figure 2: 96-256-384-384-256 filters in groups 1-2-1-2-2, LRN, overlapping pooling",
         AlexNetPaperConfig,
-        AlexNetPaperConfig::paper(),
-    ),
+        AlexNetPaperConfig::paper()
+    )
+    .at("figure 2")
+    .deviates(&[INPUT_227]),
     variant!(
         "alexnet-ungrouped",
         "AlexNet",
         PAPER,
-        "figure 2 without its two towers: every filter sees every map; 227x227 where the text says 224",
+        "figure 2 without its two towers",
         AlexNetPaperConfig,
-        AlexNetPaperConfig { towers: Towers::One, ..AlexNetPaperConfig::paper() },
-    ),
+        AlexNetPaperConfig { towers: Towers::One, ..AlexNetPaperConfig::paper() }
+    )
+    .at("figure 2")
+    .deviates(&[INPUT_227, "every filter sees every map"]),
     variant!(
         "alexnet-tiny",
         "AlexNet",
         PAPER,
-        "torchvision's with an eighth of the filters at 64x64, for tests",
+        "torchvision's with an eighth of the filters at 64x64",
         AlexNetConfig,
-        AlexNetConfig::tiny(),
-    ),
+        AlexNetConfig::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
     variant!(
         "alexnet-paper-tiny",
         "AlexNet",
         PAPER,
-        "figure 2 with a sixth or eighth of the filters at 67x67, for tests",
+        "figure 2 with a sixth or eighth of the filters at 67x67",
         AlexNetPaperConfig,
-        AlexNetPaperConfig::tiny(),
-    ),
+        AlexNetPaperConfig::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
 ];
 
 /// Kernels of the five convolutions; the first has a stride.
@@ -136,15 +156,13 @@ impl Architecture for AlexNetConfig {
     }
 }
 
-/// How the filters of the paper are spread over its two graphics cards.
+/// Whether the network is two towers, one for each of the paper's graphics cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Towers {
-    /// Not at all: every filter sees every map.
+    /// Every filter sees every map.
     One,
-    /// Two towers in one: conv2, conv4 and conv5 are convolutions in two groups.
-    Grouped,
-    /// Two towers, each at a place of its own (see [`NetworkBuilder::on`]).
+    /// The two halves of the maps are towers: conv2, conv4, conv5 and local response normalisation see a tower's own.
     Two,
 }
 
@@ -162,7 +180,7 @@ pub struct AlexNetPaperConfig {
     pub hidden: i64,
     /// The share of features that dropout drops after each hidden dense layer.
     pub dropout: f64,
-    /// How the two towers are built.
+    /// Whether there are two towers.
     pub towers: Towers,
     /// Whether local response normalisation follows conv1 and conv2 (section 3.3).
     pub lrn: bool,
@@ -177,7 +195,7 @@ impl AlexNetPaperConfig {
             filters: [96, 256, 384, 384, 256],
             hidden: 4096,
             dropout: 0.5,
-            towers: Towers::Grouped,
+            towers: Towers::Two,
             lrn: true,
         }
     }
@@ -187,46 +205,22 @@ impl AlexNetPaperConfig {
         Self { classes: 10, input: [3, 67, 67], filters: [16, 32, 48, 48, 32], hidden: 32, ..Self::paper() }
     }
 
-    /// A convolution of one tower: its filters, and groups where the towers do not exchange maps (all but conv1 and conv3).
-    fn conv(&self, number: usize) -> Result<Conv2d, GraphError> {
-        let (filters, kernel) = (self.filters[number - 1], KERNELS[number - 1]);
-        let conv = Conv2d::new(self.share(&format!("conv{number}"), "Conv2d", filters)?, kernel);
-        let apart = ![1, 3].contains(&number);
-        let conv = if apart && self.towers == Towers::Grouped { conv.groups(2) } else { conv };
-        let conv = if number == 1 { conv.stride(CONV1_STRIDE) } else { conv.padding(kernel / 2) };
-        Ok(conv.init(weight_init(), Init::Constant(if apart { 1.0 } else { 0.0 })))
-    }
-
-    fn dense(&self, name: &str) -> Result<Linear, GraphError> {
-        let features = self.share(name, "Linear", self.hidden)?;
-        Ok(Linear::new(features).init(weight_init(), Init::Constant(1.0)))
-    }
-
-    /// What one tower has of `count` filters or features.
-    fn share(&self, layer: &str, op: &'static str, count: i64) -> Result<i64, GraphError> {
+    /// Groups of maps that don't see each other.
+    fn groups(&self) -> i64 {
         match self.towers {
-            Towers::Two if count % 2 != 0 => {
-                let source = LayerError::Option {
-                    option: format!("{count} filters or features"),
-                    reason: "can't be halved: two towers need an even number".to_owned(),
-                };
-                Err(GraphError::Layer { layer: layer.to_owned(), op, source })
-            }
-            Towers::Two => Ok(count / 2),
-            Towers::One | Towers::Grouped => Ok(count),
+            Towers::One => 1,
+            Towers::Two => 2,
         }
     }
 
-    /// ReLU after a convolution, then normalisation after the first two, then pooling.
-    fn after_conv(&self, net: &mut NetworkBuilder, number: usize, x: &[Value]) -> Result<Vec<Value>, GraphError> {
-        let mut x = each(net, &format!("relu{number}"), Activation::Relu, x)?;
-        if self.lrn && number <= 2 {
-            x = each(net, &format!("norm{number}"), LocalResponseNorm::alexnet(), &x)?;
-        }
-        if POOLED.contains(&(number - 1)) {
-            x = each(net, &format!("pool{number}"), pool(), &x)?;
-        }
-        Ok(x)
+    /// A convolution, in groups where the towers do not exchange maps (all but conv1 and conv3).
+    fn conv(&self, number: usize) -> Conv2d {
+        let kernel = KERNELS[number - 1];
+        let conv = Conv2d::new(self.filters[number - 1], kernel);
+        let apart = ![1, 3].contains(&number);
+        let conv = if apart { conv.groups(self.groups()) } else { conv };
+        let conv = if number == 1 { conv.stride(CONV1_STRIDE) } else { conv.padding(kernel / 2) };
+        conv.init(weight_init(), Init::Constant(if apart { 1.0 } else { 0.0 }))
     }
 }
 
@@ -238,93 +232,41 @@ fn weight_init() -> Init {
 
 impl Architecture for AlexNetPaperConfig {
     fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
-        let x = net.input(self.input); // [3, 227, 227]
-        let mut x = vec![x; if self.towers == Towers::Two { 2 } else { 1 }];
+        let mut x = net.input(self.input); // [3, 227, 227]
         for number in 1..=self.filters.len() {
-            if number == 3 {
-                x = exchange(net, "exchange3", x)?;
+            x = net.add(&format!("conv{number}"), self.conv(number), x)?; // 55x55, 27x27, 13x13, 13x13, 13x13
+            x = net.add(&format!("relu{number}"), Activation::Relu, x)?;
+            if self.lrn && number <= 2 {
+                x = net.add(&format!("norm{number}"), LocalResponseNorm::alexnet().groups(self.groups()), x)?;
             }
-            let conv = self.conv(number)?;
-            x = each(net, &format!("conv{number}"), conv, &x)?; // 55x55, 27x27, 13x13, 13x13, 13x13
-            x = self.after_conv(net, number, &x)?; // 27x27, 13x13, 13x13, 13x13, 6x6
+            if POOLED.contains(&(number - 1)) {
+                x = net.add(&format!("pool{number}"), pool(), x)?; // 27x27, 13x13, 6x6
+            }
         }
-        x = exchange(net, "exchange6", x)?; // [256, 6, 6]
-        x = each(net, "flatten", Flatten, &x)?; // [9216]
+        let mut x = net.add("flatten", Flatten, x)?; // [9216]
         for number in [6, 7] {
-            let name = format!("fc{number}");
-            x = each(net, &name, self.dense(&name)?, &x)?; // [4096]
-            x = each(net, &format!("relu{number}"), Activation::Relu, &x)?;
-            x = each(net, &format!("drop{number}"), Dropout::new(self.dropout), &x)?;
-            x = exchange(net, &format!("exchange{}", number + 1), x)?;
+            let dense = Linear::new(self.hidden).init(weight_init(), Init::Constant(1.0));
+            x = net.add(&format!("fc{number}"), dense, x)?; // [4096]
+            x = net.add(&format!("relu{number}"), Activation::Relu, x)?;
+            x = net.add(&format!("drop{number}"), Dropout::new(self.dropout), x)?;
         }
         let fc8 = Linear::new(self.classes).init(weight_init(), Init::zeros());
-        let x = net.add("fc8", fc8, x[0])?; // [classes]
+        let x = net.add("fc8", fc8, x)?; // [classes]
         net.output("logits", x)
     }
-}
-
-/// Adds a layer to the top of each tower: `conv1`, or `tower1.conv1` and `tower2.conv1`, each at its own place.
-fn each(net: &mut NetworkBuilder, name: &str, layer: impl Into<Op>, tops: &[Value]) -> Result<Vec<Value>, GraphError> {
-    let op = layer.into();
-    if let [top] = tops {
-        return Ok(vec![net.add(name, op, *top)?]);
-    }
-    let towers = tops.iter().enumerate();
-    towers.map(|(place, top)| net.on(place).add(&format!("tower{}.{name}", place + 1), op.clone(), *top)).collect()
-}
-
-/// Lets each of two towers see what both have; one tower sees it anyway.
-fn exchange(net: &mut NetworkBuilder, name: &str, tops: Vec<Value>) -> Result<Vec<Value>, GraphError> {
-    if tops.len() == 1 {
-        return Ok(tops);
-    }
-    let towers = tops.len();
-    Ok(vec![net.add(name, Concat, tops)?; towers])
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-    use striate_graph::{Graph, InitOptions, Network, Outputs};
+    use striate_graph::{Graph, InitOptions, Network};
     use striate_layers::Mode;
     use tch::{Device, Kind, Tensor};
 
-    fn graph(config: &AlexNetPaperConfig) -> Graph {
-        Graph::build(|net| config.define(net)).unwrap()
-    }
-
-    fn network(config: &AlexNetPaperConfig) -> Network {
-        let options = InitOptions { devices: vec![Device::Cpu, Device::Cpu], kind: Kind::Double, seed: 3 };
-        Network::new(graph(config), &options).unwrap()
-    }
-
-    /// The grouped network's parameters for two towers: each gets half of the filters; the last layer is shared.
-    fn split(state: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-        let mut towers = BTreeMap::new();
-        for (name, tensor) in state {
-            if name.starts_with("fc8") {
-                towers.insert(name.clone(), tensor.shallow_clone());
-                continue;
-            }
-            for (half, tower) in tensor.chunk(2, 0).into_iter().zip(["tower1", "tower2"]) {
-                towers.insert(format!("{tower}.{name}"), half);
-            }
-        }
-        towers
-    }
-
-    /// The same images through the grouped network and through two towers with its weights split, with these taps.
-    fn both(lrn: bool, taps: [&[&str]; 2]) -> [Outputs; 2] {
-        let grouped = AlexNetPaperConfig { lrn, ..AlexNetPaperConfig::tiny() };
-        let two = network(&AlexNetPaperConfig { towers: Towers::Two, ..grouped.clone() });
-        let grouped = network(&grouped);
-        two.load_state(&split(&grouped.state())).unwrap();
-        striate_torch::manual_seed(1);
-        let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
-        let run = |network: &Network, taps| network.forward_with_taps(&[&images], Mode::Eval, taps).unwrap();
-        [run(&grouped, taps[0]), run(&two, taps[1])]
+    fn network(config: &AlexNetPaperConfig, devices: usize) -> Network {
+        let options = InitOptions { devices: vec![Device::Cpu; devices], kind: Kind::Double, seed: 3 };
+        Network::new(Graph::build(|net| config.define(net)).unwrap(), &options).unwrap()
     }
 
     fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -332,17 +274,39 @@ mod tests {
     }
 
     #[test]
-    fn two_towers_compute_what_groups_do() {
-        let [grouped, two] = both(false, [&[], &[]]);
-        assert!(distance(grouped.logits(), two.logits()) < 1e-12);
-        assert!(grouped.logits().abs().max().double_value(&[]) > 1e-3);
+    fn two_devices_compute_what_one_does() {
+        let config = AlexNetPaperConfig { lrn: true, ..AlexNetPaperConfig::tiny() };
+        let (one, two) = (network(&config, 1), network(&config, 2));
+        assert_eq!(one.state(), two.state());
+        let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
+        let run = |network: &Network| {
+            striate_torch::manual_seed(1);
+            let outputs = network.forward_with_taps(&[&images], Mode::Train, &["norm1", "norm2", "pool5"]).unwrap();
+            outputs.logits().sum(Kind::Double).backward();
+            let values = outputs.outputs().iter().chain(outputs.taps());
+            values.map(|(_, value)| value.detach()).collect::<Vec<Tensor>>()
+        };
+        for (one, two) in run(&one).iter().zip(&run(&two)) {
+            assert!(distance(one, two) < 1e-12 && one.abs().max().double_value(&[]) > 1e-3);
+        }
+        let gradient = |network: &Network, name: &str| {
+            network.trainable().iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor.grad()).unwrap()
+        };
+        for (name, _) in one.trainable().iter().filter(|(name, _)| !name.starts_with("fc8")) {
+            let halves = [1, 2].map(|tower| gradient(&two, &format!("tower{tower}.{name}")));
+            let (whole, halves) = (gradient(&one, name), Tensor::cat(&halves, 0));
+            assert!(distance(&whole, &halves) < 1e-12 * whole.abs().max().double_value(&[]).max(1.0), "{name}");
+        }
     }
 
     #[test]
     fn towers_normalise_among_their_own_channels() {
-        let [grouped, two] = both(true, [&["norm1"], &["tower1.norm1", "tower2.norm1"]]);
-        let (whole, halves) = (grouped.tap("norm1").unwrap(), two.taps().iter().map(|(_, tap)| tap).collect::<Vec<_>>());
-        let difference = (whole - Tensor::cat(&halves, 1)).abs().amax([0, 2, 3], false);
+        let network = network(&AlexNetPaperConfig::tiny(), 1);
+        let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
+        let outputs = network.forward_with_taps(&[&images], Mode::Eval, &["relu1", "norm1"]).unwrap();
+        let (maps, norm) = (outputs.tap("relu1").unwrap(), outputs.tap("norm1").unwrap());
+        let across = striate_layers::Layer::forward(&LocalResponseNorm::alexnet(), &[], &[maps], Mode::Eval).unwrap();
+        let difference = (norm - across).abs().amax([0, 2, 3], false);
         let differs: Vec<bool> = Vec::<f64>::try_from(difference).unwrap().into_iter().map(|d| d > 1e-12).collect();
         let expected: Vec<bool> = (0..16).map(|channel| (6..10).contains(&channel)).collect();
         assert_eq!(differs, expected);
@@ -350,39 +314,17 @@ mod tests {
 
     #[test]
     fn towers_talk_before_conv3_and_the_dense_layers_only() {
-        let graph = graph(&AlexNetPaperConfig { towers: Towers::Two, ..AlexNetPaperConfig::paper() });
-        assert_eq!(graph.summary().params, AlexNetPaperConfig::paper().params());
-        let crossing: Vec<&str> = graph
-            .nodes()
-            .iter()
-            .filter(|node| node.inputs.iter().any(|input| graph.nodes()[*input].place != node.place))
-            .map(|node| node.name.as_str())
-            .collect();
-        let expected = [
-            "tower2.conv1", // the input
-            "exchange3",
-            "tower2.conv3",
-            "exchange6",
-            "tower2.flatten",
-            "exchange7",
-            "tower2.fc7",
-            "exchange8",
-        ];
-        assert_eq!(crossing, expected);
-        let odd = AlexNetPaperConfig { hidden: 33, towers: Towers::Two, ..AlexNetPaperConfig::tiny() };
-        let error = Graph::build(|net| odd.define(net)).unwrap_err().to_string();
-        assert!(error.starts_with("layer fc6 (Linear): 33 filters or features can't be halved"), "{error}");
-    }
-
-    impl AlexNetPaperConfig {
-        fn params(&self) -> u64 {
-            graph(self).summary().params
-        }
+        let network = network(&AlexNetPaperConfig::tiny(), 2);
+        let nodes = network.graph().nodes();
+        let crossing = nodes.iter().filter(|node| node.inputs.iter().any(|input| nodes[*input].place == 0) && node.place == 1);
+        let crossing: Vec<&str> = crossing.map(|node| node.name.as_str()).collect();
+        // fc8 is at the first device.
+        assert_eq!(crossing, ["tower2.conv1", "tower2.conv3", "tower2.fc6", "tower2.fc7"]);
     }
 
     #[test]
     fn weights_start_as_the_paper_says() {
-        let state = network(&AlexNetPaperConfig::tiny()).state();
+        let state = network(&AlexNetPaperConfig::tiny(), 1).state();
         for (name, tensor) in &state {
             if let Some(layer) = name.strip_suffix(".bias") {
                 let one = ["conv2", "conv4", "conv5", "fc6", "fc7"].contains(&layer);

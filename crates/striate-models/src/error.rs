@@ -7,22 +7,24 @@ use striate_torch::FileError;
 #[non_exhaustive]
 pub enum ModelError {
     /// No variant of that name.
-    #[error("there is no model {name}: did you mean {nearest}?")]
+    #[error("there is no model {name}: {}", did_you_mean(*nearest, || "`striate models` lists them".to_owned()))]
     UnknownModel {
         /// What was asked for.
         name: String,
-        /// The most similar name.
-        nearest: &'static str,
+        /// The name that was meant, if one is near.
+        nearest: Option<&'static str>,
     },
     /// No option of that name.
-    #[error("{model} has no option {option}: did you mean {nearest}?")]
+    #[error("{model} has no option {option}: {}", did_you_mean(nearest.as_deref(), || format!("it has {}", known.join(", "))))]
     UnknownOption {
         /// The variant.
         model: &'static str,
         /// What was asked for.
         option: String,
-        /// The most similar name.
-        nearest: String,
+        /// The name that was meant, if one is near.
+        nearest: Option<String>,
+        /// All options of the variant.
+        known: Vec<String>,
     },
     /// An option with a value that it can't have.
     #[error("{model}: bad option: {reason}")]
@@ -112,14 +114,22 @@ pub enum ModelError {
         network: i64,
     },
     /// No published weights of that name.
-    #[error("there are no published weights {name}: did you mean {nearest}?")]
+    #[error(
+        "there are no published weights {name}: {}",
+        did_you_mean(*nearest, || "`striate weights list` lists them".to_owned())
+    )]
     UnknownWeights {
         /// What was asked for.
         name: String,
-        /// The most similar name.
-        nearest: &'static str,
+        /// The name that was meant, if one is near.
+        nearest: Option<&'static str>,
     },
     /// Published weights that can't be fetched.
     #[error(transparent)]
     Fetch(#[from] striate_fetch::FetchError),
+}
+
+/// The name that was meant, or else what there is.
+fn did_you_mean(nearest: Option<&str>, known: impl Fn() -> String) -> String {
+    nearest.map_or_else(known, |nearest| format!("did you mean {nearest}?"))
 }

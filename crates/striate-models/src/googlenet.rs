@@ -1,47 +1,65 @@
 //! GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842: Going deeper with convolutions, Table 1 and figure 3).
 //!
 //! `googlenet-paper` is the network of the paper: real 5x5 convolutions, biases, local response normalisation, two auxiliary
-//! heads. `googlenet` is torchvision's: batch norm, 3x3 kernels where the paper has 5x5 ones, other poolings. Its published
-//! weights take images normalised with mean 0.5 and standard deviation 0.5 in every channel (`transform_input` there).
-//!
-//! Deviations of `googlenet-paper`: the paper leaves the constants of its local response normalisation and its initialisation
-//! open; here they are Caffe's (n = 5, alpha = 1e-4, beta = 0.75, k = 1) and He's. Parameters are named as in torchvision.
-use crate::inception::scaled;
-use crate::registry::variant;
-use crate::{Architecture, ConvUnit, Inception, ModelError, Variant};
+//! heads. `googlenet` is torchvision's: batch norm, 3x3 kernels where the paper has 5x5 ones, other poolings. Parameters are
+//! named as in torchvision.
+use crate::inception::{TRANSFORM_INPUT, scaled};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, ConvUnit, Inception, ModelError, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dropout, Fan, Flatten, Init, Linear, LocalResponseNorm, MaxPool2d, Op,
 };
 
-const PAPER: &str = "Szegedy, Liu, Jia, Sermanet et al. 2014: Going deeper with convolutions";
+const PAPER: &Paper = &Paper {
+    authors: "Szegedy, Liu, Jia, Sermanet et al.",
+    year: 2014,
+    title: "Going deeper with convolutions",
+    arxiv: Some("1409.4842"),
+};
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
         "googlenet",
         "GoogLeNet",
         PAPER,
-        "GoogLeNet as in torchvision: batch norm, 3x3 convolutions for 5x5 ones; two auxiliary heads",
+        "as in torchvision: batch norm, 3x3 convolutions for 5x5 ones, two auxiliary heads",
         GoogLeNetConfig,
-        GoogLeNetConfig::torchvision(),
-    ),
+        GoogLeNetConfig::torchvision()
+    )
+    .at("table 1")
+    .deviates(&[
+        "batch norm after each convolution, in place of biases and local response normalisation",
+        "3x3 convolutions for the 5x5 ones",
+        "2x2 windows in the pooling before module 5a, where the paper has 3x3",
+        "auxiliary heads pool to 4x4, whatever the size",
+        "dropout of 0.2 before the classifier, where the paper has 0.4",
+        "weights start from a normal distribution of standard deviation 0.01, cut off at 2",
+    ])
+    .torchvision("googlenet", &[TRANSFORM_INPUT]),
     variant!(
         "googlenet-paper",
         "GoogLeNet",
         PAPER,
-        "GoogLeNet of 2014: 5x5 convolutions, biases, local response normalisation; two auxiliary heads; He's initialisation",
+        "as of 2014: 5x5 convolutions, biases, local response normalisation, two auxiliary heads",
         GoogLeNetConfig,
-        GoogLeNetConfig::paper(),
-    ),
+        GoogLeNetConfig::paper()
+    )
+    .at("table 1")
+    .deviates(&[
+        "the constants of local response normalisation, left open, are Caffe's: n = 5, alpha = 1e-4, beta = 0.75, k = 1",
+        "weights start from He's initialisation, which the paper leaves open",
+    ]),
     variant!(
         "googlenet-tiny",
         "GoogLeNet",
         PAPER,
-        "torchvision's GoogLeNet with an eighth of the channels, for 64x64 images of 10 classes",
+        "torchvision's with an eighth of the channels, for 64x64 images of 10 classes",
         GoogLeNetConfig,
-        GoogLeNetConfig::tiny(),
-    ),
+        GoogLeNetConfig::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
 ];
 
 /// Channels of the three convolutions before the first module.

@@ -6,6 +6,10 @@ use striate_layers::{Activation, BatchNorm2d, Concat, Conv2d, Init, MaxPool2d};
 /// Added to the variance in the batch norm of GoogLeNet and Inception-v3 in torchvision.
 const BN_EPS: f64 = 1e-3;
 
+/// The deviation of both networks from torchvision.
+pub(crate) const TRANSFORM_INPUT: &str =
+    "published weights take images of mean 0.5 and standard deviation 0.5, which `transform_input` makes there";
+
 /// A number of channels times a network's width multiplier.
 pub(crate) fn scaled(channels: i64, width_multiplier: f64) -> i64 {
     (channels as f64 * width_multiplier).round() as i64
@@ -102,50 +106,4 @@ fn reduced(
         None => x,
     };
     unit.add_in(&mut branch.scope(), conv, x)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use striate_graph::{Graph, Summary};
-
-    /// The input of inception-3a.
-    const INPUT: [i64; 3] = [192, 28, 28];
-
-    fn summary(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>) -> Summary {
-        let graph = Graph::build(|net| {
-            let x = net.input(INPUT);
-            let x = define(net, x)?;
-            net.output("features", x)
-        });
-        graph.unwrap().summary()
-    }
-
-    fn module(inception: Inception) -> Summary {
-        let unit = ConvUnit { batch_norm: false, init: Init::pytorch() };
-        summary(|net, x| inception.add(net, "inception3a", &unit, x))
-    }
-
-    #[test]
-    fn a_bottleneck_takes_a_tenth_of_the_multiplications() {
-        let direct = summary(|net, x| net.add("conv5x5", Conv2d::same(32, 5), x));
-        let bottleneck = summary(|net, x| {
-            let x = net.add("reduce", Conv2d::new(16, 1), x)?;
-            net.add("conv5x5", Conv2d::same(32, 5), x)
-        });
-        assert_eq!(direct.macs, 120_422_400);
-        assert_eq!(bottleneck.layers.iter().map(|layer| layer.macs).collect::<Vec<_>>(), [0, 2_408_448, 10_035_200]);
-        assert_eq!(bottleneck.macs, 12_443_648);
-    }
-
-    #[test]
-    fn bottlenecks_make_inception_3a_cheaper_and_narrower() {
-        let naive = module(Inception::naive([64, 128, 32]));
-        let narrow = module(Inception::new([64, 96, 128, 16, 32, 32]));
-        let outputs = [&naive, &narrow].map(|summary| summary.layers.last().unwrap().output.clone());
-        assert_eq!(outputs, [[416, 28, 28], [256, 28, 28]]);
-        assert_eq!((naive.macs, narrow.macs), (303_464_448, 128_049_152));
-        assert_eq!(narrow.params, 163_696);
-    }
 }

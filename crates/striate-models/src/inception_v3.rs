@@ -1,34 +1,45 @@
 //! Inception-v3 (Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, arXiv:1512.00567: Rethinking the Inception architecture for
 //! computer vision), as torchvision has it: with one auxiliary head, for images of 299x299.
 //!
-//! Its published weights take images normalised with mean 0.5 and standard deviation 0.5 in every channel
-//! (`transform_input` in torchvision). Images smaller than 299x299 need `aux_heads` off.
-use crate::inception::scaled;
-use crate::registry::variant;
-use crate::{Architecture, ConvUnit, ModelError, Variant};
+//! Images smaller than 299x299 need `aux_heads` off.
+use crate::inception::{TRANSFORM_INPUT, scaled};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, ConvUnit, ModelError, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{AdaptiveAvgPool2d, AvgPool2d, Concat, Conv2d, Dropout, Flatten, Init, Linear, MaxPool2d};
 
-const PAPER: &str = "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015: Rethinking the Inception architecture for computer vision";
+const PAPER: &Paper = &Paper {
+    authors: "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna",
+    year: 2015,
+    title: "Rethinking the Inception architecture for computer vision",
+    arxiv: Some("1512.00567"),
+};
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
         "inception-v3",
         "Inception-v3",
         PAPER,
-        "Inception-v3 as in torchvision: factorised convolutions, batch norm, one auxiliary head",
+        "as in torchvision: factorised convolutions, batch norm, one auxiliary head",
         InceptionV3Config,
-        InceptionV3Config::torchvision(),
-    ),
+        InceptionV3Config::torchvision()
+    )
+    .at("table 1")
+    .deviates(&[
+        "the loss of the auxiliary head counts 0.4, which the paper leaves open",
+        "weights start from a normal distribution of standard deviation 0.1, cut off at 2, as in torchvision",
+    ])
+    .torchvision("inception_v3", &[TRANSFORM_INPUT]),
     variant!(
         "inception-v3-tiny",
         "Inception-v3",
         PAPER,
-        "torchvision's Inception-v3 with an eighth of the channels at 75x75, no auxiliary head",
+        "torchvision's with an eighth of the channels at 75x75, no auxiliary head",
         InceptionV3Config,
-        InceptionV3Config::tiny(),
-    ),
+        InceptionV3Config::tiny()
+    )
+    .deviates(&[FOR_TESTS]),
 ];
 
 /// Channels of the pooled branch of modules 5b to 5d, and of the factorised 7x7 convolutions of modules 6b to 6e.

@@ -4,11 +4,8 @@
 //! cross entropy. `lenet5-paper` is the network of 1998: the sparse C3 of Table I, trainable subsampling, the scaled tanh
 //! after every convolution and after every subsampling (section II.B: all units up to F6 are squashed), radial basis functions
 //! with their own loss, and 60,000 trainable parameters.
-//!
-//! Deviations of `lenet5-paper`: the paper does not print its bitmaps, so the codes of the output are drawn anew; its
-//! biases are drawn as weights are.
 use crate::registry::variant;
-use crate::{Architecture, ModelError, Variant};
+use crate::{Architecture, ModelError, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::loss::Loss;
@@ -16,7 +13,12 @@ use striate_layers::{
     Activation, AvgPool2d, Conv2d, Flatten, Init, Linear, MaxPool2d, Op, RbfOutput, SparseConv2d, Subsampling2d,
 };
 
-const PAPER: &str = "LeCun, Bottou, Bengio, Haffner 1998: Gradient-based learning applied to document recognition";
+const PAPER: &Paper = &Paper {
+    authors: "LeCun, Bottou, Bengio, Haffner",
+    year: 1998,
+    title: "Gradient-based learning applied to document recognition",
+    arxiv: None,
+};
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
@@ -25,16 +27,30 @@ pub(crate) const VARIANTS: &[Variant] = &[
         PAPER,
         "LeNet-5 as it is built today: full C3, ReLU, max pooling, linear output",
         LeNetConfig,
-        LeNetConfig::modern(),
-    ),
+        LeNetConfig::modern()
+    )
+    .at("figure 2")
+    .deviates(&[
+        "every map of C3 sees every map of S2, where table I connects some",
+        "ReLU for the scaled tanh",
+        "max pooling for trainable subsampling",
+        "a linear output and cross entropy for radial basis functions and their own loss",
+        "PyTorch's initialisation",
+    ]),
     variant!(
         "lenet5-paper",
         "LeNet",
         PAPER,
-        "LeNet-5 of 1998: sparse C3, trainable subsampling, scaled tanh, radial basis functions; output codes drawn anew",
+        "LeNet-5 of 1998: sparse C3, trainable subsampling, scaled tanh, radial basis functions",
         LeNetConfig,
-        LeNetConfig::paper(),
-    ),
+        LeNetConfig::paper()
+    )
+    .at("figure 2, table I")
+    .deviates(&[
+        "the codes of the output are drawn anew, since the paper does not print its bitmaps",
+        "biases are drawn as weights are",
+        "the distance of the rubbish class in the loss (j of equation 9), which the paper leaves open, is 84",
+    ]),
 ];
 
 /// Maps of C1, maps of C3, features of C5 and F6.

@@ -15,6 +15,7 @@
 
 mod alexnet;
 mod bundle;
+mod designs;
 mod error;
 #[cfg(test)]
 mod figures;
@@ -33,6 +34,7 @@ mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use bundle::{Bundle, BundleInfo};
+pub use designs::{DESIGN_INPUT, Design, designs};
 pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
 pub use inception::{ConvUnit, Inception};
@@ -40,7 +42,7 @@ pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
 pub use pretrained::{Pretrained, find_pretrained, pretrained};
-pub use registry::{Architecture, Model, Variant, find, variants};
+pub use registry::{Architecture, Model, Paper, Torchvision, Variant, find, variants};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
 pub use weights::{Weights, WeightsFormat};

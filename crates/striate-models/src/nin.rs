@@ -3,36 +3,47 @@
 //! The unit is the mlpconv block (section 3.1): a convolution, then 1x1 convolutions, each a dense layer that runs at every
 //! pixel, with a ReLU after each. The last block gives one map per class, and global average pooling (section 3.2) makes
 //! each map a logit; with `head` set to `dense`, a dense layer reads the maps instead, as in the paper's section 4.6.
-//!
-//! Deviations: the paper leaves the widths and the initialisation to its code; the widths are those of the authors' Caffe
-//! models, weights start from He's initialisation and biases at 0. Both poolings of `nin-cifar` take the maximum, as the
-//! paper says, where the authors' model averages in the second.
-use crate::registry::variant;
-use crate::{Architecture, Variant};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Sequential, Value};
 use striate_layers::{Activation, AdaptiveAvgPool2d, Conv2d, Dropout, Fan, Flatten, Init, Linear, MaxPool2d};
 
-const PAPER: &str = "Lin, Chen, Yan 2013: Network In Network, arXiv:1312.4400";
+const PAPER: &Paper = &Paper { authors: "Lin, Chen, Yan", year: 2013, title: "Network In Network", arxiv: Some("1312.4400") };
+
+const WIDTHS: &str = "widths are those of the authors' Caffe model, since the paper leaves them to its code";
+const HE_INIT: &str = "weights start from He's initialisation and biases at 0, which the paper leaves open";
 
 pub(crate) const VARIANTS: &[Variant] = &[
     variant!(
         "nin-cifar",
         "NiN",
         PAPER,
-        "section 4.2, CIFAR-10 at 32x32, widths of the authors' model; max pooling throughout, He's initialisation",
+        "for CIFAR-10 at 32x32: three mlpconv blocks, global average pooling",
         NinConfig,
-        NinConfig::cifar(),
-    ),
+        NinConfig::cifar()
+    )
+    .at("section 4.2")
+    .deviates(&[
+        WIDTHS,
+        "max pooling throughout, as the paper says, where the authors' model averages in the second",
+        HE_INIT,
+    ]),
     variant!(
         "nin-imagenet",
         "NiN",
         PAPER,
-        "the authors' ImageNet model at 224x224, four mlpconv blocks; dropout after three blocks, He's initialisation",
+        "the authors' ImageNet model at 224x224: four mlpconv blocks, global average pooling",
         NinConfig,
-        NinConfig::imagenet(),
-    ),
-    variant!("nin-tiny", "NiN", PAPER, "nin-cifar with a sixteenth of the filters, for tests", NinConfig, NinConfig::tiny()),
+        NinConfig::imagenet()
+    )
+    .deviates(&[
+        "not in the paper: the authors published it as a Caffe model",
+        "dropout after each of the first three blocks",
+        "He's initialisation",
+    ]),
+    variant!("nin-tiny", "NiN", PAPER, "nin-cifar with a sixteenth of the filters", NinConfig, NinConfig::tiny())
+        .deviates(&[FOR_TESTS]),
 ];
 
 /// Pooling between blocks: overlapping 3x3 windows at a stride of 2, of which a last one may stick out.

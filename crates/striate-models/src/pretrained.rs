@@ -1,9 +1,9 @@
 //! The published weights of torchvision for these networks, fetched when asked for.
-use crate::registry::nearest;
 use crate::{ModelError, find};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_fetch::{Download, Lock, cache_dir, user_mirror};
+use striate_torch::nearest;
 
 const ADDRESS: &str = "https://download.pytorch.org/models/";
 const LICENCE: &str = "BSD-3-Clause (torchvision); trained on ImageNet-1K, whose own terms hold for what is trained on it";
@@ -98,11 +98,11 @@ pub fn pretrained() -> &'static [Pretrained] {
     TABLE
 }
 
-/// The published weights of that name; the error names the nearest.
+/// The published weights of that name; the error names the nearest one, if one is near.
 pub fn find_pretrained(name: &str) -> Result<&'static Pretrained, ModelError> {
     TABLE.iter().find(|weights| weights.name == name).ok_or_else(|| ModelError::UnknownWeights {
         name: name.to_owned(),
-        nearest: nearest(name, TABLE.iter().map(|weights| weights.name)).unwrap_or("resnet18-imagenet1k-v1"),
+        nearest: nearest(name, TABLE.iter().map(|weights| weights.name)),
     })
 }
 
@@ -177,6 +177,8 @@ mod tests {
         }
         let error = find_pretrained("resnet18").unwrap_err().to_string();
         assert_eq!(error, "there are no published weights resnet18: did you mean resnet18-imagenet1k-v1?");
+        let error = find_pretrained("mobilenet").unwrap_err().to_string();
+        assert_eq!(error, "there are no published weights mobilenet: `striate weights list` lists them");
     }
 
     /// A server that answers every request with `content`; it ends with the test.

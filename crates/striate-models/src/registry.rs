@@ -2,8 +2,10 @@ use crate::{ModelError, alexnet, googlenet, inception_v3, lenet, nin, resnet, vg
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::fmt;
 use striate_graph::{Graph, GraphError, NetworkBuilder};
 use striate_layers::loss::Loss;
+use striate_torch::nearest;
 
 /// A family of networks: plain data, with the number of classes in a field `classes` and the input's `[C, H, W]` in a field
 /// `input`, that defines a network.
@@ -22,6 +24,35 @@ pub trait Architecture: Serialize + DeserializeOwned {
     }
 }
 
+/// The paper that a network comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Paper {
+    /// Its authors' surnames.
+    pub authors: &'static str,
+    /// When it came out.
+    pub year: u16,
+    /// Its title.
+    pub title: &'static str,
+    /// Its number at arXiv, such as `1512.03385`.
+    pub arxiv: Option<&'static str>,
+}
+
+impl fmt::Display for Paper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.authors, self.year, self.title)?;
+        self.arxiv.map_or(Ok(()), |number| write!(f, ", arXiv:{number}"))
+    }
+}
+
+/// The network of torchvision that a variant is: parameters have the same names and shapes, and weights load.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Torchvision {
+    /// Its name there, such as `wide_resnet50_2`.
+    pub name: &'static str,
+    /// In what the variant differs from it nevertheless.
+    pub deviations: &'static [&'static str],
+}
+
 /// A published network: a name, where it comes from, and a configuration.
 #[derive(Debug)]
 pub struct Variant {
@@ -29,10 +60,16 @@ pub struct Variant {
     pub name: &'static str,
     /// The family, such as `LeNet`.
     pub family: &'static str,
-    /// Authors, year and title of the paper.
-    pub paper: &'static str,
-    /// What this variant is, in one line, with its deviations from the paper.
+    /// The paper.
+    pub paper: &'static Paper,
+    /// Where the paper has it, such as `table 1, column D`; nothing if it has not.
+    pub place: Option<&'static str>,
+    /// What this variant is, in one line.
     pub about: &'static str,
+    /// In what it differs from the paper.
+    pub deviations: &'static [&'static str],
+    /// The network of torchvision that it is, if it is one.
+    pub torchvision: Option<Torchvision>,
     defaults: Defaults,
     build: Build,
     loss: LossOf,
@@ -56,7 +93,8 @@ pub(crate) enum BuildError {
 macro_rules! variant {
     ($name:literal, $family:literal, $paper:expr, $about:literal, $type:ty, $config:expr $(,)?) => {
         $crate::Variant::new(
-            [$name, $family, $paper, $about],
+            [$name, $family, $about],
+            $paper,
             || serde_json::to_value::<$type>($config),
             |config| {
                 let config: $type = serde_json::from_value(config.clone())?;
@@ -70,6 +108,9 @@ macro_rules! variant {
     };
 }
 pub(crate) use variant;
+
+/// The deviation of networks that no paper has.
+pub(crate) const FOR_TESTS: &str = "not a published network: narrow, for tests";
 
 /// The tables of the architectures.
 static FAMILIES: &[&[Variant]] = &[
@@ -87,23 +128,42 @@ pub fn variants() -> impl Iterator<Item = &'static Variant> {
     FAMILIES.iter().copied().flatten()
 }
 
-/// The variant of that name; the error names the nearest one.
+/// The variant of that name; the error names the nearest one, if one is near.
 pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
     variants().find(|variant| variant.name == name).ok_or_else(|| ModelError::UnknownModel {
         name: name.to_owned(),
-        nearest: nearest(name, variants().map(|variant| variant.name)).unwrap_or("lenet5"),
+        nearest: nearest(name, variants().map(|variant| variant.name)),
     })
 }
 
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known.max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
-}
-
 impl Variant {
-    /// An entry of the registry: name, family, paper and what it is, then the functions that [`variant!`] writes.
-    pub(crate) const fn new(texts: [&'static str; 4], defaults: Defaults, build: Build, loss: LossOf) -> Self {
-        let [name, family, paper, about] = texts;
-        Self { name, family, paper, about, defaults, build, loss }
+    /// An entry of the registry: name, family and what it is, its paper, then the functions that [`variant!`] writes.
+    pub(crate) const fn new(
+        [name, family, about]: [&'static str; 3],
+        paper: &'static Paper,
+        defaults: Defaults,
+        build: Build,
+        loss: LossOf,
+    ) -> Self {
+        Self { name, family, paper, place: None, about, deviations: &[], torchvision: None, defaults, build, loss }
+    }
+
+    /// With its place in the paper.
+    pub(crate) const fn at(mut self, place: &'static str) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// With its deviations from the paper.
+    pub(crate) const fn deviates(mut self, deviations: &'static [&'static str]) -> Self {
+        self.deviations = deviations;
+        self
+    }
+
+    /// As torchvision's network of that name, but for these deviations.
+    pub(crate) const fn torchvision(mut self, name: &'static str, deviations: &'static [&'static str]) -> Self {
+        self.torchvision = Some(Torchvision { name, deviations });
+        self
     }
 
     /// This variant with some options changed, such as `("classes", 100.into())`.
@@ -116,8 +176,13 @@ impl Variant {
         };
         for (option, value) in options {
             let Some(slot) = config.get_mut(*option) else {
-                let nearest = nearest(option, config.keys().map(String::as_str)).unwrap_or_default().to_owned();
-                return Err(ModelError::UnknownOption { model: self.name, option: (*option).to_owned(), nearest });
+                let known = config.keys().map(String::as_str);
+                return Err(ModelError::UnknownOption {
+                    model: self.name,
+                    option: (*option).to_owned(),
+                    nearest: nearest(option, known.clone()).map(str::to_owned),
+                    known: known.map(str::to_owned).collect(),
+                });
             };
             *slot = parsed(slot, value);
         }
@@ -190,7 +255,12 @@ impl Model {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{Bundle, BundleInfo};
     use serde_json::json;
+    use std::collections::BTreeSet;
+    use striate_graph::{InitOptions, Network};
+    use striate_layers::Mode;
+    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn names_are_unique_and_a_wrong_one_gets_the_nearest() {
@@ -198,6 +268,9 @@ mod tests {
             assert!(std::ptr::eq(find(variant.name).unwrap(), variant));
         }
         assert_eq!(find("lenet-5").unwrap_err().to_string(), "there is no model lenet-5: did you mean lenet5?");
+        for far in ["nope", "mobilenet", "densenet121"] {
+            assert_eq!(find(far).unwrap_err().to_string(), format!("there is no model {far}: `striate models` lists them"));
+        }
     }
 
     #[test]
@@ -209,6 +282,8 @@ mod tests {
         assert_eq!(model.config()["activation"], "tanh");
         let error = lenet.model(&[("activatoin", "tanh".into())]).unwrap_err().to_string();
         assert_eq!(error, "lenet5 has no option activatoin: did you mean activation?");
+        let error = lenet.model(&[("depth", "4".into())]).unwrap_err().to_string();
+        assert!(error.starts_with("lenet5 has no option depth: it has classes, input, "), "{error}");
         let error = lenet.model(&[("activation", "tan".into())]).unwrap_err().to_string();
         assert!(error.contains("`tan`") && error.contains("`relu`"), "{error}");
         assert!(lenet.model(&[("classes", "many".into())]).is_err());
@@ -225,7 +300,10 @@ mod tests {
             assert_eq!(graph.inputs().next().unwrap().shape.dims(), model.input(), "{}", variant.name);
             let (name, logits) = graph.outputs().next().unwrap();
             assert_eq!((name, logits.shape.dims()), ("logits", [7].as_slice()), "{}", variant.name);
-            assert!(summary.params > 0 && !variant.about.is_empty() && !variant.paper.is_empty());
+            assert!(summary.params > 0 && !variant.about.is_empty(), "{}", variant.name);
+            assert!(variant.place.is_some() || !variant.deviations.is_empty(), "{}: from where?", variant.name);
+            assert_eq!(summary.layers.len(), graph.nodes().len(), "{}", variant.name);
+            check_head(variant.name, &graph);
         }
     }
 
@@ -261,16 +339,67 @@ mod tests {
         }
     }
 
+    /// Published weights are for networks that are torchvision's, and what says so is what names and shapes are held to.
+    #[test]
+    fn what_is_torchvisions_is_held_against_it() {
+        let named = variants().filter(|variant| variant.torchvision.is_some()).map(|variant| variant.name);
+        let named: BTreeSet<&str> = named.collect();
+        let rows = include_str!("../tests/torchvision/names.tsv").lines().filter_map(|row| row.split('\t').next());
+        // Their parity tests compare names with torchvision's state dicts.
+        let held: BTreeSet<&str> = rows.chain(["googlenet", "inception-v3"]).collect();
+        assert_eq!(named, held);
+        assert!(crate::pretrained().iter().all(|weights| named.contains(weights.model)));
+    }
+
+    /// A head can be cut off, and replaced by one for other classes, unless its classes are fixed codes; nothing else changes.
+    fn check_head(name: &str, graph: &Graph) {
+        let logits = graph.outputs().next().unwrap().1;
+        let body = graph.nodes()[*logits.inputs.first().unwrap()].name.clone();
+        let cut = graph.truncate(&body, "features").unwrap();
+        assert!(cut.nodes().len() < graph.nodes().len(), "{name}");
+        assert_eq!(cut.outputs().next().unwrap().1.shape, graph.node(&body).unwrap().shape, "{name}");
+        let parameters = |graph: &Graph| -> Vec<(String, Vec<i64>)> {
+            let of =
+                |node| graph.params(node).into_iter().map(move |param| (format!("{}.{}", node.name, param.name), param.shape));
+            graph.nodes().iter().flat_map(of).collect()
+        };
+        let other = match graph.with_classes(11) {
+            Err(GraphError::FixedHead { .. }) if logits.op_name() == "RbfOutput" => return,
+            other => other.unwrap(),
+        };
+        for (_, output) in other.outputs() {
+            assert_eq!(output.shape.dims(), [11], "{name}");
+        }
+        let changed = parameters(graph).into_iter().zip(parameters(&other)).filter(|(before, after)| before != after).count();
+        let heads = graph.outputs().count();
+        assert!((heads..=2 * heads).contains(&changed), "{name}: {changed} parameters changed");
+    }
+
     /// Variants up to this many multiply-adds are trained below.
     const SMALL: u64 = 5_000_000;
 
-    /// The small variants, of which every family has one, run and leave no parameter without a gradient.
+    /// What is read back computes the same; a new head changes the logits' number alone.
+    fn check_saving(model: &Model, network: &mut Network, images: &Tensor, path: &std::path::Path) {
+        let name = model.variant().name;
+        let logits = |network: &Network| tch::no_grad(|| network.forward(images, Mode::Eval).unwrap().logits().shallow_clone());
+        let classes: Vec<String> = (0..model.classes()).map(|class| class.to_string()).collect();
+        let info = BundleInfo::new(model, &classes, Value::Null);
+        Bundle { info, state: network.state() }.write(path).unwrap();
+        let options = InitOptions { seed: 1, ..InitOptions::default() };
+        let read = Bundle::read(path).unwrap().network(path, &options).unwrap();
+        assert_eq!(read.state(), network.state(), "{name}");
+        assert_eq!(logits(&read), logits(network), "{name}");
+        if network.graph().with_classes(3).is_ok() {
+            network.replace_head(3).unwrap();
+            assert_eq!(logits(network).size(), [images.size()[0], 3], "{name}");
+        }
+    }
+
+    /// The small variants, of which every family has one, run, leave no parameter without a gradient, and are saved, loaded and
+    /// given a new head.
     #[test]
     fn small_variants_of_every_family_train() {
-        use std::collections::BTreeSet;
-        use striate_graph::{InitOptions, Network};
-        use striate_layers::Mode;
-        use tch::{Device, Kind, Tensor};
+        let folder = tempfile::tempdir().unwrap();
         let mut trained = BTreeSet::new();
         for variant in variants() {
             let model = variant.model(&[]).unwrap();
@@ -279,7 +408,7 @@ mod tests {
                 continue;
             }
             trained.insert(variant.family);
-            let network = Network::new(graph, &InitOptions::default()).unwrap();
+            let mut network = Network::new(graph, &InitOptions::default()).unwrap();
             let [channels, height, width] = model.input();
             let images = Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu));
             let outputs = network.forward(&images, Mode::Train).unwrap();
@@ -290,6 +419,7 @@ mod tests {
             for (name, tensor) in network.trainable() {
                 assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
             }
+            check_saving(&model, &mut network, &images, &folder.path().join("model.safetensors"));
         }
         assert_eq!(trained, variants().map(|variant| variant.family).collect());
     }

@@ -5,10 +5,6 @@
 //! first 1x1, as the paper does. `-cifar` are the networks of the paper's section 4.2: three stages at 32x32, and shortcuts
 //! without parameters (option A). `plain` is a network without its shortcuts. `preact-` moves batch norm and ReLU before the
 //! convolutions (He 2016, arXiv:1603.05027). Wide ResNets and ResNeXts are bottlenecks of other widths and groups.
-//!
-//! Deviations: weights start from He's initialisation with the fan of the outputs, as in torchvision, where the paper takes
-//! that of the inputs. In `preact-` networks, the first block of each stage shares its first activation with its shortcut, as
-//! in the authors' code.
 mod variants;
 
 use crate::Architecture;

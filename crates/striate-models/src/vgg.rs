@@ -3,17 +3,18 @@
 //!
 //! `vgg11`, `vgg13`, `vgg16` and `vgg19` are columns A, B, D and E, `vgg16-c` is column C with its 1x1 convolutions, `-bn`
 //! adds batch norm after each convolution. Convolutions pad by 1, so that a 3x3 kernel keeps height and width.
-//!
-//! Deviations, all torchvision's: weights start from He's initialisation where the paper starts deep networks from trained
-//! shallow ones; an adaptive pooling before the classifier lets other image sizes in.
-use crate::registry::variant;
-use crate::{Architecture, Variant};
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Architecture, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Value};
 use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Fan, Flatten, Init, Linear, MaxPool2d};
 
-const PAPER: &str =
-    "Simonyan, Zisserman 2014: Very Deep Convolutional Networks for Large-Scale Image Recognition, arXiv:1409.1556";
+const PAPER: &Paper = &Paper {
+    authors: "Simonyan, Zisserman",
+    year: 2014,
+    title: "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    arxiv: Some("1409.1556"),
+};
 
 /// An entry of the table: name, what it is, configuration.
 macro_rules! vgg {
@@ -22,17 +23,49 @@ macro_rules! vgg {
     };
 }
 
+const HE_INIT: &str =
+    "weights start from He's initialisation, as in torchvision, where the paper starts deep networks from trained shallow ones";
+const ADAPTIVE: &str = "adaptive pooling before the classifier lets other image sizes in, as in torchvision";
+const BATCH_NORM: &str = "batch norm after each convolution";
+
 pub(crate) const VARIANTS: &[Variant] = &[
-    vgg!("vgg11", "table 1, column A; He's initialisation", VggConfig::new(A)),
-    vgg!("vgg11-bn", "table 1, column A, with batch norm as in torchvision; He's initialisation", VggConfig::new(A).bn()),
-    vgg!("vgg13", "table 1, column B; He's initialisation", VggConfig::new(B)),
-    vgg!("vgg13-bn", "table 1, column B, with batch norm as in torchvision; He's initialisation", VggConfig::new(B).bn()),
-    vgg!("vgg16", "table 1, column D; He's initialisation", VggConfig::new(D)),
-    vgg!("vgg16-bn", "table 1, column D, with batch norm as in torchvision; He's initialisation", VggConfig::new(D).bn()),
-    vgg!("vgg16-c", "table 1, column C: as D with 1x1 convolutions; He's initialisation", VggConfig::column_c()),
-    vgg!("vgg19", "table 1, column E; He's initialisation", VggConfig::new(E)),
-    vgg!("vgg19-bn", "table 1, column E, with batch norm as in torchvision; He's initialisation", VggConfig::new(E).bn()),
-    vgg!("vgg-tiny", "column A with batch norm, a sixteenth of the filters at 32x32, for tests", VggConfig::tiny()),
+    vgg!("vgg11", "11 layers", VggConfig::new(A))
+        .at("table 1, column A")
+        .deviates(&[HE_INIT, ADAPTIVE])
+        .torchvision("vgg11", &[]),
+    vgg!("vgg11-bn", "11 layers with batch norm", VggConfig::new(A).bn())
+        .at("table 1, column A")
+        .deviates(&[BATCH_NORM, HE_INIT, ADAPTIVE])
+        .torchvision("vgg11_bn", &[]),
+    vgg!("vgg13", "13 layers", VggConfig::new(B))
+        .at("table 1, column B")
+        .deviates(&[HE_INIT, ADAPTIVE])
+        .torchvision("vgg13", &[]),
+    vgg!("vgg13-bn", "13 layers with batch norm", VggConfig::new(B).bn())
+        .at("table 1, column B")
+        .deviates(&[BATCH_NORM, HE_INIT, ADAPTIVE])
+        .torchvision("vgg13_bn", &[]),
+    vgg!("vgg16", "16 layers", VggConfig::new(D))
+        .at("table 1, column D")
+        .deviates(&[HE_INIT, ADAPTIVE])
+        .torchvision("vgg16", &[]),
+    vgg!("vgg16-bn", "16 layers with batch norm", VggConfig::new(D).bn())
+        .at("table 1, column D")
+        .deviates(&[BATCH_NORM, HE_INIT, ADAPTIVE])
+        .torchvision("vgg16_bn", &[]),
+    vgg!("vgg16-c", "16 layers, three of them 1x1 convolutions", VggConfig::column_c())
+        .at("table 1, column C")
+        .deviates(&[HE_INIT, ADAPTIVE]),
+    vgg!("vgg19", "19 layers", VggConfig::new(E))
+        .at("table 1, column E")
+        .deviates(&[HE_INIT, ADAPTIVE])
+        .torchvision("vgg19", &[]),
+    vgg!("vgg19-bn", "19 layers with batch norm", VggConfig::new(E).bn())
+        .at("table 1, column E")
+        .deviates(&[BATCH_NORM, HE_INIT, ADAPTIVE])
+        .torchvision("vgg19_bn", &[]),
+    vgg!("vgg-tiny", "column A with batch norm and a sixteenth of the filters at 32x32", VggConfig::tiny())
+        .deviates(&[FOR_TESTS]),
 ];
 
 /// Convolutions in each of the five blocks, by the column of table 1; C has those of D.

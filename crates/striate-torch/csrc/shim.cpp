@@ -78,6 +78,18 @@ int st_keep_memory(size_t keep) {
 #endif
 }
 
+void st_release_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+int st_may_overwrite(st_tensor tensor) {
+  const at::Tensor& t = tensor_of(tensor);
+  return !at::GradMode::is_enabled() && !t.requires_grad() && t.use_count() == 1 && t.has_storage() &&
+      t.storage().use_count() == 1 && t.is_non_overlapping_and_dense();
+}
+
 st_generator st_generator_new(uint64_t seed) { return new at::Generator(at::detail::createCPUGenerator(seed)); }
 
 void st_generator_free(st_generator generator) { delete &generator_of(generator); }

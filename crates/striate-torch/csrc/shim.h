@@ -17,6 +17,11 @@ char* st_to_memory_format(st_tensor tensor, int channels_last, st_tensor* out);
 
 // Keeps freed memory of up to `keep` bytes in the process. Returns 0 where the C library offers no such setting.
 int st_keep_memory(size_t keep);
+// Gives the freed memory that is kept back to the system, where the C library can.
+void st_release_memory(void);
+
+// 1 if no gradients are recorded and nothing but this handle sees the tensor's memory.
+int st_may_overwrite(st_tensor tensor);
 
 st_generator st_generator_new(uint64_t seed);
 void st_generator_free(st_generator generator);

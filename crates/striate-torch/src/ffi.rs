@@ -15,6 +15,8 @@ unsafe extern "C" {
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_to_memory_format(tensor: *const C_tensor, channels_last: c_int, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_keep_memory(keep: usize) -> c_int;
+    pub(crate) fn st_release_memory();
+    pub(crate) fn st_may_overwrite(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_generator_new(seed: u64) -> *mut CGenerator;
     pub(crate) fn st_generator_free(generator: *mut CGenerator);
     pub(crate) fn st_uniform(generator: *mut CGenerator, tensor: *const C_tensor, low: f64, high: f64) -> *mut c_char;

@@ -5,7 +5,8 @@
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
-//! - [`TorchError`]: libtorch's errors in one line, without its backtrace.
+//! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
+//! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
@@ -13,12 +14,14 @@ mod error;
 mod ffi;
 mod generator;
 mod memory;
+mod nearest;
 pub mod optim;
 mod runtime;
 mod tensor_file;
 
 pub use error::TorchError;
 pub use generator::{Generator, derive_seed, manual_seed};
-pub use memory::{MemoryFormat, keep_memory_warm, memory_format, to_memory_format};
+pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
+pub use nearest::nearest;
 pub use runtime::{NoGrad, no_grad, num_threads, set_num_threads, torch_version};
 pub use tensor_file::{FileError, TensorFile, write_atomically};

@@ -49,11 +49,40 @@ pub fn keep_memory_warm() -> bool {
     KEPT.load(std::sync::atomic::Ordering::Acquire)
 }
 
+/// Gives the freed memory that [`keep_memory_warm`] kept back to the system: worth it after much that isn't needed again was
+/// freed. What a later step needs it faults in anew.
+pub fn release_memory() {
+    // SAFETY: no precondition.
+    unsafe { ffi::st_release_memory() }
+}
+
+/// Whether an operation may write its result into the tensor's memory with nobody noticing: this is the only handle of it,
+/// no view shares its memory, and no gradients are recorded that might need its value.
+pub fn may_overwrite(tensor: &Tensor) -> bool {
+    // SAFETY: the tensor lives for the call.
+    unsafe { ffi::st_may_overwrite(tensor.as_ptr()) == 1 }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use tch::{Device, Kind};
+
+    #[test]
+    fn only_memory_that_nobody_else_sees_may_be_overwritten() {
+        let fresh = || Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        let alone = fresh();
+        assert!(!may_overwrite(&alone), "gradients are recorded");
+        let _no_grad = crate::no_grad();
+        assert!(may_overwrite(&alone));
+        for other in [alone.shallow_clone(), alone.view([6]), alone.detach()] {
+            assert!(!may_overwrite(&alone) && !may_overwrite(&other));
+        }
+        assert!(may_overwrite(&alone));
+        assert!(!may_overwrite(&fresh().set_requires_grad(true)));
+        assert!(!may_overwrite(&fresh().get(0).expand([4, 3], false)));
+    }
 
     #[test]
     fn conversion_keeps_values_and_changes_strides() {

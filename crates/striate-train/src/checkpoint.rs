@@ -18,6 +18,8 @@ const TRAINER_KEY: &str = "trainer";
 /// How far a run has come: with the parameters and the optimizer's state, all that going on takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
+    /// What the run trains on: the dataset's name, and what tells its examples from others.
+    pub data: String,
     /// The run's seed.
     pub seed: u64,
     /// Steps in an epoch.
@@ -116,6 +118,7 @@ mod tests {
             optimizer: BTreeMap::from([("sgd.momentum.fc.weight".to_owned(), Tensor::from_slice(&[3.0_f32, 4.0]))]),
             bundle: json!({"architecture": "lenet5", "classes": ["a", "b"]}),
             progress: Progress {
+                data: "digits".to_owned(),
                 seed: u64::MAX,
                 steps_per_epoch: 7,
                 epoch: 2,

@@ -65,6 +65,15 @@ pub enum TrainError {
         /// The last good checkpoint, which is kept.
         checkpoint: Option<PathBuf>,
     },
+    /// A network whose layers are all frozen.
+    #[error("the network has nothing to train: freeze fewer layers")]
+    NothingToTrain,
+    /// A training set whose last batch has one example, over which batch norm has no variance.
+    #[error("the last batch has one example, over which {layer} has no variance: take another batch size, or `drop_last = true`")]
+    LoneExample {
+        /// The layer.
+        layer: String,
+    },
     /// A stop was asked for during an evaluation. A [`Trainer`](crate::Trainer) saves itself then, and its run ends as
     /// [`Outcome::Stopped`](crate::Outcome::Stopped).
     #[error("stopped during an evaluation")]

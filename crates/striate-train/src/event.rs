@@ -2,7 +2,7 @@
 use crate::TrainError;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use striate_torch::FileError;
 
@@ -94,15 +94,25 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// Opens the file, or makes it, to write at its end.
+    /// Opens the file, or makes it, to write at its end; the part of a line that a killed run has left there is cut off.
     pub fn append(path: &Path) -> Result<Self, TrainError> {
-        let file = File::options().create(true).append(true).open(path).map_err(|source| write_error(path, source))?;
+        let open = || {
+            let mut file = File::options().create(true).read(true).append(true).open(path)?;
+            let mut text = Vec::new();
+            file.read_to_end(&mut text)?;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            file.set_len(whole as u64)?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| write_error(path, source))?;
         Ok(Self { path: path.into(), file: BufWriter::new(file) })
     }
 
     fn write(&mut self, event: &Event) -> std::io::Result<()> {
-        serde_json::to_writer(&mut self.file, event)?;
-        self.file.write_all(b"\n")?;
+        // In one piece, so that the buffer never ends within a line.
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
         if !matches!(event, Event::StepDone { .. }) {
             self.file.flush()?;
         }
@@ -118,4 +128,27 @@ impl Listener for JsonLines {
 
 fn write_error(path: &Path, source: std::io::Error) -> TrainError {
     FileError::Io { action: "write", path: path.into(), source }.into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_run_leaves_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"event\":\"epoch_started\",\"epoch\":0}\n{\"event\":\"step_do").unwrap();
+        let mut lines = JsonLines::append(&path).unwrap();
+        let step = Event::StepDone { epoch: 0, step: 1, loss: 0.1 + 0.2, lr: 0.1, images_per_second: 1.0 / 3.0 };
+        for _ in 0..500 {
+            lines.on_event(&step).unwrap(); // far more than the buffer holds
+        }
+        // As a kill does, this drops what is in the buffer.
+        std::mem::forget(lines);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with('\n') && text.lines().count() > 2);
+        text.lines().for_each(|line| drop(serde_json::from_str::<serde_json::Value>(line).unwrap()));
+    }
 }

@@ -4,7 +4,7 @@ use crate::error::check;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use striate_torch::optim::{AdamWStep, SgdStep, clear_grads, fused_adamw, fused_sgd};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Which optimizer, with its hyperparameters; the learning rate is given at each step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,16 +138,22 @@ impl Optimizer {
 
     /// Changes every parameter that has a gradient; the others, and their state, stay as they are.
     pub fn step(&mut self, lr: f64) -> Result<(), TrainError> {
-        let mut groups = [Group::default(), Group::default()];
+        // Fused steps take parameters of one device and one weight decay.
+        let mut groups: Vec<((bool, Device), Group)> = Vec::new();
         for (i, param) in self.params.iter().enumerate() {
             let grad = param.f_grad()?;
             if grad.defined() {
                 let decays = self.config.decay_1d() || param.dim() > 1;
-                groups[usize::from(decays)].push(param, grad, self.state.iter().map(|slot| &slot[i]));
+                let kind = (decays, param.device());
+                let place = groups.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
+                    groups.push((kind, Group::default()));
+                    groups.len() - 1
+                });
+                groups[place].1.push(param, grad, self.state.iter().map(|slot| &slot[i]));
             }
         }
-        for (group, weight_decay) in groups.iter().zip([0.0, self.config.weight_decay()]) {
-            self.step_group(group, lr, weight_decay)?;
+        for ((decays, _), group) in &groups {
+            self.step_group(group, lr, if *decays { self.config.weight_decay() } else { 0.0 })?;
         }
         Ok(())
     }
@@ -188,7 +194,8 @@ impl Optimizer {
         if grads.is_empty() {
             return Ok(0.0);
         }
-        let norms = grads.iter().map(Tensor::f_norm).collect::<Result<Vec<_>, _>>()?;
+        let device = grads[0].device();
+        let norms = grads.iter().map(|grad| grad.f_norm()?.f_to_device(device)).collect::<Result<Vec<_>, _>>()?;
         let norm = f64::try_from(Tensor::f_stack(&norms, 0)?.f_norm()?)?;
         let scale = max_norm / (norm + 1e-6);
         if scale < 1.0 {
@@ -275,7 +282,6 @@ impl Group {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[derive(Deserialize)]
     struct Golden {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate_datasets::Augment;
 use striate_layers::loss::Loss;
-use striate_torch::MemoryFormat;
+use striate_torch::{MemoryFormat, nearest};
 use toml::{Table, Value};
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
@@ -106,6 +106,8 @@ pub struct TrainSection {
     pub epochs: u64,
     /// Examples in a batch.
     pub batch_size: usize,
+    /// Whether an epoch leaves out a last batch that would be smaller.
+    pub drop_last: bool,
     /// The learning rate that the schedule starts from.
     pub lr: f64,
     /// What initial weights, order, augmentation and dropout are drawn from.
@@ -116,6 +118,8 @@ pub struct TrainSection {
     pub memory_format: Layout,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
+    /// Where to compute: `cpu`, `cuda:0`, ...; several for a network in as many towers.
+    pub devices: Vec<String>,
     /// The share of the target's probability that the loss spreads over all classes.
     pub label_smoothing: f64,
     /// The norm that all gradients together are scaled down to; 0 for no limit.
@@ -129,11 +133,13 @@ impl Default for TrainSection {
         Self {
             epochs: 10,
             batch_size: 64,
+            drop_last: false,
             lr: 0.05,
             seed: 0,
             precision: Precision::Float32,
             memory_format: Layout::ChannelsLast,
             threads: 0,
+            devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
             checkpoint_steps: 0,
@@ -255,7 +261,7 @@ fn check_keys(table: &Table) -> Result<(), String> {
     for (section, value) in table {
         let Some(Value::Table(known_here)) = known.get(section) else {
             return Err(match value {
-                Value::Table(_) => format!("unknown section [{section}]: did you mean [{}]?", nearest(section, known.keys())),
+                Value::Table(_) => format!("unknown section [{section}]: {}", did_you_mean(section, &known, "[", "]")),
                 _ => format!("unknown key `{section}`: keys belong in a section such as [{}]", section_of(section, &known)),
             });
         };
@@ -264,7 +270,7 @@ fn check_keys(table: &Table) -> Result<(), String> {
             let elsewhere = known.iter().find(|(_, keys)| keys.get(key).is_some());
             return Err(match elsewhere {
                 Some((other, _)) => format!("unknown key `{key}` in [{section}]: it belongs in [{other}]"),
-                None => format!("unknown key `{key}` in [{section}]: did you mean `{}`?", nearest(key, known_here.keys())),
+                None => format!("unknown key `{key}` in [{section}]: {}", did_you_mean(key, known_here, "`", "`")),
             });
         }
     }
@@ -299,19 +305,23 @@ fn known_keys(table: &Table) -> Result<Table, String> {
     Table::try_from(skeleton).map_err(|error| error.to_string())
 }
 
-/// The section that has the key most like `key`.
+/// The section that has the key that `key` means.
 fn section_of<'a>(key: &str, known: &'a Table) -> &'a str {
-    let likeness = |section: &Value| {
-        let keys = section.as_table().into_iter().flat_map(Table::keys);
-        keys.map(|known| strsim::jaro_winkler(known, key)).fold(0.0, f64::max)
-    };
-    let nearest = known.iter().max_by(|(_, a), (_, b)| likeness(a).total_cmp(&likeness(b)));
-    nearest.map_or("train", |(section, _)| section)
+    let keys = |section: &'a Value| section.as_table().into_iter().flat_map(Table::keys).map(String::as_str);
+    let meant = nearest(key, known.iter().flat_map(|(_, section)| keys(section)));
+    let has = |section| meant.is_some_and(|meant| keys(section).any(|key| key == meant));
+    known.iter().find(|(_, section)| has(section)).map_or("train", |(name, _)| name)
 }
 
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> &'a str {
-    let likeness = |known: &str| strsim::jaro_winkler(known, name);
-    known.map(String::as_str).max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+/// The name that was meant, or else all that there are, each between `open` and `close`.
+fn did_you_mean(name: &str, known: &Table, open: &str, close: &str) -> String {
+    match nearest(name, known.keys().map(String::as_str)) {
+        Some(nearest) => format!("did you mean {open}{nearest}{close}?"),
+        None => {
+            let known: Vec<String> = known.keys().map(|known| format!("{open}{known}{close}")).collect();
+            format!("there are {}", known.join(", "))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -401,6 +411,8 @@ mod tests {
             ("[schedule]\nkind = 'cosine'\nmin = 1", "unknown key `min` in [schedule]: did you mean `min_lr`?"),
             ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [augment], [data], [model], "),
+            ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
             ("[train]\nlr = ", "line 2: "),
@@ -416,7 +428,7 @@ mod tests {
             ("[train]\nprecision = 'bfloat16'", "unknown variant `bfloat16`, expected `float32`"),
             ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
-            ("[train]\nepochs = 0", "train.epochs = 0 must be 1 or larger"),
+            ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
             ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
             ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
         ];

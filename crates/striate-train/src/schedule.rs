@@ -49,7 +49,8 @@ pub enum Curve {
         #[serde(default)]
         min_lr: f64,
     },
-    /// Up to the base rate and down again, both half cosines, as `torch.optim.lr_scheduler.OneCycleLR`.
+    /// Up to the base rate and down again, both half cosines: the rates of `torch.optim.lr_scheduler.OneCycleLR`,
+    /// which by default moves the momentum too; here it stays.
     OneCycle {
         /// The share of the run that rises.
         #[serde(default = "Curve::default_pct_start")]

@@ -1,22 +1,28 @@
 use crate::error::check;
 use crate::evaluate::{check_classes, evaluate_while};
 use crate::metrics::{Running, top_k_correct};
-use crate::{Checkpoint, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError};
+use crate::{
+    Checkpoint, Evaluation, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Batch, Loader};
-use striate_graph::{Network, Outputs};
+use striate_datasets::{Batch, Dataset, Loader};
+use striate_graph::{Network, Node, Outputs};
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::{derive_seed, manual_seed};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// The checkpoint that a run goes on from.
 pub const LAST: &str = "last.safetensors";
 /// The weights of the epoch with the best accuracy on the test set, without the optimizer's state.
 pub const BEST: &str = "best.safetensors";
+/// More than anybody trains; steps can be counted up to it.
+const MAX_EPOCHS: u64 = 1_000_000;
+/// Examples that tell whether a run goes on with the same data.
+const FINGERPRINTED: i64 = 256;
 /// Sets the seeds of steps, which dropout draws from, apart from those of the loader.
 const STEP_SEEDS: u64 = 0x5354_4550;
 
@@ -44,14 +50,16 @@ pub struct TrainConfig {
 impl TrainConfig {
     /// Refuses values that can't be, naming them as a recipe does.
     pub fn check(&self) -> Result<(), TrainError> {
-        check(self.epochs > 0, "train.epochs", self.epochs, "must be 1 or larger")?;
+        check((1..=MAX_EPOCHS).contains(&self.epochs), "train.epochs", self.epochs, "must be from 1 to a million")?;
         check(self.lr.is_finite() && self.lr > 0.0, "train.lr", self.lr, "must be above 0")?;
         let aux = self.aux_weight;
         check(aux.is_finite() && aux >= 0.0, "aux_weight", aux, "must be 0 or larger")?;
         let clip = self.clip_norm.unwrap_or(1.0);
         check(clip.is_finite() && clip > 0.0, "train.clip_norm", clip, "must be above 0, or 0 for no limit")?;
         self.optimizer.check()?;
-        self.schedule.check()
+        self.schedule.check()?;
+        let (warmup, epochs) = (self.schedule.warmup_epochs, self.epochs as f64);
+        check(warmup < epochs, "schedule.warmup_epochs", warmup, "must be less than the run's epochs")
     }
 }
 
@@ -92,6 +100,7 @@ pub struct Trainer<'a> {
     checkpoints: Option<CheckpointConfig>,
     listeners: Vec<Box<dyn Listener + 'a>>,
     stop: Option<Arc<AtomicBool>>,
+    evaluation: Option<Evaluation>,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -112,9 +121,14 @@ impl<'a> Trainer<'a> {
         config.check()?;
         check_classes(network, train)?;
         check_classes(network, test)?;
+        if network.trainable().is_empty() {
+            return Err(TrainError::NothingToTrain);
+        }
+        check_last_batch(network, train)?;
         let mut optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
         optimizer.zero_grad()?;
         let progress = Progress {
+            data: fingerprint(train.dataset())?,
             seed: config.seed,
             steps_per_epoch: train.len() as u64,
             epoch: 0,
@@ -123,7 +137,8 @@ impl<'a> Trainer<'a> {
             test: None,
             best_accuracy: None,
         };
-        Ok(Self { network, train, test, config, optimizer, progress, checkpoints: None, listeners: Vec::new(), stop: None })
+        let (checkpoints, listeners) = (None, Vec::new());
+        Ok(Self { network, train, test, config, optimizer, progress, checkpoints, listeners, stop: None, evaluation: None })
     }
 
     /// Saves checkpoints.
@@ -149,9 +164,15 @@ impl<'a> Trainer<'a> {
         &self.progress
     }
 
+    /// How the network did on the test set after the last epoch that this process finished; label smoothing counts in training
+    /// only.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_ref()
+    }
+
     /// Goes on where a checkpoint was saved: call it before [`run`](Self::run).
     ///
-    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed or number of steps in an epoch.
+    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed, data or number of steps in an epoch.
     pub fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
         let unfit = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
         let Checkpoint { model, optimizer, progress, .. } = Checkpoint::read(path)?;
@@ -161,10 +182,17 @@ impl<'a> Trainer<'a> {
                 "its epochs have {there} steps, here they have {here}: take the same data and batch size"
             )));
         }
+        if progress.data != self.progress.data {
+            return Err(unfit(format!(
+                "it was trained on {}, here are {}: take the same data",
+                progress.data, self.progress.data
+            )));
+        }
         if progress.seed != self.config.seed {
             return Err(unfit(format!("its seed is {}, here it is {}: take the same", progress.seed, self.config.seed)));
         }
-        if progress.step.checked_sub(progress.epoch * here).is_none_or(|done| done > here) {
+        let before = progress.epoch.checked_mul(here);
+        if before.and_then(|before| progress.step.checked_sub(before)).is_none_or(|done| done > here) {
             return Err(unfit(format!("its step {} does not lie in its epoch {}", progress.step, progress.epoch)));
         }
         if optimizer.is_empty() && !self.optimizer.state().is_empty() {
@@ -266,11 +294,12 @@ impl<'a> Trainer<'a> {
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
-        let test = evaluate_while(self.network, self.test, self.config.loss, &|| !self.is_stopped())?;
+        let test = evaluate_while(self.network, self.test, self.config.loss.unsmoothed(), &|| !self.is_stopped())?;
         if !test.loss.is_finite() {
             return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
         }
-        let test = TestMetrics { loss: test.loss, accuracy: test.accuracy };
+        let evaluation = self.evaluation.insert(test);
+        let test = TestMetrics { loss: evaluation.loss, accuracy: evaluation.accuracy };
         let best = self.progress.best_accuracy.is_none_or(|best| test.accuracy > best);
         let done = Event::EpochDone {
             epoch: self.progress.epoch,
@@ -344,6 +373,26 @@ impl<'a> Trainer<'a> {
 
     fn emit(&mut self, event: Event) -> Result<(), TrainError> {
         self.listeners.iter_mut().try_for_each(|listener| listener.on_event(&event))
+    }
+}
+
+/// The dataset's name and size, and a number that depends on its labels and on some of its pixels: enough to tell data apart.
+fn fingerprint(data: &dyn Dataset) -> Result<String, TrainError> {
+    let len = i64::try_from(data.len()).unwrap_or(i64::MAX);
+    let indices: Vec<i64> = (0..FINGERPRINTED.min(len)).map(|index| index * len / FINGERPRINTED.min(len)).collect();
+    let Batch { images, labels } = data.batch(&Tensor::f_from_slice(&indices)?)?;
+    let sums = images.f_flatten(1, -1)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
+    let (sums, labels) = (Vec::<i64>::try_from(sums)?, Vec::<i64>::try_from(labels)?);
+    let values: Vec<u64> = sums.into_iter().chain(labels).map(i64::cast_unsigned).collect();
+    Ok(format!("{} ({} images, {:08x})", data.name(), data.len(), derive_seed(0, &values) >> 32))
+}
+
+/// Refuses a last batch that batch norm would fail on at the end of an epoch, before anything is saved.
+fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError> {
+    let single = |node: &Node| node.op_name() == "BatchNorm2d" && matches!(node.shape.dims(), [_, 1, 1]);
+    match network.graph().nodes().iter().find(|node| single(node)) {
+        Some(node) if train.smallest_batch() == 1 => Err(TrainError::LoneExample { layer: node.name.clone() }),
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use striate_datasets::{Augment, Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{Graph, InitOptions, Network};
-use striate_layers::{Activation, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
+use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
 use striate_torch::Generator;
 use striate_train::{
     AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
@@ -280,8 +280,40 @@ fn a_checkpoint_of_another_run_is_refused_and_changes_nothing() {
     let adamw = Run::new(OptimizerConfig::AdamW(AdamWConfig::default()));
     assert!(refused(adamw, LAST).contains("the optimizer's state does not fit: it lacks adamw.exp_avg.bn.bias"));
     assert!(refused(Run::sgd(), BEST).contains("resume from last.safetensors"));
+    let other_data = Run { train: data(2), ..Run::sgd() };
+    let told = refused(other_data, LAST);
+    assert!(told.contains("it was trained on tints (50 images, ") && told.ends_with("take the same data"), "{told}");
     let fewer = Run { train: data(1).range(0..20).unwrap(), ..Run::sgd() };
     assert!(refused(fewer, LAST).contains("its epochs have 7 steps, here they have 3"));
+}
+
+#[test]
+fn what_cannot_train_is_refused_before_it_starts() {
+    let _alone = alone();
+    let refused = |run: &Run, batch: usize| {
+        let train = Loader::new(&run.train, preprocess(), LoaderOptions::train(batch, 0)).unwrap();
+        let test = Loader::new(&run.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+        Trainer::new(&run.network, &train, &test, run.config.clone()).unwrap_err().to_string()
+    };
+    let mut frozen = Run::sgd();
+    frozen.network.freeze_through("fc").unwrap();
+    assert_eq!(refused(&frozen, BATCH), "the network has nothing to train: freeze fewer layers");
+    let mut warming = Run::sgd();
+    warming.config.schedule.warmup_epochs = 2.0;
+    assert_eq!(refused(&warming, BATCH), "schedule.warmup_epochs = 2.0 must be less than the run's epochs");
+    let mut endless = Run::sgd();
+    endless.config.epochs = u64::MAX;
+    assert!(refused(&endless, BATCH).ends_with("must be from 1 to a million"));
+    let pooled = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+        let x = net.add("bn", BatchNorm2d::new(), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(3), x)?;
+        net.output("logits", x)
+    });
+    let lone = Run { network: Network::new(pooled.unwrap(), &InitOptions::default()).unwrap(), ..Run::sgd() };
+    assert!(refused(&lone, 49).starts_with("the last batch has one example, over which bn has no variance"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 8] = ["train", "eval", "predict", "models", "summary", "run", "weights", "data"];
+const COMMANDS: [&str; 9] = ["train", "eval", "predict", "models", "summary", "cost", "run", "weights", "data"];
 
 #[test]
 fn the_help_of_each_command() {
@@ -40,7 +40,7 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
         (&["predict", "x.safetensors", "y.png", "--top", "0"], "invalid value '0' for '--top <TOP>'"),
         (
             &["summary", "lenet5", "--input", "1,32"],
-            "invalid value '1,32' for '--input <C,H,W>': give three numbers such as 1,32,32",
+            "invalid value '1,32' for '--input <C,H,W>': give three numbers above 0, such as 1,32,32",
         ),
     ];
     for (args, told) in cases {
@@ -52,7 +52,10 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
 #[test]
 fn an_unknown_name_is_told_the_nearest() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["summary", "nope"], "error: there is no model nope: `striate models` lists them"),
+        (&["weights", "fetch", "nope"], "error: there are no published weights nope: `striate weights list` lists them"),
+        (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
         (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
         (&["train", "-o", "activaton=tanh"], "lenet5 has no option activaton: did you mean activation?"),

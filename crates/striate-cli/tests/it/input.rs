@@ -59,7 +59,7 @@ fn a_folder_that_lacks_files_or_is_not_needed_is_named() {
     let train = ["train", "--out", "run", "--data-dir", "files"];
     let missing = "files has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz: name the folder";
     sandbox.refused_with(&[&train[..], &["--data", "mnist"]].concat(), &[missing]);
-    sandbox.refused_with(&train, &["digits is compiled in: leave files out or name another dataset"]);
+    sandbox.refused_with(&train, &["digits is compiled in: leave ", "/files out or name another dataset"]);
     assert_eq!(sandbox.names(""), ["files"]);
 }
 
@@ -160,14 +160,14 @@ fn a_bad_image_is_named_and_no_answer_is_given() {
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_a_failure() {
+fn an_output_that_cannot_be_written_is_named() {
     let sandbox = Sandbox::new();
     sandbox.write("file", "");
     sandbox.tensor("x.safetensors", "input", Tensor::ones([1, 1, 32, 32], (Kind::Float, Device::Cpu)));
     let run = ["run", "lenet5", "--input", "x.safetensors", "--output", "file/y.safetensors"];
     let train = [&["train", "--out", "file/run"], &QUICK[..]].concat();
-    for (args, file) in [(&run[..], "file/y.safetensors"), (&train, "file/run/recipe.toml")] {
-        let line = crate::sandbox::error_line(sandbox.striate(args), 1);
-        assert!(line.starts_with(&format!("error: cannot write {file}: ")), "{line}");
+    for (args, told) in [(&run[..], "cannot write file/y.safetensors: "), (&train, "cannot write to file/run: ")] {
+        let line = crate::sandbox::error_line(sandbox.striate(args), 2);
+        assert!(line.starts_with(&format!("error: {told}")), "{line}");
     }
 }

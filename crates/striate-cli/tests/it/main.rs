@@ -1,10 +1,14 @@
 //! The `striate` program from end to end: what it writes, what it prints, and how it refuses.
 #![allow(clippy::unwrap_used)]
 mod checkpoints;
+mod cost;
+mod devices;
+mod diff;
 mod help;
 mod input;
 mod models;
 mod resume;
 mod sandbox;
 mod train;
+mod tutorials;
 mod weights;

@@ -55,6 +55,35 @@ fn the_built_in_dataset_is_listed() {
     assert!(sandbox.ok(&["data"]).lines().any(|line| line.starts_with("digits ") && line.contains("898")));
 }
 
+#[test]
+fn the_page_of_models_is_what_the_program_prints() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+    let printed = Sandbox::new().ok(&["models", "--markdown"]);
+    let told = "docs/models.md is not what the registry says: run `cargo xtask models --markdown > docs/models.md`";
+    assert!(std::fs::read_to_string(page).unwrap_or_default() == printed, "{told}");
+}
+
+#[test]
+fn the_registry_says_where_each_network_comes_from_and_deviates() {
+    let sandbox = Sandbox::new();
+    let rows = sandbox.json(&["models", "--json"]);
+    let page = sandbox.ok(&["models", "--markdown"]);
+    for row in rows.as_array().unwrap() {
+        let year = row["year"].as_u64().unwrap();
+        assert!(row["paper"].as_str().unwrap().contains(&format!(" {year}: ")), "{row}");
+        let start = format!("| `{}` | {} | ", row["name"].as_str().unwrap(), row["about"].as_str().unwrap());
+        assert_eq!(page.matches(&start).count(), 1, "{start}");
+        for deviation in row["deviations"].as_array().unwrap() {
+            assert!(page.contains(&format!("\n- {}\n", deviation.as_str().unwrap())), "{deviation}");
+        }
+    }
+    let named = |name: &str| rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+    assert_eq!((&named("vgg16")["place"], &named("vgg16")["year"]), (&json!("table 1, column D"), &json!(2014)));
+    assert_eq!(named("vgg16-bn")["torchvision"]["name"], "vgg16_bn");
+    assert_eq!(named("resnet50-v1")["torchvision"], json!(null));
+    assert_eq!(named("vgg16")["receptive_field"], json!([212, 212]));
+}
+
 /// The shapes and types of the tensors of a file.
 fn tensors(sandbox: &Sandbox, file: &str) -> Vec<(String, Vec<i64>, Kind)> {
     let file = TensorFile::read(&sandbox.path(file)).unwrap();

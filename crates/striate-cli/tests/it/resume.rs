@@ -96,7 +96,7 @@ fn check_that_a_failed_write_changes_nothing(sandbox: &Sandbox) {
     // With the signal ignored, the write itself fails; 64 blocks are 32 or 64 KiB.
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" train --resume run"]).arg(program());
     limited.current_dir(sandbox.path(""));
-    let line = error_line(limited, 1);
+    let line = error_line(limited, 2);
     assert!(line.starts_with("error: cannot write run/last.safetensors: "), "{line}");
     assert_eq!(std::fs::read(&last).unwrap(), before);
     assert_eq!(sandbox.names("run"), files);

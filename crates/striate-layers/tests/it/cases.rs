@@ -39,7 +39,7 @@ fn norms() -> Vec<Case> {
     let norm = BatchNorm2d::new;
     let no_affine = BatchNorm2d { affine: false, ..norm() };
     let cumulative = BatchNorm2d { momentum: None, ..norm() };
-    let response = |size| LocalResponseNorm { size, alpha: 0.5, beta: 0.6, k: 1.5 };
+    let response = |size| LocalResponseNorm { size, alpha: 0.5, beta: 0.6, k: 1.5, groups: 1 };
     vec![
         train("batch_norm2d_train", norm()),
         eval("batch_norm2d_eval", norm()),

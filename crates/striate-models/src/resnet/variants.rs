@@ -1,13 +1,28 @@
 //! The table of the family's variants.
 use super::{Block, ResNetConfig, Shortcut};
-use crate::Variant;
-use crate::registry::variant;
+use crate::registry::{FOR_TESTS, variant};
+use crate::{Paper, Variant};
 
-const HE: &str = "He, Zhang, Ren, Sun 2015: Deep Residual Learning for Image Recognition, arXiv:1512.03385";
-const HE_2016: &str = "He, Zhang, Ren, Sun 2016: Identity Mappings in Deep Residual Networks, arXiv:1603.05027";
-const ZAGORUYKO: &str = "Zagoruyko, Komodakis 2016: Wide Residual Networks, arXiv:1605.07146";
-const XIE: &str =
-    "Xie, Girshick, Dollar, Tu, He 2016: Aggregated Residual Transformations for Deep Neural Networks, arXiv:1611.05431";
+const HE: &Paper = &Paper {
+    authors: "He, Zhang, Ren, Sun",
+    year: 2015,
+    title: "Deep Residual Learning for Image Recognition",
+    arxiv: Some("1512.03385"),
+};
+const HE_2016: &Paper = &Paper {
+    authors: "He, Zhang, Ren, Sun",
+    year: 2016,
+    title: "Identity Mappings in Deep Residual Networks",
+    arxiv: Some("1603.05027"),
+};
+const ZAGORUYKO: &Paper =
+    &Paper { authors: "Zagoruyko, Komodakis", year: 2016, title: "Wide Residual Networks", arxiv: Some("1605.07146") };
+const XIE: &Paper = &Paper {
+    authors: "Xie, Girshick, Dollar, Tu, He",
+    year: 2016,
+    title: "Aggregated Residual Transformations for Deep Neural Networks",
+    arxiv: Some("1611.05431"),
+};
 
 /// An entry of the table: name, paper, what it is, configuration.
 macro_rules! resnet {
@@ -16,178 +31,159 @@ macro_rules! resnet {
     };
 }
 
+const FAN_OUT: &str =
+    "He's initialisation with the fan of the outputs, as in torchvision, where the paper takes that of the inputs";
+const FAN_OUT_TORCHVISION: &str = "He's initialisation with the fan of the outputs, as in torchvision";
+const V1_5: &str = "a bottleneck strides in its 3x3, as in torchvision, where the paper strides in its first 1x1";
+const SHARED_ACTIVATION: &str =
+    "the first block of each stage shares its first activation with its shortcut, as in the authors' code";
+
 pub(crate) const VARIANTS: &[Variant] = &[
-    resnet!("resnet18", HE, "table 1, 18 layers, shortcuts B; fan-out initialisation", ResNetConfig::resnet18()),
-    resnet!("resnet34", HE, "table 1, 34 layers, shortcuts B; fan-out initialisation", ResNetConfig::resnet34()),
-    resnet!(
-        "resnet50",
-        HE,
-        "table 1, 50 layers, v1.5: the stride in the 3x3, as in torchvision; fan-out initialisation",
-        ResNetConfig::resnet50()
-    ),
-    resnet!(
-        "resnet101",
-        HE,
-        "table 1, 101 layers, v1.5: the stride in the 3x3, as in torchvision; fan-out initialisation",
-        ResNetConfig::resnet101()
-    ),
-    resnet!(
-        "resnet152",
-        HE,
-        "table 1, 152 layers, v1.5: the stride in the 3x3, as in torchvision; fan-out initialisation",
-        ResNetConfig::resnet152()
-    ),
-    resnet!(
-        "resnet50-v1",
-        HE,
-        "table 1, 50 layers, v1: the stride in the first 1x1, as in the paper; fan-out initialisation",
-        ResNetConfig::resnet50().v1()
-    ),
-    resnet!(
-        "resnet101-v1",
-        HE,
-        "table 1, 101 layers, v1: the stride in the first 1x1, as in the paper; fan-out initialisation",
-        ResNetConfig::resnet101().v1()
-    ),
-    resnet!(
-        "resnet152-v1",
-        HE,
-        "table 1, 152 layers, v1: the stride in the first 1x1, as in the paper; fan-out initialisation",
-        ResNetConfig::resnet152().v1()
-    ),
-    resnet!("plain18", HE, "table 1, 18 layers without shortcuts; fan-out initialisation", ResNetConfig::resnet18().plain()),
-    resnet!("plain34", HE, "table 1, 34 layers without shortcuts; fan-out initialisation", ResNetConfig::resnet34().plain()),
-    resnet!(
-        "resnet20-cifar",
-        HE,
-        "section 4.2, 20 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(3)
-    ),
-    resnet!(
-        "resnet32-cifar",
-        HE,
-        "section 4.2, 32 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(5)
-    ),
-    resnet!(
-        "resnet44-cifar",
-        HE,
-        "section 4.2, 44 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(7)
-    ),
-    resnet!(
-        "resnet56-cifar",
-        HE,
-        "section 4.2, 56 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(9)
-    ),
-    resnet!(
-        "resnet110-cifar",
-        HE,
-        "section 4.2, 110 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(18)
-    ),
-    resnet!(
-        "resnet1202-cifar",
-        HE,
-        "section 4.2, 1202 layers for CIFAR-10, shortcuts A; fan-out initialisation",
-        ResNetConfig::cifar(200)
-    ),
-    resnet!(
-        "plain20-cifar",
-        HE,
-        "section 4.2, 20 layers for CIFAR-10 without shortcuts; fan-out initialisation",
-        ResNetConfig::cifar(3).plain()
-    ),
-    resnet!(
-        "plain32-cifar",
-        HE,
-        "section 4.2, 32 layers for CIFAR-10 without shortcuts; fan-out initialisation",
-        ResNetConfig::cifar(5).plain()
-    ),
-    resnet!(
-        "plain44-cifar",
-        HE,
-        "section 4.2, 44 layers for CIFAR-10 without shortcuts; fan-out initialisation",
-        ResNetConfig::cifar(7).plain()
-    ),
-    resnet!(
-        "plain56-cifar",
-        HE,
-        "section 4.2, 56 layers for CIFAR-10 without shortcuts; fan-out initialisation",
-        ResNetConfig::cifar(9).plain()
-    ),
-    resnet!(
-        "plain110-cifar",
-        HE,
-        "section 4.2, 110 layers for CIFAR-10 without shortcuts; fan-out initialisation",
-        ResNetConfig::cifar(18).plain()
-    ),
+    resnet!("resnet18", HE, "18 layers, shortcuts B", ResNetConfig::resnet18())
+        .at("table 1")
+        .deviates(&["shortcuts B, where table 2 has A", FAN_OUT])
+        .torchvision("resnet18", &[]),
+    resnet!("resnet34", HE, "34 layers, shortcuts B", ResNetConfig::resnet34())
+        .at("table 1")
+        .deviates(&[FAN_OUT])
+        .torchvision("resnet34", &[]),
+    resnet!("resnet50", HE, "50 layers in bottlenecks, v1.5: the stride in the 3x3", ResNetConfig::resnet50())
+        .at("table 1")
+        .deviates(&[V1_5, FAN_OUT])
+        .torchvision("resnet50", &[]),
+    resnet!("resnet101", HE, "101 layers in bottlenecks, v1.5: the stride in the 3x3", ResNetConfig::resnet101())
+        .at("table 1")
+        .deviates(&[V1_5, FAN_OUT])
+        .torchvision("resnet101", &[]),
+    resnet!("resnet152", HE, "152 layers in bottlenecks, v1.5: the stride in the 3x3", ResNetConfig::resnet152())
+        .at("table 1")
+        .deviates(&[V1_5, FAN_OUT])
+        .torchvision("resnet152", &[]),
+    resnet!("resnet50-v1", HE, "50 layers in bottlenecks, v1: the stride in the first 1x1", ResNetConfig::resnet50().v1())
+        .at("table 1")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet101-v1", HE, "101 layers in bottlenecks, v1: the stride in the first 1x1", ResNetConfig::resnet101().v1())
+        .at("table 1")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet152-v1", HE, "152 layers in bottlenecks, v1: the stride in the first 1x1", ResNetConfig::resnet152().v1())
+        .at("table 1")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain18", HE, "18 layers without shortcuts", ResNetConfig::resnet18().plain()).at("table 1").deviates(&[FAN_OUT]),
+    resnet!("plain34", HE, "34 layers without shortcuts", ResNetConfig::resnet34().plain()).at("table 1").deviates(&[FAN_OUT]),
+    resnet!("resnet20-cifar", HE, "20 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(3))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet32-cifar", HE, "32 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(5))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet44-cifar", HE, "44 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(7))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet56-cifar", HE, "56 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(9))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet110-cifar", HE, "110 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(18))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("resnet1202-cifar", HE, "1202 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(200))
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain20-cifar", HE, "20 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(3).plain())
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain32-cifar", HE, "32 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(5).plain())
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain44-cifar", HE, "44 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(7).plain())
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain56-cifar", HE, "56 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(9).plain())
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
+    resnet!("plain110-cifar", HE, "110 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(18).plain())
+        .at("section 4.2")
+        .deviates(&[FAN_OUT]),
     resnet!(
         "preact-resnet20-cifar",
         HE_2016,
-        "as table 2 with 20 layers for CIFAR-10, shortcuts A; fan-out initialisation",
+        "20 layers for CIFAR-10, pre-activation, shortcuts A",
         ResNetConfig::preact_cifar(3)
-    ),
+    )
+    .deviates(&["as table 2, with 20 layers", SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet56-cifar",
         HE_2016,
-        "as table 2 with 56 layers for CIFAR-10, shortcuts A; fan-out initialisation",
+        "56 layers for CIFAR-10, pre-activation, shortcuts A",
         ResNetConfig::preact_cifar(9)
-    ),
+    )
+    .deviates(&["as table 2, with 56 layers", SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet110-cifar",
         HE_2016,
-        "table 2, 110 layers for CIFAR-10, shortcuts A; fan-out initialisation",
+        "110 layers for CIFAR-10, pre-activation, shortcuts A",
         ResNetConfig::preact_cifar(18)
-    ),
+    )
+    .at("table 2")
+    .deviates(&[SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet164-cifar",
         HE_2016,
-        "table 4, 164 layers in bottlenecks for CIFAR-10, shortcuts B; fan-out initialisation",
+        "164 layers in bottlenecks for CIFAR-10, pre-activation, shortcuts B",
         ResNetConfig::preact_bottleneck_cifar(18)
-    ),
+    )
+    .at("table 4")
+    .deviates(&[SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet1001-cifar",
         HE_2016,
-        "table 4, 1001 layers in bottlenecks for CIFAR-10, shortcuts B; fan-out initialisation",
+        "1001 layers in bottlenecks for CIFAR-10, pre-activation, shortcuts B",
         ResNetConfig::preact_bottleneck_cifar(111)
-    ),
+    )
+    .at("table 4")
+    .deviates(&[SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "wide-resnet50-2",
         ZAGORUYKO,
-        "resnet50 with twice the filters inside its blocks, as in torchvision; fan-out initialisation",
+        "resnet50 with twice the filters inside its blocks",
         ResNetConfig::resnet50().groups(1, 128)
-    ),
+    )
+    .at("WRN-50-2-bottleneck")
+    .deviates(&[FAN_OUT_TORCHVISION])
+    .torchvision("wide_resnet50_2", &[]),
     resnet!(
         "wide-resnet101-2",
         ZAGORUYKO,
-        "resnet101 with twice the filters inside its blocks, as in torchvision; fan-out initialisation",
+        "resnet101 with twice the filters inside its blocks",
         ResNetConfig::resnet101().groups(1, 128)
-    ),
-    resnet!(
-        "resnext50-32x4d",
-        XIE,
-        "resnet50 with 3x3 convolutions in 32 groups of 4, as in torchvision; fan-out initialisation",
-        ResNetConfig::resnet50().groups(32, 4)
-    ),
+    )
+    .deviates(&["as WRN-50-2-bottleneck, with 101 layers", FAN_OUT_TORCHVISION])
+    .torchvision("wide_resnet101_2", &[]),
+    resnet!("resnext50-32x4d", XIE, "resnet50 with 3x3 convolutions in 32 groups of 4", ResNetConfig::resnet50().groups(32, 4))
+        .at("table 1")
+        .deviates(&[FAN_OUT_TORCHVISION])
+        .torchvision("resnext50_32x4d", &[]),
     resnet!(
         "resnext101-32x8d",
         XIE,
-        "resnet101 with 3x3 convolutions in 32 groups of 8, as in torchvision; fan-out initialisation",
+        "resnet101 with 3x3 convolutions in 32 groups of 8",
         ResNetConfig::resnet101().groups(32, 8)
-    ),
-    resnet!("resnet-tiny", HE, "resnet8-cifar with half of the filters, for tests", ResNetConfig::tiny()),
+    )
+    .deviates(&["as table 1, with 101 layers and groups of 8", FAN_OUT_TORCHVISION])
+    .torchvision("resnext101_32x8d", &[]),
+    resnet!("resnet-tiny", HE, "one block in each of three stages, half of the filters of resnet20-cifar", ResNetConfig::tiny())
+        .deviates(&[FOR_TESTS]),
     resnet!(
         "resnet-bottleneck-tiny",
         HE,
-        "the same in bottlenecks with shortcuts B, for tests",
+        "resnet-tiny in bottlenecks, shortcuts B",
         ResNetConfig { block: Block::Bottleneck, shortcut: Shortcut::B, ..ResNetConfig::tiny() }
-    ),
+    )
+    .deviates(&[FOR_TESTS]),
     resnet!(
         "preact-resnet-tiny",
         HE_2016,
-        "resnet-tiny with pre-activation, for tests",
+        "resnet-tiny with pre-activation",
         ResNetConfig { width: 8, ..ResNetConfig::preact_cifar(1) }
-    ),
+    )
+    .deviates(&[FOR_TESTS]),
 ];

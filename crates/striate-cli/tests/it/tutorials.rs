@@ -1,0 +1,110 @@
+//! The tutorials: their commands and programs do what they say.
+use crate::sandbox::{Sandbox, program};
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tch::{Device, Kind, Tensor};
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap()
+}
+
+/// The blocks of code in that language.
+fn blocks<'a>(tutorial: &'a str, language: &str) -> Vec<&'a str> {
+    let blocks = tutorial.split("\n```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
+}
+
+/// Whether `got` is what `told` says. In `told`, three dots stand for any lines, or for the rest of one.
+fn agrees(told: &[&str], got: &[&str]) -> bool {
+    match (told, got) {
+        ([], got) => got.is_empty(),
+        (["...", told @ ..], got) => (0..=got.len()).any(|skipped| agrees(told, &got[skipped..])),
+        ([line, told @ ..], [first, got @ ..]) => {
+            let same = line.strip_suffix("...").map_or(line == first, |start| first.starts_with(start));
+            same && agrees(told, got)
+        }
+        (_, []) => false,
+    }
+}
+
+#[track_caller]
+fn check(told: &str, got: &str) {
+    let (told_lines, got_lines): (Vec<&str>, Vec<&str>) = (told.lines().collect(), got.lines().collect());
+    assert!(agrees(&told_lines, &got_lines), "the tutorial says\n{told}\nbut there is\n{got}");
+}
+
+#[test]
+fn the_checks_can_fail() {
+    let got = ["a 1", "b 2", "c 3"];
+    for told in [&["a 1", "b 2", "c 3"][..], &["a ...", "...", "c 3"], &["...", "c 3"], &["..."]] {
+        assert!(agrees(told, &got), "{told:?}");
+    }
+    for told in [&["a 1", "b 2"][..], &["a 1", "...", "d ..."], &["a 2", "..."], &["a 1", "b 2", "c 3", "d"]] {
+        assert!(!agrees(told, &got), "{told:?}");
+    }
+}
+
+#[test]
+fn build_your_own_network() {
+    let tutorial = text("../../docs/tutorials/own-network.md");
+    let example = text("examples/own_block.rs");
+    let pieces = blocks(&tutorial, "rust");
+    assert!(pieces.len() > 5);
+    for piece in pieces {
+        assert!(example.contains(piece.trim_end()), "the example lacks\n{piece}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let example = program().with_file_name("examples").join("own_block");
+    let output = Command::new(example).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // How well it learns is not the same on every machine.
+    let figure = |line: &str| match line.split_once("test accuracy 0.9") {
+        Some((start, _)) => format!("{start}test accuracy 0.9"),
+        None => line.to_owned(),
+    };
+    let got: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(figure).collect();
+    let told: Vec<String> = blocks(&tutorial, "text").iter().flat_map(|block| block.lines()).map(figure).collect();
+    let lines = |lines: Vec<String>| lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    assert_eq!(lines(told), lines(got));
+}
+
+#[test]
+fn load_torchvisions_weights() {
+    let sandbox = Sandbox::new();
+    unpack("tests/tutorials/resnet18.pth.zip", &sandbox.path("resnet18-f37072fd.pth"));
+    sandbox.tensor("x.safetensors", "input", Tensor::ones([4, 3, 224, 224], (Kind::Float, Device::Cpu)));
+    image::RgbImage::from_fn(300, 260, |x, y| [x as u8, y as u8, 128].into()).save(sandbox.path("photo.png")).unwrap();
+    let tutorial = text("../../docs/tutorials/torchvision-weights.md");
+    let mut commands = 0;
+    for block in blocks(&tutorial, "console") {
+        for part in block.split("$ cargo xtask ").skip(1) {
+            let (command, told) = part.split_once('\n').unwrap();
+            let args: Vec<&str> = command.split(' ').collect();
+            let output = sandbox.striate(&args).env("OMP_NUM_THREADS", "1").output().unwrap();
+            let got = [output.stderr, output.stdout].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+            check(told.trim_end(), &got);
+            commands += 1;
+        }
+    }
+    assert_eq!(commands, 9);
+}
+
+/// Writes the archive with nothing compressed, as PyTorch does.
+fn unpack(packed: &str, to: &Path) {
+    let mut packed = zip::ZipArchive::new(std::fs::File::open(file(packed)).unwrap()).unwrap();
+    let mut plain = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for index in 0..packed.len() {
+        let mut entry = packed.by_index(index).unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        plain.start_file(entry.name().unwrap(), stored).unwrap();
+        std::io::Write::write_all(&mut plain, &content).unwrap();
+    }
+    std::fs::write(to, plain.finish().unwrap().into_inner()).unwrap();
+}
