@@ -114,6 +114,6 @@ fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
 
     let unknown = sandbox.refused(&[&["train", "lenet5", "--freeze-through", "output2", "--out", "other"], &QUICK[..]].concat());
     assert!(unknown.contains("no layer output2") && unknown.contains("did you mean output?"), "{unknown}");
-    sandbox.refused_with(&["train", "lenet5", "--weights", "resnet81", "--out", "other"], &["resnet18-imagenet1k-v1"]);
+    sandbox.refused_with(&["train", "lenet5", "--weights", "resnet18", "--out", "other"], &["resnet18-imagenet1k-v1"]);
     assert!(!sandbox.path("other").exists());
 }
