@@ -22,7 +22,7 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("csrc/shim.cpp")
+        .files(["csrc/shim.cpp", "csrc/memory.cpp"])
         .compile("striate_shim");
 
     let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];

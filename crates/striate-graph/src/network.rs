@@ -81,6 +81,8 @@ impl Network {
             seed: options.seed,
         };
         network.set_graph(graph, &[])?;
+        // What initialising took is not what a step will take.
+        striate_torch::release_memory();
         Ok(network)
     }
 

@@ -9,11 +9,7 @@
 #include <torch/version.h>
 
 #include <cstring>
-#include <limits>
 #include <vector>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 namespace {
 
@@ -65,23 +61,6 @@ char* st_to_memory_format(st_tensor tensor, int channels_last, st_tensor* out) {
     if (result.strides() != at::IntArrayRef(strides)) result = result.as_strided(result.sizes(), strides);
     *out = new at::Tensor(result);
   });
-}
-
-int st_keep_memory(size_t keep) {
-#ifdef __GLIBC__
-  // mallopt takes an int, so 2 GiB - 1 is the most it can be told.
-  int limit = static_cast<int>(std::min<size_t>(keep, std::numeric_limits<int>::max()));
-  return mallopt(M_MMAP_THRESHOLD, limit) == 1 && mallopt(M_TRIM_THRESHOLD, limit) == 1;
-#else
-  (void)keep;
-  return 0;
-#endif
-}
-
-void st_release_memory() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
 }
 
 int st_may_overwrite(st_tensor tensor) {

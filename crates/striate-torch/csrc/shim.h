@@ -15,8 +15,8 @@ const char* st_torch_version();
 int st_memory_format(st_tensor tensor);
 char* st_to_memory_format(st_tensor tensor, int channels_last, st_tensor* out);
 
-// Keeps freed memory of up to `keep` bytes in the process. Returns 0 where the C library offers no such setting.
-int st_keep_memory(size_t keep);
+// Keeps freed memory in the process from now on: call it once.
+void st_keep_memory(void);
 // Gives the freed memory that is kept back to the system, where the C library can.
 void st_release_memory(void);
 

@@ -14,7 +14,7 @@ unsafe extern "C" {
     pub(crate) fn st_torch_version() -> *const c_char;
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_to_memory_format(tensor: *const C_tensor, channels_last: c_int, out: *mut *mut C_tensor) -> *mut c_char;
-    pub(crate) fn st_keep_memory(keep: usize) -> c_int;
+    pub(crate) fn st_keep_memory();
     pub(crate) fn st_release_memory();
     pub(crate) fn st_may_overwrite(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_generator_new(seed: u64) -> *mut CGenerator;
