@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Version.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/randperm.h>
@@ -39,6 +40,19 @@ char* caught(Body body) {
     return strdup(error.what());
   }
 }
+
+// Calls a registered operator by its name and gives its one result. No gradients: these have none.
+at::Tensor call_operator(const char* name, const char* overload, torch::jit::Stack stack) {
+  at::AutoDispatchBelowAutograd guard;
+  c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).callBoxed(&stack);
+  return stack.at(0).toTensor();
+}
+
+c10::IValue optional_tensor(st_tensor tensor) { return tensor == nullptr ? c10::IValue() : c10::IValue(tensor_of(tensor)); }
+
+std::vector<int64_t> pair_of(const int64_t* geometry, int which) { return {geometry[2 * which], geometry[2 * which + 1]}; }
+
+c10::List<std::optional<at::Scalar>> no_scalars() { return c10::List<std::optional<at::Scalar>>(); }
 
 }  // namespace
 
@@ -124,5 +138,65 @@ char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_t
     at::NoGradGuard no_grad;
     at::_fused_adamw_(list_of(params, n), list_of(grads, n), list_of(exp_avgs, n), list_of(exp_avg_sqs, n), {}, list_of(steps, n), lr,
                       beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+int st_has_onednn() {
+  return at::globalContext().userEnabledMkldnn() && at::globalContext().hasMKLDNN() &&
+         c10::Dispatcher::singleton().findSchema({"mkldnn::_convolution_pointwise", ""}).has_value();
+}
+
+int st_has_bf16() {
+  try {
+    torch::jit::Stack stack;
+    c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "").callBoxed(&stack);
+    return stack.at(0).toBool();
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+char* st_pack_conv(st_tensor weight, const int64_t* geometry, int64_t groups, const int64_t* input_size, st_tensor* out) {
+  return caught([&] {
+    std::vector<int64_t> size(input_size, input_size + 4);
+    *out = new at::Tensor(call_operator(
+        "mkldnn::_reorder_convolution_weight", "",
+        {tensor_of(weight), pair_of(geometry, 0), pair_of(geometry, 1), pair_of(geometry, 2), groups, std::move(size)}));
+  });
+}
+
+char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, const char* post, st_tensor* out) {
+  return caught([&] {
+    *out = new at::Tensor(call_operator("mkldnn::_convolution_pointwise", "",
+                                        {tensor_of(input), tensor_of(weight), optional_tensor(bias), pair_of(geometry, 0),
+                                         pair_of(geometry, 1), pair_of(geometry, 2), groups, std::string(post), no_scalars(), c10::IValue()}));
+  });
+}
+
+char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
+                  int in_place, st_tensor* out) {
+  return caught([&] {
+    c10::IValue unary = relu ? c10::IValue(std::string("relu")) : c10::IValue();
+    torch::jit::Stack stack;
+    if (in_place) stack.emplace_back(tensor_of(other));
+    stack.emplace_back(tensor_of(input));
+    if (!in_place) stack.emplace_back(tensor_of(other));
+    for (c10::IValue value : {c10::IValue(tensor_of(weight)), optional_tensor(bias), c10::IValue(pair_of(geometry, 0)),
+                              c10::IValue(pair_of(geometry, 1)), c10::IValue(pair_of(geometry, 2)), c10::IValue(groups),
+                              c10::IValue(std::string("add")), c10::IValue(), unary, c10::IValue(no_scalars()), c10::IValue()})
+      stack.push_back(std::move(value));
+    *out = new at::Tensor(call_operator(in_place ? "mkldnn::_convolution_pointwise_" : "mkldnn::_convolution_pointwise", "binary", std::move(stack)));
+  });
+}
+
+char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out) {
+  return caught([&] { *out = new at::Tensor(call_operator("mkldnn::_reorder_linear_weight", "", {tensor_of(weight), batch})); });
+}
+
+char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out) {
+  return caught([&] {
+    *out = new at::Tensor(call_operator("mkldnn::_linear_pointwise", "",
+                                        {tensor_of(input), tensor_of(weight), optional_tensor(bias), std::string(post), no_scalars(),
+                                         std::string()}));
   });
 }

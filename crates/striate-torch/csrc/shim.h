@@ -31,4 +31,16 @@ char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_ten
                    double weight_decay, int nesterov, int first_step);
 char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
                      const st_tensor* steps, size_t n, double lr, double beta1, double beta2, double weight_decay, double eps);
+
+// oneDNN's operators that compute a layer with what follows it. `geometry` is padding, stride and dilation, each height and width. `bias` may be
+// nullptr; `post` is "none", "relu", "tanh" or "sigmoid". A packed weight is opaque: only these operators read it.
+int st_has_onednn();
+int st_has_bf16();
+char* st_pack_conv(st_tensor weight, const int64_t* geometry, int64_t groups, const int64_t* input_size, st_tensor* out);
+char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, const char* post, st_tensor* out);
+// The convolution's output plus `other`; with `in_place` it is written over `other`, which `out` is then.
+char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
+                  int in_place, st_tensor* out);
+char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
+char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 }

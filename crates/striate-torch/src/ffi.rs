@@ -46,6 +46,43 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
+    pub(crate) fn st_has_onednn() -> c_int;
+    pub(crate) fn st_has_bf16() -> c_int;
+    pub(crate) fn st_pack_conv(
+        weight: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        input_size: *const i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_conv(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        post: *const c_char,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_conv_add(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        other: *const C_tensor,
+        relu: c_int,
+        in_place: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_pack_linear(weight: *const C_tensor, batch: i64, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_linear(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        post: *const c_char,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
 }
 
 /// Takes a message that the shim allocated; null means that the call succeeded.

@@ -3,6 +3,7 @@
 //! - [`MemoryFormat`]: whether a batch of images lies as NCHW or NHWC, and conversion between the two;
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
+//! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace.
@@ -13,6 +14,7 @@ mod error;
 mod ffi;
 mod generator;
 mod memory;
+pub mod onednn;
 pub mod optim;
 mod runtime;
 mod tensor_file;
