@@ -1,0 +1,211 @@
+//! A step that is ready to run: its weights packed, its type and its use of memory decided.
+use crate::program::{Kind, Step};
+use crate::schedule::Memory;
+use std::fmt;
+use striate_graph::GraphError;
+use striate_layers::{Activation, Conv2d, Layer, LayerError, Mode, Op, Shape};
+use striate_torch::onednn::{self, Geometry, Post, Sum};
+use striate_torch::{MemoryFormat, TorchError, to_memory_format};
+use tch::{Device, Kind as Type, Tensor};
+
+/// A step of a plan.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    name: String,
+    work: Work,
+    pub(crate) inputs: Vec<usize>,
+    /// The type that it computes in.
+    kind: Type,
+    pub(crate) memory: Memory,
+}
+
+#[derive(Debug)]
+enum Work {
+    Input,
+    Conv(Conv),
+    Linear { weight: Tensor, bias: Option<Tensor>, post: Post, onednn: bool },
+    Channels { start: i64, count: i64 },
+    Layer { op: Op, params: Vec<Tensor> },
+}
+
+#[derive(Debug)]
+struct Conv {
+    conv: Conv2d,
+    /// Packed, if `onednn`.
+    weight: Tensor,
+    bias: Option<Tensor>,
+    sum: bool,
+    post: Post,
+    onednn: bool,
+}
+
+impl Ready {
+    /// Prepares a step whose first input has the shape `input` for one example.
+    pub(crate) fn new(step: Step, input: Option<&Shape>, kind: Type, memory: Memory, onednn: bool) -> Result<Self, TorchError> {
+        // Copies: the network's parameters may change.
+        let cast = |tensor: &Tensor| -> Result<Tensor, TorchError> { Ok(tensor.f_to_dtype(kind, false, true)?) };
+        let cast_option = |tensor: Option<Tensor>| tensor.as_ref().map(cast).transpose();
+        let work = match step.kind {
+            Kind::Input | Kind::Gone => Work::Input,
+            Kind::Channels { start, count } => Work::Channels { start, count },
+            Kind::Conv { conv, weight, bias, sum, post } => {
+                let mut weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
+                if let (true, Some(&[channels, height, width])) = (onednn, input.map(Shape::dims)) {
+                    let (geometry, [height, width]) = geometry(&conv, [height, width]);
+                    weight = onednn::pack_conv(&weight, &geometry, [1, channels, height, width])?;
+                }
+                Work::Conv(Conv { conv, weight, bias: cast_option(bias)?, sum, post, onednn })
+            }
+            Kind::Linear { weight, bias, post } => {
+                let weight = cast(&weight)?;
+                let weight = if onednn { onednn::pack_linear(&weight, 1)? } else { weight };
+                Work::Linear { weight, bias: cast_option(bias)?, post, onednn }
+            }
+            Kind::Layer { op, params } => {
+                // Counters stay what they are.
+                let float = |param: &Tensor| if param.is_floating_point() { cast(param) } else { Ok(param.f_detach_copy()?) };
+                Work::Layer { op, params: params.iter().map(float).collect::<Result<_, _>>()? }
+            }
+        };
+        Ok(Self { name: step.layers.join(" + "), work, inputs: step.inputs, kind, memory })
+    }
+
+    /// Whether it is an input of the network.
+    pub(crate) fn is_input(&self) -> bool {
+        matches!(self.work, Work::Input)
+    }
+
+    /// A batch of an input of the network as the plan wants it.
+    pub(crate) fn take_input(&self, batch: &Tensor) -> Result<Tensor, GraphError> {
+        let batch = batch.f_to_kind(self.kind)?;
+        if batch.dim() == 4 { Ok(to_memory_format(&batch, MemoryFormat::ChannelsLast)?) } else { Ok(batch) }
+    }
+
+    /// Computes the step from the values of its inputs.
+    pub(crate) fn run(&self, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
+        let cast = |input: &usize| {
+            let value = values[*input].as_ref().ok_or_else(|| TorchError::new("a value was given up too early"))?;
+            Ok(if value.kind() == self.kind { value.shallow_clone() } else { value.f_to_kind(self.kind)? })
+        };
+        let inputs: Vec<Tensor> = self.inputs.iter().map(cast).collect::<Result<_, GraphError>>()?;
+        let error = |op, source| GraphError::Layer { layer: self.name.clone(), op, source };
+        match &self.work {
+            Work::Input => Err(TorchError::new("an input is not computed").into()),
+            Work::Conv(conv) => conv.run(&inputs, self.memory.in_place).map_err(|source| error("Conv2d", source)),
+            Work::Linear { weight, bias, post, onednn } => {
+                linear(&inputs[0], weight, bias.as_ref(), *post, *onednn).map_err(|source| error("Linear", source))
+            }
+            Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
+            Work::Layer { op, params } => {
+                layer(op, params, &inputs, self.memory.in_place).map_err(|source| error(op.layer().name(), source))
+            }
+        }
+    }
+}
+
+/// How the kernel moves over an input of this height and width, and their size once what doesn't lie evenly is padded.
+fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
+    let pads = [0, 1].map(|axis| conv.pads(axis, size[axis]));
+    let (stride, dilation, groups) = (conv.stride.0, conv.dilation.0, conv.groups);
+    if pads.iter().all(|(before, after)| before == after) {
+        return (Geometry { padding: pads.map(|(before, _)| before), stride, dilation, groups }, size);
+    }
+    let padded = [0, 1].map(|axis| size[axis] + pads[axis].0 + pads[axis].1);
+    (Geometry { padding: [0, 0], stride, dilation, groups }, padded)
+}
+
+impl Conv {
+    fn run(&self, inputs: &[Tensor], in_place: bool) -> Result<Tensor, LayerError> {
+        let [_, height, width] = Shape::of_batch(&inputs[0]).as_image()?;
+        let (geometry, padded) = geometry(&self.conv, [height, width]);
+        let mut input = inputs[0].shallow_clone();
+        if padded != [height, width] {
+            let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
+            input = input.f_constant_pad_nd([left, right, top, bottom])?;
+        }
+        let bias = self.bias.as_ref();
+        if self.onednn && self.sum {
+            let sum = Sum { relu: self.post == Post::Relu, in_place };
+            return Ok(onednn::conv_add(&input, &self.weight, bias, &geometry, &inputs[1], sum)?);
+        }
+        if self.onednn {
+            return Ok(onednn::conv(&input, &self.weight, bias, &geometry, self.post)?);
+        }
+        let Geometry { padding, stride, dilation, groups } = geometry;
+        let mut output = input.f_conv2d(&self.weight, bias, stride, padding, dilation, groups)?;
+        if self.sum {
+            output = output.f_add_(&inputs[1])?;
+        }
+        apply(self.post, output)
+    }
+}
+
+fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, post: Post, onednn: bool) -> Result<Tensor, LayerError> {
+    if onednn {
+        return Ok(onednn::linear(input, weight, bias, post)?);
+    }
+    apply(post, input.f_linear(weight, bias)?)
+}
+
+/// Computes an activation over a value that nobody else reads.
+fn apply(post: Post, mut value: Tensor) -> Result<Tensor, LayerError> {
+    Ok(match post {
+        Post::None => value,
+        Post::Relu => value.f_relu_()?,
+        Post::Tanh => value.f_tanh_()?,
+        Post::Sigmoid => value.f_sigmoid_()?,
+    })
+}
+
+fn layer(op: &Op, params: &[Tensor], inputs: &[Tensor], in_place: bool) -> Result<Tensor, LayerError> {
+    match op {
+        Op::Activation(activation) if in_place => {
+            let value = inputs[0].shallow_clone();
+            match activation {
+                Activation::Relu => apply(Post::Relu, value),
+                Activation::Tanh => apply(Post::Tanh, value),
+                Activation::Sigmoid => apply(Post::Sigmoid, value),
+                Activation::ScaledTanh => activation.forward(params, &[&value], Mode::Eval),
+            }
+        }
+        Op::Add(_) if in_place => {
+            let mut sum = inputs[0].shallow_clone();
+            for input in &inputs[1..] {
+                sum = sum.f_add_(input)?;
+            }
+            Ok(sum)
+        }
+        Op::AdaptiveAvgPool2d(pool) if inputs[0].size().get(2..) == Some(&pool.output_size.0) => Ok(inputs[0].shallow_clone()),
+        _ => op.layer().forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
+    }
+}
+
+/// Whether oneDNN's operators compute values of this type on this device.
+pub(crate) fn onednn_takes(device: Device, kind: Type) -> bool {
+    device == Device::Cpu
+        && match kind {
+            Type::Float => onednn::available(),
+            Type::BFloat16 => onednn::supports_bf16(),
+            _ => false,
+        }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op, onednn) = match &self.work {
+            Work::Input => ("Input", false),
+            Work::Conv(conv) => ("Conv2d", conv.onednn),
+            Work::Linear { onednn, .. } => ("Linear", *onednn),
+            Work::Channels { .. } => ("Channels", false),
+            Work::Layer { op, .. } => (op.layer().name(), false),
+        };
+        write!(f, "{op} ")?;
+        match &self.work {
+            Work::Channels { start, count } => write!(f, "{start}..{}", start + count)?,
+            _ => f.write_str(&self.name)?,
+        }
+        let notes = [(onednn, "oneDNN"), (self.kind == Type::BFloat16, "bf16"), (self.memory.in_place, "in place")];
+        let notes: Vec<&str> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
+        if notes.is_empty() { Ok(()) } else { write!(f, " [{}]", notes.join(", ")) }
+    }
+}
