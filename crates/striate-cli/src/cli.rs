@@ -104,9 +104,28 @@ pub(crate) struct EvalArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The type that a plan computes in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Precision {
+    Fp32,
+    Bf16,
+}
+
+impl From<Precision> for striate_infer::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Self::Fp32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +138,9 @@ pub(crate) struct PredictArgs {
     /// How many classes to show for each image
     #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) top: usize,
+    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

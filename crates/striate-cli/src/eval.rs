@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
 use striate_graph::InitOptions;
+use striate_infer::{Plan, PlanOptions};
 use striate_models::{Bundle, BundleInfo};
-use striate_train::{Evaluation, evaluate};
+use striate_train::{Evaluation, evaluate_with};
 
 /// More cores than this no machine has, and libtorch overflows its stack with many more.
 const MAX_THREADS: usize = 1024;
@@ -20,7 +21,8 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
     check_classes(&args.bundle, &bundle.info.classes, &data)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
-    let evaluation = evaluate(&network, &loader, bundle.info.model()?.loss())?;
+    let plan = Plan::new(&network, &PlanOptions { precision: args.precision.into() })?;
+    let evaluation = evaluate_with(&network, &loader, bundle.info.model()?.loss(), |images| plan.forward(images))?;
     if args.json {
         return print_json(&report(&evaluation, data.classes()));
     }

@@ -6,8 +6,8 @@ use crate::{print, print_json};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_datasets::{Preprocess, decode_image};
-use striate_graph::{InitOptions, Network};
-use striate_layers::Mode;
+use striate_graph::InitOptions;
+use striate_infer::{Plan, PlanOptions};
 use striate_models::Bundle;
 use tch::Kind;
 
@@ -28,7 +28,8 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions::default())?;
-    let classify = |image: &PathBuf| classify(&network, image, &preprocess, &bundle.info.classes, args.top);
+    let plan = Plan::new(&network, &PlanOptions { precision: args.precision.into() })?;
+    let classify = |image: &PathBuf| classify(&plan, image, &preprocess, &bundle.info.classes, args.top);
     let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;
     if args.json {
         return print_json(&predictions);
@@ -40,16 +41,9 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn classify(
-    network: &Network,
-    image: &Path,
-    preprocess: &Preprocess,
-    classes: &[String],
-    top: usize,
-) -> Result<Prediction, CliError> {
+fn classify(plan: &Plan, image: &Path, preprocess: &Preprocess, classes: &[String], top: usize) -> Result<Prediction, CliError> {
     let input = decode_image(image, preprocess)?;
-    let _no_grad = striate_torch::no_grad();
-    let outputs = network.forward(&input, Mode::Eval)?;
+    let outputs = plan.forward(&input)?;
     let probabilities = outputs.logits().f_softmax(1, Kind::Double)?.f_select(0, 0)?;
     let count = i64::try_from(top.min(classes.len())).unwrap_or(1);
     let (values, indices) = probabilities.f_topk(count, 0, true, true)?;

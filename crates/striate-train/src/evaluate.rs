@@ -2,8 +2,9 @@ use crate::TrainError;
 use crate::error::check;
 use crate::metrics::{ConfusionMatrix, Running, top_k_correct};
 use striate_datasets::Loader;
-use striate_graph::Network;
+use striate_graph::{GraphError, Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
+use tch::Tensor;
 
 /// How a network does on a dataset.
 #[derive(Debug)]
@@ -24,6 +25,16 @@ pub struct Evaluation {
 ///
 /// Fails if the network has other classes than the dataset, and if the loader leaves examples out.
 pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evaluation, TrainError> {
+    evaluate_with(network, loader, loss, |images| network.forward(images, Mode::Eval))
+}
+
+/// [`evaluate`], where `forward` runs the network: for another way of running it, such as an inference plan.
+pub fn evaluate_with(
+    network: &Network,
+    loader: &Loader,
+    loss: Loss,
+    forward: impl Fn(&Tensor) -> Result<Outputs, GraphError>,
+) -> Result<Evaluation, TrainError> {
     check_classes(network, loader)?;
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().len();
@@ -32,7 +43,7 @@ pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evalua
     for batch in loader.epoch(0)? {
         let batch = batch?;
         let (images, labels) = (batch.images.f_to_device(network.device())?, batch.labels.f_to_device(network.device())?);
-        let outputs = network.forward(&images, Mode::Eval)?;
+        let outputs = forward(&images)?;
         let logits = outputs.logits();
         let mean = f64::try_from(loss.compute(logits, &labels)?)?;
         running.add(mean, labels.numel() as u64, top_k_correct(logits, &labels, 1)?);
