@@ -3,9 +3,10 @@ use crate::program::{Kind, Step};
 use crate::schedule::Memory;
 use std::fmt;
 use striate_graph::GraphError;
-use striate_layers::{Activation, Conv2d, Layer, LayerError, Mode, Op, Shape};
+use striate_layers::{Activation, Conv2d, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, to_memory_format};
+use striate_torch::pixels::Window;
+use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -123,6 +124,10 @@ impl Conv {
             let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
             input = input.f_constant_pad_nd([left, right, top, bottom])?;
         }
+        if self.onednn && memory_format(&input).is_none() {
+            // oneDNN's operators would copy some channels of other pixels more slowly.
+            input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
+        }
         let bias = self.bias.as_ref();
         if self.onednn && self.sum {
             let sum = Sum { relu: self.post == Post::Relu, in_place };
@@ -176,8 +181,23 @@ fn layer(op: &Op, params: &[Tensor], inputs: &[Tensor], in_place: bool) -> Resul
             Ok(sum)
         }
         Op::AdaptiveAvgPool2d(pool) if inputs[0].size().get(2..) == Some(&pool.output_size.0) => Ok(inputs[0].shallow_clone()),
+        Op::MaxPool2d(pool) => match max_pool(pool, &inputs[0])? {
+            Some(pooled) => Ok(pooled),
+            None => pool.forward(params, &[&inputs[0]], Mode::Eval),
+        },
+        Op::Concat(concat) => match pixels::concat_channels(inputs) {
+            Some(joined) => Ok(joined),
+            None => concat.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
+        },
         _ => op.layer().forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
     }
+}
+
+fn max_pool(pool: &MaxPool2d, input: &Tensor) -> Result<Option<Tensor>, LayerError> {
+    let [_, height, width] = pool.output_shape(&[Shape::of_batch(input)])?.as_image()?;
+    let MaxPool2d { kernel_size, stride, padding, dilation, .. } = pool;
+    let window = Window { kernel_size: kernel_size.0, stride: stride.0, padding: padding.0, dilation: dilation.0 };
+    Ok(pixels::max_pool(input, &window, [height, width]))
 }
 
 /// Whether oneDNN's operators compute values of this type on this device.

@@ -4,6 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
+//! - [`pixels`]: pooling and concatenation of channels-last feature maps, for inference;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace.
@@ -16,6 +17,7 @@ mod generator;
 mod memory;
 pub mod onednn;
 pub mod optim;
+pub mod pixels;
 mod runtime;
 mod tensor_file;
 

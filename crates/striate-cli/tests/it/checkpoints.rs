@@ -1,5 +1,5 @@
 //! Checkpoints that are damaged, and runs that fail: what was good stays, and loads.
-use crate::sandbox::{close, error_line, Sandbox};
+use crate::sandbox::{Sandbox, close, error_line};
 use std::path::PathBuf;
 use std::process::Command;
 
