@@ -1,6 +1,7 @@
 //! A step that is ready to run: its weights packed, its type and its use of memory decided.
 use crate::program::{Kind, Step};
 use crate::schedule::Memory;
+use std::cell::RefCell;
 use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
@@ -24,7 +25,7 @@ pub(crate) struct Ready {
 enum Work {
     Input,
     Conv(Conv),
-    Linear { weight: Tensor, bias: Option<Tensor>, post: Post, onednn: bool },
+    Linear(Linear),
     Channels { start: i64, count: i64 },
     Layer { op: Op, params: Vec<Tensor> },
 }
@@ -38,6 +39,26 @@ struct Conv {
     sum: bool,
     post: Post,
     onednn: bool,
+}
+
+/// From this batch on, packing a linear layer's weight pays: a product with less reads it once whatever its layout.
+const PACKED_BATCH: i64 = 3;
+/// The batch that it is packed for; it is as good for others.
+const TYPICAL_BATCH: i64 = 16;
+
+#[derive(Debug)]
+struct Linear {
+    /// Packed in place of the ordinary weight once it pays, so that memory holds it once.
+    weight: RefCell<(Tensor, Packed)>,
+    bias: Option<Tensor>,
+    post: Post,
+    onednn: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packed {
+    Yes,
+    No,
 }
 
 impl Ready {
@@ -58,9 +79,11 @@ impl Ready {
                 Work::Conv(Conv { conv, weight, bias: cast_option(bias)?, sum, post, onednn })
             }
             Kind::Linear { weight, bias, post } => {
-                let weight = cast(&weight)?;
-                let weight = if onednn { onednn::pack_linear(&weight, 1)? } else { weight };
-                Work::Linear { weight, bias: cast_option(bias)?, post, onednn }
+                let mut weight = (cast(&weight)?, Packed::No);
+                if onednn && kind == Type::BFloat16 {
+                    weight = (onednn::pack_linear(&weight.0, TYPICAL_BATCH)?, Packed::Yes);
+                }
+                Work::Linear(Linear { weight: weight.into(), bias: cast_option(bias)?, post, onednn })
             }
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
@@ -93,9 +116,7 @@ impl Ready {
         match &self.work {
             Work::Input => Err(TorchError::new("an input is not computed").into()),
             Work::Conv(conv) => conv.run(&inputs, self.memory.in_place).map_err(|source| error("Conv2d", source)),
-            Work::Linear { weight, bias, post, onednn } => {
-                linear(&inputs[0], weight, bias.as_ref(), *post, *onednn).map_err(|source| error("Linear", source))
-            }
+            Work::Linear(linear) => linear.run(&inputs[0]).map_err(|source| error("Linear", source)),
             Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
             Work::Layer { op, params } => {
                 layer(op, params, &inputs, self.memory.in_place).map_err(|source| error(op.layer().name(), source))
@@ -145,11 +166,17 @@ impl Conv {
     }
 }
 
-fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, post: Post, onednn: bool) -> Result<Tensor, LayerError> {
-    if onednn {
-        return Ok(onednn::linear(input, weight, bias, post)?);
+impl Linear {
+    fn run(&self, input: &Tensor) -> Result<Tensor, LayerError> {
+        let (weight, packed) = &mut *self.weight.borrow_mut();
+        if !self.onednn {
+            return apply(self.post, input.f_linear(weight, self.bias.as_ref())?);
+        }
+        if *packed == Packed::No && input.size()[0] >= PACKED_BATCH {
+            (*weight, *packed) = (onednn::pack_linear(weight, TYPICAL_BATCH)?, Packed::Yes);
+        }
+        Ok(onednn::linear(input, weight, self.bias.as_ref(), self.post)?)
     }
-    apply(post, input.f_linear(weight, bias)?)
 }
 
 /// Computes an activation over a value that nobody else reads.
@@ -215,7 +242,7 @@ impl fmt::Display for Ready {
         let (op, onednn) = match &self.work {
             Work::Input => ("Input", false),
             Work::Conv(conv) => ("Conv2d", conv.onednn),
-            Work::Linear { onednn, .. } => ("Linear", *onednn),
+            Work::Linear(linear) => ("Linear", linear.onednn),
             Work::Channels { .. } => ("Channels", false),
             Work::Layer { op, .. } => (op.layer().name(), false),
         };
