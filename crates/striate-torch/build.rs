@@ -22,7 +22,13 @@ fn main() {
         build
     };
     build().file("csrc/shim.cpp").compile("striate_shim");
-    build().file("csrc/pixels.cpp").opt_level(3).flag_if_supported("-fno-trapping-math").compile("striate_pixels");
+    build()
+        .file("csrc/pixels.cpp")
+        .file("csrc/winograd.cpp")
+        .opt_level(3)
+        .flag_if_supported("-fno-trapping-math")
+        .flag_if_supported("-ffp-contract=fast")
+        .compile("striate_kernels");
 
     let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];
     if lib.join("libtorch_cuda.so").exists() {

@@ -7,7 +7,7 @@ use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::pixels::Window;
-use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format};
+use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -39,6 +39,7 @@ struct Conv {
     sum: bool,
     post: Post,
     onednn: bool,
+    winograd: Option<winograd::Weight>,
 }
 
 /// From this batch on, packing a linear layer's weight pays: a product with less reads it once whatever its layout.
@@ -71,12 +72,20 @@ impl Ready {
             Kind::Input | Kind::Gone => Work::Input,
             Kind::Channels { start, count } => Work::Channels { start, count },
             Kind::Conv { conv, weight, bias, sum, post } => {
+                let winograd = match input.map(Shape::dims) {
+                    Some(&[_, height, width])
+                        if onednn && kind == Type::Float && suits_winograd(&conv, &weight, [height, width], post) =>
+                    {
+                        Some(winograd::Weight::new(&weight)?)
+                    }
+                    _ => None,
+                };
                 let mut weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
                 if let (true, Some(&[channels, height, width])) = (onednn, input.map(Shape::dims)) {
                     let (geometry, [height, width]) = geometry(&conv, [height, width]);
                     weight = onednn::pack_conv(&weight, &geometry, [1, channels, height, width])?;
                 }
-                Work::Conv(Conv { conv, weight, bias: cast_option(bias)?, sum, post, onednn })
+                Work::Conv(Conv { conv, weight, bias: cast_option(bias)?, sum, post, onednn, winograd })
             }
             Kind::Linear { weight, bias, post } => {
                 let mut weight = (cast(&weight)?, Packed::No);
@@ -150,6 +159,10 @@ impl Conv {
             input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
         }
         let bias = self.bias.as_ref();
+        if let Some(weight) = self.winograd.as_ref().filter(|_| tiles(&input, geometry.padding) >= MIN_TILES) {
+            let sum = Sum { relu: self.post == Post::Relu, in_place };
+            return Ok(weight.conv(&input, bias, geometry.padding, inputs.get(1), sum)?);
+        }
         if self.onednn && self.sum {
             let sum = Sum { relu: self.post == Post::Relu, in_place };
             return Ok(onednn::conv_add(&input, &self.weight, bias, &geometry, &inputs[1], sum)?);
@@ -164,6 +177,27 @@ impl Conv {
         }
         apply(self.post, output)
     }
+}
+
+const MIN_TILES: i64 = 64;
+
+fn suits_winograd(conv: &Conv2d, weight: &Tensor, size: [i64; 2], post: Post) -> bool {
+    let channels = weight.size();
+    let (geometry, padded) = geometry(conv, size);
+    let square = conv.kernel_size.0 == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1] && geometry.groups == 1 && winograd::available();
+    std::env::var_os("NO_WINOGRAD").is_none()
+        && square
+        && padded == size
+        && channels[0] % winograd::LANES == 0
+        && channels[1] % winograd::LANES == 0
+        && matches!(post, Post::None | Post::Relu)
+}
+
+/// The tiles that an input has.
+fn tiles(input: &Tensor, padding: [i64; 2]) -> i64 {
+    let size = input.size();
+    let along = |axis: usize| (size[axis + 2] + 2 * padding[axis] - 2 + winograd::TILE - 1) / winograd::TILE;
+    size[0] * along(0) * along(1)
 }
 
 impl Linear {

@@ -1,20 +1,9 @@
 // Kernels over channels-last feature maps: what libtorch computes more slowly because it also keeps indices, or copies value by value.
 // Compiled with optimisation in every profile.
-#include "shim.h"
+#include "common.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-
-#include <cstring>
-#include <vector>
-
-// One program serves processors with and without the wide instructions.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
 
 namespace {
 
@@ -85,7 +74,7 @@ void max_pool(const T* input, T* output, at::IntArrayRef in, int64_t pixel, at::
 }  // namespace
 
 int st_max_pool(st_tensor tensor, const int64_t* window, int64_t out_height, int64_t out_width, st_tensor* out) {
-  const at::Tensor& input = *static_cast<at::Tensor*>(tensor);
+  const at::Tensor& input = tensor_of(tensor);
   int64_t pixel = 0;
   bool half = input.scalar_type() == at::kBFloat16;
   if (!input.is_cpu() || !(half || input.scalar_type() == at::kFloat) || !rows_of_pixels(input, pixel)) return 0;
@@ -110,10 +99,10 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
     int64_t bytes, pixel;
   };
   std::vector<Part> parts;
-  const at::Tensor& first = *static_cast<at::Tensor*>(tensors[0]);
+  const at::Tensor& first = tensor_of(tensors[0]);
   int64_t channels = 0, row = 0;
   for (size_t i = 0; i < n; ++i) {
-    const at::Tensor& t = *static_cast<at::Tensor*>(tensors[i]);
+    const at::Tensor& t = tensor_of(tensors[i]);
     int64_t pixel = 0;
     if (!t.is_cpu() || t.scalar_type() != first.scalar_type() || !rows_of_pixels(t, pixel) || t.size(0) != first.size(0) ||
         t.sizes().slice(2) != first.sizes().slice(2))

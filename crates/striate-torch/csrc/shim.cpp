@@ -1,15 +1,13 @@
-#include "shim.h"
+#include "common.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Version.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/randperm.h>
 #include <torch/types.h>
 #include <torch/version.h>
 
-#include <cstring>
 #include <limits>
 #include <vector>
 #ifdef __GLIBC__
@@ -18,7 +16,6 @@
 
 namespace {
 
-at::Tensor& tensor_of(st_tensor tensor) { return *static_cast<at::Tensor*>(tensor); }
 at::Generator& generator_of(st_generator generator) { return *static_cast<at::Generator*>(generator); }
 
 std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
@@ -27,32 +24,6 @@ std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
   for (size_t i = 0; i < n; ++i) list.push_back(tensor_of(tensors[i]));
   return list;
 }
-
-// Runs `body`; an exception becomes a message without libtorch's backtrace.
-template <typename Body>
-char* caught(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  }
-}
-
-// Calls a registered operator by its name and gives its one result. No gradients: these have none.
-at::Tensor call_operator(const char* name, const char* overload, torch::jit::Stack stack) {
-  at::AutoDispatchBelowAutograd guard;
-  c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).callBoxed(&stack);
-  return stack.at(0).toTensor();
-}
-
-c10::IValue optional_tensor(st_tensor tensor) { return tensor == nullptr ? c10::IValue() : c10::IValue(tensor_of(tensor)); }
-
-std::vector<int64_t> pair_of(const int64_t* geometry, int which) { return {geometry[2 * which], geometry[2 * which + 1]}; }
-
-c10::List<std::optional<at::Scalar>> no_scalars() { return c10::List<std::optional<at::Scalar>>(); }
 
 }  // namespace
 
@@ -166,11 +137,7 @@ char* st_pack_conv(st_tensor weight, const int64_t* geometry, int64_t groups, co
 }
 
 char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, const char* post, st_tensor* out) {
-  return caught([&] {
-    *out = new at::Tensor(call_operator("mkldnn::_convolution_pointwise", "",
-                                        {tensor_of(input), tensor_of(weight), optional_tensor(bias), pair_of(geometry, 0),
-                                         pair_of(geometry, 1), pair_of(geometry, 2), groups, std::string(post), no_scalars(), c10::IValue()}));
-  });
+  return caught([&] { *out = new at::Tensor(conv(tensor_of(input), tensor_of(weight), optional_tensor(bias), geometry, groups, post)); });
 }
 
 char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,

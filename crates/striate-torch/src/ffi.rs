@@ -54,6 +54,19 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> c_int;
     pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn st_has_wide_vectors() -> c_int;
+    pub(crate) fn st_winograd(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        padding: *const i64,
+        out_channels: i64,
+        other: *const C_tensor,
+        relu: c_int,
+        in_place: c_int,
+        chunk: i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;
     pub(crate) fn st_has_bf16() -> c_int;
     pub(crate) fn st_pack_conv(

@@ -5,6 +5,7 @@
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps, for inference;
+//! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace.
@@ -20,6 +21,7 @@ pub mod optim;
 pub mod pixels;
 mod runtime;
 mod tensor_file;
+pub mod winograd;
 
 pub use error::TorchError;
 pub use generator::{Generator, derive_seed, manual_seed};
