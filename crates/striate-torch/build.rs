@@ -28,6 +28,8 @@ fn main() {
         .opt_level(3)
         .flag_if_supported("-fno-trapping-math")
         .flag_if_supported("-ffp-contract=fast")
+        .flag_if_supported("-fopenmp")
+        .flag_if_supported("-Wno-psabi")
         .compile("striate_kernels");
 
     let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];

@@ -179,12 +179,16 @@ impl Conv {
     }
 }
 
-const MIN_TILES: i64 = 64;
+const MIN_TILES: i64 = 4;
 
 fn suits_winograd(conv: &Conv2d, weight: &Tensor, size: [i64; 2], post: Post) -> bool {
     let channels = weight.size();
     let (geometry, padded) = geometry(conv, size);
-    let square = conv.kernel_size.0 == [3, 3] && geometry.stride == [1, 1] && geometry.dilation == [1, 1] && geometry.groups == 1 && winograd::available();
+    let square = conv.kernel_size.0 == [3, 3]
+        && geometry.stride == [1, 1]
+        && geometry.dilation == [1, 1]
+        && geometry.groups == 1
+        && winograd::available();
     std::env::var_os("NO_WINOGRAD").is_none()
         && square
         && padded == size

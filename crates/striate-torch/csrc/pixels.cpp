@@ -2,7 +2,6 @@
 // Compiled with optimisation in every profile.
 #include "common.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 namespace {
@@ -48,7 +47,7 @@ template <typename T, typename Larger>
 void max_pool(const T* input, T* output, at::IntArrayRef in, int64_t pixel, at::IntArrayRef out, const int64_t* window, Larger larger) {
   const int64_t channels = in[1], height = in[2], width = in[3], out_height = out[2], out_width = out[3];
   const int64_t rows = out[0] * out_height;
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, out_width * channels)), [&](int64_t begin, int64_t end) {
+  parallel(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, out_width * channels)), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* image = input + row / out_height * height * width * pixel;
       for (int64_t x = 0; x < out_width; ++x) {
@@ -116,7 +115,7 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
     at::Tensor output = channels_last({first.size(0), channels, first.size(2), first.size(3)}, first);
     char* to = static_cast<char*>(output.data_ptr());
     int64_t pixels = first.size(0) * first.size(2) * first.size(3);
-    at::parallel_for(0, pixels, std::max<int64_t>(1, 4 * kGrain / std::max<int64_t>(1, row)), [&](int64_t begin, int64_t end) {
+    parallel(pixels, std::max<int64_t>(1, 4 * kGrain / std::max<int64_t>(1, row)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         char* at = to + i * row;
         for (const Part& part : parts) {

@@ -49,11 +49,10 @@ char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* p
 int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, st_tensor* out);
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
 
-// A 3x3 convolution at stride 1 in float32 by Winograd's algorithm (winograd.cpp): `weight` holds 36 matrices [in, out] in panels of 64
-// columns; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`. A thread works on about
-// `chunk` tiles at a time.
+// A 3x3 convolution at stride 1 by Winograd's algorithm (winograd.cpp), of float32 or bfloat16: `weight` holds 36 float32 matrices [in, out] in panels
+// of 64 columns, `bias` is float32; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`.
 char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
-                  int in_place, int64_t chunk, st_tensor* out);
+                  int in_place, st_tensor* out);
 // Whether the processor has the vectors that it is fast with.
 int st_has_wide_vectors();
 }

@@ -64,7 +64,6 @@ unsafe extern "C" {
         other: *const C_tensor,
         relu: c_int,
         in_place: c_int,
-        chunk: i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;

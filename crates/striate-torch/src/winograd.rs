@@ -1,7 +1,8 @@
-//! 3x3 convolutions at stride 1 in float32 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2015, arXiv:1509.09308): a quarter of the
+//! 3x3 convolutions at stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2015, arXiv:1509.09308): a quarter of the
 //! multiplications, on weights transformed and packed once, for inference on the CPU.
 //!
-//! Results differ from a direct convolution's by some 1e-6 of the largest value. Transformed weights take four times the memory.
+//! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
+//! some 1e-6 of the largest value. Transformed weights take four times the memory.
 use crate::onednn::Sum;
 use crate::{MemoryFormat, TorchError, ffi, memory_format};
 use tch::{Device, Kind, Tensor};
@@ -14,11 +15,6 @@ pub const TILE: i64 = 4;
 const POINTS: i64 = 36;
 /// The columns of a panel.
 const PANEL: i64 = 64;
-/// The bytes of transformed values that a thread works on at a time: they stay in its cache.
-const CHUNK: i64 = 1 << 20;
-/// The tiles that a thread works on at a time, however many channels they have: each reads the weights once.
-const MIN_CHUNK: i64 = 24;
-
 /// Whether this processor is fast at it.
 pub fn available() -> bool {
     // SAFETY: no precondition.
@@ -65,7 +61,7 @@ impl Weight {
         Ok(Self { panels: panels(&points)?.f_to_kind(Kind::Float)?, in_channels, out_channels })
     }
 
-    /// `convolution + bias` of `[N, C, H, W]`, with `padding` zeros on each side, plus `other` if there is one.
+    /// `convolution + bias` (float32) of `[N, C, H, W]`, with `padding` zeros on each side, plus `other` if there is one.
     pub fn conv(
         &self,
         input: &Tensor,
@@ -75,13 +71,17 @@ impl Weight {
         sum: Sum,
     ) -> Result<Tensor, TorchError> {
         let size = input.size();
-        let takes = |t: &Tensor| t.kind() == Kind::Float && t.device() == Device::Cpu;
-        if size.len() != 4 || size[1] != self.in_channels || ![Some(input), bias, other].into_iter().flatten().all(takes) {
+        let half = input.kind() == Kind::BFloat16;
+        let maps =
+            [Some(input), other].into_iter().flatten().all(|t| t.kind() == if half { Kind::BFloat16 } else { Kind::Float });
+        let bias_fits = bias.is_none_or(|bias| bias.kind() == Kind::Float && bias.device() == Device::Cpu);
+        if size.len() != 4 || size[1] != self.in_channels || !maps || !bias_fits || input.device() != Device::Cpu {
             let expected = self.in_channels;
-            return Err(TorchError::new(&format!("expected float32 images of {expected} channels on the CPU, got {size:?}")));
+            return Err(TorchError::new(&format!(
+                "expected images of {expected} channels, and a float32 bias, on the CPU, got {size:?}"
+            )));
         }
         let in_place = sum.in_place && other.is_some_and(|other| memory_format(other) == Some(MemoryFormat::ChannelsLast));
-        let chunk = (CHUNK / (4 * POINTS * (self.in_channels + self.out_channels))).max(MIN_CHUNK);
         let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
         // SAFETY: tensors and the array live for the call; the shim checks the other shapes.
         ffi::tensor_from(|out| unsafe {
@@ -94,7 +94,6 @@ impl Weight {
                 pointer(other),
                 i32::from(sum.relu),
                 i32::from(in_place),
-                chunk,
                 out,
             )
         })
@@ -149,6 +148,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bfloat16_is_rounded_once() {
+        let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));
+        let x = random(&[2, 16, 9, 9]).to_kind(Kind::BFloat16);
+        let other = to_memory_format(&random(&[2, 32, 9, 9]).to_kind(Kind::BFloat16), MemoryFormat::ChannelsLast).unwrap();
+        let exact = x.to_kind(Kind::Float).conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1) + &other.to_kind(Kind::Float);
+        let sum = Sum { relu: false, in_place: false };
+        let got = Weight::new(&weight).unwrap().conv(&x, Some(&bias), [1, 1], Some(&other), sum).unwrap();
+        assert_eq!(got.kind(), Kind::BFloat16);
+        let worst = ((got.to_kind(Kind::Float) - &exact).abs() / exact.abs().clamp_min(0.1)).max().double_value(&[]);
+        assert!(worst > 1e-3 && worst < 1.01 / 256.0, "{worst}");
+        let _ = x.get(0).get(0).get(0).get(0).fill_(f64::NAN);
+        let spoilt = Weight::new(&weight).unwrap().conv(&x, Some(&bias), [1, 1], None, sum).unwrap();
+        assert!(spoilt.isnan().sum(Kind::Int64).int64_value(&[]) > 0);
     }
 
     #[test]
