@@ -33,13 +33,18 @@ enum Work {
 #[derive(Debug)]
 struct Conv {
     conv: Conv2d,
-    /// Packed, if `onednn`.
-    weight: Tensor,
+    kernel: Kernel,
     bias: Option<Tensor>,
     sum: bool,
     post: Post,
-    onednn: bool,
-    winograd: Option<winograd::Weight>,
+}
+
+/// What computes a convolution, with its weight as that wants it.
+#[derive(Debug)]
+enum Kernel {
+    Winograd(winograd::Weight),
+    OneDnn(Tensor),
+    Plain(Tensor),
 }
 
 /// From this batch on, packing a linear layer's weight pays: a product with less reads it once whatever its layout.
@@ -72,20 +77,21 @@ impl Ready {
             Kind::Input | Kind::Gone => Work::Input,
             Kind::Channels { start, count } => Work::Channels { start, count },
             Kind::Conv { conv, weight, bias, sum, post } => {
-                let winograd = match input.map(Shape::dims) {
-                    Some(&[_, height, width])
-                        if onednn && kind == Type::Float && suits_winograd(&conv, &weight, [height, width], post) =>
-                    {
-                        Some(winograd::Weight::new(&weight)?)
+                let dims = input.map_or(&[][..], Shape::dims);
+                let kernel = match dims {
+                    [_, height, width] if onednn && suits_winograd(&conv, dims[0], [*height, *width], post) => {
+                        Kernel::Winograd(winograd::Weight::new(&weight)?)
                     }
-                    _ => None,
+                    [channels, height, width] if onednn => {
+                        let weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
+                        let (geometry, [height, width]) = geometry(&conv, [*height, *width]);
+                        Kernel::OneDnn(onednn::pack_conv(&weight, &geometry, [1, *channels, height, width])?)
+                    }
+                    _ => Kernel::Plain(to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?),
                 };
-                let mut weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
-                if let (true, Some(&[channels, height, width])) = (onednn, input.map(Shape::dims)) {
-                    let (geometry, [height, width]) = geometry(&conv, [height, width]);
-                    weight = onednn::pack_conv(&weight, &geometry, [1, channels, height, width])?;
-                }
-                Work::Conv(Conv { conv, weight, bias: cast_option(bias)?, sum, post, onednn, winograd })
+                let bias_kind = if matches!(kernel, Kernel::Winograd(_)) { Type::Float } else { kind };
+                let bias = bias.map(|bias| bias.f_to_dtype(bias_kind, false, true)).transpose()?;
+                Work::Conv(Conv { conv, kernel, bias, sum, post })
             }
             Kind::Linear { weight, bias, post } => {
                 let mut weight = (cast(&weight)?, Packed::No);
@@ -145,6 +151,16 @@ fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
     (Geometry { padding: [0, 0], stride, dilation, groups }, padded)
 }
 
+impl Kernel {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Winograd(_) => "Winograd",
+            Self::OneDnn(_) => "oneDNN",
+            Self::Plain(_) => "",
+        }
+    }
+}
+
 impl Conv {
     fn run(&self, inputs: &[Tensor], in_place: bool) -> Result<Tensor, LayerError> {
         let [_, height, width] = Shape::of_batch(&inputs[0]).as_image()?;
@@ -154,54 +170,38 @@ impl Conv {
             let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
             input = input.f_constant_pad_nd([left, right, top, bottom])?;
         }
-        if self.onednn && memory_format(&input).is_none() {
-            // oneDNN's operators would copy some channels of other pixels more slowly.
+        if memory_format(&input).is_none() {
+            // The kernels would copy some channels of other pixels more slowly.
             input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
         }
-        let bias = self.bias.as_ref();
-        if let Some(weight) = self.winograd.as_ref().filter(|_| tiles(&input, geometry.padding) >= MIN_TILES) {
-            let sum = Sum { relu: self.post == Post::Relu, in_place };
-            return Ok(weight.conv(&input, bias, geometry.padding, inputs.get(1), sum)?);
+        let (bias, sum) = (self.bias.as_ref(), Sum { relu: self.post == Post::Relu, in_place });
+        match &self.kernel {
+            Kernel::Winograd(weight) => Ok(weight.conv(&input, bias, geometry.padding, inputs.get(1), sum)?),
+            Kernel::OneDnn(weight) if self.sum => Ok(onednn::conv_add(&input, weight, bias, &geometry, &inputs[1], sum)?),
+            Kernel::OneDnn(weight) => Ok(onednn::conv(&input, weight, bias, &geometry, self.post)?),
+            Kernel::Plain(weight) => {
+                let Geometry { padding, stride, dilation, groups } = geometry;
+                let mut output = input.f_conv2d(weight, bias, stride, padding, dilation, groups)?;
+                if self.sum {
+                    output = output.f_add_(&inputs[1])?;
+                }
+                apply(self.post, output)
+            }
         }
-        if self.onednn && self.sum {
-            let sum = Sum { relu: self.post == Post::Relu, in_place };
-            return Ok(onednn::conv_add(&input, &self.weight, bias, &geometry, &inputs[1], sum)?);
-        }
-        if self.onednn {
-            return Ok(onednn::conv(&input, &self.weight, bias, &geometry, self.post)?);
-        }
-        let Geometry { padding, stride, dilation, groups } = geometry;
-        let mut output = input.f_conv2d(&self.weight, bias, stride, padding, dilation, groups)?;
-        if self.sum {
-            output = output.f_add_(&inputs[1])?;
-        }
-        apply(self.post, output)
     }
 }
 
+/// With fewer tiles of one image than this, reading the weights is all that counts, and Winograd's are four times as large.
 const MIN_TILES: i64 = 4;
 
-fn suits_winograd(conv: &Conv2d, weight: &Tensor, size: [i64; 2], post: Post) -> bool {
-    let channels = weight.size();
-    let (geometry, padded) = geometry(conv, size);
-    let square = conv.kernel_size.0 == [3, 3]
-        && geometry.stride == [1, 1]
-        && geometry.dilation == [1, 1]
-        && geometry.groups == 1
-        && winograd::available();
-    std::env::var_os("NO_WINOGRAD").is_none()
-        && square
-        && padded == size
-        && channels[0] % winograd::LANES == 0
-        && channels[1] % winograd::LANES == 0
-        && matches!(post, Post::None | Post::Relu)
-}
-
-/// The tiles that an input has.
-fn tiles(input: &Tensor, padding: [i64; 2]) -> i64 {
-    let size = input.size();
-    let along = |axis: usize| (size[axis + 2] + 2 * padding[axis] - 2 + winograd::TILE - 1) / winograd::TILE;
-    size[0] * along(0) * along(1)
+/// Whether Winograd's algorithm computes a convolution of images of these channels, height and width, and faster.
+fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post) -> bool {
+    let (Geometry { padding, stride, dilation, groups }, padded) = geometry(conv, size);
+    let kernel = conv.kernel_size.0 == [3, 3] && [stride, dilation] == [[1, 1]; 2] && groups == 1 && padded == size;
+    let lanes = channels % winograd::LANES == 0 && conv.out_channels % winograd::LANES == 0;
+    let tiles = |axis: usize| (size[axis] + 2 * padding[axis] - 2 + winograd::TILE - 1) / winograd::TILE;
+    let follows = matches!(post, Post::None | Post::Relu);
+    winograd::available() && kernel && lanes && follows && tiles(0) * tiles(1) >= MIN_TILES
 }
 
 impl Linear {
@@ -277,19 +277,19 @@ pub(crate) fn onednn_takes(device: Device, kind: Type) -> bool {
 
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (op, onednn) = match &self.work {
-            Work::Input => ("Input", false),
-            Work::Conv(conv) => ("Conv2d", conv.onednn),
-            Work::Linear(linear) => ("Linear", linear.onednn),
-            Work::Channels { .. } => ("Channels", false),
-            Work::Layer { op, .. } => (op.layer().name(), false),
+        let (op, kernel) = match &self.work {
+            Work::Input => ("Input", ""),
+            Work::Conv(conv) => ("Conv2d", conv.kernel.name()),
+            Work::Linear(linear) => ("Linear", if linear.onednn { "oneDNN" } else { "" }),
+            Work::Channels { .. } => ("Channels", ""),
+            Work::Layer { op, .. } => (op.layer().name(), ""),
         };
         write!(f, "{op} ")?;
         match &self.work {
             Work::Channels { start, count } => write!(f, "{start}..{}", start + count)?,
             _ => f.write_str(&self.name)?,
         }
-        let notes = [(onednn, "oneDNN"), (self.kind == Type::BFloat16, "bf16"), (self.memory.in_place, "in place")];
+        let notes = [(!kernel.is_empty(), kernel), (self.kind == Type::BFloat16, "bf16"), (self.memory.in_place, "in place")];
         let notes: Vec<&str> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
         if notes.is_empty() { Ok(()) } else { write!(f, " [{}]", notes.join(", ")) }
     }

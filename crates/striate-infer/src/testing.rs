@@ -42,5 +42,9 @@ pub(crate) fn steps(network: &Network) -> Vec<String> {
             assert!(worst < 1e-5, "{name} differs by {worst:.1e}:\n{plan}");
         }
     }
-    plan.to_string().lines().skip(1).map(|line| line.replace("oneDNN, ", "").replace(" [oneDNN]", "")).collect()
+    plan.to_string()
+        .lines()
+        .skip(1)
+        .map(|line| line.replace("oneDNN, ", "").replace(" [oneDNN]", "").replace(" [Winograd]", ""))
+        .collect()
 }

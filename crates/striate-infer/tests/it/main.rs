@@ -44,6 +44,9 @@ fn network(model: &Model) -> Network {
             generator.uniform(&mut param.tensor, 0.6, 1.2).unwrap();
         } else if param.tensor.dim() == 1 && param.name.ends_with("weight") {
             generator.uniform(&mut param.tensor, 0.6 * scale, 1.2 * scale).unwrap();
+        } else if param.tensor.dim() > 1 {
+            // From PyTorch's initial values to He's, so that signals reach the end and logits are not the last biases alone.
+            let _ = param.tensor.g_mul_scalar_(6_f64.sqrt());
         } else if param.tensor.dim() == 1 {
             generator.uniform(&mut param.tensor, -0.2, 0.2).unwrap();
         }
@@ -154,4 +157,28 @@ fn a_plan_takes_its_inputs_in_any_layout_and_type_and_keeps_no_tie_to_the_networ
     }
     assert_eq!(plan.forward(&images).unwrap().logits(), &logits);
     assert!(!logits.requires_grad());
+}
+
+/// Sizes at which 3x3 convolutions have tiles enough for Winograd's algorithm in every stage.
+#[test]
+fn deep_networks_keep_their_logits_with_winograds_algorithm() {
+    for name in ["vgg13-bn", "vgg16", "resnet18", "resnet34", "resnet50", "googlenet", "resnet56-cifar"] {
+        let classes = ("classes", 10.into());
+        let model = match name {
+            "vgg13-bn" | "vgg16" => {
+                find(name).unwrap().model(&[classes, ("hidden", HIDDEN.into()), ("input", json!([3, 160, 160]))])
+            }
+            "resnet56-cifar" => find(name).unwrap().model(&[classes]),
+            _ => find(name).unwrap().model(&[classes, ("input", json!([3, 224, 224]))]),
+        };
+        let model = model.unwrap();
+        let network = network(&model);
+        let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+        if striate_torch::winograd::available() {
+            assert!(plan.to_string().contains("Winograd"), "{plan}");
+        }
+        let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
+        assert!(distance < FP32, "{name}: {distance:.1e}");
+        println!("{name}: {distance:.1e}");
+    }
 }
