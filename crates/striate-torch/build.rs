@@ -15,15 +15,22 @@ fn main() {
     };
     let lib = Path::new(&lib);
     let include = lib.with_file_name("include");
-    cc::Build::new()
-        .cpp(true)
-        .warnings(false)
-        .std("c++20")
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
-        .files(["csrc/shim.cpp", "csrc/memory.cpp"])
-        .compile("striate_shim");
+    let build = || {
+        let mut build = cc::Build::new();
+        build.cpp(true).warnings(false).std("c++20").define("_GLIBCXX_USE_CXX11_ABI", "1");
+        build.include(&include).include(include.join("torch/csrc/api/include"));
+        build
+    };
+    build().files(["csrc/shim.cpp", "csrc/memory.cpp"]).compile("striate_shim");
+    build()
+        .file("csrc/pixels.cpp")
+        .file("csrc/winograd.cpp")
+        .opt_level(3)
+        .flag_if_supported("-fno-trapping-math")
+        .flag_if_supported("-ffp-contract=fast")
+        .flag_if_supported("-fopenmp")
+        .flag_if_supported("-Wno-psabi")
+        .compile("striate_kernels");
 
     let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];
     if lib.join("libtorch_cuda.so").exists() {

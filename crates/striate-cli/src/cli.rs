@@ -124,9 +124,28 @@ pub(crate) struct EvalArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
+    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The type that a plan computes in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Precision {
+    Fp32,
+    Bf16,
+}
+
+impl From<Precision> for striate_infer::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Self::Fp32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +161,9 @@ pub(crate) struct PredictArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
+    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,13 +1,16 @@
 //! `eval`: a bundle on a dataset's test set.
-use crate::cli::EvalArgs;
+use crate::cli::{EvalArgs, Precision};
 use crate::error::CliError;
 use crate::{devices, print, print_json};
 use serde_json::{Value, json};
 use std::path::Path;
 use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
-use striate_graph::InitOptions;
+use striate_graph::{GraphError, InitOptions, Network, Outputs};
+use striate_infer::{Plan, PlanOptions};
+use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo};
-use striate_train::{Evaluation, evaluate};
+use striate_train::{Evaluation, evaluate_with};
+use tch::Tensor;
 
 /// More cores than this no machine has, and libtorch overflows its stack with many more.
 const MAX_THREADS: usize = 1024;
@@ -21,12 +24,30 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
     check_classes(&args.bundle, &bundle.info.classes, &data)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
-    let evaluation = evaluate(&network, &loader, bundle.info.model()?.loss())?;
+    let forward = inference(&network, args.precision)?;
+    let evaluation = evaluate_with(&network, &loader, bundle.info.model()?.loss(), |images| Ok(forward(images)?))?;
     if args.json {
         return print_json(&report(&evaluation, data.classes()));
     }
     print(&describe(&evaluation, data.classes()))
 }
+
+/// What runs the network in evaluation: a plan, or, if it is spread over several devices, the network itself.
+pub(crate) fn inference(network: &Network, precision: Precision) -> Result<Box<Forward<'_>>, CliError> {
+    if network.graph().places() == 1 {
+        let plan = Plan::new(network, &PlanOptions { precision: precision.into() })?;
+        return Ok(Box::new(move |images| plan.forward(images)));
+    }
+    if !matches!(precision, Precision::Fp32) {
+        return Err(CliError::Usage("--precision takes fp32 only with several --devices".to_owned()));
+    }
+    Ok(Box::new(|images| {
+        let _no_grad = striate_torch::no_grad();
+        network.forward(images, Mode::Eval)
+    }))
+}
+
+type Forward<'a> = dyn Fn(&Tensor) -> Result<Outputs, GraphError> + 'a;
 
 /// Refuses a dataset with another number of classes than the bundle's; warns of other names.
 fn check_classes(bundle: &Path, ours: &[String], data: &dyn Dataset) -> Result<(), CliError> {

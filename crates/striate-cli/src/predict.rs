@@ -1,15 +1,14 @@
 //! `predict`: the likeliest classes of images.
 use crate::cli::PredictArgs;
 use crate::error::CliError;
-use crate::eval::preprocess_of;
+use crate::eval::{inference, preprocess_of};
 use crate::{devices, print, print_json};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use striate_datasets::{Preprocess, decode_image};
-use striate_graph::{InitOptions, Network};
-use striate_layers::Mode;
+use striate_datasets::decode_image;
+use striate_graph::InitOptions;
 use striate_models::Bundle;
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// What a network says of one image.
 #[derive(Debug, Serialize)]
@@ -29,7 +28,11 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
-    let classify = |image: &PathBuf| classify(&network, image, &preprocess, &bundle.info.classes, args.top);
+    let forward = inference(&network, args.precision)?;
+    let classify = |image: &PathBuf| {
+        let input = decode_image(image, &preprocess)?.f_to_device(network.device())?;
+        classify(forward(&input)?.logits(), image, &bundle.info.classes, args.top)
+    };
     let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;
     if args.json {
         return print_json(&predictions);
@@ -41,17 +44,8 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn classify(
-    network: &Network,
-    image: &Path,
-    preprocess: &Preprocess,
-    classes: &[String],
-    top: usize,
-) -> Result<Prediction, CliError> {
-    let input = decode_image(image, preprocess)?.f_to_device(network.device())?;
-    let _no_grad = striate_torch::no_grad();
-    let outputs = network.forward(&input, Mode::Eval)?;
-    let probabilities = outputs.logits().f_softmax(1, Kind::Double)?.f_select(0, 0)?;
+fn classify(logits: &Tensor, image: &Path, classes: &[String], top: usize) -> Result<Prediction, CliError> {
+    let probabilities = logits.f_softmax(1, Kind::Double)?.f_select(0, 0)?;
     let count = i64::try_from(top.min(classes.len())).unwrap_or(1);
     let (values, indices) = probabilities.f_topk(count, 0, true, true)?;
     let values = Vec::<f64>::try_from(values)?;

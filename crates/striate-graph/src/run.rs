@@ -1,4 +1,4 @@
-use crate::{GraphError, Network, NodeKind};
+use crate::{Graph, GraphError, Network, NodeKind};
 use striate_layers::{Mode, Op, Shape};
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
 use tch::{Tensor, nn};
@@ -11,9 +11,15 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// What another way of running a network gives: its outputs by name, of which the first classifies, and no taps. None if
+    /// there is no output.
+    pub fn of(outputs: Vec<(String, Tensor)>) -> Option<Self> {
+        (!outputs.is_empty()).then(|| Self { outputs, taps: Vec::new() })
+    }
+
     /// The first output, which classifies: `[N, classes]`.
     pub fn logits(&self) -> &Tensor {
-        // `Graph::build` refuses a network without outputs in evaluation; those of training come after.
+        // `Graph::build` and `Outputs::of` refuse a network without outputs in evaluation; those of training come after.
         &self.outputs[0].1
     }
 
@@ -58,7 +64,8 @@ impl Network {
     pub fn forward_with_taps(&self, batches: &[&Tensor], mode: Mode, taps: &[&str]) -> Result<Outputs, GraphError> {
         let taps: Vec<usize> = taps.iter().map(|name| self.graph.index_of(name)).collect::<Result<_, _>>()?;
         let needed = self.graph.needed(mode, &taps);
-        self.check_inputs(batches, &needed)?;
+        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
+        self.graph.check_inputs_where(&shapes, &needed)?;
         let one_device = self.graph.places() == 1;
         let mut last_uses = self.graph.last_uses(&needed);
         for tap in &taps {
@@ -143,19 +150,29 @@ impl Network {
         let moved: Vec<Tensor> = inputs.iter().map(|input| input.f_to_device(device)).collect::<Result<_, _>>()?;
         layer.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
     }
+}
 
-    /// Batches of the shapes that the network was built for pass at once; others pass if every layer that is needed takes
-    /// them with the parameters that it has.
-    fn check_inputs(&self, batches: &[&Tensor], needed: &[bool]) -> Result<(), GraphError> {
-        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
-        if self.graph.inputs().map(|node| &node.shape).eq(&shapes) {
+impl Graph {
+    /// Whether a network with this graph takes examples of these shapes, one for each input, in evaluation: each layer must
+    /// fit and have the parameters that it was built with. The error names the layer that doesn't.
+    pub fn check_inputs(&self, shapes: &[Shape]) -> Result<(), GraphError> {
+        if self.inputs().map(|node| &node.shape).eq(shapes) {
             return Ok(());
         }
-        let other = self.graph.with_inputs_where(&shapes, needed)?;
-        let nodes = self.graph.nodes.iter().zip(&other.nodes).zip(needed);
+        self.check_inputs_where(shapes, &self.needed(Mode::Eval, &[]))
+    }
+
+    /// Shapes that the network was built for pass at once; others pass if every layer that is needed takes them with the
+    /// parameters that it has.
+    fn check_inputs_where(&self, shapes: &[Shape], needed: &[bool]) -> Result<(), GraphError> {
+        if self.inputs().map(|node| &node.shape).eq(shapes) {
+            return Ok(());
+        }
+        let other = self.with_inputs_where(shapes, needed)?;
+        let nodes = self.nodes.iter().zip(&other.nodes).zip(needed);
         for ((node, other_node), _) in nodes.filter(|(_, needed)| **needed) {
-            if self.graph.params(node).iter().map(|p| &p.shape).ne(other.params(other_node).iter().map(|p| &p.shape)) {
-                let (input, got) = self.graph.inputs().zip(&shapes).find(|(input, shape)| input.shape != **shape).unzip();
+            if self.params(node).iter().map(|p| &p.shape).ne(other.params(other_node).iter().map(|p| &p.shape)) {
+                let (input, got) = self.inputs().zip(shapes).find(|(input, shape)| input.shape != **shape).unzip();
                 return Err(GraphError::InputSize {
                     input: input.map(|input| input.name.clone()).unwrap_or_default(),
                     expected: input.map_or_else(|| Shape::new([]), |input| input.shape.clone()),
@@ -181,7 +198,7 @@ impl nn::ModuleT for Network {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{Graph, InitOptions, NetworkBuilder, Value};
+    use crate::{InitOptions, NetworkBuilder, Value};
     use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Layer, LayerError, Linear};
     use tch::{Device, Kind};
 

@@ -111,8 +111,8 @@ impl Conv2d {
         [self.out_channels, in_channels / self.groups, self.kernel_size.0[0], self.kernel_size.0[1]]
     }
 
-    /// Zeros before and after the input along one axis (0 is height, 1 width).
-    fn pads(&self, axis: usize, size: i64) -> (i64, i64) {
+    /// Zeros before and after an input of this size along one axis (0 is height, 1 width).
+    pub fn pads(&self, axis: usize, size: i64) -> (i64, i64) {
         match self.padding {
             Padding::Explicit(pair) => (pair.0[axis], pair.0[axis]),
             Padding::Same => {

@@ -1,4 +1,4 @@
-#include "shim.h"
+#include "common.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Version.h>
@@ -13,7 +13,6 @@
 
 namespace {
 
-at::Tensor& tensor_of(st_tensor tensor) { return *static_cast<at::Tensor*>(tensor); }
 at::Generator& generator_of(st_generator generator) { return *static_cast<at::Generator*>(generator); }
 
 std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
@@ -21,19 +20,6 @@ std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
   list.reserve(n);
   for (size_t i = 0; i < n; ++i) list.push_back(tensor_of(tensors[i]));
   return list;
-}
-
-// Runs `body`; an exception becomes a message without libtorch's backtrace.
-template <typename Body>
-char* caught(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  }
 }
 
 }  // namespace
@@ -113,5 +99,61 @@ char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_t
     at::NoGradGuard no_grad;
     at::_fused_adamw_(list_of(params, n), list_of(grads, n), list_of(exp_avgs, n), list_of(exp_avg_sqs, n), {}, list_of(steps, n), lr,
                       beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+int st_has_onednn() {
+  return at::globalContext().userEnabledMkldnn() && at::globalContext().hasMKLDNN() &&
+         c10::Dispatcher::singleton().findSchema({"mkldnn::_convolution_pointwise", ""}).has_value();
+}
+
+int st_has_bf16() {
+  try {
+    torch::jit::Stack stack;
+    c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "").callBoxed(&stack);
+    return stack.at(0).toBool();
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+char* st_pack_conv(st_tensor weight, const int64_t* geometry, int64_t groups, const int64_t* input_size, st_tensor* out) {
+  return caught([&] {
+    std::vector<int64_t> size(input_size, input_size + 4);
+    *out = new at::Tensor(call_operator(
+        "mkldnn::_reorder_convolution_weight", "",
+        {tensor_of(weight), pair_of(geometry, 0), pair_of(geometry, 1), pair_of(geometry, 2), groups, std::move(size)}));
+  });
+}
+
+char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, const char* post, st_tensor* out) {
+  return caught([&] { *out = new at::Tensor(conv(tensor_of(input), tensor_of(weight), optional_tensor(bias), geometry, groups, post)); });
+}
+
+char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
+                  int in_place, st_tensor* out) {
+  return caught([&] {
+    c10::IValue unary = relu ? c10::IValue(std::string("relu")) : c10::IValue();
+    torch::jit::Stack stack;
+    if (in_place) stack.emplace_back(tensor_of(other));
+    stack.emplace_back(tensor_of(input));
+    if (!in_place) stack.emplace_back(tensor_of(other));
+    for (c10::IValue value : {c10::IValue(tensor_of(weight)), optional_tensor(bias), c10::IValue(pair_of(geometry, 0)),
+                              c10::IValue(pair_of(geometry, 1)), c10::IValue(pair_of(geometry, 2)), c10::IValue(groups),
+                              c10::IValue(std::string("add")), c10::IValue(), unary, c10::IValue(no_scalars()), c10::IValue()})
+      stack.push_back(std::move(value));
+    *out = new at::Tensor(call_operator(in_place ? "mkldnn::_convolution_pointwise_" : "mkldnn::_convolution_pointwise", "binary", std::move(stack)));
+  });
+}
+
+char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out) {
+  return caught([&] { *out = new at::Tensor(call_operator("mkldnn::_reorder_linear_weight", "", {tensor_of(weight), batch})); });
+}
+
+char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out) {
+  return caught([&] {
+    *out = new at::Tensor(call_operator("mkldnn::_linear_pointwise", "",
+                                        {tensor_of(input), tensor_of(weight), optional_tensor(bias), std::string(post), no_scalars(),
+                                         std::string()}));
   });
 }

@@ -35,4 +35,28 @@ char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_ten
                    double weight_decay, int nesterov, int first_step);
 char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
                      const st_tensor* steps, size_t n, double lr, double beta1, double beta2, double weight_decay, double eps);
+
+// oneDNN's operators that compute a layer with what follows it. `geometry` is padding, stride and dilation, each height and width. `bias` may be
+// nullptr; `post` is "none", "relu", "tanh" or "sigmoid". A packed weight is opaque: only these operators read it.
+int st_has_onednn();
+int st_has_bf16();
+char* st_pack_conv(st_tensor weight, const int64_t* geometry, int64_t groups, const int64_t* input_size, st_tensor* out);
+char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, const char* post, st_tensor* out);
+// The convolution's output plus `other`; with `in_place` it is written over `other`, which `out` is then.
+char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
+                  int in_place, st_tensor* out);
+char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
+char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
+
+// Channels-last feature maps of float32 or bfloat16 (pixels.cpp); 0 if a tensor is no such, and nothing is written then.
+// `window` is the kernel's size, stride, padding and dilation, each height and width.
+int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, st_tensor* out);
+int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
+
+// A 3x3 convolution at stride 1 by Winograd's algorithm (winograd.cpp), of float32 or bfloat16: `weight` holds 36 float32 matrices [in, out] in panels
+// of 64 columns, `bias` is float32; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`.
+char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
+                  int in_place, st_tensor* out);
+// Whether the processor has the vectors that it is fast with.
+int st_has_wide_vectors();
 }

@@ -47,6 +47,63 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
+    pub(crate) fn st_max_pool(
+        input: *const C_tensor,
+        window: *const i64,
+        out_height: i64,
+        out_width: i64,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn st_has_wide_vectors() -> c_int;
+    pub(crate) fn st_winograd(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        padding: *const i64,
+        out_channels: i64,
+        other: *const C_tensor,
+        relu: c_int,
+        in_place: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_has_onednn() -> c_int;
+    pub(crate) fn st_has_bf16() -> c_int;
+    pub(crate) fn st_pack_conv(
+        weight: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        input_size: *const i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_conv(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        post: *const c_char,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_conv_add(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        other: *const C_tensor,
+        relu: c_int,
+        in_place: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_pack_linear(weight: *const C_tensor, batch: i64, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_linear(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        post: *const c_char,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
 }
 
 /// Takes a message that the shim allocated; null means that the call succeeded.
@@ -75,6 +132,13 @@ pub(crate) fn tensor_from(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) 
     check(call(&mut out))?;
     // SAFETY: a call that succeeded has written a tensor that is ours to own.
     Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Runs a shim call that gives a new tensor, or 0 where it doesn't take its inputs.
+pub(crate) fn tensor_where_taken(call: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Option<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: a call that gave 1 has written a tensor that is ours to own.
+    (call(&mut out) == 1).then(|| unsafe { Tensor::from_ptr(out) })
 }
 
 /// The pointers of a list of tensors, for the time of one call.

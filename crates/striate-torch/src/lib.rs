@@ -3,6 +3,9 @@
 //! - [`MemoryFormat`]: whether a batch of images lies as NCHW or NHWC, and conversion between the two;
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
+//! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
+//! - [`pixels`]: pooling and concatenation of channels-last feature maps, for inference;
+//! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
@@ -15,9 +18,12 @@ mod ffi;
 mod generator;
 mod memory;
 mod nearest;
+pub mod onednn;
 pub mod optim;
+pub mod pixels;
 mod runtime;
 mod tensor_file;
+pub mod winograd;
 
 pub use error::TorchError;
 pub use generator::{Generator, derive_seed, manual_seed};

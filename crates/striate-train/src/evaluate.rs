@@ -2,8 +2,9 @@ use crate::TrainError;
 use crate::error::check;
 use crate::metrics::{ConfusionMatrix, Running, top_k_correct};
 use striate_datasets::Loader;
-use striate_graph::Network;
+use striate_graph::{Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
+use tch::Tensor;
 
 /// How a network does on a dataset.
 #[derive(Debug)]
@@ -24,15 +25,15 @@ pub struct Evaluation {
 ///
 /// Fails if the network has other classes than the dataset, and if the loader leaves examples out.
 pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evaluation, TrainError> {
-    evaluate_while(network, loader, loss, &|| true)
+    evaluate_with(network, loader, loss, |images| Ok(network.forward(images, Mode::Eval)?))
 }
 
-/// Evaluates a network as [`evaluate`] does; fails with [`TrainError::Stopped`] once `go_on` is false.
-pub(crate) fn evaluate_while(
+/// [`evaluate`], where `forward` runs the network: for another way of running it, such as an inference plan.
+pub fn evaluate_with(
     network: &Network,
     loader: &Loader,
     loss: Loss,
-    go_on: &dyn Fn() -> bool,
+    forward: impl Fn(&Tensor) -> Result<Outputs, TrainError>,
 ) -> Result<Evaluation, TrainError> {
     check_classes(network, loader)?;
     let _no_grad = striate_torch::no_grad();
@@ -40,12 +41,9 @@ pub(crate) fn evaluate_while(
     let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
     for batch in loader.epoch(0)? {
-        if !go_on() {
-            return Err(TrainError::Stopped);
-        }
         let batch = batch?;
         let (images, labels) = (batch.images.f_to_device(network.device())?, batch.labels.f_to_device(network.device())?);
-        let outputs = network.forward(&images, Mode::Eval)?;
+        let outputs = forward(&images)?;
         let logits = outputs.logits();
         let mean = f64::try_from(loss.compute(logits, &labels)?)?;
         running.add(mean, labels.numel() as u64, top_k_correct(logits, &labels, 1)?);

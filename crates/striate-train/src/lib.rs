@@ -45,7 +45,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use recipe::{DataSection, Head, Layout, ModelSection, Precision, Recipe, TrainSection};

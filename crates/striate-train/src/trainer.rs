@@ -1,5 +1,5 @@
 use crate::error::check;
-use crate::evaluate::{check_classes, evaluate_while};
+use crate::evaluate::{check_classes, evaluate_with};
 use crate::metrics::{Running, top_k_correct};
 use crate::{
     Checkpoint, Evaluation, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError,
@@ -294,7 +294,10 @@ impl<'a> Trainer<'a> {
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
-        let test = evaluate_while(self.network, self.test, self.config.loss.unsmoothed(), &|| !self.is_stopped())?;
+        let test = evaluate_with(self.network, self.test, self.config.loss.unsmoothed(), |images| match self.is_stopped() {
+            true => Err(TrainError::Stopped),
+            false => Ok(self.network.forward(images, Mode::Eval)?),
+        })?;
         if !test.loss.is_finite() {
             return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
         }

@@ -142,3 +142,9 @@ pub(crate) fn bits(path: &Path) -> Vec<(String, Vec<u8>)> {
     };
     TensorFile::read(path).unwrap().tensors.iter().map(|(name, tensor)| (name.clone(), bytes(tensor))).collect()
 }
+
+/// Whether two figures are equal up to the rounding of a plan.
+pub(crate) fn close(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+    (one - other).abs() <= 1e-5 * other.abs()
+}

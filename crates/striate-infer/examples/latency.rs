@@ -1,0 +1,79 @@
+//! Milliseconds of a plan's forward pass: `latency MODEL [BATCH] [SIZE] [fp32|bf16|network]`, with two threads.
+//!
+//! Prints the median and the quartiles of runs over three seconds. With a further argument `turns` it prints `ready` and then,
+//! for each line on standard input, one run's milliseconds, so that another program can take turns with it
+//! (`xtask/peers/inference.py`). `network` is the network itself, without a plan; `steps` instead of a size lists the plan.
+use std::error::Error;
+use std::io::BufRead;
+use std::time::{Duration, Instant};
+use striate_graph::{InitOptions, Network};
+use striate_infer::{Plan, PlanOptions, Precision};
+use striate_layers::Mode;
+use striate_models::find;
+use tch::{Device, Kind, Tensor};
+
+const THREADS: usize = 2;
+const SECONDS: u64 = 3;
+/// What a plan may differ from its network, relative to the largest logit.
+const TOLERANCE: [f64; 2] = [1e-4, 0.05];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let arg = |index: usize, default: &'static str| args.get(index).map_or(default, String::as_str);
+    let (batch, size): (i64, i64) = (arg(1, "16").parse()?, arg(2, "224").parse()?);
+    let threads = std::env::var("STRIATE_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(THREADS);
+    striate_torch::set_num_threads(threads);
+    let _no_grad = striate_torch::no_grad();
+
+    let network = Network::new(find(arg(0, "resnet18"))?.model(&[])?.graph()?, &InitOptions::default())?;
+    let images = Tensor::f_randn([batch, 3, size, size], (Kind::Float, Device::Cpu))?;
+    let start = Instant::now();
+    let precision = if arg(3, "fp32") == "bf16" { Precision::Bf16 } else { Precision::Fp32 };
+    let plan = Plan::new(&network, &PlanOptions { precision })?;
+    let planning = start.elapsed();
+    let run: Box<dyn Fn() -> Result<Tensor, Box<dyn Error>>> = match arg(3, "fp32") {
+        "network" => Box::new(|| Ok(network.forward(&images, Mode::Eval)?.logits().shallow_clone())),
+        _ => Box::new(|| Ok(plan.forward(&images)?.logits().shallow_clone())),
+    };
+    let timed = || -> Result<f64, Box<dyn Error>> {
+        let start = Instant::now();
+        let _logits = run()?;
+        Ok(1e3 * start.elapsed().as_secs_f64())
+    };
+
+    let expected = network.forward(&images, Mode::Eval)?.logits().shallow_clone();
+    let distance = ((run()? - &expected).abs().max() / expected.abs().max()).double_value(&[]);
+    if distance > TOLERANCE[usize::from(precision == Precision::Bf16)] {
+        return Err(format!("the plan's logits differ by {distance:.1e}").into());
+    }
+    if arg(4, "") == "steps" {
+        print!("{plan}");
+    }
+    if arg(4, "") == "turns" {
+        timed()?;
+        println!("ready");
+        for line in std::io::stdin().lock().lines() {
+            line?;
+            println!("{}", timed()?);
+        }
+        return Ok(());
+    }
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < 5 || start.elapsed() < Duration::from_secs(SECONDS) {
+        times.push(timed()?);
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: usize| times[share * (times.len() - 1) / 4];
+    println!(
+        "{} batch {batch} size {size} {}: {:.2} ms ({:.2} to {:.2}, {} runs), planned in {:.2} s",
+        arg(0, "resnet18"),
+        arg(3, "fp32"),
+        at(2),
+        at(1),
+        at(3),
+        times.len(),
+        planning.as_secs_f64()
+    );
+    Ok(())
+}

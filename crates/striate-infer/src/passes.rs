@@ -1,0 +1,20 @@
+//! The passes: each makes the program do the same with less.
+mod fold;
+mod fuse;
+mod identity;
+mod merge;
+
+use crate::program::Program;
+use striate_torch::TorchError;
+
+/// All passes, in the order in which each finds most.
+pub(crate) fn run(program: &mut Program) -> Result<(), TorchError> {
+    identity::remove(program);
+    fold::batch_norm(program)?;
+    fuse::activations(program);
+    fuse::additions(program);
+    fuse::activations(program);
+    merge::siblings(program)?;
+    program.sweep();
+    Ok(())
+}

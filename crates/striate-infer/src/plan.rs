@@ -1,0 +1,151 @@
+use crate::passes;
+use crate::program::{Kind, Program};
+use crate::schedule::schedule;
+use crate::step::{Ready, onednn_takes};
+use std::fmt;
+use striate_graph::{Graph, GraphError, Network, Outputs};
+use striate_layers::{Op, Shape};
+use tch::{Kind as Type, Tensor};
+
+/// The type that a plan computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// float32 throughout: outputs agree with the network's up to rounding.
+    #[default]
+    Fp32,
+    /// Weights and feature maps in bfloat16, which has 8 bits of mantissa; what is sensitive to rounding, and everything from
+    /// the last linear layer on, in float32.
+    Bf16,
+}
+
+/// How a [`Plan`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanOptions {
+    /// The type that it computes in.
+    pub precision: Precision,
+}
+
+/// A network frozen for serving: see the [crate's documentation](crate).
+///
+/// It takes batches of any number of examples, of any size that the network takes. It runs where the network's inputs are,
+/// and is `Send`: a server gives each thread a plan of its own.
+#[derive(Debug)]
+pub struct Plan {
+    steps: Vec<Ready>,
+    outputs: Vec<(String, usize)>,
+    graph: Graph,
+    precision: Precision,
+}
+
+impl Plan {
+    /// Freezes a network as it is now.
+    ///
+    /// Weights are packed for the size of input that the network was built for; others work too, and may run a little
+    /// slower. Fails only if libtorch does, such as for want of memory.
+    pub fn new(network: &Network, options: &PlanOptions) -> Result<Self, GraphError> {
+        let _no_grad = striate_torch::no_grad();
+        let kind = match options.precision {
+            Precision::Fp32 => Type::Float,
+            Precision::Bf16 => Type::BFloat16,
+        };
+        let mut program = Program::of(network);
+        passes::run(&mut program)?;
+        let memory = schedule(&program);
+        let kinds = kinds(&program, kind);
+        let shapes: Vec<Shape> = program.steps.iter().map(|step| step.shape.clone()).collect();
+        let mut steps = Vec::with_capacity(shapes.len());
+        for ((step, memory), kind) in program.steps.into_iter().zip(memory).zip(kinds) {
+            let input = step.inputs.first().map(|input| &shapes[*input]);
+            steps.push(Ready::new(step, input, kind, memory, onednn_takes(network.device(), kind))?);
+        }
+        Ok(Self { steps, outputs: program.outputs, graph: network.graph().clone(), precision: options.precision })
+    }
+
+    /// The type that it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What the network gives in evaluation for a batch `[N, ...]` of its one input, in float32.
+    ///
+    /// Fails as the network does if the batch doesn't fit it.
+    pub fn forward(&self, batch: &Tensor) -> Result<Outputs, GraphError> {
+        self.forward_all(&[batch])
+    }
+
+    /// [`Plan::forward`] with a batch for each input of the network.
+    pub fn forward_all(&self, batches: &[&Tensor]) -> Result<Outputs, GraphError> {
+        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
+        self.graph.check_inputs(&shapes)?;
+        let _no_grad = striate_torch::no_grad();
+        let mut batches = batches.iter();
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let value = if step.is_input() {
+                batches.next().map(|batch| step.take_input(batch)).transpose()?
+            } else {
+                Some(step.run(&values)?)
+            };
+            values.push(value);
+            step.memory.last_uses.iter().for_each(|index| values[*index] = None);
+        }
+        let output = |(name, step): &(String, usize)| {
+            let value = values[*step].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
+            Ok((name.clone(), value.f_to_kind(Type::Float)?))
+        };
+        let outputs = self.outputs.iter().map(output).collect::<Result<Vec<_>, GraphError>>()?;
+        Outputs::of(outputs).ok_or(GraphError::NoOutput)
+    }
+}
+
+/// The steps in their order: what each computes, which layers it stands for, and how.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+/// The type that each step computes in, where `kind` is that of convolutions.
+fn kinds(program: &Program, kind: Type) -> Vec<Type> {
+    let mut kinds: Vec<Type> = program.steps.iter().map(|step| if takes_half(&step.kind) { kind } else { Type::Float }).collect();
+    // Logits rounded to 8 bits would tie: from the last linear layer on, or the pooling after the last convolution, it is float32.
+    for (_, output) in &program.outputs {
+        let mut index = *output;
+        while !matches!(program.steps[index].kind, Kind::Conv { .. } | Kind::Input) {
+            kinds[index] = Type::Float;
+            match (&program.steps[index].kind, program.steps[index].inputs.as_slice()) {
+                (Kind::Layer { .. } | Kind::Channels { .. }, [input]) => index = *input,
+                _ => break,
+            }
+        }
+    }
+    kinds
+}
+
+/// Whether a step computes as well in bfloat16.
+fn takes_half(kind: &Kind) -> bool {
+    match kind {
+        Kind::Layer { op, .. } => match op {
+            Op::Activation(_)
+            | Op::AdaptiveAvgPool2d(_)
+            | Op::AdaptiveMaxPool2d(_)
+            | Op::Add(_)
+            | Op::AvgPool2d(_)
+            | Op::Concat(_)
+            | Op::Conv2d(_)
+            | Op::Dropout(_)
+            | Op::Flatten(_)
+            | Op::Linear(_)
+            | Op::MaxPool2d(_)
+            | Op::PadShortcut(_) => true,
+            Op::BatchNorm2d(_)
+            | Op::LocalResponseNorm(_)
+            | Op::RbfOutput(_)
+            | Op::Softmax(_)
+            | Op::SparseConv2d(_)
+            | Op::Subsampling2d(_)
+            | Op::Custom(_) => false,
+        },
+        Kind::Input | Kind::Conv { .. } | Kind::Linear { .. } | Kind::Channels { .. } | Kind::Gone => true,
+    }
+}

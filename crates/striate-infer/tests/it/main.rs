@@ -1,0 +1,184 @@
+//! Plans compute what their networks compute in evaluation, whatever the network.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+use striate_graph::{InitOptions, Network};
+use striate_infer::{Plan, PlanOptions, Precision};
+use striate_layers::Mode;
+use striate_models::{Model, Variant, find, variants};
+use striate_torch::{Generator, MemoryFormat};
+use tch::{Device, Kind, Tensor};
+
+/// The smallest of these sizes that a variant can be built for is what it is tested at.
+const SIZES: [i64; 7] = [28, 32, 64, 96, 160, 224, 299];
+/// Differences allowed, relative to the largest logit.
+const FP32: f64 = 1e-4;
+const BF16: f64 = 0.06;
+
+/// Channels of hidden linear layers, where a variant has such: its millions would only take time.
+const HIDDEN: i64 = 64;
+
+fn small(variant: &'static Variant) -> Model {
+    let default = variant.model(&[]).unwrap();
+    let model = |size: i64| {
+        let mut options = vec![("classes", 10.into()), ("input", json!([default.input()[0], size, size]))];
+        if default.config().contains_key("hidden") {
+            options.push(("hidden", HIDDEN.into()));
+        }
+        variant.model(&options).unwrap()
+    };
+    SIZES.into_iter().map(model).find(|model| model.graph().is_ok()).unwrap()
+}
+
+/// A network whose every parameter is drawn anew, statistics of batch norm too, so that nothing is folded by chance.
+fn network(model: &Model) -> Network {
+    let network = Network::new(model.graph().unwrap(), &InitOptions::default()).unwrap();
+    let _no_grad = striate_torch::no_grad();
+    let mut generator = Generator::new(3);
+    let parameters: Vec<_> = network.parameters().collect();
+    // The sums of a thousand residual blocks would overflow if each block gave as much as it takes.
+    let norms = parameters.iter().filter(|param| param.name.ends_with("running_var")).count();
+    let scale = (20.0 / norms as f64).min(1.0);
+    for mut param in parameters {
+        if param.name.ends_with("running_var") {
+            generator.uniform(&mut param.tensor, 0.6, 1.2).unwrap();
+        } else if param.tensor.dim() == 1 && param.name.ends_with("weight") {
+            generator.uniform(&mut param.tensor, 0.6 * scale, 1.2 * scale).unwrap();
+        } else if param.tensor.dim() > 1 {
+            // From PyTorch's initial values to He's, so that signals reach the end and logits are not the last biases alone.
+            let _ = param.tensor.g_mul_scalar_(6_f64.sqrt());
+        } else if param.tensor.dim() == 1 {
+            generator.uniform(&mut param.tensor, -0.2, 0.2).unwrap();
+        }
+    }
+    network
+}
+
+fn images(model: &Model, batch: i64, more: i64, kind: Kind) -> Tensor {
+    let [channels, height, width] = model.input();
+    let mut images = Tensor::zeros([batch, channels, height + more, width + more], (kind, Device::Cpu));
+    Generator::new(batch.unsigned_abs()).normal(&mut images, 0.0, 1.0).unwrap();
+    images
+}
+
+/// How far the plan's logits are from the network's, relative to the largest.
+fn distance(network: &Network, plan: &Plan, images: &Tensor) -> f64 {
+    let _no_grad = striate_torch::no_grad();
+    let expected = network.forward(images, Mode::Eval).unwrap();
+    let before = images.copy();
+    let got = plan.forward(images).unwrap();
+    assert_eq!(images, &before, "the input was written over");
+    let names = |outputs: &striate_graph::Outputs| outputs.outputs().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&expected), names(&got));
+    let (expected, got) = (expected.logits(), got.logits());
+    assert_eq!((got.size(), got.kind()), (expected.size(), Kind::Float));
+    let spread = expected.std(false).double_value(&[]);
+    assert!(spread > 1e-6 && spread.is_finite(), "the logits spread by {spread}");
+    ((got - expected).abs().max() / expected.abs().max()).double_value(&[])
+}
+
+#[test]
+fn every_network_of_the_registry_keeps_its_logits() {
+    let mut wrong = Vec::new();
+    for variant in variants() {
+        let model = small(variant);
+        let network = network(&model);
+        let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+        let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
+        if distance.is_nan() || distance > FP32 {
+            wrong.push(format!("{}: {distance:.1e}", variant.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn bfloat16_is_close() {
+    let mut wrong = Vec::new();
+    for name in ["lenet5", "alexnet-tiny", "alexnet-paper-tiny", "vgg-tiny", "nin-tiny", "googlenet-tiny", "resnet18", "resnet50"]
+    {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let plan = Plan::new(&network, &PlanOptions { precision: Precision::Bf16 }).unwrap();
+        assert_eq!(plan.precision(), Precision::Bf16);
+        let distance = distance(&network, &plan, &images(&model, 4, 0, Kind::Float));
+        // It would be exact if nothing were rounded.
+        if !(FP32..=BF16).contains(&distance) {
+            wrong.push(format!("{name}: {distance:.1e}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn one_plan_takes_any_batch_and_size() {
+    for name in ["resnet18", "googlenet", "nin-tiny", "inception-v3-tiny", "preact-resnet-tiny", "resnet-tiny", "alexnet-tiny"] {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+        for (batch, more) in [(1, 0), (5, 0), (5, 37), (1, 64), (2, 0)] {
+            let distance = distance(&network, &plan, &images(&model, batch, more, Kind::Float));
+            assert!(distance < FP32, "{name}, batch {batch}, {more} more: {distance:.1e}");
+        }
+    }
+}
+
+#[test]
+fn what_the_network_refuses_the_plan_refuses_in_the_same_words() {
+    let model = small(find("lenet5").unwrap());
+    let network = network(&model);
+    let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+    let image = images(&model, 1, 0, Kind::Float);
+    for batch in [images(&model, 1, 8, Kind::Float), image.repeat([1, 2, 1, 1]), image.flatten(1, -1), image.narrow(3, 0, 2)] {
+        let expected = network.forward(&batch, Mode::Eval).unwrap_err();
+        assert_eq!(plan.forward(&batch).unwrap_err(), expected);
+    }
+    assert_eq!(plan.forward_all(&[]).unwrap_err().to_string(), "the network takes 1 inputs, got 0");
+}
+
+#[test]
+fn a_plan_takes_its_inputs_in_any_layout_and_type_and_keeps_no_tie_to_the_network() {
+    let model = small(find("resnet18").unwrap());
+    let mut network = network(&model);
+    let images = images(&model, 3, 0, Kind::Float);
+    let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+    let logits = plan.forward(&images).unwrap().logits().copy();
+    let transposed = images.transpose(2, 3).contiguous().transpose(2, 3);
+    for other in
+        [images.to_kind(Kind::Double), transposed, striate_torch::to_memory_format(&images, MemoryFormat::ChannelsLast).unwrap()]
+    {
+        assert!(plan.forward(&other).unwrap().logits().allclose(&logits, 1e-5, 1e-5, false));
+    }
+    network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+    assert!(distance(&network, &plan, &images) < FP32);
+    let _no_grad = striate_torch::no_grad();
+    for param in network.parameters().filter(|param| param.tensor.is_floating_point()) {
+        let _ = param.tensor.shallow_clone().zero_();
+    }
+    assert_eq!(plan.forward(&images).unwrap().logits(), &logits);
+    assert!(!logits.requires_grad());
+}
+
+/// Sizes at which 3x3 convolutions have tiles enough for Winograd's algorithm in every stage.
+#[test]
+fn deep_networks_keep_their_logits_with_winograds_algorithm() {
+    for name in ["vgg13-bn", "vgg16", "resnet18", "resnet34", "resnet50", "googlenet", "resnet56-cifar"] {
+        let classes = ("classes", 10.into());
+        let model = match name {
+            "vgg13-bn" | "vgg16" => {
+                find(name).unwrap().model(&[classes, ("hidden", HIDDEN.into()), ("input", json!([3, 160, 160]))])
+            }
+            "resnet56-cifar" => find(name).unwrap().model(&[classes]),
+            _ => find(name).unwrap().model(&[classes, ("input", json!([3, 224, 224]))]),
+        };
+        let model = model.unwrap();
+        let network = network(&model);
+        let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
+        if striate_torch::winograd::available() {
+            assert!(plan.to_string().contains("Winograd"), "{plan}");
+        }
+        let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
+        assert!(distance < FP32, "{name}: {distance:.1e}");
+        println!("{name}: {distance:.1e}");
+    }
+}

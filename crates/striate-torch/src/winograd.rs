@@ -1,0 +1,185 @@
+//! 3x3 convolutions at stride 1 by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray 2015, arXiv:1509.09308): a quarter of the
+//! multiplications, on weights transformed and packed once, for inference on the CPU.
+//!
+//! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
+//! some 1e-6 of the largest value. Transformed weights take four times the memory.
+use crate::onednn::Sum;
+use crate::{MemoryFormat, TorchError, ffi, memory_format};
+use tch::{Device, Kind, Tensor};
+
+/// Both channel counts are multiples of this.
+pub const LANES: i64 = 16;
+/// Height and width of a tile of the output.
+pub const TILE: i64 = 4;
+/// The products that a tile takes.
+const POINTS: i64 = 36;
+/// The columns of a panel.
+const PANEL: i64 = 64;
+/// Whether this processor is fast at it.
+pub fn available() -> bool {
+    // SAFETY: no precondition.
+    unsafe { ffi::st_has_wide_vectors() != 0 }
+}
+
+/// The rows of the weight's transform, G of the paper.
+const WEIGHT_TRANSFORM: [[f64; 3]; 6] = [
+    [1.0 / 4.0, 0.0, 0.0],
+    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+    [0.0, 0.0, 1.0],
+];
+
+/// A weight that is transformed and packed.
+#[derive(Debug)]
+pub struct Weight {
+    /// `[36, in * out]`.
+    panels: Tensor,
+    in_channels: i64,
+    out_channels: i64,
+}
+
+impl Weight {
+    /// Transforms and packs a weight `[out, in, 3, 3]`; both channel counts must be multiples of [`LANES`].
+    pub fn new(weight: &Tensor) -> Result<Self, TorchError> {
+        let [out_channels, in_channels, 3, 3] = weight.size()[..] else {
+            return Err(TorchError::new(&format!(
+                "Winograd's convolution takes a weight [out, in, 3, 3], got {:?}",
+                weight.size()
+            )));
+        };
+        if out_channels % LANES != 0 || in_channels % LANES != 0 {
+            return Err(TorchError::new(&format!(
+                "Winograd's convolution takes multiples of {LANES} channels, got {:?}",
+                weight.size()
+            )));
+        }
+        // G g G^T of each kernel g, as one product with [36, 9].
+        let one = Tensor::from_slice2(&WEIGHT_TRANSFORM);
+        let kernels = weight.f_to_kind(Kind::Double)?.f_permute([2, 3, 1, 0])?.f_reshape([9, in_channels * out_channels])?;
+        let points = one.f_kron(&one)?.f_matmul(&kernels)?.f_to_kind(Kind::Float)?;
+        let points = points.f_view([POINTS, in_channels, out_channels])?;
+        Ok(Self { panels: panels(&points)?, in_channels, out_channels })
+    }
+
+    /// `convolution + bias` (float32) of `[N, C, H, W]`, with `padding` zeros on each side, plus `other` if there is one.
+    pub fn conv(
+        &self,
+        input: &Tensor,
+        bias: Option<&Tensor>,
+        padding: [i64; 2],
+        other: Option<&Tensor>,
+        sum: Sum,
+    ) -> Result<Tensor, TorchError> {
+        let size = input.size();
+        let half = input.kind() == Kind::BFloat16;
+        let maps =
+            [Some(input), other].into_iter().flatten().all(|t| t.kind() == if half { Kind::BFloat16 } else { Kind::Float });
+        let bias_fits = bias.is_none_or(|bias| bias.kind() == Kind::Float && bias.device() == Device::Cpu);
+        if size.len() != 4 || size[1] != self.in_channels || !maps || !bias_fits || input.device() != Device::Cpu {
+            let expected = self.in_channels;
+            return Err(TorchError::new(&format!(
+                "expected images of {expected} channels, and a float32 bias, on the CPU, got {size:?}"
+            )));
+        }
+        let in_place = sum.in_place && other.is_some_and(|other| memory_format(other) == Some(MemoryFormat::ChannelsLast));
+        let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
+        // SAFETY: tensors and the array live for the call; the shim checks the other shapes.
+        ffi::tensor_from(|out| unsafe {
+            ffi::st_winograd(
+                input.as_ptr(),
+                self.panels.as_ptr(),
+                pointer(bias),
+                padding.as_ptr(),
+                self.out_channels,
+                pointer(other),
+                i32::from(sum.relu),
+                i32::from(in_place),
+                out,
+            )
+        })
+    }
+}
+
+/// Matrices `[36, in, out]` in panels of columns: `[36, in * out]`.
+fn panels(points: &Tensor) -> Result<Tensor, TorchError> {
+    let width = points.size()[2];
+    let panel = |start: i64| points.f_narrow(2, start, PANEL.min(width - start))?.f_flatten(1, -1);
+    let panels: Vec<Tensor> = (0..width).step_by(PANEL as usize).map(panel).collect::<Result<_, _>>()?;
+    Ok(Tensor::f_cat(&panels, 1)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::to_memory_format;
+
+    fn random(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu))
+    }
+
+    #[test]
+    fn it_is_the_convolution_at_any_size_and_padding() {
+        for out in [16, 32, 48, 64, 80, 192] {
+            let (weight, bias) = (random(&[out, 48, 3, 3]), random(&[out]));
+            let packed = Weight::new(&weight).unwrap();
+            for (size, padding) in
+                [([2, 48, 14, 14], [1, 1]), ([1, 48, 7, 9], [0, 1]), ([3, 48, 3, 5], [2, 0]), ([1, 48, 1, 2], [1, 1])]
+            {
+                let x = random(&size);
+                let expected = x.to_kind(Kind::Double).conv2d(
+                    &weight.to_kind(Kind::Double),
+                    Some(&bias.to_kind(Kind::Double)),
+                    [1, 1],
+                    padding,
+                    [1, 1],
+                    1,
+                );
+                let other = to_memory_format(&random(&expected.size()), MemoryFormat::ChannelsLast).unwrap();
+                for (relu, in_place, added) in
+                    [(false, false, None), (true, false, None), (true, false, Some(&other)), (false, true, Some(&other))]
+                {
+                    let expected = added.map_or_else(|| expected.shallow_clone(), |other| &expected + other);
+                    let expected = if relu { expected.relu() } else { expected };
+                    let got = packed.conv(&x, Some(&bias), padding, added, Sum { relu, in_place }).unwrap();
+                    let worst = ((&got - &expected).abs().max() / expected.abs().max()).double_value(&[]);
+                    assert!(worst < 1e-5, "{size:?} {padding:?}: {worst:.1e}");
+                    assert_eq!(added.is_some_and(|other| other.data_ptr() == got.data_ptr()), in_place);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bfloat16_is_rounded_once() {
+        let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));
+        let x = random(&[2, 16, 9, 9]).to_kind(Kind::BFloat16);
+        let other = to_memory_format(&random(&[2, 32, 9, 9]).to_kind(Kind::BFloat16), MemoryFormat::ChannelsLast).unwrap();
+        let exact = x.to_kind(Kind::Float).conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1) + &other.to_kind(Kind::Float);
+        let sum = Sum { relu: false, in_place: false };
+        let got = Weight::new(&weight).unwrap().conv(&x, Some(&bias), [1, 1], Some(&other), sum).unwrap();
+        assert_eq!(got.kind(), Kind::BFloat16);
+        let worst = ((got.to_kind(Kind::Float) - &exact).abs() / exact.abs().clamp_min(0.1)).max().double_value(&[]);
+        assert!(worst > 1e-3 && worst < 1.01 / 256.0, "{worst}");
+        let _ = x.get(0).get(0).get(0).get(0).fill_(f64::NAN);
+        let spoilt = Weight::new(&weight).unwrap().conv(&x, Some(&bias), [1, 1], None, sum).unwrap();
+        assert!(spoilt.isnan().sum(Kind::Int64).int64_value(&[]) > 0);
+    }
+
+    #[test]
+    fn what_it_does_not_take_is_an_error() {
+        assert!(Weight::new(&random(&[32, 48, 5, 5])).unwrap_err().to_string().contains("[out, in, 3, 3]"));
+        assert!(Weight::new(&random(&[8, 16, 3, 3])).unwrap_err().to_string().contains("multiples of 16"));
+        let weight = Weight::new(&random(&[16, 16, 3, 3])).unwrap();
+        let conv = |x: &Tensor, bias: &Tensor| weight.conv(x, Some(bias), [0, 0], None, Sum { relu: false, in_place: false });
+        let (x, bias) = (random(&[1, 16, 8, 8]), random(&[16]));
+        assert!(conv(&x, &bias).is_ok());
+        assert!(conv(&random(&[1, 32, 8, 8]), &bias).is_err());
+        assert!(conv(&x.to_kind(Kind::Double), &bias).is_err());
+        assert!(conv(&x, &random(&[15])).is_err());
+        assert!(conv(&x, &bias.to_kind(Kind::Double)).is_err());
+        assert!(conv(&random(&[1, 16, 2, 8]), &bias).is_err());
+    }
+}
