@@ -40,6 +40,7 @@ mod program;
 mod schedule;
 mod step;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod testing;
 
 pub use plan::{Plan, PlanOptions, Precision};

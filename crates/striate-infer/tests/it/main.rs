@@ -103,7 +103,7 @@ fn bfloat16_is_close() {
         assert_eq!(plan.precision(), Precision::Bf16);
         let distance = distance(&network, &plan, &images(&model, 4, 0, Kind::Float));
         // It would be exact if nothing were rounded.
-        if distance.is_nan() || distance > BF16 || distance < FP32 {
+        if !(FP32..=BF16).contains(&distance) {
             wrong.push(format!("{name}: {distance:.1e}"));
         }
     }
