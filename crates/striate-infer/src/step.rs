@@ -79,7 +79,7 @@ impl Ready {
             Kind::Conv { conv, weight, bias, sum, post } => {
                 let dims = input.map_or(&[][..], Shape::dims);
                 let kernel = match dims {
-                    [_, height, width] if onednn && suits_winograd(&conv, dims[0], [*height, *width], post) => {
+                    [_, height, width] if onednn && suits_winograd(&conv, dims[0], [*height, *width], post, kind) => {
                         Kernel::Winograd(winograd::Weight::new(&weight)?)
                     }
                     [channels, height, width] if onednn => {
@@ -191,17 +191,16 @@ impl Conv {
     }
 }
 
-/// With fewer tiles of one image than this, reading the weights is all that counts, and Winograd's are four times as large.
-const MIN_TILES: i64 = 4;
-
 /// Whether Winograd's algorithm computes a convolution of images of these channels, height and width, and faster.
-fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post) -> bool {
+fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post, kind: Type) -> bool {
+    // With fewer tiles of one image, reading the weights is all that counts, and Winograd's are four times as large.
+    let min_tiles = if kind == Type::BFloat16 { 16 } else { 4 };
     let (Geometry { padding, stride, dilation, groups }, padded) = geometry(conv, size);
     let kernel = conv.kernel_size.0 == [3, 3] && [stride, dilation] == [[1, 1]; 2] && groups == 1 && padded == size;
     let lanes = channels % winograd::LANES == 0 && conv.out_channels % winograd::LANES == 0;
     let tiles = |axis: usize| (size[axis] + 2 * padding[axis] - 2 + winograd::TILE - 1) / winograd::TILE;
     let follows = matches!(post, Post::None | Post::Relu);
-    winograd::available() && kernel && lanes && follows && tiles(0) * tiles(1) >= MIN_TILES
+    winograd::available() && kernel && lanes && follows && tiles(0) * tiles(1) >= min_tiles
 }
 
 impl Linear {
