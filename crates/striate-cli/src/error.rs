@@ -1,7 +1,6 @@
 use std::process::ExitCode;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
-use striate_layers::LayerError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
@@ -45,13 +44,11 @@ impl CliError {
         let failed = match self {
             Self::Stopped(_) => return ExitCode::from(130),
             Self::Failed(_) | Self::Torch(_) => true,
-            Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => {
-                matches!(error, DatasetError::Unavailable { .. } | DatasetError::Torch(_))
+            Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
+            Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
+                error.is_failure()
             }
             Self::Train(error) => matches!(error, TrainError::Torch(_)),
-            Self::Graph(error) | Self::Model(ModelError::Graph(error)) => {
-                matches!(error, GraphError::Torch(_) | GraphError::Layer { source: LayerError::Torch(_), .. })
-            }
             Self::Model(error) => matches!(error, ModelError::Fetch(_)),
             Self::Usage(_) | Self::File(_) => false,
         };

@@ -22,7 +22,11 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<(), CliError> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<(), CliError> {
-    let Weights { path, format, tensors, info } = source::weights(&args.file)?;
+    let weights = source::weights(&args.file)?;
+    for name in weights.not_finite()? {
+        tracing::warn!("{name} has values that are NaN or infinite");
+    }
+    let Weights { path, format, tensors, info } = weights;
     let values: usize = tensors.values().map(Tensor::numel).sum();
     if args.json {
         let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
@@ -46,6 +50,12 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("{to}: weights are written as .safetensors: give the file a name that ends so")));
     }
     let weights = source::weights(&args.from)?;
+    if let [first, ..] = weights.not_finite()?[..] {
+        return Err(CliError::Usage(format!(
+            "{}: {first} has values that are NaN or infinite: no network takes them",
+            args.from
+        )));
+    }
     let (tensors, info) = match &args.model {
         Some(name) => {
             let model = model(name, &with_classes(parse_options(&args.options)?, args.classes))?;

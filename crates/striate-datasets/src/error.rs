@@ -122,26 +122,17 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
-    /// Whether the network, the disk or libtorch failed, where otherwise something that was given is wrong, such as a name or a
-    /// file.
+    /// Whether the network or libtorch failed, where otherwise something that was given is wrong, such as a name or a file.
     pub fn is_failure(&self) -> bool {
-        match self {
-            Self::Io { action, .. } => *action != "read",
-            Self::File(FileError::Io { action, .. }) => *action != "read",
-            Self::File(error) => matches!(error, FileError::Torch { .. }),
+        matches!(
+            self,
             Self::WrongChecksum { .. }
-            | Self::DamagedCache { .. }
-            | Self::Unavailable { .. }
-            | Self::Package { .. }
-            | Self::Fetch(_)
-            | Self::Torch(_) => true,
-            Self::UnknownName { .. }
-            | Self::MissingFile { .. }
-            | Self::Idx { .. }
-            | Self::Inconsistent { .. }
-            | Self::Option { .. }
-            | Self::Image { .. } => false,
-        }
+                | Self::Unavailable { .. }
+                | Self::Package { .. }
+                | Self::Fetch(_)
+                | Self::File(FileError::Torch { .. })
+                | Self::Torch(_)
+        )
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -171,7 +162,7 @@ mod tests {
     fn a_full_disk_is_a_failure_and_a_missing_file_is_not() {
         let path = Path::new("x");
         let error = |kind| std::io::Error::from(kind);
-        assert!(DatasetError::io("write", path, error(std::io::ErrorKind::StorageFull)).is_failure());
+        assert!(!DatasetError::io("write", path, error(std::io::ErrorKind::StorageFull)).is_failure());
         assert!(!DatasetError::io("read", path, error(std::io::ErrorKind::NotFound)).is_failure());
         assert!(DatasetError::from(FetchError::NoCacheDir).is_failure());
         assert!(DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), reasons: Vec::new() }.is_failure());

@@ -95,6 +95,13 @@ fn nothing_is_written_from_bad_input() {
     TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();
     let wrong = refused(folder, &["weights", "convert", "large.safetensors", to, "--dtype", "float16"]);
     assert!(wrong.contains("too large for float16"), "{wrong}");
+    let nan = [("w".to_owned(), Tensor::from_slice(&[1.0, f32::NAN]))].into();
+    TensorFile { tensors: nan, ..TensorFile::default() }.write(&folder.join("nan.safetensors")).unwrap();
+    assert!(
+        refused(folder, &["weights", "convert", "nan.safetensors", to]).contains("nan.safetensors: w has values that are NaN")
+    );
+    let (code, out, warning) = striate(folder, &["weights", "inspect", "nan.safetensors"]);
+    assert!(code == 0 && out.contains("2 values") && warning.contains("w has values that are NaN or infinite"), "{warning}");
     assert!(!folder.join(to).exists());
 }
 
