@@ -5,6 +5,7 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=csrc");
     if std::env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
+        println!("cargo::metadata=LINK_ARGS=");
         return; // docs need no libtorch
     }
     // torch-sys has `links = "tch"`, so that its `libtorch_lib` arrives here.

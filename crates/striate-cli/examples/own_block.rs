@@ -112,8 +112,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name}: {:?}", value.size());
     }
 
-    TensorFile { tensors: network.state(), ..TensorFile::default() }.write("digits.safetensors".as_ref())?;
-    network.load_state(&TensorFile::read("digits.safetensors".as_ref())?.tensors)?;
+    let file = std::env::temp_dir().join("digits.safetensors");
+    TensorFile { tensors: network.state(), ..TensorFile::default() }.write(&file)?;
+    network.load_state(&TensorFile::read(&file)?.tensors)?;
     network.freeze_through("avgpool")?;
     network.replace_head(2)?;
     let trained: Vec<String> = network.trainable().into_iter().map(|(name, _)| name).collect();

@@ -21,7 +21,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
         (None, Some(bundle)) => {
             network.load_state(&bundle.state).map_err(|error| CliError::Usage(format!("{}: {error}", args.model)))?;
         }
-        (None, None) => {}
+        (None, None) => {
+            tracing::info!("without --weights {} runs with the random weights of seed {}", args.model, args.seed);
+        }
     }
     manual_seed(args.seed);
     let _no_grad = striate_torch::no_grad();
