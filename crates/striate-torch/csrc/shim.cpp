@@ -28,6 +28,8 @@ void st_free_message(char* message) { free(message); }
 
 const char* st_torch_version() { return TORCH_VERSION; }
 
+char* st_build_config() { return strdup(at::show_config().c_str()); }
+
 int st_memory_format(st_tensor tensor) {
   const at::Tensor& t = tensor_of(tensor);
   if (t.is_contiguous()) return 0;

@@ -10,6 +10,7 @@ typedef void* st_generator;
 
 void st_free_message(char* message);
 const char* st_torch_version();
+char* st_build_config();
 
 // 0: contiguous (NCHW), 1: channels_last (NHWC), 2: neither.
 int st_memory_format(st_tensor tensor);

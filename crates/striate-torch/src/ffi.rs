@@ -12,6 +12,7 @@ pub(crate) struct CGenerator {
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
+    pub(crate) fn st_build_config() -> *mut c_char;
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_to_memory_format(tensor: *const C_tensor, channels_last: c_int, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_keep_memory();
@@ -115,7 +116,7 @@ pub(crate) fn check(message: *mut c_char) -> Result<(), TorchError> {
 }
 
 /// Takes and frees a string that the shim allocated.
-fn take_string(string: *mut c_char) -> Option<String> {
+pub(crate) fn take_string(string: *mut c_char) -> Option<String> {
     if string.is_null() {
         return None;
     }

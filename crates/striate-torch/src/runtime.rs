@@ -25,6 +25,12 @@ pub fn torch_version() -> String {
     unsafe { CStr::from_ptr(ffi::st_torch_version()) }.to_string_lossy().into_owned()
 }
 
+/// libtorch's own account of how it was built: compiler, CPU capability, BLAS, oneDNN, CUDA. Several lines.
+pub fn build_config() -> String {
+    // SAFETY: no precondition; the string is ours to free.
+    ffi::take_string(unsafe { ffi::st_build_config() }).unwrap_or_default()
+}
+
 /// The number of threads that one operator may use.
 pub fn num_threads() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1)
@@ -58,7 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_told() {
+    fn version_and_build_are_told() {
         assert!(torch_version().starts_with("2."), "{}", torch_version());
+        assert!(build_config().contains("PyTorch built with"));
     }
 }
