@@ -5,6 +5,7 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <sys/mman.h>
+#include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -19,7 +20,7 @@
 
 namespace {
 
-constexpr size_t PAGE = 4096;
+const size_t PAGE = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 // Smaller allocations are left to the former allocator.
 constexpr size_t LARGE = size_t{1} << 20;
 // A rest that is smaller stays with the block that it would be cut from.
