@@ -96,12 +96,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = TrainConfig {
         epochs: 6,
         lr: 1e-2,
-        seed: 0,
-        loss: Loss::default(),
-        aux_weight: 0.0,
-        clip_norm: None,
         optimizer: OptimizerConfig::AdamW(AdamWConfig::default()),
         schedule: Curve::Cosine { min_lr: 0.0 }.into(),
+        ..TrainConfig::default()
     };
     Trainer::new(&network, &train, &test, config)?.run()?;
     println!("ten digits: test accuracy {:.3}", evaluate(&network, &test, Loss::default())?.accuracy);

@@ -30,12 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainConfig {
         epochs: 5,
         lr: 3e-3,
-        seed: 0,
-        loss: Loss::default(),
-        aux_weight: 0.0,
-        clip_norm: None,
         optimizer: OptimizerConfig::AdamW(AdamWConfig::default()),
         schedule: Curve::Cosine { min_lr: 0.0 }.into(),
+        ..TrainConfig::default()
     };
     Trainer::new(&network, &train, &test, config)?.run()?;
     println!("test accuracy {:.4}", evaluate(&network, &test, Loss::default())?.accuracy);

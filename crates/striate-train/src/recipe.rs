@@ -130,12 +130,13 @@ pub struct TrainSection {
 
 impl Default for TrainSection {
     fn default() -> Self {
+        let TrainConfig { epochs, lr, seed, .. } = TrainConfig::default();
         Self {
-            epochs: 10,
+            epochs,
             batch_size: 64,
             drop_last: false,
-            lr: 0.05,
-            seed: 0,
+            lr,
+            seed,
             precision: Precision::Float32,
             memory_format: Layout::ChannelsLast,
             threads: 0,

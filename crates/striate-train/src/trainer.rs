@@ -47,6 +47,22 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
 }
 
+impl Default for TrainConfig {
+    /// Ten epochs with the default optimizer at a constant learning rate of 0.05, by cross entropy.
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            lr: 0.05,
+            seed: 0,
+            loss: Loss::default(),
+            aux_weight: 0.0,
+            clip_norm: None,
+            optimizer: OptimizerConfig::default(),
+            schedule: ScheduleConfig::default(),
+        }
+    }
+}
+
 impl TrainConfig {
     /// Refuses values that can't be, naming them as a recipe does.
     pub fn check(&self) -> Result<(), TrainError> {
