@@ -124,8 +124,8 @@ pub(crate) struct EvalArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
-    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
-    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    /// The type that the network computes in: bfloat16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "float32")]
     pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]
@@ -135,15 +135,17 @@ pub(crate) struct EvalArgs {
 /// The type that a plan computes in.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Precision {
-    Fp32,
-    Bf16,
+    #[value(alias = "fp32")]
+    Float32,
+    #[value(alias = "bf16")]
+    Bfloat16,
 }
 
 impl From<Precision> for striate_infer::Precision {
     fn from(precision: Precision) -> Self {
         match precision {
-            Precision::Fp32 => Self::Fp32,
-            Precision::Bf16 => Self::Bf16,
+            Precision::Float32 => Self::Fp32,
+            Precision::Bfloat16 => Self::Bf16,
         }
     }
 }
@@ -161,8 +163,8 @@ pub(crate) struct PredictArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
-    /// The type that the network computes in: bf16 is faster where the processor has it, and rounds
-    #[arg(long, value_name = "TYPE", default_value = "fp32")]
+    /// The type that the network computes in: bfloat16 is faster where the processor has it, and rounds
+    #[arg(long, value_name = "TYPE", default_value = "float32")]
     pub(crate) precision: Precision,
     /// Print the result as JSON
     #[arg(long)]

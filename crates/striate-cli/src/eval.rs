@@ -38,8 +38,8 @@ pub(crate) fn inference(network: &Network, precision: Precision) -> Result<Box<F
         let plan = Plan::new(network, &PlanOptions { precision: precision.into() })?;
         return Ok(Box::new(move |images| plan.forward(images)));
     }
-    if !matches!(precision, Precision::Fp32) {
-        return Err(CliError::Usage("--precision takes fp32 only with several --devices".to_owned()));
+    if !matches!(precision, Precision::Float32) {
+        return Err(CliError::Usage("--precision takes float32 only with several --devices".to_owned()));
     }
     Ok(Box::new(|images| {
         let _no_grad = striate_torch::no_grad();

@@ -22,7 +22,7 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
         report["loss"] = summary["test"]["loss"].clone();
         assert_eq!(report, summary["test"], "{bundle}");
     }
-    let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json", "--precision", "bf16"];
+    let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json", "--precision", "bfloat16"];
     let accuracy = |report: &Value| report["accuracy"].as_f64().unwrap();
     let half = sandbox.json(&eval);
     assert!((accuracy(&half) - accuracy(&summary["test"])).abs() < 0.02 && half["loss"] != summary["test"]["loss"], "{half}");
