@@ -78,9 +78,19 @@ fn distance(network: &Network, plan: &Plan, images: &Tensor) -> f64 {
     ((got - expected).abs().max() / expected.abs().max()).double_value(&[])
 }
 
-/// Larger and deeper ones have the layers of smaller ones only.
+/// Larger and deeper ones have the layers of smaller ones only; with STRIATE_ALL_NETWORKS set they are tested too, in minutes.
 const PARAMETERS: u64 = 12_000_000;
 const LAYERS: usize = 330;
+
+/// Those of `quick` first; with STRIATE_ALL_NETWORKS set, those of `more` too.
+fn chosen<'a>(quick: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let more = if all_networks() { more } else { &[] };
+    [quick, more].concat()
+}
+
+fn all_networks() -> bool {
+    std::env::var_os("STRIATE_ALL_NETWORKS").is_some()
+}
 
 #[test]
 fn networks_of_every_family_keep_their_logits() {
@@ -88,7 +98,7 @@ fn networks_of_every_family_keep_their_logits() {
     for variant in variants() {
         let model = small(variant);
         let graph = model.graph().unwrap();
-        if graph.summary().params > PARAMETERS || graph.nodes().len() > LAYERS {
+        if !all_networks() && (graph.summary().params > PARAMETERS || graph.nodes().len() > LAYERS) {
             continue;
         }
         seen.insert(variant.family);
@@ -123,7 +133,8 @@ fn bfloat16_is_close() {
 
 #[test]
 fn one_plan_takes_any_batch_and_size() {
-    for name in ["resnet-tiny", "googlenet-tiny", "nin-tiny", "inception-v3-tiny", "preact-resnet-tiny", "alexnet-tiny"] {
+    let quick = ["resnet-tiny", "googlenet-tiny", "nin-tiny", "inception-v3-tiny", "preact-resnet-tiny", "alexnet-tiny"];
+    for name in chosen(&quick, &["resnet18", "googlenet"]) {
         let model = small(find(name).unwrap());
         let network = network(&model);
         let plan = Plan::new(&network, &PlanOptions::default()).unwrap();
@@ -173,7 +184,7 @@ fn a_plan_takes_its_inputs_in_any_layout_and_type_and_keeps_no_tie_to_the_networ
 /// Sizes at which 3x3 convolutions have tiles enough for Winograd's algorithm in every stage.
 #[test]
 fn deep_networks_keep_their_logits_with_winograds_algorithm() {
-    for name in ["vgg13-bn", "resnet18", "googlenet", "resnet56-cifar"] {
+    for name in chosen(&["vgg13-bn", "resnet18", "googlenet", "resnet56-cifar"], &["vgg16", "resnet34", "resnet50"]) {
         let classes = ("classes", 10.into());
         let model = match name {
             "vgg13-bn" | "vgg16" => {
