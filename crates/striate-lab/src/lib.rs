@@ -1,0 +1,5 @@
+//! What the classic papers claim about convolutional networks, as experiments that give a verdict; and a look inside a network.
+
+mod error;
+
+pub use error::LabError;
