@@ -56,6 +56,8 @@ enum Command {
     Run(Verbatim),
     /// Runs `striate weights`, which converts and inspects weights
     Weights(Verbatim),
+    /// Runs `striate lab`, which puts claims to the test and looks inside networks
+    Lab(Verbatim),
     /// Runs `striate data`, which downloads and inspects datasets
     Data(Verbatim),
 }
@@ -96,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Cost(verbatim) => striate("cost", verbatim),
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
+        Command::Lab(verbatim) => striate("lab", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
     }
 }

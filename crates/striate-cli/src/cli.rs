@@ -1,4 +1,5 @@
 //! The command line.
+use crate::lab::LabCommand;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Fetch datasets into the cache, or list them
     Data(DataArgs),
+    /// Put the claims of the classic papers to the test, and look inside networks
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Look into files of weights, convert them, or fetch published ones
     #[command(subcommand)]
     Weights(WeightsCommand),

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_lab::LabError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
@@ -29,6 +30,24 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Torch(#[from] TorchError),
+    #[error("{0}")]
+    Lab(LabError),
+}
+
+impl From<LabError> for CliError {
+    fn from(error: LabError) -> Self {
+        match error {
+            LabError::Dataset(error) => error.into(),
+            LabError::Graph(error) => error.into(),
+            LabError::Model(error) => error.into(),
+            LabError::File(error) => error.into(),
+            LabError::Train(error) => error.into(),
+            LabError::Torch(error) => error.into(),
+            LabError::Stopped => Self::Stopped(error.to_string()),
+            LabError::Usage(error) => Self::Usage(error),
+            other => Self::Lab(other),
+        }
+    }
 }
 
 impl From<tch::TchError> for CliError {
@@ -43,7 +62,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         let failed = match self {
             Self::Stopped(_) => return ExitCode::from(130),
-            Self::Failed(_) | Self::Torch(_) => true,
+            Self::Failed(_) | Self::Torch(_) | Self::Lab(_) => true,
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
                 error.is_failure()

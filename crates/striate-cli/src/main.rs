@@ -7,6 +7,7 @@ mod devices;
 mod diff;
 mod error;
 mod eval;
+mod lab;
 mod models;
 mod page;
 mod predict;
@@ -55,6 +56,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
+        Command::Lab(command) => lab::lab(&command),
         Command::Weights(command) => weights::weights(&command),
     }
 }

@@ -276,7 +276,7 @@ fn fit(image: [i64; 3], input: [i64; 3]) -> Fit {
 }
 
 /// The first Ctrl-C, or SIGTERM, asks the run to save itself and stop; a second one ends the program at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, CliError> {
+pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         let register = || -> std::io::Result<()> {

@@ -1,5 +1,6 @@
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_layers::LayerError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
@@ -23,6 +24,9 @@ pub enum LabError {
     /// A network cannot be built or run.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A layer refused its input.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// An architecture, its options or a bundle are wrong.
     #[error(transparent)]
     Model(#[from] ModelError),

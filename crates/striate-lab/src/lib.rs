@@ -1,5 +1,32 @@
 //! What the classic papers claim about convolutional networks, as experiments that give a verdict; and a look inside a network.
+//!
+//! A [`Claim`] says who claims what, in which form it can be measured, and what would refute it; [`run`] measures, and writes
+//! raw numbers, a figure and an [`Outcome`] whose [`Verdict`] follows by a stated rule.
+//!
+//! ```
+//! use striate_lab::{LabOptions, Verdict, find_claim, run};
+//! # let folder = tempfile::tempdir()?;
+//! # let out = folder.path().to_owned();
+//! let claim = find_claim("bottleneck-cost")?;
+//! let outcome = run(claim, &LabOptions::quick(out))?;
+//! assert_eq!(outcome.verdict, Verdict::Supported);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is absent on purpose: networks that no paper has, and training loops of its own.
 
+mod claim;
+mod claims;
 mod error;
+pub mod figure;
+mod lab;
+mod report;
+mod training;
+mod trials;
+pub mod verdict;
 
+pub use claim::{Claim, Finding, Scale, Table, claims, find_claim};
 pub use error::LabError;
+pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, run};
+pub use training::{Curve, Training};
+pub use verdict::{Check, Interval, Verdict};

@@ -1,0 +1,81 @@
+//! `lab list` and `lab run`.
+use super::{ListArgs, RunArgs};
+use crate::error::CliError;
+use crate::eval::set_threads;
+use crate::table::{Align, table};
+use crate::train::stop_on_interrupt;
+use crate::{print, print_json};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use striate_lab::{Claim, LabOptions, Outcome, Scale, claims, find_claim};
+
+/// The name that stands for every claim.
+const ALL: &str = "all";
+
+pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
+    if args.json {
+        return print_json(&claims().iter().map(describe).collect::<Vec<_>>());
+    }
+    let minutes = |minutes: f64| if minutes < 1.0 { "< 1 min".to_owned() } else { format!("{minutes:.0} min") };
+    let row = |claim: &Claim| {
+        let [quick, full] = claim.minutes.map(minutes);
+        vec![claim.name.to_owned(), claim.title.to_owned(), quick, full]
+    };
+    let header = ["claim", "what it says", "--quick", "--full"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(header).chain(claims().iter().map(row)).collect();
+    print(&table([Align::Left, Align::Left, Align::Right, Align::Right], &rows))
+}
+
+fn describe(claim: &Claim) -> Value {
+    json!({
+        "name": claim.name,
+        "title": claim.title,
+        "claim": claim.claim,
+        "source": claim.source,
+        "hypothesis": claim.hypothesis,
+        "refuted_if": claim.refuted_if,
+        "seeds": {"quick": claim.seeds[0], "full": claim.seeds[1]},
+        "minutes": {"quick": claim.minutes[0], "full": claim.minutes[1]},
+    })
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
+    let chosen: Vec<&'static Claim> = match args.claims.iter().any(|name| name == ALL) {
+        true => claims().iter().collect(),
+        false => args.claims.iter().map(|name| find_claim(name)).collect::<Result<_, _>>()?,
+    };
+    set_threads(args.threads)?;
+    let scale = if args.full { Scale::Full } else { Scale::Quick };
+    let options = LabOptions {
+        scale,
+        seeds: args.seeds.map(usize::from),
+        first_seed: args.first_seed,
+        data: args.data.clone(),
+        data_dir: args.data_dir.clone(),
+        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/lab-{scale}"))),
+        stop: stop_on_interrupt()?,
+    };
+    let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes[0], claim.minutes[1])).sum();
+    tracing::info!("about {:.0} minutes on two cores, less what is measured already", minutes.max(1.0));
+    let mut outcomes = Vec::new();
+    for claim in chosen {
+        let outcome = striate_lab::run(claim, &options)?;
+        if !args.json {
+            print(&text(claim, &outcome))?;
+        }
+        outcomes.push(outcome);
+    }
+    if args.json {
+        return print_json(&outcomes);
+    }
+    print(&format!("{}\n", options.out.join("index.html").display()))
+}
+
+/// The outcome for people.
+fn text(claim: &Claim, outcome: &Outcome) -> String {
+    let mut text = format!("{}: {}\n", claim.title, outcome.verdict);
+    for check in &outcome.checks {
+        text += &format!("  {:<9}  {}: {}\n", check.verdict.to_string(), check.what, check.measured);
+    }
+    text + "\n"
+}

@@ -1,0 +1,72 @@
+//! Deeper plain networks train worse, deeper residual networks do not.
+use crate::figure::{Axis, Labels, Series, lines};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use striate_graph::Graph;
+use striate_models::{Architecture, ResNetConfig, Shortcut};
+
+pub(super) const CLAIM: Claim = Claim {
+    name: "degradation",
+    title: "Deeper plain networks train worse, residual ones do not",
+    claim: "When a plain network gets deeper, its training error rises; with shortcuts it does not.",
+    source: "He et al. 2015, section 4.2 and figure 6",
+    hypothesis: "On the training images at the end of training: the deepest plain network's loss is above the shallowest's, and \
+                 above that of the residual network of the same depth; the deepest residual network's loss is at most 0.1 above \
+                 the shallowest's.",
+    refuted_if: "the interval of one of the three differences lies on the other side",
+    seeds: [3, 5],
+    minutes: [3.0, 180.0],
+    run,
+};
+
+/// How much more loss counts as no worse.
+const MARGIN: f64 = 0.1;
+
+/// A plain or residual network for small images (section 4.2) with 6 `blocks` + 2 layers.
+pub(super) fn network(input: [i64; 3], classes: i64, blocks: i64, width: i64, shortcut: Shortcut) -> Result<Graph, LabError> {
+    let config = ResNetConfig { input, classes, width, shortcut, ..ResNetConfig::cifar(blocks) };
+    Ok(Graph::build(|net| config.define(net))?)
+}
+
+/// How both kinds are trained here.
+pub(super) fn training(lab: &Lab) -> Training {
+    let quick =
+        Training { size: 16, train: 4096, test: 1024, batch: 64, epochs: 4, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
+    lab.scale().pick(quick.clone(), Training { size: 28, train: 20_000, test: 10_000, batch: 128, epochs: 10, ..quick })
+}
+
+fn run(lab: &mut Lab) -> Result<Finding, LabError> {
+    let training = training(lab);
+    let (blocks, width) = lab.scale().pick(([1, 3, 9], 8), ([1, 3, 9], 16));
+    let mut table = Table::new(["network", "seed", "epoch", "training loss", "training error", "test error"]);
+    let (mut series, mut losses) = (Vec::new(), Vec::new());
+    for (kind, shortcut) in [("plain", Shortcut::None), ("residual", Shortcut::A)] {
+        for blocks in blocks {
+            let what = format!("{kind}-{}", 6 * blocks + 2);
+            let curves: Vec<Curve> = (lab.seeds().into_iter())
+                .map(|seed| lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, width, shortcut)))
+                .collect::<Result<_, _>>()?;
+            for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
+                for epoch in 0..curve.train_loss.len() {
+                    let cells = [curve.train_loss[epoch], curve.train_error[epoch], curve.test_error[epoch]];
+                    let [loss, error, test] = cells.map(|cell| cell.to_string());
+                    table.push([what.clone(), seed.to_string(), (epoch + 1).to_string(), loss, error, test]);
+                }
+            }
+            let line = Series::mean(&what, &curves.iter().map(|curve| curve.train_loss.clone()).collect::<Vec<_>>());
+            series.push(if shortcut == Shortcut::None { line.dashed() } else { line });
+            losses.push((what, curves.iter().map(|curve| curve.final_train_loss).collect::<Vec<_>>()));
+        }
+    }
+    let [(shallow_plain, a), _, (deep_plain, b), (shallow_residual, c), _, (deep_residual, d)] = losses.as_slice() else {
+        return Err(LabError::Figure("the networks are not six".to_owned()));
+    };
+    let checks = vec![
+        Check::above(format!("training loss of {deep_plain} less {shallow_plain}"), Interval::of_differences(b, a), 0.0),
+        Check::above(format!("training loss of {deep_plain} less {deep_residual}"), Interval::of_differences(b, d), 0.0),
+        Check::below(format!("training loss of {deep_residual} less {shallow_residual}"), Interval::of_differences(d, c), MARGIN),
+    ];
+    let labels = Labels { title: "Training loss of plain and residual networks", x: "epoch", y: "training loss" };
+    let figure = lines(labels, Axis::Log, &series)?;
+    let remarks = format!("Networks of width {width} on {} images of {1}x{1} pixels.", training.train, training.size);
+    Ok(Finding { checks, remarks, table, figure })
+}

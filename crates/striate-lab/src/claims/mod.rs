@@ -1,0 +1,34 @@
+//! One file a claim.
+mod degradation;
+mod identity;
+mod one_by_one;
+mod parameters;
+mod shapes;
+mod towers;
+mod two_3x3;
+
+use crate::{Claim, LabError};
+use striate_graph::{Graph, InitOptions, Network};
+use striate_torch::Generator;
+use tch::{Device, Kind, Tensor};
+
+/// All claims, chapter by chapter: the classic networks, residual networks, 1x1 convolutions and Inception.
+pub(crate) const CLAIMS: &[Claim] =
+    &[shapes::CLAIM, parameters::CLAIM, towers::CLAIM, two_3x3::CLAIM, degradation::CLAIM, identity::CLAIM, one_by_one::CLAIM];
+
+/// A network with float64 parameters.
+fn exact_network(graph: Graph, devices: Vec<Device>, seed: u64) -> Result<Network, LabError> {
+    Ok(Network::new(graph, &InitOptions { devices, kind: Kind::Double, seed })?)
+}
+
+/// Normally distributed float64 numbers of that shape.
+fn random(shape: &[i64], seed: u64) -> Result<Tensor, LabError> {
+    let mut values = Tensor::f_zeros(shape, (Kind::Double, Device::Cpu))?;
+    Generator::new(seed).normal(&mut values, 0.0, 1.0)?;
+    Ok(values)
+}
+
+/// The largest difference between two tensors.
+fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f64, LabError> {
+    Ok(a.f_sub(b)?.f_abs()?.f_max()?.f_double_value(&[])?)
+}

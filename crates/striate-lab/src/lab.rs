@@ -1,0 +1,212 @@
+//! What an experiment is given: a scale, seeds, data, and a memory of what was measured before.
+use crate::trials::Trials;
+use crate::verdict::Check;
+use crate::{Claim, LabError, Scale, Verdict, report};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use striate_datasets::{Dataset, LoadOptions, Split, load};
+use striate_torch::{FileError, write_atomically};
+
+/// The dataset that experiments train on unless told otherwise.
+pub const DEFAULT_DATA: &str = "fashion-mnist";
+/// What has been measured, in a claim's folder.
+const TRIALS: &str = "trials.jsonl";
+/// The outcome, in a claim's folder.
+const OUTCOME: &str = "outcome.json";
+
+/// How experiments are run.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// How much they spend.
+    pub scale: Scale,
+    /// How many seeds each takes; by default as many as the claim says.
+    pub seeds: Option<usize>,
+    /// The first of them; the others follow it.
+    pub first_seed: u64,
+    /// The dataset to train on.
+    pub data: String,
+    /// A folder with the dataset's files, instead of the cache or a download.
+    pub data_dir: Option<PathBuf>,
+    /// Where results go, a folder to each claim.
+    pub out: PathBuf,
+    /// Ends the run after the measurement under way, with [`LabError::Stopped`].
+    pub stop: Arc<AtomicBool>,
+}
+
+impl LabOptions {
+    /// A quick run of the claim's own number of seeds on [`DEFAULT_DATA`], with results in `out`.
+    pub fn quick(out: PathBuf) -> Self {
+        Self {
+            scale: Scale::Quick,
+            seeds: None,
+            first_seed: 0,
+            data: DEFAULT_DATA.to_owned(),
+            data_dir: None,
+            out,
+            stop: Arc::default(),
+        }
+    }
+}
+
+/// A claim's outcome, as it lies in the claim's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The claim's name.
+    pub claim: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What it rests on.
+    pub checks: Vec<Check>,
+    /// What else is worth knowing.
+    pub remarks: String,
+    /// How much was spent.
+    pub scale: Scale,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// The dataset, for claims that train.
+    pub data: String,
+    /// Threads of one operator.
+    pub threads: usize,
+    /// The processor.
+    pub machine: String,
+    /// Time that the last run took; what had been measured before is not in it.
+    pub seconds: f64,
+}
+
+/// A run of one experiment.
+#[derive(Debug)]
+pub struct Lab {
+    options: LabOptions,
+    claim: &'static Claim,
+    trials: Trials,
+    data: HashMap<(i64, usize, usize), Rc<Split>>,
+}
+
+impl Lab {
+    /// How much is to be spent.
+    pub fn scale(&self) -> Scale {
+        self.options.scale
+    }
+
+    /// The seeds to measure with.
+    pub fn seeds(&self) -> Vec<u64> {
+        seeds(self.claim, &self.options)
+    }
+
+    /// The result of `measure`, or the one that was kept from an earlier run with the same `settings`: all that decides the
+    /// result must be in them.
+    pub fn trial<T: Serialize + DeserializeOwned>(
+        &mut self,
+        settings: Value,
+        measure: impl FnOnce(&mut Self) -> Result<T, LabError>,
+    ) -> Result<T, LabError> {
+        if let Some(known) = self.trials.find(&settings) {
+            return Ok(known);
+        }
+        if self.options.stop.load(Ordering::Relaxed) {
+            return Err(LabError::Stopped);
+        }
+        let started = Instant::now();
+        let result = measure(self)?;
+        self.trials.keep(settings.clone(), &result)?;
+        let about = settings["what"].as_str().unwrap_or_default();
+        tracing::info!("{}: {about} ({:.1} s)", self.claim.name, started.elapsed().as_secs_f64());
+        Ok(result)
+    }
+
+    /// The name of the dataset.
+    pub(crate) fn data_name(&self) -> &str {
+        &self.options.data
+    }
+
+    /// The flag that ends the run.
+    pub(crate) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.options.stop)
+    }
+
+    /// The first `train` and `test` images of the dataset, or as many as there are, `size` pixels high and wide.
+    pub fn data(&mut self, size: i64, train: usize, test: usize) -> Result<Rc<Split>, LabError> {
+        if let Some(split) = self.data.get(&(size, train, test)) {
+            return Ok(Rc::clone(split));
+        }
+        let split = load(&self.options.data, &LoadOptions { root: self.options.data_dir.clone() })?;
+        let train_part = split.train.range(0..train.min(split.train.len()))?.resize(size, size)?;
+        let test_part = split.test.range(0..test.min(split.test.len()))?.resize(size, size)?;
+        let split = Rc::new(Split { train: train_part, test: test_part });
+        self.data.insert((size, train, test), Rc::clone(&split));
+        Ok(split)
+    }
+}
+
+fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
+    let [quick, full] = claim.seeds;
+    let count = if claim.is_exact() { 0 } else { options.seeds.unwrap_or(options.scale.pick(quick, full)) };
+    (0..count as u64).map(|seed| options.first_seed + seed).collect()
+}
+
+/// Puts a claim to the test and writes into the folder `<out>/<claim>`: `trials.jsonl` (every measurement), `numbers.csv`,
+/// `figure.svg` and `outcome.json`; then `<out>/index.html` anew, a page of all outcomes in `out`.
+///
+/// What an earlier run with the same settings has measured is not measured again.
+///
+/// # Errors
+///
+/// Data that is missing, a file that can't be written, a folder that another run uses; [`LabError::Stopped`] if it was asked
+/// to stop.
+pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabError> {
+    let started = Instant::now();
+    let folder = options.out.join(claim.name);
+    fs::create_dir_all(&folder).map_err(|source| FileError::Io { action: "make", path: folder.clone(), source })?;
+    let trials = Trials::open(&folder.join(TRIALS))?;
+    let mut lab = Lab { options: options.clone(), claim, trials, data: HashMap::new() };
+    let finding = (claim.run)(&mut lab)?;
+    let outcome = Outcome {
+        claim: claim.name.to_owned(),
+        verdict: finding.verdict(),
+        checks: finding.checks.clone(),
+        remarks: finding.remarks.clone(),
+        scale: options.scale,
+        seeds: lab.seeds(),
+        data: if claim.is_exact() { String::new() } else { options.data.clone() },
+        threads: striate_torch::num_threads(),
+        machine: machine(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    write_text(&folder.join("numbers.csv"), &finding.table.to_csv())?;
+    write_text(&folder.join("figure.svg"), &finding.figure)?;
+    let json = serde_json::to_string_pretty(&outcome).map_err(|error| LabError::Figure(error.to_string()))?;
+    write_text(&folder.join(OUTCOME), &(json + "\n"))?;
+    write_text(&options.out.join("index.html"), &report::page(&outcomes(&options.out)))?;
+    Ok(outcome)
+}
+
+/// The outcomes that lie in a folder of results, in the order of the claims, each with its figure.
+fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
+    let read = |claim: &'static Claim| {
+        let folder = out.join(claim.name);
+        let outcome = serde_json::from_slice(&fs::read(folder.join(OUTCOME)).ok()?).ok()?;
+        let figure = fs::read_to_string(folder.join("figure.svg")).ok()?;
+        Some((claim, outcome, figure))
+    };
+    crate::claims().iter().filter_map(read).collect()
+}
+
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), FileError> {
+    write_atomically(path, |temporary| fs::write(temporary, text))
+}
+
+/// The processor's name and the number of cores.
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} cores", name.unwrap_or(std::env::consts::ARCH).trim())
+}

@@ -1,0 +1,91 @@
+//! The page of all outcomes: one file that needs nothing else.
+use crate::{Claim, Outcome};
+use std::fmt::Write;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--line:#8884;--supported:#0a7d4f;--refuted:#c2410c;--undecided:#777}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}\
+h1,h2{line-height:1.2}section{border-top:1px solid var(--line);margin-top:2.5rem}\
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;text-align:left;vertical-align:top}\
+figure{margin:1rem 0}figure svg{max-width:100%;height:auto;background:#fff}\
+.verdict{color:#fff;border-radius:.3rem;padding:.1rem .5rem;font-size:.85em;white-space:nowrap}\
+.supported{background:var(--supported)}.refuted{background:var(--refuted)}.undecided{background:var(--undecided)}\
+dt{font-weight:600}dd{margin:0 0 .6rem}code{background:#8882;padding:.1rem .3rem;border-radius:.2rem}\
+small{color:GrayText}";
+
+/// The page of these outcomes, each with its figure.
+pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
+    let mut body = String::new();
+    let mut overview = String::new();
+    for (claim, outcome, figure) in outcomes {
+        let name = claim.name;
+        let _ = write!(
+            overview,
+            "<tr><td><a href=\"#{name}\">{}</a></td><td>{}</td><td>{}</td></tr>\n",
+            escape(claim.title),
+            badge(&outcome.verdict.to_string()),
+            escape(claim.source),
+        );
+        body += &section(claim, outcome, figure);
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Claims of the classic networks</title><style>{STYLE}</style></head><body>\n<h1>Claims of the classic networks</h1>\n\
+         <p>Each claim as an experiment: what was measured, and what follows. An interval holds the mean over seeds with a \
+         confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if none of it is, \
+         and undecided otherwise. A claim is refuted if one of its points is.</p>\n\
+         <table><thead><tr><th>Claim</th><th>Verdict</th><th>Source</th></tr></thead><tbody>\n{overview}</tbody></table>\n{body}</body></html>\n"
+    )
+}
+
+fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
+    let rows: String = (outcome.checks.iter())
+        .map(|check| {
+            let verdict = badge(&check.verdict.to_string());
+            format!("<tr><td>{}</td><td>{}</td><td>{verdict}</td></tr>\n", escape(&check.what), escape(&check.measured))
+        })
+        .collect();
+    let remarks = match outcome.remarks.as_str() {
+        "" => String::new(),
+        remarks => format!("<p>{}</p>\n", escape(remarks)),
+    };
+    let mut rerun = format!("cargo xtask lab run {}", claim.name);
+    let mut how = format!("{}; {}", outcome.machine, threads(outcome.threads));
+    if !claim.is_exact() {
+        let _ = write!(rerun, " --{} --seeds {}", outcome.scale, outcome.seeds.len());
+        if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
+            let _ = write!(rerun, " --first-seed {first}");
+        }
+        let _ = write!(rerun, " --data {}", outcome.data);
+        let _ = write!(how, "; {:.0} s", outcome.seconds);
+    }
+    format!(
+        "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n<figure>{}</figure>\n\
+         <table><thead><tr><th>Point</th><th>Measured</th><th>Verdict</th></tr></thead><tbody>\n{rows}</tbody></table>\n{remarks}\
+         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd></dl>\n\
+         <p><small>{}</small></p>\n</section>\n",
+        claim.name,
+        escape(claim.title),
+        badge(&outcome.verdict.to_string()),
+        escape(claim.claim),
+        escape(claim.source),
+        figure.trim(),
+        escape(claim.hypothesis),
+        escape(claim.refuted_if),
+        escape(&rerun),
+        escape(&how),
+    )
+}
+
+fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
+}
+
+fn badge(verdict: &str) -> String {
+    format!("<span class=\"verdict {verdict}\">{verdict}</span>")
+}
+
+/// Text as it stands in HTML.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

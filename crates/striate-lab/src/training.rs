@@ -1,0 +1,192 @@
+//! Training runs of experiments.
+use crate::{Lab, LabError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
+use striate_graph::{Graph, InitOptions, Network};
+use striate_layers::loss::Loss;
+use striate_torch::MemoryFormat;
+use striate_train::{
+    Curve as ScheduleCurve, Event, Listener, OptimizerConfig, Outcome, ScheduleConfig, SgdConfig, TrainConfig, TrainError,
+    Trainer, evaluate,
+};
+
+/// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on the first `train` images,
+/// in an order of the seed's, with a cosine schedule.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Training {
+    /// Height and width of the images.
+    pub size: i64,
+    /// Images to train with.
+    pub train: usize,
+    /// Images to test with.
+    pub test: usize,
+    /// Images in a step.
+    pub batch: usize,
+    /// How often the images are gone through.
+    pub epochs: u64,
+    /// The learning rate at the start.
+    pub lr: f64,
+    /// The L2 penalty.
+    pub weight_decay: f64,
+    /// The weight of the loss of each auxiliary head.
+    pub aux_weight: f64,
+}
+
+/// How a training run went. Errors are shares of wrong answers.
+///
+/// A run whose loss was no finite number any more counts as one that has learnt nothing: the loss and the error of guessing.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Curve {
+    /// The loss of each step.
+    pub step_loss: Vec<f64>,
+    /// The mean training loss in each epoch.
+    pub train_loss: Vec<f64>,
+    /// The training error in each epoch.
+    pub train_error: Vec<f64>,
+    /// The test loss after each epoch.
+    pub test_loss: Vec<f64>,
+    /// The test error after each epoch.
+    pub test_error: Vec<f64>,
+    /// The loss on the training images at the end, in evaluation.
+    pub final_train_loss: f64,
+    /// The error on the training images at the end, in evaluation.
+    pub final_train_error: f64,
+    /// Whether it failed with a loss that was no finite number.
+    pub diverged: bool,
+}
+
+impl Curve {
+    /// The test error at the end.
+    pub fn final_test_error(&self) -> f64 {
+        self.test_error.last().copied().unwrap_or(1.0)
+    }
+
+    /// The first step at whose end the mean loss of the `window` steps before it is at most `loss`.
+    pub fn steps_to_loss(&self, loss: f64, window: usize) -> Option<usize> {
+        let reached = |steps: &[f64]| steps.iter().sum::<f64>() / window as f64 <= loss;
+        self.step_loss.windows(window).position(reached).map(|start| start + window)
+    }
+}
+
+impl Lab {
+    /// Trains the network that `build` gives for images of `[channels, size, size]` and a number of classes.
+    ///
+    /// `what` says which network it is; with the training, the data, the seed and the network's size it decides the result.
+    pub fn train(
+        &mut self,
+        what: &str,
+        training: &Training,
+        seed: u64,
+        build: impl Fn([i64; 3], i64) -> Result<Graph, LabError>,
+    ) -> Result<Curve, LabError> {
+        Ok(self.train_and(what, training, seed, build, |_, _| Ok(()))?.0)
+    }
+
+    /// The same, and then measures something of the trained network; the loader gives the training images in their order.
+    pub fn train_and<T: Serialize + DeserializeOwned>(
+        &mut self,
+        what: &str,
+        training: &Training,
+        seed: u64,
+        build: impl Fn([i64; 3], i64) -> Result<Graph, LabError>,
+        measure: impl FnOnce(&Network, &Loader) -> Result<T, LabError>,
+    ) -> Result<(Curve, T), LabError> {
+        let data = self.data(training.size, training.train, training.test)?;
+        let graph = build(shape_of(&data), classes_of(&data))?;
+        let summary = graph.summary();
+        let settings = json!({
+            "what": format!("{what}, seed {seed}"),
+            "params": summary.params,
+            "macs": summary.macs,
+            "data": self.data_name(),
+            "training": training,
+        });
+        let stop = self.stop();
+        self.trial(settings, move |_| train(graph, &data, training, seed, stop, measure))
+    }
+}
+
+fn shape_of(data: &Split) -> [i64; 3] {
+    striate_datasets::Dataset::shape(&data.train)
+}
+
+fn classes_of(data: &Split) -> i64 {
+    striate_datasets::Dataset::classes(&data.train).len() as i64
+}
+
+fn train<T>(
+    graph: Graph,
+    data: &Split,
+    training: &Training,
+    seed: u64,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    measure: impl FnOnce(&Network, &Loader) -> Result<T, LabError>,
+) -> Result<(Curve, T), LabError> {
+    let preprocess = Preprocess::new(shape_of(data), shape_of(data), Fit::Resize, Normalise::of(&data.train)?)?;
+    let batches = LoaderOptions { drop_last: true, ..LoaderOptions::train(training.batch, seed) };
+    let train = Loader::new(&data.train, preprocess.clone(), batches)?;
+    let again = Loader::new(&data.train, preprocess.clone(), LoaderOptions::eval(256))?;
+    let test = Loader::new(&data.test, preprocess, LoaderOptions::eval(256))?;
+    let mut network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
+    network.set_memory_format(MemoryFormat::ChannelsLast)?;
+    let config = TrainConfig {
+        epochs: training.epochs,
+        lr: training.lr,
+        seed,
+        aux_weight: training.aux_weight,
+        optimizer: OptimizerConfig::Sgd(SgdConfig { weight_decay: training.weight_decay, ..SgdConfig::default() }),
+        schedule: ScheduleConfig { curve: ScheduleCurve::Cosine { min_lr: 0.0 }, ..ScheduleConfig::default() },
+        ..TrainConfig::default()
+    };
+    let curve = RefCell::new(Curve::default());
+    let outcome = Trainer::new(&network, &train, &test, config)?.stop_on(stop).listener(Recorder(&curve)).run();
+    let mut curve = curve.into_inner();
+    match outcome {
+        Ok(Outcome::Finished) => {
+            let evaluation = evaluate(&network, &again, Loss::default())?;
+            (curve.final_train_loss, curve.final_train_error) = (evaluation.loss, 1.0 - evaluation.accuracy);
+        }
+        Ok(Outcome::Stopped) => return Err(LabError::Stopped),
+        Err(TrainError::Diverged { .. }) => {
+            let classes = classes_of(data) as f64;
+            let (loss, error) = (classes.ln(), 1.0 - 1.0 / classes);
+            let missing = training.epochs as usize - curve.test_error.len();
+            let series = [&mut curve.train_loss, &mut curve.test_loss, &mut curve.train_error, &mut curve.test_error];
+            for (series, value) in series.into_iter().zip([loss, loss, error, error]) {
+                series.resize(series.len() + missing, value);
+            }
+            (curve.final_train_loss, curve.final_train_error, curve.diverged) = (loss, error, true);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let measured = measure(&network, &again)?;
+    Ok((curve, measured))
+}
+
+/// Notes the events of a run.
+struct Recorder<'a>(&'a RefCell<Curve>);
+
+impl Listener for Recorder<'_> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        let mut curve = self.0.borrow_mut();
+        match event {
+            Event::StepDone { loss, .. } => curve.step_loss.push(*loss),
+            Event::EpochDone { train_loss, train_accuracy, test_loss, test_accuracy, .. } => {
+                curve.train_loss.push(*train_loss);
+                curve.train_error.push(1.0 - train_accuracy);
+                curve.test_loss.push(*test_loss);
+                curve.test_error.push(1.0 - test_accuracy);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The settings of a measurement that trains nothing.
+pub(crate) fn settings(what: impl Into<String>, values: Value) -> Value {
+    json!({ "what": what.into(), "values": values })
+}

@@ -1,0 +1,191 @@
+//! From measurements to a verdict: by equality where a claim is exact, and by an interval over seeds where it is not.
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use std::fmt;
+
+/// How sure an [`Interval`] is to have the true mean in it.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// What the measurements say of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds here.
+    Supported,
+    /// It does not hold here.
+    Refuted,
+    /// The measurements do not tell.
+    Undecided,
+}
+
+impl Verdict {
+    /// Of a claim that says several things: refuted if one is, supported only if all are.
+    pub fn of(checks: &[Check]) -> Self {
+        let any = |verdict| checks.iter().any(|check| check.verdict == verdict);
+        match (any(Self::Refuted), any(Self::Undecided) || checks.is_empty()) {
+            (true, _) => Self::Refuted,
+            (false, true) => Self::Undecided,
+            (false, false) => Self::Supported,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Supported => "supported",
+            Self::Refuted => "refuted",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// The mean of some measurements with its confidence interval by Student's t: what one expects of further seeds, if they
+/// scatter normally.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// How many measurements there are.
+    pub n: usize,
+}
+
+impl Interval {
+    /// The interval of the mean of `samples`; a single one tells nothing of its spread, so that the interval has no ends.
+    pub fn of(samples: &[f64]) -> Self {
+        let n = samples.len();
+        let mean = samples.iter().sum::<f64>() / n as f64;
+        let half = match StudentsT::new(0.0, 1.0, n as f64 - 1.0) {
+            Ok(t) => {
+                let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n as f64 - 1.0);
+                t.inverse_cdf(0.5 + CONFIDENCE / 2.0) * (variance / n as f64).sqrt()
+            }
+            Err(_) => f64::INFINITY, // no degree of freedom
+        };
+        Self { mean, low: mean - half, high: mean + half, n }
+    }
+
+    /// The interval of `a` less `b`, seed by seed.
+    pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
+        Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}, {}] over {}", short(self.mean), short(self.low), short(self.high), self.n)
+    }
+}
+
+/// A number with three or four significant digits.
+pub(crate) fn short(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".to_owned(),
+        size if !size.is_finite() => x.to_string(),
+        size if !(0.001..1e5).contains(&size) => format!("{x:.2e}"),
+        size if size >= 100.0 => format!("{x:.0}"),
+        size if size >= 1.0 => format!("{x:.2}"),
+        _ => format!("{x:.4}"),
+    }
+}
+
+/// One thing that a claim says, held against what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What is said.
+    pub what: String,
+    /// What was measured.
+    pub measured: String,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+impl Check {
+    /// An exact statement.
+    pub fn exact(what: impl Into<String>, holds: bool, measured: impl Into<String>) -> Self {
+        let verdict = if holds { Verdict::Supported } else { Verdict::Refuted };
+        Self { what: what.into(), measured: measured.into(), verdict }
+    }
+
+    /// A count that is to be exactly `expected`.
+    pub fn count(what: impl Into<String>, got: u64, expected: u64) -> Self {
+        Self::exact(what, got == expected, format!("{got}, as said {expected}"))
+    }
+
+    /// The mean is to be above `bound`: supported if the whole interval is, refuted if none of it is.
+    pub fn above(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
+        let verdict = match (interval.low > bound, interval.high <= bound) {
+            (true, _) => Verdict::Supported,
+            (false, true) => Verdict::Refuted,
+            (false, false) => Verdict::Undecided,
+        };
+        Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
+    }
+
+    /// The mean is to be below `bound`.
+    pub fn below(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
+        let mirrored = Interval { low: -interval.high, high: -interval.low, ..interval };
+        let Self { verdict, .. } = Self::above("", mirrored, -bound);
+        Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
+    }
+
+    /// The mean is to be less than `bound` away from 0: supported if the whole interval is, refuted if none of it is.
+    pub fn near_zero(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
+        let verdict = match (interval.low > -bound && interval.high < bound, interval.low >= bound || interval.high <= -bound) {
+            (true, _) => Verdict::Supported,
+            (false, true) => Verdict::Refuted,
+            (false, false) => Verdict::Undecided,
+        };
+        Self { what: what.into(), measured: format!("{interval}; held against ±{}", short(bound)), verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_students() {
+        // Mean 3, standard deviation 1.5811, t(4) = 2.7764: half a width of 1.9632.
+        let interval = Interval::of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert!((interval.mean - 3.0).abs() < 1e-12);
+        assert!((interval.high - 4.9632).abs() < 1e-4 && (interval.low - 1.0368).abs() < 1e-4, "{interval:?}");
+        assert_eq!(interval.to_string(), "3.00 [1.04, 4.96] over 5");
+        // Of what grows alike in every pair, the difference is sure although each scatters.
+        let paired = Interval::of_differences(&[1.5, 11.5, 7.5], &[1.0, 11.0, 7.0]);
+        assert_eq!([paired.low, paired.mean, paired.high], [0.5; 3]);
+    }
+
+    #[test]
+    fn one_seed_decides_nothing() {
+        let one = Interval::of(&[10.0]);
+        for check in [Check::above("", one, 0.0), Check::below("", one, 0.0), Check::near_zero("", one, 100.0)] {
+            assert_eq!(check.verdict, Verdict::Undecided);
+        }
+    }
+
+    #[test]
+    fn intervals_on_either_side_decide() {
+        let interval = Interval { mean: 2.0, low: 1.0, high: 3.0, n: 3 };
+        let above = [0.9, 1.0, 2.0, 3.0].map(|bound| Check::above("", interval, bound).verdict);
+        assert_eq!(above, [Verdict::Supported, Verdict::Undecided, Verdict::Undecided, Verdict::Refuted]);
+        let below = [1.0, 2.0, 3.0, 3.1].map(|bound| Check::below("", interval, bound).verdict);
+        assert_eq!(below, [Verdict::Refuted, Verdict::Undecided, Verdict::Undecided, Verdict::Supported]);
+        let near = [1.0, 2.0, 3.1].map(|bound| Check::near_zero("", interval, bound).verdict);
+        assert_eq!(near, [Verdict::Refuted, Verdict::Undecided, Verdict::Supported]);
+    }
+
+    #[test]
+    fn one_refuted_check_refutes() {
+        let check = |verdict| Check { what: String::new(), measured: String::new(), verdict };
+        let [yes, no, unknown] = [Verdict::Supported, Verdict::Refuted, Verdict::Undecided].map(check);
+        assert_eq!(Verdict::of(&[yes.clone(), unknown.clone(), no]), Verdict::Refuted);
+        assert_eq!(Verdict::of(&[yes.clone(), unknown]), Verdict::Undecided);
+        assert_eq!(Verdict::of(&[yes]), Verdict::Supported);
+        assert_eq!(Verdict::of(&[]), Verdict::Undecided);
+    }
+}
