@@ -2,7 +2,7 @@
 use crate::{Lab, LabError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::cell::RefCell;
 use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
 use striate_graph::{Graph, InitOptions, Network};
@@ -37,7 +37,7 @@ pub struct Training {
 
 /// How a training run went. Errors are shares of wrong answers.
 ///
-/// A run whose loss was no finite number any more counts as one that has learnt nothing: the loss and the error of guessing.
+/// From where the loss is no finite number any more, a run has the loss and the error of guessing.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Curve {
     /// The loss of each step.
@@ -153,10 +153,13 @@ fn train<T>(
         Err(TrainError::Diverged { .. }) => {
             let classes = classes_of(data) as f64;
             let (loss, error) = (classes.ln(), 1.0 - 1.0 / classes);
-            let missing = training.epochs as usize - curve.test_error.len();
-            let series = [&mut curve.train_loss, &mut curve.test_loss, &mut curve.train_error, &mut curve.test_error];
-            for (series, value) in series.into_iter().zip([loss, loss, error, error]) {
-                series.resize(series.len() + missing, value);
+            let epochs = training.epochs as usize;
+            curve.step_loss.resize(epochs * train.len(), loss);
+            for series in [&mut curve.train_loss, &mut curve.test_loss] {
+                series.resize(epochs, loss);
+            }
+            for series in [&mut curve.train_error, &mut curve.test_error] {
+                series.resize(epochs, error);
             }
             (curve.final_train_loss, curve.final_train_error, curve.diverged) = (loss, error, true);
         }
@@ -184,9 +187,4 @@ impl Listener for Recorder<'_> {
         }
         Ok(())
     }
-}
-
-/// The settings of a measurement that trains nothing.
-pub(crate) fn settings(what: impl Into<String>, values: Value) -> Value {
-    json!({ "what": what.into(), "values": values })
 }

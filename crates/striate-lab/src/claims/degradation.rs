@@ -1,4 +1,5 @@
 //! Deeper plain networks train worse, deeper residual networks do not.
+use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
 use striate_graph::Graph;
@@ -42,9 +43,9 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (kind, shortcut) in [("plain", Shortcut::None), ("residual", Shortcut::A)] {
         for blocks in blocks {
             let what = format!("{kind}-{}", 6 * blocks + 2);
-            let curves: Vec<Curve> = (lab.seeds().into_iter())
-                .map(|seed| lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, width, shortcut)))
-                .collect::<Result<_, _>>()?;
+            let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
+                lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, width, shortcut))
+            })?;
             for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
                 for epoch in 0..curve.train_loss.len() {
                     let cells = [curve.train_loss[epoch], curve.train_error[epoch], curve.test_error[epoch]];

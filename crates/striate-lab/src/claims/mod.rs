@@ -1,20 +1,40 @@
 //! One file a claim.
 mod degradation;
+mod gradient_norms;
 mod identity;
+mod layer_responses;
 mod one_by_one;
 mod parameters;
+mod pre_activation;
 mod shapes;
+mod shortcuts;
 mod towers;
 mod two_3x3;
 
-use crate::{Claim, LabError};
+use crate::{Claim, Lab, LabError};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_torch::Generator;
 use tch::{Device, Kind, Tensor};
 
 /// All claims, chapter by chapter: the classic networks, residual networks, 1x1 convolutions and Inception.
-pub(crate) const CLAIMS: &[Claim] =
-    &[shapes::CLAIM, parameters::CLAIM, towers::CLAIM, two_3x3::CLAIM, degradation::CLAIM, identity::CLAIM, one_by_one::CLAIM];
+pub(crate) const CLAIMS: &[Claim] = &[
+    shapes::CLAIM,
+    parameters::CLAIM,
+    towers::CLAIM,
+    two_3x3::CLAIM,
+    degradation::CLAIM,
+    gradient_norms::CLAIM,
+    identity::CLAIM,
+    shortcuts::CLAIM,
+    layer_responses::CLAIM,
+    pre_activation::CLAIM,
+    one_by_one::CLAIM,
+];
+
+/// What `measure` gives for each seed.
+fn per_seed<T>(lab: &mut Lab, mut measure: impl FnMut(&mut Lab, u64) -> Result<T, LabError>) -> Result<Vec<T>, LabError> {
+    lab.seeds().into_iter().map(|seed| measure(lab, seed)).collect()
+}
 
 /// A network with float64 parameters.
 fn exact_network(graph: Graph, devices: Vec<Device>, seed: u64) -> Result<Network, LabError> {

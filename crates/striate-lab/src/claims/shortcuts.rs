@@ -1,0 +1,52 @@
+//! What goes past the convolutions of a residual block.
+use super::degradation::{network, training};
+use super::per_seed;
+use crate::figure::{Bar, Labels, bars};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use striate_models::Shortcut;
+
+pub(super) const CLAIM: Claim = Claim {
+    name: "shortcuts",
+    title: "Shortcuts of kinds A, B and C differ little",
+    claim: "Shortcuts without parameters (A), with projections where shapes change (B), and with projections everywhere (C) all \
+            do far better than none, and differ little from one another.",
+    source: "He et al. 2015, section 4.1 and table 3 (top-1 error of 34 layers: none 28.54%, A 25.03%, B 24.52%, C 24.19%)",
+    hypothesis: "Test error without shortcuts is above that with A; those of B and of C are within 0.03 of A's.",
+    refuted_if: "the interval of one of the three differences lies on the other side",
+    seeds: [4, 5],
+    minutes: [3.0, 150.0],
+    run,
+};
+
+/// A difference in test error that counts as little.
+const LITTLE: f64 = 0.03;
+
+fn run(lab: &mut Lab) -> Result<Finding, LabError> {
+    let blocks = lab.scale().pick(5, 9);
+    let width = lab.scale().pick(8, 16);
+    let training = Training { test: 4096, ..training(lab) };
+    let mut table = Table::new(["shortcut", "seed", "training loss", "test error"]);
+    let (mut errors, mut figure) = (Vec::new(), Vec::new());
+    for (name, shortcut) in [("none", Shortcut::None), ("A", Shortcut::A), ("B", Shortcut::B), ("C", Shortcut::C)] {
+        let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
+            lab.train(&format!("shortcut {name}"), &training, seed, |input, classes| {
+                network(input, classes, blocks, width, shortcut)
+            })
+        })?;
+        for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
+            let [loss, error] = [curve.final_train_loss, curve.final_test_error()].map(|value| value.to_string());
+            table.push([name.to_owned(), seed.to_string(), loss, error]);
+        }
+        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        figure.push(Bar::of(name, &errors[errors.len() - 1]));
+    }
+    let against_a = |at: usize| Interval::of_differences(&errors[at], &errors[1]);
+    let checks = vec![
+        Check::above("test error without shortcuts less A's", against_a(0), 0.0),
+        Check::near_zero("test error of B less A's", against_a(2), LITTLE),
+        Check::near_zero("test error of C less A's", against_a(3), LITTLE),
+    ];
+    let title = format!("{} layers with and without shortcuts", 6 * blocks + 2);
+    let figure = bars(Labels { title: &title, x: "test error", y: "" }, &figure)?;
+    Ok(Finding { checks, remarks: String::new(), table, figure })
+}
