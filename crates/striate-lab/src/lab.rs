@@ -210,3 +210,56 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{}, {cores} cores", name.unwrap_or(std::env::consts::ARCH).trim())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{claims, find_claim};
+
+    fn options(out: &Path) -> LabOptions {
+        LabOptions { seeds: Some(2), data: "digits".to_owned(), ..LabOptions::quick(out.into()) }
+    }
+
+    #[test]
+    fn exact_claims_hold() {
+        let out = tempfile::tempdir().unwrap();
+        for claim in claims().iter().filter(|claim| claim.is_exact()) {
+            let outcome = run(claim, &options(out.path())).unwrap();
+            assert_eq!(outcome.verdict, Verdict::Supported, "{outcome:#?}");
+            for file in ["numbers.csv", "figure.svg", "outcome.json", "trials.jsonl"] {
+                assert!(out.path().join(claim.name).join(file).is_file(), "{} {file}", claim.name);
+            }
+        }
+        let page = fs::read_to_string(out.path().join("index.html")).unwrap();
+        for claim in claims() {
+            assert_eq!(page.contains(&format!("<section id=\"{}\">", claim.name)), claim.is_exact(), "{}", claim.name);
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_goes_on_where_it_was() {
+        let out = tempfile::tempdir().unwrap();
+        let claim = find_claim("gradient-norms").unwrap();
+        let trials = || fs::read_to_string(out.path().join(claim.name).join(TRIALS)).unwrap();
+        let stopped = LabOptions { stop: Arc::new(true.into()), ..options(out.path()) };
+        assert!(matches!(run(claim, &stopped), Err(LabError::Stopped)));
+        assert_eq!(trials(), "");
+        assert!(!out.path().join(claim.name).join(OUTCOME).exists());
+
+        let first = run(claim, &options(out.path())).unwrap();
+        let all = trials();
+        assert_eq!(all.lines().count(), 2 * 4);
+        // As a run that was killed within its fifth measurement has left it.
+        let half: String = all.lines().take(4).map(|line| format!("{line}\n")).collect();
+        fs::write(out.path().join(claim.name).join(TRIALS), half + "{\"settings\":").unwrap();
+        let second = run(claim, &options(out.path())).unwrap();
+        assert_eq!(trials(), all);
+        assert_eq!(second.checks, first.checks);
+        // Nothing is left to measure, so that a run that is to stop ends well.
+        assert_eq!(run(claim, &stopped).unwrap().checks, first.checks);
+        // Other seeds are other measurements.
+        let other = run(claim, &LabOptions { first_seed: 100, ..options(out.path()) }).unwrap();
+        assert_eq!((other.seeds, trials().lines().count()), (vec![100, 101], 4 * 4));
+    }
+}

@@ -1,4 +1,5 @@
 //! One file a claim.
+mod bottleneck;
 mod degradation;
 mod gradient_norms;
 mod identity;
@@ -29,6 +30,7 @@ pub(crate) const CLAIMS: &[Claim] = &[
     layer_responses::CLAIM,
     pre_activation::CLAIM,
     one_by_one::CLAIM,
+    bottleneck::CLAIM,
 ];
 
 /// What `measure` gives for each seed.
