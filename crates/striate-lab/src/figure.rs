@@ -1,13 +1,18 @@
 //! Figures as SVG text: lines, and bars with intervals.
 use crate::LabError;
-use crate::verdict::{Interval, short};
+use crate::verdict::Interval;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 type DrawingError = DrawingAreaErrorKind<std::io::Error>;
 
 /// Width and height in pixels.
-const SIZE: (u32, u32) = (720, 400);
+const SIZE: (u32, u32) = (800, 400);
+/// The width of what is kept free beside lines for their legend.
+const LEGEND: u32 = 190;
+/// Where text stands: to the right of its point, and to the left.
+const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
+const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };
 /// Colours that the colour-blind tell apart (Okabe and Ito 2008), without yellow, which white paper swallows.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -108,27 +113,28 @@ pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, La
         let mut chart = ChartBuilder::on(&area)
             .caption(labels.title, ("sans-serif", 18))
             .margin(10)
+            .margin_right(LEGEND + 10)
             .x_label_area_size(42)
             .y_label_area_size(66)
             .build_cartesian_2d(xs, ys)?;
-        let tick = |y: &f64| if axis == Axis::Log { short(10f64.powf(*y)) } else { short(*y) };
+        let tick = |y: &f64| number(if axis == Axis::Log { 10f64.powf(*y) } else { *y });
         let mut mesh = chart.configure_mesh();
         mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).x_desc(labels.x).y_desc(labels.y);
-        mesh.x_label_formatter(&|x| short(*x)).y_label_formatter(&tick).axis_desc_style(("sans-serif", 14)).draw()?;
+        mesh.x_label_formatter(&|x| number(*x)).y_label_formatter(&tick).axis_desc_style(("sans-serif", 14)).draw()?;
         for (index, (line, points)) in series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let style = colour.stroke_width(2);
-            let drawn = match line.dashed {
+            match line.dashed {
                 true => chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, style))?,
                 false => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
             };
-            drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            let (left, y) = ((SIZE.0 - LEGEND) as i32, 50 + 20 * index as i32);
+            area.draw(&PathElement::new([(left, y), (left + 18, y)], style))?;
+            area.draw(&Text::new(line.name.clone(), (left + 24, y), TextStyle::from(("sans-serif", 13)).pos(LEFT)))?;
             if points.len() <= MARKED {
                 chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
             }
         }
-        let mut legend = chart.configure_series_labels();
-        legend.background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.2)).label_font(("sans-serif", 13)).draw()?;
         area.present()
     };
     draw().map_err(|error| LabError::Figure(error.to_string()))?;
@@ -160,7 +166,7 @@ pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
             .build_cartesian_2d(xs, count..0.0)?;
         let mut mesh = chart.configure_mesh();
         mesh.disable_y_mesh().y_labels(0).light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).x_desc(labels.x);
-        mesh.x_label_formatter(&|x| short(*x)).axis_desc_style(("sans-serif", 14)).draw()?;
+        mesh.x_label_formatter(&|x| number(*x)).axis_desc_style(("sans-serif", 14)).draw()?;
         for (index, Bar { name, value }) in bars.iter().enumerate() {
             let (top, middle, bottom) = (index as f64 + 0.2, index as f64 + 0.5, index as f64 + 0.8);
             let colour = COLOURS[index % COLOURS.len()];
@@ -168,13 +174,25 @@ pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
             let (low, high) = (value.low.max(inside.start), value.high.min(inside.end));
             chart.draw_series([PathElement::new([(low, middle), (high, middle)], BLACK.stroke_width(2))])?;
             let (x, y) = chart.backend_coord(&(inside.start, middle));
-            let right = TextStyle::from(("sans-serif", 13)).pos(Pos::new(HPos::Right, VPos::Center));
-            area.draw(&Text::new(name.clone(), (x - 8, y), right))?;
+            area.draw(&Text::new(name.clone(), (x - 8, y), TextStyle::from(("sans-serif", 13)).pos(RIGHT)))?;
         }
         area.present()
     };
     draw().map_err(|error| LabError::Figure(error.to_string()))?;
     Ok(svg)
+}
+
+/// A number on an axis.
+fn number(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".to_owned(),
+        size if !(0.001..1e5).contains(&size) => format!("{x:.0e}"),
+        size => {
+            let digits = (2 - size.log10().floor() as i32).max(0) as usize;
+            let text = format!("{x:.digits$}");
+            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        }
+    }
 }
 
 /// Lines of up to so many points have them marked.
@@ -202,6 +220,12 @@ mod tests {
     fn a_line_goes_through_the_mean_of_the_runs() {
         let line = Series::mean("both", &[vec![1.0, 2.0, 9.0], vec![3.0, 6.0]]);
         assert_eq!(line.points, [(1.0, 2.0), (2.0, 4.0)]);
+    }
+
+    #[test]
+    fn numbers_on_axes_are_short() {
+        let told = [0.0, 2.0, 0.25, -31.62, 1e-6, 120_000.0, 316.0, 0.1 + 0.2].map(number);
+        assert_eq!(told, ["0", "2", "0.25", "-31.6", "1e-6", "1e5", "316", "0.3"]);
     }
 
     #[test]
