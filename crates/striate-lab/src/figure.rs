@@ -9,7 +9,7 @@ type DrawingError = DrawingAreaErrorKind<std::io::Error>;
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (800, 400);
 /// The width of what is kept free beside lines for their legend.
-const LEGEND: u32 = 190;
+const LEGEND: u32 = 210;
 /// Where text stands: to the right of its point, and to the left.
 const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
 const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::cell::RefCell;
-use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
+use striate_datasets::{Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::loss::Loss;
 use striate_torch::MemoryFormat;
@@ -12,6 +12,9 @@ use striate_train::{
     Curve as ScheduleCurve, Event, Listener, OptimizerConfig, Outcome, ScheduleConfig, SgdConfig, TrainConfig, TrainError,
     Trainer, evaluate,
 };
+
+/// Training images that a trained network is measured with.
+const MEASURED: usize = 256;
 
 /// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on the first `train` images,
 /// in an order of the seed's, with a cosine schedule.
@@ -85,7 +88,7 @@ impl Lab {
         Ok(self.train_and(what, training, seed, build, |_, _| Ok(()))?.0)
     }
 
-    /// The same, and then measures something of the trained network; the loader gives the training images in their order.
+    /// The same, and then measures something of the trained network; the loader gives the first 256 training images, in one batch.
     pub fn train_and<T: Serialize + DeserializeOwned>(
         &mut self,
         what: &str,
@@ -110,11 +113,11 @@ impl Lab {
 }
 
 fn shape_of(data: &Split) -> [i64; 3] {
-    striate_datasets::Dataset::shape(&data.train)
+    data.train.shape()
 }
 
 fn classes_of(data: &Split) -> i64 {
-    striate_datasets::Dataset::classes(&data.train).len() as i64
+    data.train.classes().len() as i64
 }
 
 fn train<T>(
@@ -129,7 +132,7 @@ fn train<T>(
     let batches = LoaderOptions { drop_last: true, ..LoaderOptions::train(training.batch, seed) };
     let train = Loader::new(&data.train, preprocess.clone(), batches)?;
     let again = Loader::new(&data.train, preprocess.clone(), LoaderOptions::eval(256))?;
-    let test = Loader::new(&data.test, preprocess, LoaderOptions::eval(256))?;
+    let test = Loader::new(&data.test, preprocess.clone(), LoaderOptions::eval(256))?;
     let mut network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
     network.set_memory_format(MemoryFormat::ChannelsLast)?;
     let config = TrainConfig {
@@ -165,7 +168,9 @@ fn train<T>(
         }
         Err(error) => return Err(error.into()),
     }
-    let measured = measure(&network, &again)?;
+    let few = data.train.range(0..MEASURED.min(data.train.len()))?;
+    let few = Loader::new(&few, preprocess, LoaderOptions::eval(MEASURED))?;
+    let measured = measure(&network, &few)?;
     Ok((curve, measured))
 }
 

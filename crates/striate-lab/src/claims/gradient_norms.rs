@@ -3,7 +3,7 @@ use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::{Check, Claim, Finding, Interval, Lab, LabError, Table};
 use serde_json::json;
-use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_datasets::{Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
 use striate_layers::loss::cross_entropy;
 use striate_layers::{Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Flatten, Linear, Mode};
@@ -107,8 +107,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
 /// The norm of the gradient of each block's second convolution, for a batch of 64 images and initial values of the seed's.
 fn norms(lab: &mut Lab, stack: &Stack, seed: u64) -> Result<Vec<f64>, LabError> {
     let data = lab.data(16, 4096, 64)?;
-    let shape = striate_datasets::Dataset::shape(&data.train);
-    let classes = striate_datasets::Dataset::classes(&data.train).len() as i64;
+    let shape = data.train.shape();
+    let classes = data.train.classes().len() as i64;
     let preprocess = Preprocess::new(shape, shape, Fit::Resize, Normalise::of(&data.train)?)?;
     let loader = Loader::new(&data.train, preprocess, LoaderOptions::train(64, seed))?;
     let network = Network::new(stack.graph(shape, classes)?, &InitOptions { seed, ..InitOptions::default() })?;
