@@ -58,6 +58,8 @@ enum Command {
     Weights(Verbatim),
     /// Runs `striate data`, which downloads and inspects datasets
     Data(Verbatim),
+    /// Runs `striate lab`, which looks inside trained networks
+    Lab(Verbatim),
 }
 
 /// Arguments that another program reads, `--help` included.
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
+        Command::Lab(verbatim) => striate("lab", verbatim),
     }
 }
 

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_lab::LabError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
@@ -34,6 +35,22 @@ pub(crate) enum CliError {
 impl From<tch::TchError> for CliError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())
+    }
+}
+
+impl From<LabError> for CliError {
+    fn from(error: LabError) -> Self {
+        match error {
+            LabError::Usage(line) => Self::Usage(line),
+            LabError::Dataset(error) => error.into(),
+            LabError::Graph(error) => error.into(),
+            LabError::Model(error) => error.into(),
+            LabError::File(error) => error.into(),
+            LabError::Train(error) => error.into(),
+            LabError::Torch(error) => error.into(),
+            LabError::Stopped => Self::Stopped(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
     }
 }
 

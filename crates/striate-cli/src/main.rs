@@ -7,6 +7,7 @@ mod devices;
 mod diff;
 mod error;
 mod eval;
+mod lab;
 mod models;
 mod page;
 mod predict;
@@ -56,6 +57,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
         Command::Weights(command) => weights::weights(&command),
+        Command::Lab(command) => lab::lab(&command),
     }
 }
 

@@ -138,7 +138,7 @@ pub(crate) fn zoom(picture: &RgbImage) -> u32 {
 
 /// Each pixel repeated.
 pub(crate) fn enlarge(picture: &RgbImage, factor: u32) -> RgbImage {
-    imageops::resize(picture, picture.width() * factor, picture.height() * factor, imageops::FilterType::Nearest)
+    RgbImage::from_fn(picture.width() * factor, picture.height() * factor, |x, y| *picture.get_pixel(x / factor, y / factor))
 }
 
 /// The picture, enlarged, in grey under a heat map `[H, W]` of its own size from -1 (blue) through 0 (nothing) to 1 (red).
