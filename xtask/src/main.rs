@@ -98,8 +98,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Cost(verbatim) => striate("cost", verbatim),
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
-        Command::Lab(verbatim) => striate("lab", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
+        Command::Lab(verbatim) => striate("lab", verbatim),
     }
 }
 

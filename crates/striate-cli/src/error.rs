@@ -30,13 +30,18 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Torch(#[from] TorchError),
-    #[error("{0}")]
-    Lab(LabError),
+}
+
+impl From<tch::TchError> for CliError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
 }
 
 impl From<LabError> for CliError {
     fn from(error: LabError) -> Self {
         match error {
+            LabError::Usage(line) => Self::Usage(line),
             LabError::Dataset(error) => error.into(),
             LabError::Graph(error) => error.into(),
             LabError::Model(error) => error.into(),
@@ -44,15 +49,8 @@ impl From<LabError> for CliError {
             LabError::Train(error) => error.into(),
             LabError::Torch(error) => error.into(),
             LabError::Stopped => Self::Stopped(error.to_string()),
-            LabError::Usage(error) => Self::Usage(error),
-            other => Self::Lab(other),
+            other => Self::Failed(other.to_string()),
         }
-    }
-}
-
-impl From<tch::TchError> for CliError {
-    fn from(error: tch::TchError) -> Self {
-        Self::Torch(error.into())
     }
 }
 
@@ -62,7 +60,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         let failed = match self {
             Self::Stopped(_) => return ExitCode::from(130),
-            Self::Failed(_) | Self::Torch(_) | Self::Lab(_) => true,
+            Self::Failed(_) | Self::Torch(_) => true,
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
                 error.is_failure()

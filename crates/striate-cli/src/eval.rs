@@ -47,10 +47,10 @@ pub(crate) fn inference(network: &Network, precision: Precision) -> Result<Box<F
     }))
 }
 
-type Forward<'a> = dyn Fn(&Tensor) -> Result<Outputs, GraphError> + 'a;
+pub(crate) type Forward<'a> = dyn Fn(&Tensor) -> Result<Outputs, GraphError> + 'a;
 
 /// Refuses a dataset with another number of classes than the bundle's; warns of other names.
-fn check_classes(bundle: &Path, ours: &[String], data: &dyn Dataset) -> Result<(), CliError> {
+pub(crate) fn check_classes(bundle: &Path, ours: &[String], data: &dyn Dataset) -> Result<(), CliError> {
     let (bundle, name, theirs) = (bundle.display(), data.name(), data.classes());
     if ours.len() != theirs.len() {
         let (ours, theirs) = (ours.len(), theirs.len());

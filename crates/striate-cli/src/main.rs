@@ -56,8 +56,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => run::run(&args),
         Command::Data(args) => data::data(&args),
-        Command::Lab(command) => lab::lab(&command),
         Command::Weights(command) => weights::weights(&command),
+        Command::Lab(command) => lab::lab(&command),
     }
 }
 

@@ -181,7 +181,7 @@ impl Run {
         let Recipe { model, data, .. } = &self.recipe;
         let made = match &self.folder {
             Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
-            None => new_folder(&format!("{}-{}", model.name, data.name)),
+            None => new_folder("runs", &format!("{}-{}", model.name, data.name)),
         };
         let failed =
             |folder: &Path, error: std::io::Error| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
@@ -229,12 +229,12 @@ fn recipe_of(checkpoint: &Path) -> Result<Recipe, CliError> {
     Ok(recipe)
 }
 
-/// Makes the first of `runs/NAME-1`, `runs/NAME-2`, ... that does not exist.
-fn new_folder(name: &str) -> std::io::Result<PathBuf> {
-    std::fs::create_dir_all("runs")?;
+/// Makes the first of `PARENT/NAME-1`, `PARENT/NAME-2`, ... that does not exist.
+pub(crate) fn new_folder(parent: &str, name: &str) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(parent)?;
     let mut number = 1;
     loop {
-        let folder = Path::new("runs").join(format!("{name}-{number}"));
+        let folder = Path::new(parent).join(format!("{name}-{number}"));
         match std::fs::create_dir(&folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
             made => return made.map(|()| folder),
@@ -247,13 +247,13 @@ fn write_text(path: &Path, text: &str) -> Result<(), CliError> {
 }
 
 /// The options that the recipe gives its model.
-fn options_of(recipe: &Recipe) -> Vec<(String, Value)> {
+pub(crate) fn options_of(recipe: &Recipe) -> Vec<(String, Value)> {
     let options = serde_json::to_value(&recipe.model.options).unwrap_or_default();
     options.as_object().cloned().unwrap_or_default().into_iter().collect()
 }
 
 /// The model for the dataset's classes and channels, and how its images become the model's inputs.
-fn fit_together(recipe: &Recipe, data: &Split) -> Result<(Model, Preprocess), CliError> {
+pub(crate) fn fit_together(recipe: &Recipe, data: &Split) -> Result<(Model, Preprocess), CliError> {
     let mut options = options_of(recipe);
     let shape = data.train.shape();
     let given = |options: &[(String, Value)], name: &str| options.iter().any(|(option, _)| option == name);

@@ -7,7 +7,7 @@
 //! use striate_lab::{LabOptions, Verdict, find_claim, run};
 //! # let folder = tempfile::tempdir()?;
 //! # let out = folder.path().to_owned();
-//! let claim = find_claim("bottleneck-cost")?;
+//! let claim = find_claim("one-by-one")?;
 //! let outcome = run(claim, &LabOptions::quick(out))?;
 //! assert_eq!(outcome.verdict, Verdict::Supported);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -15,12 +15,18 @@
 //!
 //! What is absent on purpose: networks that no paper has, and training loops of its own.
 
+mod chart;
 mod claim;
 mod claims;
+pub mod confusion;
 mod error;
 pub mod figure;
+pub mod inspect;
 mod lab;
+pub mod lr_range;
+mod page;
 mod report;
+pub mod surface;
 mod training;
 mod trials;
 pub mod verdict;

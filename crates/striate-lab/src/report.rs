@@ -1,17 +1,9 @@
 //! The page of all outcomes: one file that needs nothing else.
+use crate::page::{document, escape};
 use crate::{Claim, Outcome};
 use std::fmt::Write;
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--supported:#0a7d4f;--refuted:#c2410c;--undecided:#777}\
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}\
-h1,h2{line-height:1.2}section{border-top:1px solid var(--line);margin-top:2.5rem}\
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;text-align:left;vertical-align:top}\
-figure{margin:1rem 0}figure svg{max-width:100%;height:auto;background:#fff}\
-.verdict{color:#fff;border-radius:.3rem;padding:.1rem .5rem;font-size:.85em;white-space:nowrap}\
-.supported{background:var(--supported)}.refuted{background:var(--refuted)}.undecided{background:var(--undecided)}\
-dt{font-weight:600}dd{margin:0 0 .6rem}code{background:#8882;padding:.1rem .3rem;border-radius:.2rem}\
-small{color:GrayText}";
+const TITLE: &str = "Claims of the classic networks";
 
 /// The page of these outcomes, each with its figure.
 pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
@@ -28,13 +20,14 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
         );
         body += &section(claim, outcome, figure);
     }
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Claims of the classic networks</title><style>{STYLE}</style></head><body>\n<h1>Claims of the classic networks</h1>\n\
-         <p>Each claim as an experiment: what was measured, and what follows. An interval holds the mean over seeds with a \
-         confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if none of it is, \
-         and undecided otherwise. A claim is refuted if one of its points is.</p>\n\
-         <table><thead><tr><th>Claim</th><th>Verdict</th><th>Source</th></tr></thead><tbody>\n{overview}</tbody></table>\n{body}</body></html>\n"
+    document(
+        TITLE,
+        &format!(
+            "<h1>{TITLE}</h1>\n<p>Each claim as an experiment: what was measured, and what follows. An interval holds the mean over \
+             seeds with a confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if \
+             none of it is, and undecided otherwise. A claim is refuted if one of its points is.</p>\n\
+             <table><thead><tr><th>Claim</th><th>Verdict</th><th>Source</th></tr></thead><tbody>\n{overview}</tbody></table>\n{body}"
+        ),
     )
 }
 
@@ -83,9 +76,4 @@ fn threads(count: usize) -> String {
 
 fn badge(verdict: &str) -> String {
     format!("<span class=\"verdict {verdict}\">{verdict}</span>")
-}
-
-/// Text as it stands in HTML.
-pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -49,6 +49,13 @@ pub enum Curve {
         #[serde(default)]
         min_lr: f64,
     },
+    /// From the base rate at the first step to `final_factor` times it at the last, by equal ratios, as
+    /// `torch.optim.lr_scheduler.ExponentialLR` steps by step.
+    Exponential {
+        /// The rate at the end over the base rate; above 1 it rises.
+        #[serde(default = "Curve::default_final_factor")]
+        final_factor: f64,
+    },
     /// Up to the base rate and down again, both half cosines: the rates of `torch.optim.lr_scheduler.OneCycleLR`,
     /// which by default moves the momentum too; here it stays.
     OneCycle {
@@ -71,6 +78,10 @@ impl Curve {
 
     fn default_gamma() -> f64 {
         0.1
+    }
+
+    fn default_final_factor() -> f64 {
+        0.01
     }
 
     fn default_pct_start() -> f64 {
@@ -101,6 +112,7 @@ impl Curve {
             Self::Cosine { min_lr } => {
                 check(min_lr.is_finite() && *min_lr >= 0.0, "schedule.min_lr", min_lr, "must be 0 or larger")
             }
+            Self::Exponential { final_factor } => positive("schedule.final_factor", *final_factor),
             Self::OneCycle { pct_start, div_factor, final_div_factor } => {
                 check((0.0..=1.0).contains(pct_start), "schedule.pct_start", pct_start, "must be from 0 to 1")?;
                 positive("schedule.div_factor", *div_factor)?;
@@ -154,6 +166,7 @@ impl ScheduleConfig {
                 base * gamma.powf(drops as f64)
             }
             Curve::Cosine { min_lr } => anneal(base, *min_lr, since, length),
+            Curve::Exponential { final_factor } => base * final_factor.powf((since / (length - 1.0).max(1.0)).min(1.0)),
             Curve::OneCycle { pct_start, div_factor, final_div_factor } => {
                 let (start, peak) = (base / div_factor, pct_start * length - 1.0);
                 if since < peak {
@@ -216,6 +229,9 @@ mod tests {
             0.019_543_979_322_445_063,
         ];
         assert_close(&ten(&Curve::Cosine { min_lr: 0.01 }.into()), &cosine);
+        // ExponentialLR(gamma=2)
+        let doubled = [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8];
+        assert_close(&ten(&Curve::Exponential { final_factor: 512.0 }.into()), &doubled);
         // OneCycleLR(max_lr=0.4, total_steps=10)
         let one_cycle = [
             0.016,
@@ -250,6 +266,7 @@ mod tests {
             (ScheduleConfig { warmup_factor: 2.0, ..Default::default() }, "schedule.warmup_factor = 2.0"),
             (Curve::Step { step_size: 0.0, gamma: 0.1 }.into(), "schedule.step_size = 0.0"),
             (Curve::MultiStep { milestones: vec![3.0, 1.0], gamma: 0.1 }.into(), "schedule.milestones = [3.0, 1.0]"),
+            (Curve::Exponential { final_factor: 0.0 }.into(), "schedule.final_factor = 0.0"),
             (Curve::Cosine { min_lr: f64::NAN }.into(), "schedule.min_lr = NaN"),
         ];
         for (schedule, message) in bad {

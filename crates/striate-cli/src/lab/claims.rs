@@ -1,5 +1,5 @@
 //! `lab list` and `lab run`.
-use super::{ListArgs, RunArgs};
+use crate::cli::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::set_threads;
 use crate::table::{Align, table};
@@ -12,7 +12,7 @@ use striate_lab::{Claim, LabOptions, Outcome, Scale, claims, find_claim};
 /// The name that stands for every claim.
 const ALL: &str = "all";
 
-pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
+pub(super) fn list(args: &LabListArgs) -> Result<(), CliError> {
     if args.json {
         return print_json(&claims().iter().map(describe).collect::<Vec<_>>());
     }
@@ -39,7 +39,7 @@ fn describe(claim: &Claim) -> Value {
     })
 }
 
-pub(super) fn run(args: &RunArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     let chosen: Vec<&'static Claim> = match args.claims.iter().any(|name| name == ALL) {
         true => claims().iter().collect(),
         false => args.claims.iter().map(|name| find_claim(name)).collect::<Result<_, _>>()?,

@@ -40,12 +40,16 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         let what = format!("{kind}-{}", 6 * blocks + 2);
         let landscapes: Vec<Landscape> = per_seed(lab, |lab, seed| {
             let build = |input, classes| network(input, classes, blocks, width, shortcut);
-            let (_, landscape): (Curve, _) = lab.train_and(&format!("{what}, {points}x{points} points"), &training, seed, build, |network, images| {
-                let options = SurfaceOptions { points, seed, ..SurfaceOptions::default() };
-                let Surface { steps, losses } = loss_surface(network, images, Loss::default(), options, &mut |_, _| {})?;
-                let finite = |loss: f64| if loss.is_finite() { loss.min(CEILING) } else { CEILING };
-                Ok(Landscape { steps, losses: losses.into_iter().map(|line| line.into_iter().map(finite).collect()).collect() })
-            })?;
+            let (_, landscape): (Curve, _) =
+                lab.train_and(&format!("{what}, {points}x{points} points"), &training, seed, build, |network, images| {
+                    let options = SurfaceOptions { points, seed, ..SurfaceOptions::default() };
+                    let Surface { steps, losses } = loss_surface(network, images, Loss::default(), options, &mut |_, _| {})?;
+                    let finite = |loss: f64| if loss.is_finite() { loss.min(CEILING) } else { CEILING };
+                    Ok(Landscape {
+                        steps,
+                        losses: losses.into_iter().map(|line| line.into_iter().map(finite).collect()).collect(),
+                    })
+                })?;
             Ok(landscape)
         })?;
         for (seed, Landscape { steps, losses }) in lab.seeds().into_iter().zip(&landscapes) {
@@ -63,7 +67,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let difference = Interval::of_differences(&falls[0], &falls[1]);
     let [plain, residual] = [0, 1].map(|at| Interval::of(&falls[at]));
     let checks = vec![Check::above("share of falls without shortcuts less with them", difference, 0.0)];
-    let remarks = format!("The share of falls is {plain} without shortcuts and {residual} with them. The figure shows the first seed.");
+    let remarks =
+        format!("The share of falls is {plain} without shortcuts and {residual} with them. The figure shows the first seed.");
     Ok(Finding { checks, remarks, table, figure: side_by_side(&drawings) })
 }
 
@@ -89,7 +94,9 @@ fn side_by_side(drawings: &[String]) -> String {
     let placed = |(at, drawing): (usize, &String)| drawing.replacen("<svg ", &format!("<svg x=\"{}\" ", at * WIDTH), 1);
     let inside: String = drawings.iter().enumerate().map(placed).collect();
     let width = drawings.len() * WIDTH;
-    format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} 550\" width=\"{width}\" height=\"550\">\n{inside}</svg>\n")
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} 550\" width=\"{width}\" height=\"550\">\n{inside}</svg>\n"
+    )
 }
 
 /// The width of a drawing of a surface.

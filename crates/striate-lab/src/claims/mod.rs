@@ -4,6 +4,7 @@ mod degradation;
 mod gradient_norms;
 mod identity;
 mod layer_responses;
+mod loss_surface;
 mod one_by_one;
 mod parameters;
 mod pre_activation;
@@ -28,6 +29,7 @@ pub(crate) const CLAIMS: &[Claim] = &[
     identity::CLAIM,
     shortcuts::CLAIM,
     layer_responses::CLAIM,
+    loss_surface::CLAIM,
     pre_activation::CLAIM,
     one_by_one::CLAIM,
     bottleneck::CLAIM,

@@ -1,0 +1,328 @@
+//! `lab`: claims as experiments, and a look inside trained networks.
+mod claims;
+
+use crate::cli::{
+    LabCommand, LabCompute, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs, Precision, TrainArgs,
+};
+use crate::error::CliError;
+use crate::eval::{check_classes, inference, preprocess_of, set_threads};
+use crate::progress::Points;
+use crate::train::{fit_together, new_folder, options_of};
+use crate::{devices, print, print_json, recipes, source};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, Split, decode_image, load};
+use striate_graph::{InitOptions, Network};
+use striate_lab::confusion::confusion;
+use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
+use striate_lab::lr_range::{LrRangeOptions, lr_range};
+use striate_lab::surface::{SurfaceOptions, loss_surface};
+use striate_models::{Bundle, BundleInfo};
+use striate_torch::{Generator, write_atomically};
+use tch::{Device, Tensor};
+
+/// Images of one evaluation step.
+const BATCH: usize = 256;
+/// Test images that a learning-rate test evaluates after each epoch, which its figures do not depend on.
+const FEW: usize = 64;
+
+pub(crate) fn lab(command: &LabCommand) -> Result<(), CliError> {
+    match command {
+        LabCommand::List(args) => claims::list(args),
+        LabCommand::Run(args) => claims::run(args),
+        LabCommand::Inspect(args) => look_inside(args),
+        LabCommand::Surface(args) => surface(args),
+        LabCommand::Lr(args) => lr(args),
+        LabCommand::Confusion(args) => confused(args),
+    }
+}
+
+fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
+    set_threads(args.threads)?;
+    args.output.check()?;
+    let units: Vec<Unit> = args.units.iter().map(|unit| unit.parse()).collect::<Result<_, _>>()?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, Device::Cpu)?;
+    let mut images = Vec::new();
+    for path in pictures(&args.images)? {
+        images.push((path.display().to_string(), decode_image(&path, &preprocess)?));
+    }
+    let name = &info.architecture;
+    let subject = Subject { name, network: &network, normalise: &preprocess.normalise, classes: &info.classes };
+    let (layers, cam_layer) = (args.layers.clone(), args.cam_layer.clone());
+    let options = InspectOptions { layers, cam_layer, units, top: args.top, show: args.show };
+    let inspection = inspect(&subject, &images, &options)?;
+    for note in &inspection.report.notes {
+        tracing::warn!("{note}");
+    }
+    let folder = args.output.write(&format!("inspect-{name}"), inspection.files)?;
+    if args.output.json {
+        return print_json(&inspection.report);
+    }
+    print(&format!("{}page {}\n", describe(&inspection.report), folder.join(PAGE).display()))
+}
+
+/// A line for each image that is shown, then what is remarkable of the layers.
+fn describe(report: &Report) -> String {
+    let mut text = String::new();
+    for image in &report.images {
+        let top: Vec<String> = image.top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
+        text += &format!("{}: {}\n", image.image, top.join(", "));
+        for unit in &image.units {
+            let (rows, columns) = (&unit.sees.rows, &unit.sees.columns);
+            let (last_row, last_column) = (rows.end - 1, columns.end - 1);
+            text +=
+                &format!("  {} sees rows {} to {last_row}, columns {} to {last_column}\n", unit.unit, rows.start, columns.start);
+        }
+    }
+    let with_dead = report.layers.iter().filter_map(|layer| Some((layer, layer.dead.as_ref().filter(|dead| !dead.is_empty())?)));
+    let dead: Vec<String> = with_dead
+        .map(|(layer, dead)| format!("{} {} of {}", layer.layer, dead.len(), layer.shape.first().unwrap_or(&0)))
+        .collect();
+    match dead.as_slice() {
+        [] => text + "dead units: none\n",
+        dead => text + &format!("dead units: {}\n", dead.join(", ")),
+    }
+}
+
+/// The image files, and those in the folders, sorted by name.
+fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let failed = |error: std::io::Error| CliError::Usage(format!("{}: {error}", path.display()));
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+            if file.is_file() && ["png", "jpg", "jpeg"].contains(&extension.as_str()) {
+                inside.push(file);
+            }
+        }
+        if inside.is_empty() {
+            return Err(CliError::Usage(format!("{} holds no .png, .jpg or .jpeg file", path.display())));
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
+    set_threads(args.compute.threads)?;
+    args.output.check()?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, args.compute.device()?)?;
+    let data = args.data.load()?.train;
+    check_classes(&args.bundle, &info.classes, &data)?;
+    let data = some(&data, args.examples, args.seed)?.fit(&preprocess)?;
+    let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
+    let options = SurfaceOptions { points: args.points, reach: args.reach, seed: args.seed };
+    let bar = Points::new();
+    let loss = info.model()?.loss().unsmoothed();
+    let surface = loss_surface(&network, &loader, loss, options, &mut |done, all| bar.update(done, all))?;
+    drop(bar);
+    let svg = surface.to_svg(&format!("Loss around {} on {}", info.architecture, data.name()))?;
+    let files = [("surface.csv", surface.to_csv()), ("surface.svg", svg)];
+    let folder = args.output.write(&format!("surface-{}", info.architecture), texts(files))?;
+    let losses = || surface.losses.iter().flatten().copied();
+    let centre = (args.points % 2 == 1).then(|| surface.losses[args.points / 2][args.points / 2]);
+    let (least, largest) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
+    if args.output.json {
+        return print_json(&json!({
+            "network": info.architecture, "data": data.name(), "examples": data.len(), "reach": args.reach, "seed": args.seed,
+            "centre": centre, "steps": surface.steps, "losses": surface.losses,
+        }));
+    }
+    let centre = centre.map(|loss| format!("{loss:.4} at the weights, ")).unwrap_or_default();
+    let images = data.len();
+    print(&format!(
+        "loss of {images} training images: {centre}from {least:.4} to {largest:.4} around them\ncsv    {}\nfigure {}\n",
+        folder.join("surface.csv").display(),
+        folder.join("surface.svg").display()
+    ))
+}
+
+/// So many of the examples, drawn from the seed; 0 takes all.
+fn some(data: &InMemory, count: usize, seed: u64) -> Result<InMemory, CliError> {
+    if count == 0 || count >= data.len() {
+        return Ok(data.range(0..data.len())?);
+    }
+    let order = Generator::new(seed).permutation(i64::try_from(data.len()).unwrap_or(i64::MAX))?;
+    let order = Vec::<i64>::try_from(order)?;
+    Ok(data.select(&order[..count])?)
+}
+
+fn lr(args: &LabLrArgs) -> Result<(), CliError> {
+    set_threads(args.compute.threads)?;
+    args.output.check()?;
+    let train_args = TrainArgs {
+        what: Some(args.what.clone()),
+        data: args.data.clone(),
+        data_dir: args.data_dir.clone(),
+        batch_size: args.batch_size,
+        optimizer: args.optimizer.clone(),
+        seed: args.seed,
+        ..TrainArgs::default()
+    };
+    let recipe = recipes::resolve(&train_args)?;
+    // A mistaken model is told before a dataset is downloaded.
+    source::model(&recipe.model.name, &options_of(&recipe))?;
+    let dir = Some(recipe.data.dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
+    let data = load(&recipe.data.name, &LoadOptions { root: dir })?;
+    let (model, preprocess) = fit_together(&recipe, &data)?;
+    let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
+    let train = some(&data.train, args.steps.saturating_mul(batch_size), seed)?.fit(&preprocess)?;
+    let test = data.test.range(0..FEW.min(data.test.len()))?.fit(&preprocess)?;
+    let options = InitOptions { devices: vec![args.compute.device()?], seed, ..InitOptions::default() };
+    let mut network = Network::new(model.graph()?, &options)?;
+    network.set_memory_format(recipe.train.memory_format.into())?;
+    if !recipe.model.weights.is_empty() {
+        source::load_weights(&network, &source::weights(&recipe.model.weights)?, recipe.model.head)?;
+    }
+    if !recipe.model.freeze_through.is_empty() {
+        network.freeze_through(&recipe.model.freeze_through)?;
+    }
+    let batches = LoaderOptions { augment: recipe.augment.clone(), ..LoaderOptions::train(batch_size, seed) };
+    let train_loader = Loader::new(&train, preprocess.clone(), LoaderOptions { drop_last: train.len() > batch_size, ..batches })?;
+    let test_loader = Loader::new(&test, preprocess, LoaderOptions::eval(FEW))?;
+    let config = recipe.train_config(model.loss(), model.aux_weight())?;
+    let tested = lr_range(
+        &network,
+        &train_loader,
+        &test_loader,
+        &config,
+        LrRangeOptions { from: args.from, to: args.to, steps: args.steps },
+    )?;
+    let (name, data) = (&recipe.model.name, &recipe.data.name);
+    let svg = tested.to_svg(&format!("Learning-rate range of {name} on {data}"))?;
+    let folder = args.output.write(&format!("lr-{name}"), texts([("lr.csv", tested.to_csv()), ("lr.svg", svg)]))?;
+    if args.output.json {
+        let mut result = json!({ "model": name, "data": data, "batch_size": batch_size, "seed": seed });
+        merge(&mut result, serde_json::to_value(&tested).unwrap_or_default());
+        return print_json(&result);
+    }
+    let suggestion = match (tested.suggestion, tested.lowest) {
+        (Some(rate), Some(lowest)) => {
+            format!("suggestion {rate:.2e}: there the smoothed loss falls fastest; it is least at {lowest:.2e}")
+        }
+        _ => "suggestion none: the loss never fell; try lower rates (--from) or more --steps".to_owned(),
+    };
+    let (steps, last) = (tested.points.len(), tested.points.last().map_or(0.0, |point| point.lr));
+    let end = if tested.blew_up { format!("until the loss blew up at {last:.2e}") } else { format!("up to {last:.2e}") };
+    print(&format!(
+        "{steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
+        folder.join("lr.csv").display(),
+        folder.join("lr.svg").display()
+    ))
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
+        into.extend(more);
+    }
+}
+
+fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
+    set_threads(args.compute.threads)?;
+    args.output.check()?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, args.compute.device()?)?;
+    let raw = args.data.load()?.test;
+    check_classes(&args.bundle, &info.classes, &raw)?;
+    let data = raw.fit(&preprocess)?;
+    let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
+    let forward = inference(&network, Precision::Float32)?;
+    let device = network.device();
+    let confusion = confusion(&loader, |images| Ok(forward(&images.f_to_device(device)?)?))?;
+    let worst: Vec<i64> = confusion.mistakes.iter().take(args.worst).map(|mistake| mistake.example).collect();
+    let images = match worst.as_slice() {
+        [] => None,
+        worst => Some(raw.batch(&Tensor::f_from_slice(worst)?)?.images),
+    };
+    let page = confusion.to_html(&info.architecture, raw.name(), images.as_ref())?;
+    let files = [(PAGE, page), ("confusion.svg", confusion.to_svg()), ("confusion.csv", confusion.to_csv())];
+    let folder = args.output.write(&format!("confusion-{}", info.architecture), texts(files))?;
+    let (pairs, name) = (confusion.pairs(), |class: usize| confusion.classes.get(class).cloned().unwrap_or_default());
+    if args.output.json {
+        let pairs: Vec<Value> = (pairs.iter())
+            .map(|p| json!({"target": name(p.target), "predicted": name(p.predicted), "count": p.count, "share": p.share}))
+            .collect();
+        return print_json(&json!({
+            "network": info.architecture, "data": raw.name(), "examples": raw.len(), "accuracy": confusion.accuracy(),
+            "classes": confusion.classes, "confusion": confusion.matrix.rows(), "pairs": pairs, "mistakes": confusion.mistakes,
+        }));
+    }
+    let mut text =
+        format!("{} images: accuracy {:.2}%, {} mistakes\n", raw.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
+    for pair in pairs.iter().take(5) {
+        let (target, predicted) = (name(pair.target), name(pair.predicted));
+        text += &format!("{target} taken for {predicted}: {} ({:.1}% of {target})\n", pair.count, 100.0 * pair.share);
+    }
+    print(&format!("{text}page {}\n", folder.join(PAGE).display()))
+}
+
+/// A bundle's network and what it says of its images.
+struct Subjects {
+    info: BundleInfo,
+    preprocess: Preprocess,
+    network: Network,
+}
+
+impl Subjects {
+    fn open(path: &Path, device: Device) -> Result<Self, CliError> {
+        let bundle = Bundle::read(path)?;
+        let preprocess = preprocess_of(&bundle.info, path)?;
+        let network = bundle.network(path, &InitOptions { devices: vec![device], ..InitOptions::default() })?;
+        Ok(Self { info: bundle.info, preprocess, network })
+    }
+}
+
+impl LabData {
+    fn load(&self) -> Result<Split, CliError> {
+        Ok(load(&self.name, &LoadOptions { root: self.dir.clone() })?)
+    }
+}
+
+impl LabCompute {
+    fn device(&self) -> Result<Device, CliError> {
+        let devices = devices::parse(std::slice::from_ref(&self.device))?;
+        Ok(devices.first().copied().unwrap_or(Device::Cpu))
+    }
+}
+
+/// Texts as files.
+fn texts<const N: usize>(files: [(&str, String); N]) -> BTreeMap<String, Vec<u8>> {
+    files.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
+}
+
+impl LabOutput {
+    /// Refuses a folder that holds something, before anything is computed.
+    fn check(&self) -> Result<(), CliError> {
+        let Some(folder) = &self.out else { return Ok(()) };
+        let refuse = |reason: &str| Err(CliError::Usage(format!("{} {reason}: give another --out", folder.display())));
+        match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => refuse("holds files already"),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => refuse(&format!("cannot be written ({error})")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the files into the folder, or into the first of `lab/NAME-1`, `lab/NAME-2`, ... that does not exist.
+    fn write(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<PathBuf, CliError> {
+        let failed =
+            |folder: &Path, error: std::io::Error| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
+        let folder = match &self.out {
+            Some(folder) => folder.clone(),
+            None => new_folder("lab", name).map_err(|error| failed(Path::new("lab"), error))?,
+        };
+        for (file, bytes) in files {
+            let path = folder.join(file);
+            let parent = path.parent().unwrap_or(&folder);
+            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+            write_atomically(&path, |temporary| std::fs::write(temporary, &bytes))?;
+        }
+        Ok(folder)
+    }
+}

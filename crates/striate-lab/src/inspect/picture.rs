@@ -1,0 +1,258 @@
+//! Tensors as pictures.
+use super::receptive::Region;
+use crate::LabError;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use image::{ImageFormat, Rgb, RgbImage, imageops};
+use std::io::Cursor;
+use striate_datasets::Normalise;
+use tch::{Kind, Tensor};
+
+/// The least pixels of a picture's shorter side, reached by enlarging each pixel.
+const SHORTER_SIDE: u32 = 224;
+/// The least side of a map in a grid.
+const CELL: u32 = 40;
+/// Pixels between the maps of a grid, and their colour.
+const GAP: u32 = 2;
+const GAP_COLOUR: Rgb<u8> = Rgb([128, 128, 128]);
+/// How much of the picture a heat of 1 covers.
+const COVER: f32 = 0.7;
+/// The colour of a frame.
+const FRAME: Rgb<u8> = Rgb([255, 60, 0]);
+
+/// Nine of matplotlib's viridis colours, evenly spaced: as dark as small, and told apart by the colour-blind.
+const VIRIDIS: [[u8; 3]; 9] = [
+    [68, 1, 84],
+    [71, 44, 122],
+    [59, 81, 139],
+    [44, 113, 142],
+    [33, 144, 141],
+    [39, 173, 129],
+    [92, 200, 99],
+    [170, 220, 50],
+    [253, 231, 37],
+];
+/// What a heat above 0 tends to, and below 0.
+const WARM: [u8; 3] = [255, 40, 0];
+const COLD: [u8; 3] = [0, 90, 255];
+
+/// The colour of a share from 0 to 1; what is no number is grey.
+pub(crate) fn viridis(share: f64) -> Rgb<u8> {
+    if share.is_nan() {
+        return GAP_COLOUR;
+    }
+    let place = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
+    let index = (place as usize).min(VIRIDIS.len() - 2);
+    mix(VIRIDIS[index], VIRIDIS[index + 1], (place - index as f64) as f32)
+}
+
+fn mix(from: [u8; 3], to: [u8; 3], share: f32) -> Rgb<u8> {
+    Rgb([0, 1, 2].map(|channel| {
+        let (from, to) = (f32::from(from[channel]), f32::from(to[channel]));
+        (from + (to - from) * share).round() as u8
+    }))
+}
+
+/// The network's input (`[1, C, H, W]`, normalised) as a person sees it; of other numbers of channels than 1 and 3, their mean.
+pub(crate) fn of_input(input: &Tensor, normalise: &Normalise) -> Result<RgbImage, LabError> {
+    let by_channel = |values: &[f64]| Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_view([-1, 1, 1]);
+    let image = input.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_select(0, 0)?;
+    let image = image.f_mul(&by_channel(&normalise.std)?)?.f_add(&by_channel(&normalise.mean)?)?;
+    let image = match image.size()[0] {
+        3 => image,
+        _ => image.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?,
+    };
+    rgb(&image)
+}
+
+/// A grey (`[1, H, W]`) or coloured (`[3, H, W]`) image of values from 0 to 1, or raw pixels in uint8.
+pub(crate) fn rgb(image: &Tensor) -> Result<RgbImage, LabError> {
+    let image = match image.kind() {
+        Kind::Uint8 => image.shallow_clone(),
+        _ => image.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?,
+    };
+    let (_, height, width) = image.size3()?;
+    let pixels =
+        Vec::<u8>::try_from(image.f_expand([3, height, width], false)?.f_permute([1, 2, 0])?.f_contiguous()?.f_view(-1)?)?;
+    from_pixels(height, width, pixels)
+}
+
+fn from_pixels(height: i64, width: i64, pixels: Vec<u8>) -> Result<RgbImage, LabError> {
+    let side = |side: i64| u32::try_from(side).unwrap_or_default();
+    RgbImage::from_raw(side(width), side(height), pixels)
+        .ok_or_else(|| LabError::Figure(format!("{height}x{width} pixels do not fit their bytes")))
+}
+
+/// A map `[H, W]` in colours, from its least value (dark) to its largest (light); a map of equal values is dark.
+fn of_map(map: &Tensor) -> Result<RgbImage, LabError> {
+    let (height, width) = map.size2()?;
+    let values = Vec::<f64>::try_from(map.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?;
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let range = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
+    let share = |value: f64| if range > 0.0 { (value - least) / range } else { 0.0 };
+    from_pixels(height, width, values.iter().flat_map(|value| viridis(share(*value)).0).collect())
+}
+
+/// Maps `[K, H, W]` side by side, as many in a row as make it about square, each in its own colours.
+pub(crate) fn grid_of_maps(maps: &Tensor) -> Result<RgbImage, LabError> {
+    let count = maps.size()[0];
+    grid(&(0..count).map(|index| of_map(&maps.f_select(0, index)?)).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Filters `[K, C, H, W]` of a first layer side by side, each with 0 in the middle of its range: in colours for three channels, and
+/// else each channel a grey picture.
+pub(crate) fn grid_of_filters(weight: &Tensor) -> Result<RgbImage, LabError> {
+    let weight = weight.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let (_, channels, height, width) = weight.size4()?;
+    let filters = if channels == 3 { weight } else { weight.f_reshape([-1, 1, height, width])? };
+    let picture = |index: i64| -> Result<RgbImage, LabError> {
+        let filter = filters.f_select(0, index)?;
+        let largest = filter.f_abs()?.f_max()?.f_double_value(&[])?.max(f64::MIN_POSITIVE);
+        rgb(&filter.f_mul_scalar(0.5 / largest)?.f_add_scalar(0.5)?)
+    };
+    grid(&(0..filters.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Pictures of one size side by side.
+fn grid(pictures: &[RgbImage]) -> Result<RgbImage, LabError> {
+    let Some(first) = pictures.first() else { return Err(LabError::Figure("a grid has at least one picture".to_owned())) };
+    let factor = CELL.div_ceil(first.width().min(first.height()).max(1)).max(1);
+    // Long strips, as of one value for each of many features, are not enlarged out of all proportion.
+    let (width, height) = (first.width() * factor, first.height() * factor);
+    let columns = (pictures.len() as f64 * f64::from(height) / f64::from(width)).sqrt().ceil() as u32;
+    let columns = columns.clamp(1, pictures.len() as u32);
+    let rows = (pictures.len() as u32).div_ceil(columns);
+    let mut grid = RgbImage::from_pixel(columns * (width + GAP) + GAP, rows * (height + GAP) + GAP, GAP_COLOUR);
+    for (index, picture) in (0..).zip(pictures) {
+        let (row, column) = (index / columns, index % columns);
+        let (x, y) = (GAP + column * (width + GAP), GAP + row * (height + GAP));
+        imageops::replace(&mut grid, &enlarge(picture, factor), i64::from(x), i64::from(y));
+    }
+    Ok(grid)
+}
+
+/// How often each pixel of a picture of this size is repeated to make it large enough to look at.
+pub(crate) fn zoom(picture: &RgbImage) -> u32 {
+    SHORTER_SIDE.div_ceil(picture.width().min(picture.height()).max(1)).max(1)
+}
+
+/// Each pixel repeated.
+pub(crate) fn enlarge(picture: &RgbImage, factor: u32) -> RgbImage {
+    RgbImage::from_fn(picture.width() * factor, picture.height() * factor, |x, y| *picture.get_pixel(x / factor, y / factor))
+}
+
+/// The picture, enlarged, in grey under a heat map `[H, W]` of its own size from -1 (blue) through 0 (nothing) to 1 (red).
+pub(crate) fn heated(picture: &RgbImage, heat: &Tensor) -> Result<RgbImage, LabError> {
+    let heat = Vec::<f32>::try_from(heat.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?)?;
+    let mut heated = picture.clone();
+    for (pixel, heat) in heated.pixels_mut().zip(heat) {
+        let [red, green, blue] = pixel.0.map(f32::from);
+        let grey = (0.299 * red + 0.587 * green + 0.114 * blue).round() as u8;
+        let colour = if heat < 0.0 { COLD } else { WARM };
+        *pixel = mix([grey; 3], colour, COVER * heat.abs().min(1.0));
+    }
+    Ok(enlarge(&heated, zoom(picture)))
+}
+
+/// The picture, enlarged, with a frame around a region of it; what lies outside is paler.
+pub(crate) fn framed(picture: &RgbImage, region: &Region) -> RgbImage {
+    let factor = zoom(picture);
+    let inside = |x: u32, y: u32| region.columns.contains(&i64::from(x)) && region.rows.contains(&i64::from(y));
+    let mut pale = picture.clone();
+    for (x, y, pixel) in pale.enumerate_pixels_mut() {
+        if !inside(x, y) {
+            *pixel = mix(pixel.0, [128; 3], 0.6);
+        }
+    }
+    let mut framed = enlarge(&pale, factor);
+    let end = |range: &std::ops::Range<i64>, size: u32| {
+        let place = |at: i64| u32::try_from(at).unwrap_or_default() * factor;
+        (place(range.start), place(range.end).min(size))
+    };
+    let (left, right) = end(&region.columns, framed.width());
+    let (top, bottom) = end(&region.rows, framed.height());
+    let border = (factor / 4).max(2);
+    let near = |at: u32, from: u32, to: u32| at < from + border || at + border >= to;
+    for y in top..bottom {
+        for x in left..right {
+            if near(x, left, right) || near(y, top, bottom) {
+                framed.put_pixel(x, y, FRAME);
+            }
+        }
+    }
+    framed
+}
+
+/// The picture as a PNG file.
+pub(crate) fn png(picture: &RgbImage) -> Result<Vec<u8>, LabError> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| LabError::Figure(error.to_string()))?;
+    Ok(bytes.into_inner())
+}
+
+/// A PNG file as a link that holds it.
+pub(crate) fn data_uri(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_becomes_the_picture_that_it_came_from() {
+        let pixels = Tensor::from_slice(&[0_u8, 51, 102, 255, 7, 8, 9, 10, 250, 128, 64, 32]).view([1, 3, 2, 2]);
+        let normalise = Normalise { mean: vec![0.4, 0.5, 0.6], std: vec![0.2, 0.3, 0.25] };
+        let picture = of_input(&normalise.apply(pixels.shallow_clone()).unwrap(), &normalise).unwrap();
+        assert_eq!(picture.get_pixel(1, 0).0, [51, 8, 128]);
+        assert_eq!(picture.get_pixel(0, 1).0, [102, 9, 64]);
+        assert_eq!(rgb(&pixels.select(0, 0)).unwrap(), picture);
+        assert_eq!(png(&picture).unwrap()[1..4], *b"PNG");
+    }
+
+    #[test]
+    fn a_grid_has_every_map_in_its_own_colours() {
+        let maps = Tensor::from_slice(&[0.0, 1.0, 5.0, 5.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).view([3, 2, 2]);
+        let grid = grid_of_maps(&maps).unwrap();
+        assert_eq!((grid.width(), grid.height()), (2 * 42 + 2, 2 * 42 + 2));
+        let at = |x, y| *grid.get_pixel(x, y);
+        assert_eq!((at(5, 5), at(5, 35)), (viridis(0.0), viridis(1.0)));
+        assert_eq!((at(47, 5), at(80, 5)), (viridis(1.0), viridis(0.0)));
+        assert_eq!((at(5, 50), at(60, 60), at(0, 0)), (viridis(0.0), GAP_COLOUR, GAP_COLOUR));
+    }
+
+    #[test]
+    fn filters_have_zero_in_the_middle() {
+        let weight = Tensor::from_slice(&[-2.0, 0.0, 2.0, 1.0]).view([1, 1, 2, 2]);
+        let grid = grid_of_filters(&weight).unwrap();
+        assert_eq!([(5, 5), (35, 5), (5, 35), (35, 35)].map(|(x, y)| grid.get_pixel(x, y).0[0]), [0, 128, 255, 191]);
+        let colours = grid_of_filters(&Tensor::from_slice(&[1.0, 0.0, -1.0]).view([1, 3, 1, 1])).unwrap();
+        assert_eq!(colours.get_pixel(9, 9).0, [255, 128, 0]);
+    }
+
+    #[test]
+    fn heat_and_frames_lie_where_they_belong() {
+        let picture = RgbImage::from_pixel(4, 4, Rgb([100; 3]));
+        let heat = Tensor::zeros([4, 4], (Kind::Float, tch::Device::Cpu));
+        let _ = heat.get(1).get(2).fill_(1.0);
+        let _ = heat.get(3).get(0).fill_(-1.0);
+        let heated = heated(&picture, &heat).unwrap();
+        assert_eq!(heated.width(), 224);
+        let at = |column: u32, row: u32| heated.get_pixel(column * 56 + 28, row * 56 + 28).0;
+        assert_eq!(at(0, 0), [100; 3]);
+        assert!(at(2, 1)[0] > 200 && at(2, 1)[2] < 50 && at(0, 3)[2] > 200 && at(0, 3)[0] < 50);
+        let framed = framed(&picture, &Region { rows: 1..3, columns: 2..4 });
+        assert_eq!(framed.get_pixel(2 * 56, 56), &FRAME);
+        assert_eq!(framed.get_pixel(4 * 56 - 1, 3 * 56 - 1), &FRAME);
+        assert_eq!(framed.get_pixel(2 * 56 + 28, 56 + 28).0, [100; 3]);
+        assert_eq!(framed.get_pixel(28, 28), &mix([100; 3], [128; 3], 0.6));
+    }
+
+    #[test]
+    fn colours_go_from_dark_to_light() {
+        assert_eq!((viridis(-1.0).0, viridis(2.0).0), (VIRIDIS[0], VIRIDIS[8]));
+        assert_eq!(viridis(0.125).0, VIRIDIS[1]);
+        assert_eq!(viridis(f64::NAN), GAP_COLOUR);
+    }
+}
