@@ -108,3 +108,52 @@ fn unpack(packed: &str, to: &Path) {
     }
     std::fs::write(to, plain.finish().unwrap().into_inner()).unwrap();
 }
+
+/// Experiments that train are run on the digits, with two seeds: quick enough for a test, and their figures are other ones.
+const SMALL: [&str; 8] = ["--data", "digits", "--seeds", "2", "--threads", "1", "--out", "lab"];
+
+/// The chapters of the lecture run side by side.
+macro_rules! lecture {
+    ($($name:ident: $chapter:literal, $commands:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            follow_the_lecture($chapter, $commands);
+        }
+    )*};
+}
+lecture! {
+    the_lecture_on_classic_networks: "The classic networks", 7;
+    the_lecture_on_residual_networks: "Residual networks", 7;
+    the_lecture_on_1x1_convolutions: "1x1 convolutions", 2;
+    the_lecture_on_inception: "Inception", 3;
+}
+
+fn follow_the_lecture(chapter: &str, commands: usize) {
+    let sandbox = Sandbox::new();
+    let tutorial = text("../../docs/tutorials/lecture.md");
+    let chapter = tutorial.split("\n## ").find(|part| part.starts_with(&format!("{chapter}\n"))).unwrap();
+    let blocks = blocks(chapter, "console");
+    assert_eq!(blocks.len(), commands);
+    for block in blocks {
+        let (command, told) = block.strip_prefix("$ cargo xtask ").unwrap().split_once('\n').unwrap();
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.extend(SMALL);
+        let output = sandbox.striate(&args).env("OMP_NUM_THREADS", "1").output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        let got = String::from_utf8(output.stdout).unwrap();
+        let [told, got] = [told, got.as_str()].map(|text| text.lines().map(statement).collect::<Vec<_>>());
+        assert_eq!(told[..], got[..told.len()], "{command}");
+        let rest: Vec<&String> = got[told.len()..].iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(rest, ["lab/index.html"], "{command}");
+        let name = command.rsplit(' ').next().unwrap();
+        assert!(file(&format!("../../docs/lab/{name}/figure.svg")).is_file(), "{name} has no figure");
+    }
+}
+
+/// A line of an outcome without what depends on data and seeds: the verdict and the numbers measured.
+fn statement(line: &str) -> String {
+    match line.strip_prefix("  ") {
+        Some(check) => check.trim_start_matches(char::is_alphabetic).split(": ").next().unwrap_or_default().trim().to_owned(),
+        None => line.rsplit_once(": ").map_or(line, |(title, _)| title).to_owned(),
+    }
+}
