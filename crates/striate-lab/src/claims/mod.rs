@@ -1,12 +1,18 @@
 //! One file a claim.
+mod aux_heads;
 mod bottleneck;
 mod degradation;
+mod gap;
 mod gradient_norms;
 mod identity;
+mod inception;
 mod layer_responses;
+mod lrn_overlap;
 mod one_by_one;
 mod parameters;
+mod pooling_order;
 mod pre_activation;
+mod relu;
 mod shapes;
 mod shortcuts;
 mod towers;
@@ -31,6 +37,12 @@ pub(crate) const CLAIMS: &[Claim] = &[
     pre_activation::CLAIM,
     one_by_one::CLAIM,
     bottleneck::CLAIM,
+    relu::CLAIM,
+    pooling_order::CLAIM,
+    inception::CLAIM,
+    lrn_overlap::CLAIM,
+    gap::CLAIM,
+    aux_heads::CLAIM,
 ];
 
 /// What `measure` gives for each seed.
