@@ -21,8 +21,8 @@ pub(super) const CLAIM: Claim = Claim {
                  with auxiliary heads over that without, as a power of ten, is above 0; after equally many steps, the test \
                  error without them less that with them is above 0.",
     refuted_if: "the interval of one of the two lies on the other side",
-    seeds: [4, 5],
-    minutes: [2.0, 180.0],
+    seeds: [8, 8],
+    minutes: [2.5, 45.0],
     run,
 };
 
@@ -71,7 +71,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         Check::above("test error without less with", Interval::of_differences(&errors[0], &errors[1]), 0.0),
     ];
     let remarks = format!(
-        "Before the first step the first convolution's gradient is {:.2} times as strong with auxiliary heads.",
+        "Before the first step the first convolution's gradient is {:.2} times as strong with auxiliary heads, of which the later \
+         steps are not measured. The network is small and trained briefly: what regularises has had no time to pay.",
         10f64.powf(stronger.mean)
     );
     let labels = Labels { title: "GoogLeNet at an eighth of its width", x: "epoch", y: "test error" };

@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  with the dense head.",
     refuted_if: "a count differs, or the interval of one of the two differences lies on the other side",
     seeds: [4, 5],
-    minutes: [1.5, 120.0],
+    minutes: [1.5, 180.0],
     run,
 };
 
