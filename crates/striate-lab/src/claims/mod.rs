@@ -1,13 +1,19 @@
 //! One file a claim.
+mod aux_heads;
 mod bottleneck;
 mod degradation;
+mod gap;
 mod gradient_norms;
 mod identity;
+mod inception;
 mod layer_responses;
 mod loss_surface;
+mod lrn_overlap;
 mod one_by_one;
 mod parameters;
+mod pooling_order;
 mod pre_activation;
+mod relu;
 mod shapes;
 mod shortcuts;
 mod towers;
@@ -22,7 +28,10 @@ use tch::{Device, Kind, Tensor};
 pub(crate) const CLAIMS: &[Claim] = &[
     shapes::CLAIM,
     parameters::CLAIM,
+    pooling_order::CLAIM,
+    relu::CLAIM,
     towers::CLAIM,
+    lrn_overlap::CLAIM,
     two_3x3::CLAIM,
     degradation::CLAIM,
     gradient_norms::CLAIM,
@@ -32,7 +41,10 @@ pub(crate) const CLAIMS: &[Claim] = &[
     loss_surface::CLAIM,
     pre_activation::CLAIM,
     one_by_one::CLAIM,
+    gap::CLAIM,
+    inception::CLAIM,
     bottleneck::CLAIM,
+    aux_heads::CLAIM,
 ];
 
 /// What `measure` gives for each seed.
