@@ -266,3 +266,49 @@ fn start() -> Result<(), BenchError> {
         status => Err(BenchError::Failed(format!("{} ended with {status}", program.display()))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_runs_and_computes_what_the_network_does() {
+        for (id, tolerance) in [
+            ("resnet-tiny/infer/b2/32/fp32/contiguous/t1/cpu", Some(1e-4)),
+            ("resnet-tiny/infer/b1/32/bf16/channels-last/t1/cpu", Some(0.1)),
+            ("googlenet-tiny/plan/b2/64/fp32/channels-last/t1/cpu", Some(1e-4)),
+            ("resnet-tiny/plan/b1/40/bf16/channels-last/t1/cpu", Some(0.1)),
+            ("lenet5/train/b2/32/fp32/channels-last/t1/cpu", None),
+            ("googlenet-tiny/train/b2/64/fp32/contiguous/t1/cpu", None),
+            ("lenet5/optimizer/b1/32/fp32/channels-last/t1/cpu", None),
+            ("lenet5/planning/b1/32/fp32/channels-last/t1/cpu", None),
+            ("lenet5/checkpoint/b1/32/fp32/channels-last/t1/cpu", None),
+            ("matmul/product/b1/16/bf16/contiguous/t1/cpu", None),
+            ("loader-crop-flip/load/b4096/8/fp32/channels-last/t1/cpu", None),
+        ] {
+            let mut work = Work::prepare(&id.parse().unwrap(), 3, None).unwrap();
+            assert_eq!(work.distance.is_some(), tolerance.is_some(), "{id}");
+            assert!(work.distance.unwrap_or(0.0) <= tolerance.unwrap_or(0.0), "{id}: {:?}", work.distance);
+            work.run().unwrap();
+            work.run().unwrap();
+        }
+    }
+
+    #[test]
+    fn operations_are_two_for_each_multiply_add_and_three_times_as_many_in_training() {
+        let flops = |mode: &str| {
+            let id = format!("lenet5/{mode}/b2/32/fp32/channels-last/t1/cpu");
+            Work::prepare(&id.parse().unwrap(), 0, None).unwrap().flops
+        };
+        assert_eq!(flops("plan"), Some(2 * 2 * 416_520));
+        assert_eq!(flops("train"), Some(3 * 2 * 2 * 416_520));
+    }
+
+    #[test]
+    fn a_size_that_a_network_cannot_take_is_refused() {
+        let case: Case = "alexnet/plan/b1/16/fp32/channels-last/t1/cpu".parse().unwrap();
+        let error = Work::prepare(&case, 0, None).err().unwrap().to_string();
+        assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+    }
+}
