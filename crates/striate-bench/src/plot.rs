@@ -122,6 +122,15 @@ fn ratios(bars: &[(String, Spread)]) -> Drawn<String> {
     Ok(svg)
 }
 
+/// 1, 2 and 5 times every power of ten that a time in ms may be near.
+fn round_numbers() -> Vec<f64> {
+    (-3..7)
+        .flat_map(|power| {
+            [1.0, 2.0, 5.0].map(|digit| if power < 0 { digit / 10f64.powi(-power) } else { digit * 10f64.powi(power) })
+        })
+        .collect()
+}
+
 fn curves(what: &str, lines: &[(String, Vec<(f64, f64)>)]) -> Drawn<String> {
     let points = || lines.iter().flat_map(|(_, points)| points);
     let range = |values: Vec<f64>| {
@@ -143,11 +152,14 @@ fn curves(what: &str, lines: &[(String, Vec<(f64, f64)>)]) -> Drawn<String> {
             .y_label_area_size(60)
             .build_cartesian_2d(
                 xs.log_scale().with_key_points(ticks.iter().map(|tick| *tick as f64).collect()),
-                ys.log_scale(),
+                ys.log_scale().with_key_points(round_numbers()),
             )?;
         let mut mesh = chart.configure_mesh();
         mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).x_desc(what).y_desc("ms");
-        mesh.x_label_formatter(&|x| format!("{x:.0}")).axis_desc_style(("sans-serif", 13)).draw()?;
+        mesh.x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| y.to_string())
+            .axis_desc_style(("sans-serif", 13))
+            .draw()?;
         for (index, (name, points)) in lines.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;

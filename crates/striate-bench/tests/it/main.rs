@@ -88,7 +88,8 @@ fn a_run_is_held_against_another() {
     let results = results.to_str().unwrap();
     // The other run's ResNet-18 took 10 ms where this one's took 12.
     let earlier = fixture("earlier.jsonl");
-    let against = |threshold| bench(&["--results", results, "--baseline", earlier.to_str().unwrap(), "--threshold", threshold]).assert();
+    let against =
+        |threshold| bench(&["--results", results, "--baseline", earlier.to_str().unwrap(), "--threshold", threshold]).assert();
     let failed = against("10").code(1).get_output().clone();
     assert!(String::from_utf8(failed.stdout).unwrap().contains("| 10.000 | 12.000 | 1.20 | slower |"));
     assert!(String::from_utf8(failed.stderr).unwrap().contains("1 of 2 cases are slower"));
