@@ -110,14 +110,17 @@ def prepare(request):
     if side in ("onnxruntime", "openvino"):
         with torch.no_grad():
             run, known = exported(side, model, images, case)
+            count_from_now()
             return run, distance(run()), known
     known = versions(torch)
+    count_from_now()
     if case["mode"] == "train":
         with torch.no_grad():
             far = distance(model(images))
         return training(request, model.train(), images, labels), far, known
     if half:
         model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
+        count_from_now()
     if side == "pytorch-compile":
         import torch._inductor.config as config
 
@@ -185,6 +188,22 @@ def status(key):
         return int(next(line for line in file if line.startswith(key)).split()[1]) / 1024
 
 
+class Base:
+    """Resident memory before the first pass, in MiB; none where the system does not tell."""
+
+    before = None
+
+
+def count_from_now():
+    """Peaks count from now on."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        Base.before = status("VmRSS")
+    except OSError:
+        pass
+
+
 def main():
     # What libraries print is no answer.
     out = os.fdopen(os.dup(1), "w")
@@ -194,17 +213,10 @@ def main():
         run, distance, known = prepare(json.loads(sys.stdin.readline()))
     except Refusal as refusal:
         return say({"error": str(refusal)})
-    base = None
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-        base = status("VmRSS")
-    except OSError:
-        pass
     say({"ready": {"distance": distance, "versions": known}})
     for line in sys.stdin:
         if line.strip() == "memory":
-            say({"memory": None if base is None else [status("VmHWM") - base, status("VmHWM")]})
+            say({"memory": None if Base.before is None else [status("VmHWM") - Base.before, status("VmHWM")]})
             continue
         repeats = int(line.split()[1])
         start_time = time.perf_counter()

@@ -24,7 +24,6 @@ pub use case::{Case, Layout, Mode, Precision, default_set, full_set, select};
 pub use compare::{Change, slower};
 pub use drive::{Options, measure};
 pub use error::BenchError;
-pub use memory::Base;
 pub use peers::{PEERS, Peer, Programs, choose};
 pub use plot::plots;
 pub use record::{Absent, OURS, Record, Results, Row, Run, Size, cores};

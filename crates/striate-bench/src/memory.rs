@@ -5,18 +5,24 @@ const KIB: f64 = 1024.0;
 
 /// Resident memory in MiB at one moment, from which on the peak counts.
 #[derive(Debug)]
-pub struct Base(Option<f64>);
+pub(crate) struct Base(Option<f64>);
 
 impl Base {
     /// Now.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         // Where this cannot be, the peak is that of the whole process.
         let _ = fs::write("/proc/self/clear_refs", "5");
         Self(status("VmRSS"))
     }
 
+    /// Now, after freed memory that the process kept was given back.
+    pub(crate) fn fresh() -> Self {
+        striate_torch::release_memory();
+        Self::now()
+    }
+
     /// The peak since then: above what there was, and of the whole process, in MiB. Linux only.
-    pub fn peak(&self) -> Option<[f64; 2]> {
+    pub(crate) fn peak(&self) -> Option<[f64; 2]> {
         let peak = status("VmHWM")?;
         Some([peak - self.0?, peak])
     }

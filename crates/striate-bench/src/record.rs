@@ -60,7 +60,7 @@ pub struct Row {
     pub gflops: Option<f64>,
     /// GFLOP/s over those of this machine's best matrix product with as many threads.
     pub of_limit: Option<f64>,
-    /// Peak resident memory in MiB above what the process had when all was ready to run.
+    /// Peak resident memory in MiB above what the process had before the first pass.
     pub rise_mib: Option<f64>,
     /// Peak resident memory of the whole process in MiB.
     pub peak_mib: Option<f64>,

@@ -11,7 +11,7 @@ pub fn table(results: &Results) -> String {
     let mut page = format!(
         "{}, {} threads, {}; {}; seed {}.\nTimes are medians with quartiles in brackets. GFLOP/s count the operations by their \
          definition, so that an algorithm that needs fewer may pass the limit, which is this machine's best matrix product with as \
-         many threads. Memory is the peak above what the process had when it was ready to run, in MiB.\n",
+         many threads. Memory is the peak above what the process had before the first pass, in MiB.\n",
         run.processor,
         run.cores,
         run.system,

@@ -1,7 +1,7 @@
 //! Times of a case by criterion.
 use crate::record::Size;
 use crate::work::Work;
-use crate::{BenchError, Case, memory};
+use crate::{BenchError, Case};
 use criterion::{BatchSize, Criterion, SamplingMode};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -48,13 +48,12 @@ pub fn bench(criterion: &mut Criterion, case: &Case, work: &mut Work) -> Result<
 /// Prepares a case and measures it in this process, which should do nothing else, so that memory is the case's own.
 pub fn sample(case: &Case, seed: u64) -> Result<Sample, BenchError> {
     let mut work = Work::prepare(case, seed, None)?;
-    let base = memory::Base::now();
     let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
     let mut criterion = Criterion::default().without_plots().output_directory(folder.path());
     bench(&mut criterion, case, &mut work)?;
     let ms = times(folder.path())?;
     let size = Size { images: work.images, flops: work.flops };
-    Ok(Sample { ms, size, distance: work.distance, memory: base.peak() })
+    Ok(Sample { ms, size, distance: work.distance, memory: work.peak() })
 }
 
 /// Criterion's file of raw times.

@@ -54,7 +54,7 @@ pub enum Answer {
     },
     /// Milliseconds of one run.
     Ms(f64),
-    /// Peak resident memory in MiB: above the start of the runs, and of the whole process.
+    /// Peak resident memory in MiB: above what there was before the first pass, and of the whole process.
     Memory(Option<[f64; 2]>),
     /// It cannot.
     Error(String),
@@ -203,12 +203,11 @@ pub fn serve(input: impl BufRead, mut output: impl Write) -> Result<(), BenchErr
         Ok(work) => work,
         Err(error) => return say(&Answer::Error(error.to_string())),
     };
-    let base = crate::memory::Base::now();
     let size = crate::record::Size { images: work.images, flops: work.flops };
     say(&Answer::Ready { distance: work.distance, versions: Default::default(), size })?;
     for line in lines {
         if line == "memory" {
-            say(&Answer::Memory(base.peak()))?;
+            say(&Answer::Memory(work.peak()))?;
             continue;
         }
         let repeats: usize = line.strip_prefix("run ").and_then(|repeats| repeats.parse().ok()).unwrap_or(1);

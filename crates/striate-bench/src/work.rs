@@ -1,6 +1,6 @@
 //! Doing what a case says, so that it can be timed.
-use crate::BenchError;
 use crate::case::{Case, Layout, Mode, Precision};
+use crate::{BenchError, memory::Base};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,6 +32,7 @@ type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
 pub struct Work {
     run: Run,
     device: Device,
+    base: Base,
     /// Images, or examples, that one run takes; nothing where it is no matter of images.
     pub images: Option<u64>,
     /// Floating-point operations of one run: two for each multiply-add of convolutions and linear layers by their definition.
@@ -46,7 +47,7 @@ impl Work {
     pub fn prepare(case: &Case, seed: u64, share: Option<&Path>) -> Result<Self, BenchError> {
         striate_torch::set_num_threads(case.threads);
         let device = case.torch_device()?;
-        let work = |run| Self { run, device, images: None, flops: None, distance: None };
+        let work = |run| Self { run, device, base: Base::now(), images: None, flops: None, distance: None };
         match case.mode {
             Mode::Product => {
                 let matrix = || Tensor::f_randn([case.size, case.size], (kind(case.precision), device));
@@ -62,6 +63,12 @@ impl Work {
             Mode::Start => Ok(work(Box::new(start))),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
+    }
+
+    /// The peak of resident memory in MiB since all was ready for the first run, whose logits are compared: above what there was
+    /// then, and of the whole process. Linux only.
+    pub fn peak(&self) -> Option<[f64; 2]> {
+        self.base.peak()
     }
 
     /// Does it once, and waits until it is done.
@@ -118,7 +125,7 @@ impl Networked {
         let macs = self.network.graph().summary().macs.saturating_mul(case.batch.unsigned_abs());
         let flops = macs.saturating_mul(2);
         let passes = if case.mode == Mode::Train { TRAINING_PASSES } else { 1 };
-        let mut work = Work { run: Box::new(|| Ok(())), device, images: None, flops: None, distance: None };
+        let mut work = Work { run: Box::new(|| Ok(())), device, base: Base::now(), images: None, flops: None, distance: None };
         if expected.is_some() {
             (work.images, work.flops) = (Some(case.batch.unsigned_abs()), Some(passes * flops));
         }
@@ -134,12 +141,14 @@ impl Networked {
                 if case.precision == Precision::Bf16 {
                     network = in_bf16(network, case.memory_format)?;
                 }
+                work.base = Base::fresh();
                 work.distance = distance(&logits(&network, &images)?)?;
                 work.run = Box::new(move || logits(&network, &images).map(drop));
             }
             Mode::Plan => {
                 let plan = Plan::new(&self.network, &plan_options(case))?;
                 drop(self.network);
+                work.base = Base::fresh();
                 work.distance = distance(plan.forward(&images)?.logits())?;
                 work.run = Box::new(move || {
                     let _no_grad = no_grad();
@@ -158,6 +167,7 @@ impl Networked {
                 let mut optimizer = self.optimizer()?;
                 let Self { model, network, labels, .. } = self;
                 let (loss_of, aux_weight) = (model.loss(), model.aux_weight());
+                work.base = Base::fresh();
                 work.run = Box::new(move || {
                     let outputs = network.forward(&images, Pass::Train)?;
                     let mut loss = loss_of.compute(outputs.logits(), &labels)?;
