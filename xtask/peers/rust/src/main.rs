@@ -7,7 +7,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 use tch::nn::{ModuleT, OptimizerConfig, VarStore};
 use tch::vision::{alexnet, resnet, vgg};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// So small that weights stay what they are.
 const LR: f64 = 1e-6;
@@ -85,7 +85,7 @@ fn prepare(request: &Value) -> Outcome<Ready> {
     let distance = furthest(&(logits - &expected)) / furthest(&expected);
     if case["mode"] != "train" {
         let run = move || {
-            tch::no_grad(|| net.forward_t(&images, false));
+            let _logits = tch::no_grad(|| net.forward_t(&images, false));
             Ok(())
         };
         return Ok(Ready { run: Box::new(run), distance, base });
