@@ -13,6 +13,9 @@ use striate_models::find;
 /// What our logits and those of others may differ by, relative to the largest: in float32, and in bfloat16.
 const TOLERANCE: [f64; 2] = [1e-3, 0.1];
 
+/// Letters of a reason that are told.
+const REASON: usize = 240;
+
 /// How it is measured.
 #[derive(Debug)]
 pub struct Options {
@@ -168,6 +171,7 @@ impl Measuring<'_> {
 }
 
 fn absent(case: &Case, side: &str, reason: String) -> Record {
+    let reason: String = reason.lines().next().unwrap_or_default().chars().take(REASON).collect();
     eprintln!("  {side}: {reason}");
     Record::Absent(Absent { id: case.to_string(), side: side.to_owned(), reason })
 }

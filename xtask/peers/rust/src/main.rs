@@ -17,9 +17,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 type Run = Box<dyn FnMut() -> Outcome<()>>;
 
 fn main() -> Outcome<()> {
-    // tch's models panic where libtorch refuses; the last line is what is told.
+    // tch's models panic where libtorch refuses, with its many lines escaped; the last line that is written is what is told.
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{}", panic.payload_as_str().and_then(|reason| reason.lines().next()).unwrap_or("it panicked"));
+        eprintln!("{}", panic.payload_as_str().and_then(|reason| reason.split("\\n").next()).unwrap_or("it panicked"));
     }));
     let mut lines = std::io::stdin().lock().lines();
     let Some(line) = lines.next() else { return Ok(()) };
