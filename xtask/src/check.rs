@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, development dependencies apart. A crate that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("striate-torch", &[]),
     ("striate-fetch", &[]),
     ("striate-layers", &["striate-torch"]),
@@ -23,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets"]),
     ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),
     ("striate-lab", EVERYTHING),
+    ("striate-bench", EVERYTHING),
     ("striate-cli", EVERYTHING),
     ("xtask", &["striate-fetch"]),
 ];

@@ -23,7 +23,7 @@ pub(crate) struct Options {
 
 /// Runs every script below a `tests` folder: each writes the fixtures beside it.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let python = python::with_torch(workspace.libtorch_version()?)?;
+    let python = python::with_torch(workspace.libtorch_version()?, false)?;
     let python = |script: &Path, args: &[&Path]| -> Result<ExitCode> {
         eprintln!("{}", script.display());
         let status = Command::new(&python).arg(script).args(args).status().context("cannot run Python")?;

@@ -2,6 +2,7 @@
 //!
 //! This binary links no libtorch, so that it builds in seconds on a machine that has none yet.
 
+mod bench;
 mod check;
 mod doctor;
 mod fixtures;
@@ -36,7 +37,7 @@ enum Command {
     Check,
     /// Checks, lints, and tests everything
     Test,
-    /// Runs the benchmarks; arguments go to `cargo bench`
+    /// Measures how fast networks are, and others beside them
     Bench(Verbatim),
     /// Makes what tests compare with anew, by means of PyTorch in a Python environment of its own
     Fixtures(fixtures::Options),
@@ -88,7 +89,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor => doctor::run(&workspace),
         Command::Check => check::run(&workspace),
         Command::Test => test::run(&workspace),
-        Command::Bench(verbatim) => program::bench(&workspace, &verbatim.args),
+        Command::Bench(verbatim) => bench::run(&workspace, &verbatim.args),
         Command::Fixtures(options) => fixtures::run(&workspace, &options),
         Command::Train(verbatim) => striate("train", verbatim),
         Command::Eval(verbatim) => striate("eval", verbatim),

@@ -1,4 +1,4 @@
-//! Building and running the `striate` program, and the benchmarks.
+//! Building and running the `striate` program.
 
 use std::{
     env::consts::EXE_SUFFIX,
@@ -14,40 +14,50 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    setup::setup(workspace, &Options::default())?;
-    let program = program_path(workspace)?;
-    let mut build = workspace.cargo();
-    build.args(["build", "--release", "--package", "striate-cli"]);
-    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds.
-    if program.exists() {
-        build.arg("--quiet");
-    }
-    let built = build.status().context("cannot run cargo")?;
-    if !built.success() {
-        return Ok(exit_code(built));
-    }
+    let program = match build(workspace, &[STRIATE])? {
+        Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
+        Built::Failed(code) => return Ok(code),
+    };
     let mut striate = Command::new(&program);
     striate.arg(name).args(args);
     become_command(striate).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// `cargo bench ARGS...` on the whole workspace.
-pub(crate) fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
-    setup::setup(workspace, &Options::default())?;
-    let mut bench = workspace.cargo();
-    bench.args(["bench", "--workspace"]).args(args);
-    become_command(bench).context("cannot run cargo")
+/// What became of a build.
+pub(crate) enum Built {
+    /// The folder of the programs.
+    Programs(PathBuf),
+    /// Cargo has told why.
+    Failed(ExitCode),
 }
 
-/// Where cargo puts the release build.
-fn program_path(workspace: &Workspace) -> Result<PathBuf> {
+/// A package and its program.
+pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
+
+/// Builds packages, each with its program, for release; gets libtorch if there is none.
+pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)]) -> Result<Built> {
+    setup::setup(workspace, &Options::default())?;
+    let folder = target(workspace)?.join("release");
+    let mut build = workspace.cargo();
+    build.args(["build", "--release"]);
+    build.args(packages.iter().flat_map(|(package, _)| ["--package", package]));
+    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds.
+    if packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
+        build.arg("--quiet");
+    }
+    let built = build.status().context("cannot run cargo")?;
+    Ok(if built.success() { Built::Programs(folder) } else { Built::Failed(exit_code(built)) })
+}
+
+/// Cargo's target folder.
+pub(crate) fn target(workspace: &Workspace) -> Result<PathBuf> {
     let metadata = metadata(workspace)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata tells no target folder")?;
-    Ok(PathBuf::from(target).join("release").join(format!("striate{EXE_SUFFIX}")))
+    Ok(PathBuf::from(target))
 }
 
 /// Replaces this process, so that signals reach the command and its exit code is ours.
-fn become_command(mut command: Command) -> Result<ExitCode> {
+pub(crate) fn become_command(mut command: Command) -> Result<ExitCode> {
     Err(command.exec().into())
 }
 

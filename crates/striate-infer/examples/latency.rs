@@ -1,10 +1,8 @@
 //! Milliseconds of a plan's forward pass: `latency MODEL [BATCH] [SIZE] [fp32|bf16|network]`, with two threads.
 //!
-//! Prints the median and the quartiles of runs over three seconds. With a further argument `turns` it prints `ready` and then,
-//! for each line on standard input, one run's milliseconds, so that another program can take turns with it
-//! (`xtask/peers/inference.py`). `network` is the network itself, without a plan; `steps` instead of a size lists the plan.
+//! Prints the median and the quartiles of runs over three seconds. `network` is the network itself, without a plan; a further
+//! argument `steps` lists the plan. For comparisons, and with others, see `cargo xtask bench`.
 use std::error::Error;
-use std::io::BufRead;
 use std::time::{Duration, Instant};
 use striate_graph::{InitOptions, Network};
 use striate_infer::{Plan, PlanOptions, Precision};
@@ -48,15 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if arg(4, "") == "steps" {
         print!("{plan}");
-    }
-    if arg(4, "") == "turns" {
-        timed()?;
-        println!("ready");
-        for line in std::io::stdin().lock().lines() {
-            line?;
-            println!("{}", timed()?);
-        }
-        return Ok(());
     }
     let mut times = Vec::new();
     let start = Instant::now();

@@ -1,0 +1,198 @@
+//! The bench matrix: `cargo xtask bench` builds and runs this.
+use clap::{Parser, Subcommand};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use striate_bench::{
+    BenchError, Case, Options, Programs, Results, choose, cores, measure, plots, sample, select, serve, slower, table,
+};
+
+/// Measures how fast networks are, and others beside them. Prints a table; `results.jsonl`, `table.md` and figures go into a folder.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    hidden: Option<Hidden>,
+    /// Measures only what matches: parts of an id, such as `resnet*/plan/b16`; several must all match. A whole id is measured in any case
+    #[arg(long, value_name = "PATTERN")]
+    filter: Vec<String>,
+    /// Takes every network in every way, and not the default set of some minutes
+    #[arg(long)]
+    full: bool,
+    /// Prints the ids of what would be measured
+    #[arg(long)]
+    list: bool,
+    /// Has others do the same work, in turns: all, or those of these names
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',', default_missing_value = "all")]
+    peers: Vec<String>,
+    /// Turns of each side, where there are peers
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    rounds: u64,
+    /// Threads of the cases in the sets, beside those with one [default: as many as the machine runs at once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    threads: Option<u64>,
+    /// What weights and inputs are drawn from [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Compares with an earlier run's results.jsonl; exit code 1 if a case is slower by more than the threshold
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// How much slower than the baseline is too slow, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    threshold: f64,
+    /// Measures nothing, and makes table, figures and comparison from these results
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// Where results go [default: bench/SECONDS in cargo's target folder]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// A Python with what peers need, and their script; `cargo xtask bench --peers` gives both
+    #[arg(long, num_args = 2, value_names = ["PYTHON", "SCRIPT"])]
+    python: Option<Vec<PathBuf>>,
+    /// The program of the Rust peers; `cargo xtask bench --peers` gives it
+    #[arg(long, value_name = "PROGRAM")]
+    rust_peers: Option<PathBuf>,
+}
+
+/// What the program does in processes of its own.
+#[derive(Subcommand)]
+enum Hidden {
+    /// Takes turns with others
+    #[command(hide = true)]
+    Work,
+    /// Has criterion measure one case
+    #[command(hide = true)]
+    Sample { id: String, seed: u64, answer: PathBuf },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            eprintln!("{}", text.lines().next().unwrap_or_default());
+            return ExitCode::from(2);
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if matches!(error, BenchError::Failed(_) | BenchError::Torch(_)) { 1 } else { 2 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, BenchError> {
+    match &cli.hidden {
+        Some(Hidden::Work) => serve(std::io::stdin().lock(), std::io::stdout())?,
+        Some(Hidden::Sample { id, seed, answer }) => {
+            let sample = sample(&id.parse()?, *seed)?;
+            let text = serde_json::to_string(&sample).map_err(|error| BenchError::Failed(error.to_string()))?;
+            write(answer, &text)?;
+        }
+        None => return matrix(&cli),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
+    let threads = cli.threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or_else(cores);
+    // What is wrong with these is told before anything is measured.
+    let baseline = cli.baseline.as_deref().map(Results::read).transpose()?;
+    if !(cli.threshold.is_finite() && cli.threshold >= 0.0) {
+        return Err(BenchError::Usage(format!("--threshold {}: must be 0 or more percent", cli.threshold)));
+    }
+    let results = match &cli.results {
+        Some(path) => Results::read(path)?,
+        None => {
+            let cases = select(cli.full, threads, &cli.filter)?;
+            if cli.list {
+                let ids: Vec<String> = cases.iter().map(Case::to_string).collect();
+                print(&(ids.join("\n") + "\n"));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let folder = folder(cli)?;
+            let results = measure(&cases, &options(cli)?, &folder)?;
+            eprintln!("results in {}", folder.display());
+            results
+        }
+    };
+    let page = table(&results);
+    print(&page);
+    if cli.results.is_none() || cli.out.is_some() {
+        let folder = folder(cli)?;
+        fs::create_dir_all(&folder).map_err(|error| BenchError::Io { what: format!("make {}", folder.display()), error })?;
+        write(&folder.join("table.md"), &page)?;
+        for (name, svg) in plots(&results)? {
+            write(&folder.join(name), &svg)?;
+        }
+    }
+    match baseline {
+        Some(baseline) => compare(&baseline, &results, cli.threshold),
+        None if results.rows.is_empty() => Err(BenchError::Failed("nothing was measured".to_owned())),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn options(cli: &Cli) -> Result<Options, BenchError> {
+    let python = cli.python.clone().and_then(|paths| <[PathBuf; 2]>::try_from(paths).ok());
+    Ok(Options {
+        // Below 2^53, so that every reader of JSON keeps it.
+        seed: cli.seed.unwrap_or_else(|| now_nanos() % (1 << 53)),
+        rounds: usize::try_from(cli.rounds).unwrap_or(usize::MAX),
+        peers: choose(&cli.peers)?,
+        programs: Programs { python, rust: cli.rust_peers.clone() },
+    })
+}
+
+fn now_nanos() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
+
+/// Where results go; the same each time it is asked.
+fn folder(cli: &Cli) -> Result<PathBuf, BenchError> {
+    static NOW: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    if let Some(folder) = &cli.out {
+        return Ok(folder.clone());
+    }
+    let this = std::env::current_exe().map_err(|error| BenchError::Io { what: "find this program".to_owned(), error })?;
+    // It lies in target/release.
+    let target = this.ancestors().nth(2).unwrap_or(Path::new("."));
+    Ok(target.join("bench").join(NOW.get_or_init(|| now_nanos() / 1_000_000_000).to_string()))
+}
+
+fn compare(baseline: &Results, now: &Results, threshold: f64) -> Result<ExitCode, BenchError> {
+    let (changes, count) = slower(baseline, now, threshold);
+    if changes.is_empty() {
+        return Err(BenchError::Usage("the baseline has none of these cases".to_owned()));
+    }
+    if baseline.run.processor != now.run.processor {
+        eprintln!("warning: the baseline was measured on another processor ({})", baseline.run.processor);
+    }
+    let lines = changes.iter().map(|change| {
+        let mark = if change.ratio > 1.0 + threshold / 100.0 { "slower" } else { "" };
+        format!("| {} | {:.3} | {:.3} | {:.2} | {mark} |\n", change.id, change.ms[0], change.ms[1], change.ratio)
+    });
+    let head = "\n| case | baseline, ms | now, ms | ratio | |\n|---|---|---|---|---|\n";
+    print(&(head.to_owned() + &lines.collect::<String>()));
+    if count > 0 {
+        eprintln!("error: {count} of {} cases are slower than the baseline by more than {threshold}%", changes.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reader that has enough, such as `head`, is no matter.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    fs::write(path, text).map_err(|error| BenchError::Io { what: format!("write {}", path.display()), error })
+}

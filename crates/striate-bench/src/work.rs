@@ -1,0 +1,324 @@
+//! Doing what a case says, so that it can be timed.
+use crate::case::{Case, Layout, Mode, Precision};
+use crate::{BenchError, memory::Base};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use striate_datasets::{Augment, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_graph::{InitOptions, Network};
+use striate_infer::{Plan, PlanOptions};
+use striate_layers::Mode as Pass;
+use striate_models::{Model, find};
+use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_format};
+use striate_train::{Checkpoint, Optimizer, OptimizerConfig, Progress};
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// The images of a loader's epoch: as many as Fashion-MNIST has.
+const LOADED: i64 = 60_000;
+/// The learning rate of training steps: so small that weights stay what they are.
+const LR: f64 = 1e-6;
+/// A backward pass costs about two forward passes.
+const TRAINING_PASSES: u64 = 3;
+/// Names, beside those of parameters, in the file that others read.
+const IMAGES: &str = "bench.images";
+const LABELS: &str = "bench.labels";
+const LOGITS: &str = "bench.logits";
+/// Sets the seeds of images and labels apart from that of weights.
+const INPUT_SEEDS: u64 = 0x494e_5055;
+
+type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
+
+/// A case made ready.
+pub struct Work {
+    run: Run,
+    device: Device,
+    base: Base,
+    /// Images, or examples, that one run takes; nothing where it is no matter of images.
+    pub images: Option<u64>,
+    /// Floating-point operations of one run: two for each multiply-add of convolutions and linear layers by their definition.
+    pub flops: Option<u64>,
+    /// How far what it computes is from the network's logits in float32, relative to the largest of them.
+    pub distance: Option<f64>,
+}
+
+impl Work {
+    /// Makes a case ready on this thread, with weights and inputs by `seed`; sets the number of threads. With a file, writes
+    /// weights, inputs and logits into it, so that others can do the same work.
+    pub fn prepare(case: &Case, seed: u64, share: Option<&Path>) -> Result<Self, BenchError> {
+        striate_torch::set_num_threads(case.threads);
+        let device = case.torch_device()?;
+        let work = |run| Self { run, device, base: Base::now(), images: None, flops: None, distance: None };
+        match case.mode {
+            Mode::Product => {
+                let matrix = || Tensor::f_randn([case.size, case.size], (kind(case.precision), device));
+                let (left, right) = (matrix()?, matrix()?);
+                let flops = 2 * case.size.unsigned_abs().pow(3);
+                let product = work(Box::new(move || {
+                    let _product = left.f_matmul(&right)?;
+                    Ok(())
+                }));
+                Ok(Self { flops: Some(flops), ..product })
+            }
+            Mode::Load => Ok(Self { images: Some(LOADED.unsigned_abs()), ..work(load(case, seed)?) }),
+            Mode::Start => Ok(work(Box::new(start))),
+            _ => Networked::new(case, device, seed)?.work(case, share),
+        }
+    }
+
+    /// The peak of resident memory in MiB since all was ready for the first run, whose logits are compared: above what there was
+    /// then, and of the whole process. Linux only.
+    pub fn peak(&self) -> Option<[f64; 2]> {
+        self.base.peak()
+    }
+
+    /// Does it once, and waits until it is done.
+    pub fn run(&mut self) -> Result<(), BenchError> {
+        (self.run)()?;
+        if let Device::Cuda(card) = self.device {
+            Cuda::synchronize(i64::try_from(card).unwrap_or(0));
+        }
+        Ok(())
+    }
+}
+
+fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    }
+}
+
+/// A network with its inputs.
+struct Networked {
+    model: Model,
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+}
+
+impl Networked {
+    fn new(case: &Case, device: Device, seed: u64) -> Result<Self, BenchError> {
+        let variant = find(&case.model)?;
+        let channels = variant.model(&[])?.input()[0];
+        let model = variant.model(&[("input", serde_json::json!([channels, case.size, case.size]))])?;
+        let options = InitOptions { devices: vec![device], seed, ..InitOptions::default() };
+        let mut network = Network::new(model.graph()?, &options)?;
+        network.set_memory_format(case.memory_format.into())?;
+        let mut images = Tensor::f_zeros([case.batch, channels, case.size, case.size], (Kind::Float, Device::Cpu))?;
+        let mut generator = Generator::new(derive_seed(seed, &[INPUT_SEEDS]));
+        generator.normal(&mut images, 0.0, 1.0)?;
+        let classes = model.classes().max(1);
+        let labels = Tensor::f_arange(case.batch, (Kind::Int64, device))?.f_remainder(classes)?;
+        Ok(Self { model, network, images: images.f_to_device(device)?, labels })
+    }
+
+    fn work(self, case: &Case, share: Option<&Path>) -> Result<Work, BenchError> {
+        let device = self.network.device();
+        let images = to_memory_format(&self.images, case.memory_format.into())?;
+        let expected = match case.mode {
+            Mode::Infer | Mode::Plan | Mode::Train => Some(logits(&self.network, &self.images)?),
+            _ => None,
+        };
+        if let (Some(path), Some(expected)) = (share, &expected) {
+            self.share(path, expected)?;
+        }
+        let macs = self.network.graph().summary().macs.saturating_mul(case.batch.unsigned_abs());
+        let flops = macs.saturating_mul(2);
+        let passes = if case.mode == Mode::Train { TRAINING_PASSES } else { 1 };
+        let mut work = Work { run: Box::new(|| Ok(())), device, base: Base::now(), images: None, flops: None, distance: None };
+        if expected.is_some() {
+            (work.images, work.flops) = (Some(case.batch.unsigned_abs()), Some(passes * flops));
+        }
+        let distance = |got: &Tensor| -> Result<Option<f64>, BenchError> {
+            let Some(expected) = &expected else { return Ok(None) };
+            let furthest = |tensor: Tensor| -> Result<f64, BenchError> { Ok(tensor.f_abs()?.f_max()?.f_double_value(&[])?) };
+            Ok(Some(furthest(got.f_to_kind(Kind::Float)?.f_sub(expected)?)? / furthest(expected.shallow_clone())?))
+        };
+        match case.mode {
+            Mode::Infer => {
+                let Self { mut network, .. } = self;
+                let images = images.f_to_kind(kind(case.precision))?;
+                if case.precision == Precision::Bf16 {
+                    network = in_bf16(network, case.memory_format)?;
+                }
+                work.base = Base::fresh();
+                work.distance = distance(&logits(&network, &images)?)?;
+                work.run = Box::new(move || logits(&network, &images).map(drop));
+            }
+            Mode::Plan => {
+                let plan = Plan::new(&self.network, &plan_options(case))?;
+                drop(self.network);
+                work.base = Base::fresh();
+                work.distance = distance(plan.forward(&images)?.logits())?;
+                work.run = Box::new(move || {
+                    let _no_grad = no_grad();
+                    plan.forward(&images)?;
+                    Ok(())
+                });
+            }
+            Mode::Planning => {
+                let (options, network) = (plan_options(case), self.network);
+                work.run = Box::new(move || {
+                    Plan::new(&network, &options)?;
+                    Ok(())
+                });
+            }
+            Mode::Train => {
+                let mut optimizer = self.optimizer()?;
+                let Self { model, network, labels, .. } = self;
+                let (loss_of, aux_weight) = (model.loss(), model.aux_weight());
+                work.base = Base::fresh();
+                work.run = Box::new(move || {
+                    let outputs = network.forward(&images, Pass::Train)?;
+                    let mut loss = loss_of.compute(outputs.logits(), &labels)?;
+                    for (_, aux) in &outputs.outputs()[1..] {
+                        loss = loss.f_add(&loss_of.compute(aux, &labels)?.f_mul_scalar(aux_weight)?)?;
+                    }
+                    loss.f_backward()?;
+                    optimizer.step(LR)?;
+                    Ok(optimizer.zero_grad()?)
+                });
+            }
+            Mode::Optimizer => {
+                let mut optimizer = self.optimizer_with_gradients()?;
+                work.run = Box::new(move || Ok(optimizer.step(LR)?));
+            }
+            Mode::Checkpoint => {
+                let optimizer = self.optimizer_with_gradients()?;
+                let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
+                work.run = Box::new(move || {
+                    let (model, optimizer) = (self.network.state(), optimizer.state());
+                    let (bundle, recipe) = (serde_json::Value::Null, serde_json::Value::Null);
+                    let checkpoint = Checkpoint { model, optimizer, bundle, progress: progress(), recipe };
+                    Ok(checkpoint.write(&folder.path().join("checkpoint.safetensors"))?)
+                });
+            }
+            Mode::Product | Mode::Load | Mode::Start => {}
+        }
+        Ok(work)
+    }
+
+    fn optimizer(&self) -> Result<Optimizer, BenchError> {
+        Ok(Optimizer::new(OptimizerConfig::default(), self.network.trainable())?)
+    }
+
+    fn optimizer_with_gradients(&self) -> Result<Optimizer, BenchError> {
+        let sums: Result<Vec<Tensor>, _> = self.network.trainable().iter().map(|(_, param)| param.f_sum(Kind::Float)).collect();
+        Tensor::f_stack(&sums?, 0)?.f_sum(Kind::Float)?.f_backward()?;
+        self.optimizer()
+    }
+
+    /// Writes what others need to do the same work, contiguous.
+    fn share(&self, path: &Path, logits: &Tensor) -> Result<(), BenchError> {
+        let mut tensors = self.network.state();
+        let own = [(IMAGES, &self.images), (LABELS, &self.labels), (LOGITS, logits)];
+        tensors.extend(own.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())));
+        Ok(TensorFile { tensors, metadata: BTreeMap::new() }.write(path)?)
+    }
+}
+
+fn logits(network: &Network, images: &Tensor) -> Result<Tensor, BenchError> {
+    let _no_grad = no_grad();
+    Ok(network.forward(images, Pass::Eval)?.logits().shallow_clone())
+}
+
+/// The same network with its parameters in bfloat16.
+fn in_bf16(network: Network, layout: Layout) -> Result<Network, BenchError> {
+    let options = InitOptions { devices: vec![network.device()], kind: Kind::BFloat16, ..InitOptions::default() };
+    let mut half = Network::new(network.graph().clone(), &options)?;
+    half.load_state(&network.state())?;
+    half.set_memory_format(layout.into())?;
+    Ok(half)
+}
+
+fn plan_options(case: &Case) -> PlanOptions {
+    let precision = match case.precision {
+        Precision::Fp32 => striate_infer::Precision::Fp32,
+        Precision::Bf16 => striate_infer::Precision::Bf16,
+    };
+    PlanOptions { precision }
+}
+
+/// That of a run which has not begun.
+fn progress() -> Progress {
+    let (data, running) = (String::new(), Default::default());
+    Progress { data, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
+}
+
+/// An epoch of the loader, shuffled and normalised.
+fn load(case: &Case, seed: u64) -> Result<Run, BenchError> {
+    let images = Tensor::f_randint(256, [LOADED, 1, case.size, case.size], (Kind::Uint8, Device::Cpu))?;
+    let labels = Tensor::f_randint(10, [LOADED], (Kind::Int64, Device::Cpu))?;
+    let data = InMemory::new("random", images, &labels, (0..10).map(|class| class.to_string()).collect())?;
+    let augment = match case.model.as_str() {
+        "loader-crop-flip" => Augment { pad_crop: 4, hflip: true, ..Augment::default() },
+        "loader-affine" => Augment { rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1], ..Augment::default() },
+        _ => Augment::default(),
+    };
+    let shape = [1, case.size, case.size];
+    let preprocess = Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.286], std: vec![0.353] })?;
+    let options = LoaderOptions { augment, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
+    Ok(Box::new(move || {
+        let loader = Loader::new(&data, preprocess.clone(), options.clone())?;
+        for batch in loader.epoch(0)? {
+            let _ = std::hint::black_box(batch?);
+        }
+        Ok(())
+    }))
+}
+
+/// A start of the `striate` program that lies beside this one.
+fn start() -> Result<(), BenchError> {
+    let program = std::env::current_exe().map_err(BenchError::io("find this program"))?.with_file_name("striate");
+    let ran = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
+    match ran.map_err(BenchError::io(format!("run {} (`cargo build --release` makes it)", program.display())))? {
+        status if status.success() => Ok(()),
+        status => Err(BenchError::Failed(format!("{} ended with {status}", program.display()))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_runs_and_computes_what_the_network_does() {
+        for (id, tolerance) in [
+            ("resnet-tiny/infer/b2/32/fp32/contiguous/t1/cpu", Some(1e-4)),
+            ("resnet-tiny/infer/b1/32/bf16/channels-last/t1/cpu", Some(0.1)),
+            ("googlenet-tiny/plan/b2/64/fp32/channels-last/t1/cpu", Some(1e-4)),
+            ("resnet-tiny/plan/b1/40/bf16/channels-last/t1/cpu", Some(0.1)),
+            ("lenet5/train/b2/32/fp32/channels-last/t1/cpu", None),
+            ("googlenet-tiny/train/b2/64/fp32/contiguous/t1/cpu", None),
+            ("lenet5/optimizer/b1/32/fp32/channels-last/t1/cpu", None),
+            ("lenet5/planning/b1/32/fp32/channels-last/t1/cpu", None),
+            ("lenet5/checkpoint/b1/32/fp32/channels-last/t1/cpu", None),
+            ("matmul/product/b1/16/bf16/contiguous/t1/cpu", None),
+            ("loader-crop-flip/load/b4096/8/fp32/channels-last/t1/cpu", None),
+        ] {
+            let mut work = Work::prepare(&id.parse().unwrap(), 3, None).unwrap();
+            assert_eq!(work.distance.is_some(), tolerance.is_some(), "{id}");
+            assert!(work.distance.unwrap_or(0.0) <= tolerance.unwrap_or(0.0), "{id}: {:?}", work.distance);
+            work.run().unwrap();
+            work.run().unwrap();
+        }
+    }
+
+    #[test]
+    fn operations_are_two_for_each_multiply_add_and_three_times_as_many_in_training() {
+        let flops = |mode: &str| {
+            let id = format!("lenet5/{mode}/b2/32/fp32/channels-last/t1/cpu");
+            Work::prepare(&id.parse().unwrap(), 0, None).unwrap().flops
+        };
+        assert_eq!(flops("plan"), Some(2 * 2 * 416_520));
+        assert_eq!(flops("train"), Some(3 * 2 * 2 * 416_520));
+    }
+
+    #[test]
+    fn a_size_that_a_network_cannot_take_is_refused() {
+        let case: Case = "alexnet/plan/b1/16/fp32/channels-last/t1/cpu".parse().unwrap();
+        let error = Work::prepare(&case, 0, None).err().unwrap().to_string();
+        assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! The program, with a network that takes no time.
+#![allow(clippy::unwrap_used)]
+use assert_cmd::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use striate_bench::{Results, plots, table};
+
+const TINY: &str = "lenet5/plan/b1/32/fp32/channels-last/t1/cpu";
+
+fn bench(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("striate-bench").unwrap();
+    command.args(args);
+    command
+}
+
+/// The one line of a refusal, whose exit code is 2.
+fn refusal(args: &[&str]) -> String {
+    let output = bench(args).assert().code(2).get_output().clone();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(output.stdout.is_empty());
+    text
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(name)
+}
+
+#[test]
+fn a_case_is_measured_and_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    bench(&["--filter", TINY, "--seed", "7", "--out", out]).assert().success();
+    let results = Results::read(&folder.path().join("results.jsonl")).unwrap();
+    assert_eq!(results.run.seed, 7);
+    assert!(results.absent.is_empty() && results.rows.len() == 1, "{results:?}");
+    let row = &results.rows[0];
+    assert_eq!((row.id.as_str(), row.side.as_str()), (TINY, "striate"));
+    assert!(row.ms.len() >= 10 && row.ms.iter().all(|ms| *ms > 0.0));
+    assert!(row.distance.unwrap() < 1e-4 && row.of_limit.unwrap() > 0.0 && row.images_per_second.unwrap() > 0.0);
+    assert!(fs::read_to_string(folder.path().join("table.md")).unwrap().contains(TINY));
+}
+
+/// A peer that answers as `xtask/peers/bench.py` does, and takes long.
+#[cfg(unix)]
+#[test]
+fn a_peer_takes_turns_with_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let script = fixture("fake_peer.sh");
+    let python = ["--python", "sh", script.to_str().unwrap()];
+    let args = ["--filter", TINY, "--peers=pytorch,openvino", "--rounds", "3", "--out", out];
+    bench(&[&args[..], &python[..]].concat()).assert().success();
+    let results = Results::read(&folder.path().join("results.jsonl")).unwrap();
+    assert_eq!(results.run.versions["fake"], "1");
+    let [ours, theirs] = &results.rows[..] else { panic!("{results:?}") };
+    assert_eq!((ours.side.as_str(), theirs.side.as_str()), ("striate", "pytorch"));
+    assert_eq!((ours.ms.len(), theirs.ms.as_slice()), (3, &[5000.0; 3][..]));
+    assert!(theirs.ratio.unwrap().median > 10.0 && theirs.peak_mib == Some(2.0));
+    let [absent] = &results.absent[..] else { panic!("{results:?}") };
+    assert_eq!((absent.side.as_str(), absent.reason.as_str()), ("openvino", "there is none"));
+    assert!(fs::read_to_string(folder.path().join("ratios.svg")).unwrap().contains("pytorch"));
+}
+
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    assert!(refusal(&["--filter", "resnt50/plan"]).contains("the nearest are resnet50/plan/"));
+    assert!(refusal(&["--filter", "lenet5/plan/b1/32/fp32/channels-last/t1/tpu"]).contains("no such device"));
+    assert!(refusal(&["--list", "--baseline", "/nowhere.jsonl"]).contains("cannot read /nowhere.jsonl"));
+    let script = fixture("fake_peer.sh");
+    assert!(refusal(&["--baseline", script.to_str().unwrap()]).contains("line 1 is none of a results.jsonl"));
+    assert!(refusal(&["--filter", TINY, "--peers=pytorhc"]).contains("did you mean pytorch?"));
+    assert!(refusal(&["--thresold", "3"]).contains("--thresold"));
+    assert!(refusal(&["--threshold=-3", "--list"]).contains("0 or more"));
+}
+
+#[test]
+fn the_default_set_is_listed() {
+    let listed = String::from_utf8(bench(&["--list", "--threads", "2"]).assert().success().get_output().stdout.clone()).unwrap();
+    assert!(listed.lines().count() > 50 && listed.contains("resnet50/plan/b16/224/fp32/channels-last/t2/cpu"), "{listed}");
+    let full = bench(&["--list", "--full", "--filter", "vgg19/train"]).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(full).unwrap().lines().all(|line| line.starts_with("vgg19/train/")));
+}
+
+#[test]
+fn a_run_is_held_against_another() {
+    let results = fixture("results.jsonl");
+    let results = results.to_str().unwrap();
+    // The other run's ResNet-18 took 10 ms where this one's took 12.
+    let earlier = fixture("earlier.jsonl");
+    let against =
+        |threshold| bench(&["--results", results, "--baseline", earlier.to_str().unwrap(), "--threshold", threshold]).assert();
+    let failed = against("10").code(1).get_output().clone();
+    assert!(String::from_utf8(failed.stdout).unwrap().contains("| 10.000 | 12.000 | 1.20 | slower |"));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("1 of 2 cases are slower"));
+    against("25").success();
+}
+
+#[test]
+fn tables_and_figures_are_made_of_results() {
+    let results = Results::read(&fixture("results.jsonl")).unwrap();
+    insta::assert_snapshot!("table", table(&results));
+    for (name, svg) in plots(&results).unwrap() {
+        insta::assert_snapshot!(name, svg);
+    }
+}

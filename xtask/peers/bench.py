@@ -1,0 +1,229 @@
+"""A peer of `cargo xtask bench --peers`: does a case's work in PyTorch, ONNX Runtime or OpenVINO, when it is its turn.
+
+Reads a request (a line of JSON, see crates/striate-bench/src/turns.rs) and answers `{"ready": ...}` or `{"error": REASON}`; then to
+`run N` with the milliseconds of one of N runs, and to `memory` with the peak of this process. Weights, images and logits are those
+of the file that the request names.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+
+LR = 1e-6
+
+
+class Refusal(Exception):
+    """A reason in one line."""
+
+
+def lenet5():
+    from torch import nn
+
+    return nn.Sequential(OrderedDict(
+        c1=nn.Conv2d(1, 6, 5), c1_act=nn.ReLU(), s2=nn.MaxPool2d(2),
+        c3=nn.Conv2d(6, 16, 5), c3_act=nn.ReLU(), s4=nn.MaxPool2d(2), flatten=nn.Flatten(),
+        c5=nn.Linear(400, 120), c5_act=nn.ReLU(), f6=nn.Linear(120, 84), f6_act=nn.ReLU(), output=nn.Linear(84, 10),
+    ))
+
+
+def cifar_resnet20():
+    """He 2015, section 4.2, with shortcuts that take every second pixel and pad channels with zeros (option A)."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self, inside, outside):
+            super().__init__()
+            self.stride = outside // inside
+            self.conv1 = nn.Conv2d(inside, outside, 3, self.stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(outside)
+            self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outside)
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            if self.stride > 1:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+            return F.relu(y + x)
+
+    stage = lambda inside, outside: nn.Sequential(Block(inside, outside), Block(outside, outside), Block(outside, outside))
+    return nn.Sequential(OrderedDict(
+        conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(),
+        layer1=stage(16, 16), layer2=stage(16, 32), layer3=stage(32, 64),
+        avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(64, 10),
+    ))
+
+
+# Networks that torchvision has not, with our names for their layers.
+OWN = {"lenet5": lenet5, "resnet20-cifar": cifar_resnet20}
+
+
+def read_model(request):
+    """The network with the file's weights, and the file's images, labels and logits."""
+    import torchvision
+    from safetensors.torch import load_file
+
+    state = load_file(request["shared"])
+    inputs = [state.pop(f"bench.{name}") for name in ("images", "labels", "logits")]
+    name, known = request["case"]["model"], request["torchvision"]
+    if known:
+        options = {"init_weights": False} if known in ("googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(known, weights=None, **options)
+    elif name in OWN:
+        model = OWN[name]()
+    else:
+        raise Refusal(f"there is no {name} in torchvision")
+    lacking = model.load_state_dict(state, strict=False)
+    # What counts steps is no weight.
+    wrong = [key for key in lacking.missing_keys if not key.endswith("num_batches_tracked")] + lacking.unexpected_keys
+    if wrong:
+        raise Refusal(f"the weights {', '.join(wrong)} do not fit")
+    return model, *inputs
+
+
+def versions(*modules):
+    return {module.__name__: module.__version__.split("+")[0].split("-")[0] for module in modules}
+
+
+def start():
+    """What a program that uses PyTorch does before anything else."""
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+
+
+def prepare(request):
+    """A function that does the work once, how far its logits are from the file's, and versions."""
+    case, side = request["case"], request["side"]
+    if case["mode"] == "start":
+        return start, None, {}
+    import torch
+
+    torch.set_num_threads(case["threads"])
+    torch.manual_seed(request["seed"])
+    model, images, labels, expected = read_model(request)
+    half = case["precision"] == "bf16"
+    lies = torch.contiguous_format if side in ("pytorch", "onnxruntime", "openvino") else torch.channels_last
+    model, images = model.to(memory_format=lies).eval(), images.to(memory_format=lies)
+    distance = lambda logits: ((logits.float() - expected).abs().max() / expected.abs().max()).item()
+    if side in ("onnxruntime", "openvino"):
+        with torch.no_grad():
+            run, known = exported(side, model, images, case)
+            count_from_now()
+            return run, distance(run()), known
+    known = versions(torch)
+    count_from_now()
+    if case["mode"] == "train":
+        with torch.no_grad():
+            far = distance(model(images))
+        return training(request, model.train(), images, labels), far, known
+    if half:
+        model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
+        count_from_now()
+    if side == "pytorch-compile":
+        import torch._inductor.config as config
+
+        config.freezing = True
+        model = torch.compile(model)
+    guard = torch.no_grad if side == "pytorch-compile" else torch.inference_mode
+
+    def run():
+        with guard():
+            return model(images)
+
+    return run, distance(run().clone()), known
+
+
+def training(request, model, images, labels):
+    import torch
+    from torch.nn import functional as F
+
+    fused = request["side"] == "pytorch-tuned"
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, fused=fused)
+    forward = torch.compile(model) if request["side"] == "pytorch-compile" else model
+
+    def run():
+        outputs = forward(images)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = F.cross_entropy(outputs[0], labels)
+        for aux in outputs[1:]:
+            loss = loss + request["aux_weight"] * F.cross_entropy(aux, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def exported(side, model, images, case):
+    """The work of a network that was exported to ONNX."""
+    import torch
+
+    path = f"{os.getpid()}.onnx"
+    torch.onnx.export(model, (images,), path, input_names=["x"], dynamo=False)
+    try:
+        if side == "onnxruntime":
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = case["threads"]
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            pixels = images.numpy()
+            return lambda: torch.from_numpy(session.run(None, {"x": pixels})[0]), versions(onnxruntime)
+        import openvino
+
+        kind = "bf16" if case["precision"] == "bf16" else "f32"
+        settings = {"INFERENCE_NUM_THREADS": case["threads"], "INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
+        core = openvino.Core()
+        request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+        pixels = images.numpy()
+        return lambda: torch.from_numpy(request.infer({0: pixels}, share_inputs=True)[0]), versions(openvino)
+    finally:
+        os.remove(path)
+
+
+def status(key):
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith(key)).split()[1]) / 1024
+
+
+class Base:
+    """Resident memory before the first pass, in MiB; none where the system does not tell."""
+
+    before = None
+
+
+def count_from_now():
+    """Peaks count from now on."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        Base.before = status("VmRSS")
+    except OSError:
+        pass
+
+
+def main():
+    # What libraries print is no answer.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    say = lambda answer: print(json.dumps(answer), file=out, flush=True)
+    try:
+        run, distance, known = prepare(json.loads(sys.stdin.readline()))
+    except Refusal as refusal:
+        return say({"error": str(refusal)})
+    say({"ready": {"distance": distance, "versions": known}})
+    for line in sys.stdin:
+        if line.strip() == "memory":
+            say({"memory": None if Base.before is None else [status("VmHWM") - Base.before, status("VmHWM")]})
+            continue
+        repeats = int(line.split()[1])
+        start_time = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        say({"ms": 1e3 * (time.perf_counter() - start_time) / repeats})
+
+
+if __name__ == "__main__":
+    main()
