@@ -135,6 +135,15 @@ char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* 
 char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
                   int in_place, st_tensor* out) {
   return caught([&] {
+    const at::Tensor& added = tensor_of(other);
+    if (added.dim() == 4 && added.size(2) == 1 && added.size(3) == 1) {
+      // libtorch 2.11 cannot add maps of one pixel within its convolution ("could not create a memory").
+      at::Tensor sum = conv(tensor_of(input), tensor_of(weight), optional_tensor(bias), geometry, groups, "none");
+      at::AutoDispatchBelowAutograd guard;
+      sum.add_(added);
+      *out = new at::Tensor(relu ? sum.relu_() : sum);
+      return;
+    }
     c10::IValue unary = relu ? c10::IValue(std::string("relu")) : c10::IValue();
     torch::jit::Stack stack;
     if (in_place) stack.emplace_back(tensor_of(other));
