@@ -107,6 +107,29 @@ mod tests {
         come_and_go(3);
     }
 
+    /// What a kept block in pieces cannot serve is mapped anew, and as much of what is free given back first.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn no_more_is_kept_than_was_in_use() {
+        const MIB: i64 = 1 << 20;
+        let resident = || {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            text.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() * 4096 / MIB
+        };
+        let taken = |mib: i64| Tensor::ones([mib * MIB], (Kind::Uint8, Device::Cpu));
+        assert!(keep_memory_warm());
+        let before = resident();
+        let whole = taken(256);
+        drop(whole);
+        assert!(resident() - before > 200, "it is not kept");
+        let piece = taken(32);
+        let larger = taken(240);
+        let held = resident() - before;
+        assert!((256..320).contains(&held), "{held} MiB for 272");
+        drop((piece, larger));
+        release_memory();
+    }
+
     #[test]
     fn conversion_keeps_values_and_changes_strides() {
         let nchw = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([1, 2, 3, 4]);
