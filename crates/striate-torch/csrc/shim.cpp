@@ -8,6 +8,8 @@
 #include <torch/types.h>
 #include <torch/version.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -27,6 +29,11 @@ std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
 void st_free_message(char* message) { free(message); }
 
 const char* st_torch_version() { return TORCH_VERSION; }
+
+void st_exit(int code) {
+  fflush(nullptr);
+  std::_Exit(code);
+}
 
 char* st_build_config() { return strdup(at::show_config().c_str()); }
 
