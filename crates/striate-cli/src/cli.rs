@@ -2,7 +2,6 @@
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use striate_lab::DEFAULT_DATA;
 use striate_layers::Mode;
 use striate_train::Head;
@@ -587,11 +586,11 @@ fn shape(text: &str) -> Result<[i64; 3], String> {
 }
 
 /// Help and version as clap prints them; a wrong call in one line.
-pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn report_usage(error: &clap::Error) -> u8 {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
         let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        return if error.use_stderr() { 2 } else { 0 };
     }
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or(&text);
@@ -599,5 +598,5 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     let told = told.replace("\n\n  tip:", ";");
     let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
     crate::say(&format!("{line} (--help tells more)"));
-    ExitCode::from(2)
+    2
 }

@@ -1,4 +1,3 @@
-use std::process::ExitCode;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
 use striate_lab::LabError;
@@ -57,9 +56,9 @@ impl From<LabError> for CliError {
 impl CliError {
     /// 2 for what the one who called can mend: a wrong call, bad input, a full disk, a loss that became NaN; 1 for a failure of
     /// libtorch or of the network; 130 if the user stopped it.
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> u8 {
         let failed = match self {
-            Self::Stopped(_) => return ExitCode::from(130),
+            Self::Stopped(_) => return 130,
             Self::Failed(_) | Self::Torch(_) => true,
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
@@ -69,6 +68,6 @@ impl CliError {
             Self::Model(error) => matches!(error, ModelError::Fetch(_)),
             Self::Usage(_) | Self::File(_) => false,
         };
-        ExitCode::from(if failed { 1 } else { 2 })
+        if failed { 1 } else { 2 }
     }
 }

@@ -23,9 +23,13 @@ use clap::Parser;
 use cli::{Cli, Command};
 use error::CliError;
 use std::io::Write;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+fn main() {
+    striate_torch::exit(execute());
+}
+
+/// Does what the command line says; the exit code.
+fn execute() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::report_usage(&error),
@@ -37,12 +41,12 @@ fn main() -> ExitCode {
         say(&format!("error: this is a defect of striate, please report it: {reason} ({place})"));
     }));
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(())) => 0,
         Ok(Err(error)) => {
             say(&format!("error: {error}"));
             error.exit_code()
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => 1,
     }
 }
 
@@ -70,7 +74,7 @@ fn say(line: &str) {
 fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => striate_torch::exit(0),
         other => other.map_err(|error| CliError::Failed(format!("cannot write to standard output: {error}"))),
     }
 }

@@ -255,12 +255,8 @@ impl Model {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{Bundle, BundleInfo};
     use serde_json::json;
     use std::collections::BTreeSet;
-    use striate_graph::{InitOptions, Network};
-    use striate_layers::Mode;
-    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn names_are_unique_and_a_wrong_one_gets_the_nearest() {
@@ -373,54 +369,5 @@ mod tests {
         let changed = parameters(graph).into_iter().zip(parameters(&other)).filter(|(before, after)| before != after).count();
         let heads = graph.outputs().count();
         assert!((heads..=2 * heads).contains(&changed), "{name}: {changed} parameters changed");
-    }
-
-    /// Variants up to this many multiply-adds are trained below.
-    const SMALL: u64 = 5_000_000;
-
-    /// What is read back computes the same; a new head changes the logits' number alone.
-    fn check_saving(model: &Model, network: &mut Network, images: &Tensor, path: &std::path::Path) {
-        let name = model.variant().name;
-        let logits = |network: &Network| tch::no_grad(|| network.forward(images, Mode::Eval).unwrap().logits().shallow_clone());
-        let classes: Vec<String> = (0..model.classes()).map(|class| class.to_string()).collect();
-        let info = BundleInfo::new(model, &classes, Value::Null);
-        Bundle { info, state: network.state() }.write(path).unwrap();
-        let options = InitOptions { seed: 1, ..InitOptions::default() };
-        let read = Bundle::read(path).unwrap().network(path, &options).unwrap();
-        assert_eq!(read.state(), network.state(), "{name}");
-        assert_eq!(logits(&read), logits(network), "{name}");
-        if network.graph().with_classes(3).is_ok() {
-            network.replace_head(3).unwrap();
-            assert_eq!(logits(network).size(), [images.size()[0], 3], "{name}");
-        }
-    }
-
-    /// The small variants, of which every family has one, run, leave no parameter without a gradient, and are saved, loaded and
-    /// given a new head.
-    #[test]
-    fn small_variants_of_every_family_train() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut trained = BTreeSet::new();
-        for variant in variants() {
-            let model = variant.model(&[]).unwrap();
-            let graph = model.graph().unwrap();
-            if graph.summary().macs > SMALL {
-                continue;
-            }
-            trained.insert(variant.family);
-            let mut network = Network::new(graph, &InitOptions::default()).unwrap();
-            let [channels, height, width] = model.input();
-            let images = Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu));
-            let outputs = network.forward(&images, Mode::Train).unwrap();
-            assert_eq!(outputs.logits().size(), [2, model.classes()], "{}", variant.name);
-            let targets = Tensor::from_slice(&[0_i64, 1]);
-            let losses = outputs.outputs().iter().map(|(_, logits)| model.loss().compute(logits, &targets).unwrap());
-            losses.sum::<Tensor>().backward();
-            for (name, tensor) in network.trainable() {
-                assert!(tensor.grad().defined(), "{}: {name} has no gradient", variant.name);
-            }
-            check_saving(&model, &mut network, &images, &folder.path().join("model.safetensors"));
-        }
-        assert_eq!(trained, variants().map(|variant| variant.family).collect());
     }
 }

@@ -60,14 +60,8 @@ class WarmAllocator final : public c10::Allocator {
 
   void* take(size_t size) {
     std::lock_guard<std::mutex> lock(mutex_);
-    live_ += size;
-    peak_ = std::max(peak_, live_);
     auto found = free_.lower_bound({size, nullptr});
-    if (found == free_.end()) {
-      size_t kept = mapped_ - (live_ - size);
-      if (mapped_ + size > peak_) shed(kept - std::min(kept, mapped_ + size - peak_));
-      return map(size);
-    }
+    if (found == free_.end()) return map(size);
     auto block = blocks_.find(found->second);
     free_.erase(found);
     size_t rest = block->second.size - size;
@@ -75,23 +69,30 @@ class WarmAllocator final : public c10::Allocator {
       block->second.size = size;
       auto cut = blocks_.emplace(block->first + size, Block{rest, false}).first;
       free_.emplace(rest, cut->first);
-    } else {
-      live_ += rest;
-      peak_ = std::max(peak_, live_);
     }
     block->second.live = true;
+    count(block->second.size);
     return block->first;
   }
 
+  // Of what is free, as much is unmapped first as would otherwise be held beyond the most that was ever live.
   void* map(size_t size) {
-    void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) {
-      live_ -= size;
-      TORCH_CHECK(false, "not enough memory: you tried to allocate ", size, " bytes");
+    size_t most = std::max(peak_, live_ + size);
+    if (mapped_ + size > most) {
+      size_t free = mapped_ - live_;
+      shed(free - std::min(free, mapped_ + size - most));
     }
+    void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    TORCH_CHECK(start != MAP_FAILED, "not enough memory: you tried to allocate ", size, " bytes");
     mapped_ += size;
     blocks_.emplace(static_cast<char*>(start), Block{size, true});
+    count(size);
     return start;
+  }
+
+  void count(size_t size) {
+    live_ += size;
+    peak_ = std::max(peak_, live_);
   }
 
   bool give_back(void* pointer) {
@@ -122,7 +123,7 @@ class WarmAllocator final : public c10::Allocator {
 
   // Unmaps free memory, the largest blocks first and of the last one the end, until at most `kept` bytes of it are left.
   void shed(size_t kept) {
-    while (mapped_ - std::min(mapped_, live_) > kept && !free_.empty()) {
+    while (mapped_ - live_ > kept && !free_.empty()) {
       size_t excess = mapped_ - live_ - kept;
       auto largest = std::prev(free_.end());
       auto [size, start] = *largest;

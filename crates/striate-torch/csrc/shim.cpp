@@ -8,6 +8,8 @@
 #include <torch/types.h>
 #include <torch/version.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -27,6 +29,11 @@ std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
 void st_free_message(char* message) { free(message); }
 
 const char* st_torch_version() { return TORCH_VERSION; }
+
+void st_exit(int code) {
+  fflush(nullptr);
+  std::_Exit(code);
+}
 
 char* st_build_config() { return strdup(at::show_config().c_str()); }
 
@@ -135,6 +142,15 @@ char* st_conv(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* 
 char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, int64_t groups, st_tensor other, int relu,
                   int in_place, st_tensor* out) {
   return caught([&] {
+    const at::Tensor& added = tensor_of(other);
+    if (added.dim() == 4 && added.size(2) == 1 && added.size(3) == 1) {
+      // libtorch 2.11 cannot add maps of one pixel within its convolution ("could not create a memory").
+      at::Tensor sum = conv(tensor_of(input), tensor_of(weight), optional_tensor(bias), geometry, groups, "none");
+      at::AutoDispatchBelowAutograd guard;
+      sum.add_(added);
+      *out = new at::Tensor(relu ? sum.relu_() : sum);
+      return;
+    }
     c10::IValue unary = relu ? c10::IValue(std::string("relu")) : c10::IValue();
     torch::jit::Stack stack;
     if (in_place) stack.emplace_back(tensor_of(other));

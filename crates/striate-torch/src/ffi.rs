@@ -12,6 +12,7 @@ pub(crate) struct CGenerator {
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
+    pub(crate) fn st_exit(code: c_int) -> !;
     pub(crate) fn st_build_config() -> *mut c_char;
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;
     pub(crate) fn st_to_memory_format(tensor: *const C_tensor, channels_last: c_int, out: *mut *mut C_tensor) -> *mut c_char;

@@ -67,7 +67,11 @@ pub fn may_overwrite(tensor: &Tensor) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, PoisonError};
     use tch::{Device, Kind};
+
+    /// What tests hold that look at, or give back, what the process keeps.
+    static KEPT: Mutex<()> = Mutex::new(());
 
     #[test]
     fn only_memory_that_nobody_else_sees_may_be_overwritten() {
@@ -87,6 +91,7 @@ mod tests {
     /// Tensors of many sizes come and go in several threads; none ever shares memory with another.
     #[test]
     fn kept_memory_is_of_one_tensor_at_a_time() {
+        let _alone = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(keep_memory_warm());
         let come_and_go = |seed: u64| {
             let mut held: Vec<(Tensor, i64)> = Vec::new();
@@ -105,6 +110,30 @@ mod tests {
         std::thread::scope(|scope| (0..3).for_each(|seed| drop(scope.spawn(move || come_and_go(seed)))));
         release_memory();
         come_and_go(3);
+    }
+
+    /// What a kept block in pieces cannot serve is mapped anew, and as much of what is free given back first.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn no_more_is_kept_than_was_in_use() {
+        const MIB: i64 = 1 << 20;
+        let resident = || {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            text.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() * 4096 / MIB
+        };
+        let taken = |mib: i64| Tensor::ones([mib * MIB], (Kind::Uint8, Device::Cpu));
+        let _alone = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(keep_memory_warm());
+        let before = resident();
+        let whole = taken(256);
+        drop(whole);
+        assert!(resident() - before > 200, "it is not kept");
+        let piece = taken(32);
+        let larger = taken(240);
+        let held = resident() - before;
+        assert!((256..320).contains(&held), "{held} MiB for 272");
+        drop((piece, larger));
+        release_memory();
     }
 
     #[test]

@@ -210,6 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn maps_of_one_pixel_are_added_too() {
+        let geometry = Geometry { padding: [0, 0], stride: [2, 2], groups: 1, ..GEOMETRY };
+        let (weight, bias, x) = (random(&[32, 16, 1, 1]), random(&[32]), images(&[3, 16, 2, 2]));
+        let packed = pack_conv(&weight, &geometry, [1, 16, 2, 2]).unwrap();
+        let plain = x.conv2d(&weight, Some(&bias), [2, 2], [0, 0], [1, 1], 1);
+        for (relu, in_place) in [(false, false), (true, false), (false, true), (true, true)] {
+            let other = images(&plain.size());
+            let sum = &plain + &other;
+            let expected = if relu { sum.relu() } else { sum };
+            let got = conv_add(&x, &packed, Some(&bias), &geometry, &other, Sum { relu, in_place }).unwrap();
+            assert!(got.allclose(&expected, 1e-4, 1e-5, false), "{relu} {in_place}");
+        }
+    }
+
+    #[test]
     fn a_packed_linear_layer_takes_any_batch() {
         let (weight, bias) = (random(&[10, 33]), random(&[10]));
         let packed = pack_linear(&weight, 1).unwrap();

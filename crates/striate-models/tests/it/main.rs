@@ -3,4 +3,5 @@
 
 mod fixture;
 mod parity;
+mod sweep;
 mod weights;
