@@ -89,6 +89,7 @@ fn support(gradient: &Tensor) -> [std::ops::Range<i64>; 2] {
 #[test]
 fn receptive_fields_are_the_support_of_the_input_gradient() {
     striate_torch::set_num_threads(1);
+    let mut all = 0;
     for name in networks() {
         let model = find(name).unwrap().model(&[]).unwrap();
         let graph = model.graph().unwrap();
@@ -127,6 +128,8 @@ fn receptive_fields_are_the_support_of_the_input_gradient() {
                 }
             }
         }
-        assert!(exact > 3, "{name}: {exact}");
+        assert!(exact > 0, "{name}");
+        all += exact;
     }
+    assert!(all > 50, "{all}");
 }
