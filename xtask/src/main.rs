@@ -3,6 +3,7 @@
 //! This binary links no libtorch, so that it builds in seconds on a machine that has none yet.
 
 mod bench;
+mod browser;
 mod check;
 mod doctor;
 mod fixtures;

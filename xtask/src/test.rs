@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{check, program::exit_code, setup, setup::Options, workspace::Workspace};
+use crate::{browser, check, program::exit_code, setup, setup::Options, workspace::Workspace};
 
 /// Runs every step, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -14,6 +14,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if checked != ExitCode::SUCCESS {
         return Ok(checked);
     }
+    browser::install_where_possible();
     for step in steps(has_nextest(workspace)) {
         announce(&format!("cargo {step}"));
         let mut cargo = workspace.cargo();

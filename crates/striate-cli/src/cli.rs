@@ -384,7 +384,7 @@ pub(crate) struct LabRunArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where results go; by default runs/lab-quick or runs/lab-full
+    /// Where results go; by default lab/quick or lab/full
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Print the outcomes as JSON
@@ -523,9 +523,9 @@ pub(crate) struct LabCompute {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where to compute: cpu, cuda:0, ...
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

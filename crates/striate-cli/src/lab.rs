@@ -2,7 +2,7 @@
 mod claims;
 
 use crate::cli::{
-    LabCommand, LabCompute, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs, Precision, TrainArgs,
+    LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs, Precision, TrainArgs,
 };
 use crate::error::CliError;
 use crate::eval::{check_classes, inference, preprocess_of, set_threads};
@@ -42,7 +42,7 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
     args.output.check()?;
     let units: Vec<Unit> = args.units.iter().map(|unit| unit.parse()).collect::<Result<_, _>>()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, Device::Cpu)?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
     let mut images = Vec::new();
     for path in pictures(&args.images)? {
         images.push((path.display().to_string(), decode_image(&path, &preprocess)?));
@@ -114,7 +114,7 @@ fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
 fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, args.compute.device()?)?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, devices::parse(&args.compute.devices)?)?;
     let data = args.data.load()?.train;
     check_classes(&args.bundle, &info.classes, &data)?;
     let data = some(&data, args.examples, args.seed)?.fit(&preprocess)?;
@@ -176,7 +176,7 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
     let train = some(&data.train, args.steps.saturating_mul(batch_size), seed)?.fit(&preprocess)?;
     let test = data.test.range(0..FEW.min(data.test.len()))?.fit(&preprocess)?;
-    let options = InitOptions { devices: vec![args.compute.device()?], seed, ..InitOptions::default() };
+    let options = InitOptions { devices: devices::parse(&args.compute.devices)?, seed, ..InitOptions::default() };
     let mut network = Network::new(model.graph()?, &options)?;
     network.set_memory_format(recipe.train.memory_format.into())?;
     if !recipe.model.weights.is_empty() {
@@ -228,7 +228,7 @@ fn merge(into: &mut Value, more: Value) {
 fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, args.compute.device()?)?;
+    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, devices::parse(&args.compute.devices)?)?;
     let raw = args.data.load()?.test;
     check_classes(&args.bundle, &info.classes, &raw)?;
     let data = raw.fit(&preprocess)?;
@@ -271,10 +271,10 @@ struct Subjects {
 }
 
 impl Subjects {
-    fn open(path: &Path, device: Device) -> Result<Self, CliError> {
+    fn open(path: &Path, devices: Vec<Device>) -> Result<Self, CliError> {
         let bundle = Bundle::read(path)?;
         let preprocess = preprocess_of(&bundle.info, path)?;
-        let network = bundle.network(path, &InitOptions { devices: vec![device], ..InitOptions::default() })?;
+        let network = bundle.network(path, &InitOptions { devices, ..InitOptions::default() })?;
         Ok(Self { info: bundle.info, preprocess, network })
     }
 }
@@ -282,13 +282,6 @@ impl Subjects {
 impl LabData {
     fn load(&self) -> Result<Split, CliError> {
         Ok(load(&self.name, &LoadOptions { root: self.dir.clone() })?)
-    }
-}
-
-impl LabCompute {
-    fn device(&self) -> Result<Device, CliError> {
-        let devices = devices::parse(std::slice::from_ref(&self.device))?;
-        Ok(devices.first().copied().unwrap_or(Device::Cpu))
     }
 }
 

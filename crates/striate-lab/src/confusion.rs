@@ -278,7 +278,9 @@ mod tests {
         assert_eq!(confusion.matrix.rows(), [[1, 1, 0], [0, 1, 1], [0, 1, 0]]);
         assert_eq!(confusion.accuracy(), 0.4);
         let mistakes: Vec<(i64, usize, usize)> = confusion.mistakes.iter().map(|m| (m.example, m.target, m.predicted)).collect();
-        assert_eq!(mistakes, [(4, 2, 1), (1, 0, 1), (3, 1, 2)]);
+        // The other two are equally sure of theirs, but for rounding.
+        assert_eq!(mistakes[0], (4, 2, 1));
+        assert!(mistakes.len() == 3 && mistakes.contains(&(1, 0, 1)) && mistakes.contains(&(3, 1, 2)));
         let sure = 9f64.exp();
         assert!((confusion.mistakes[0].target_probability - 1.0 / (sure + 2.0)).abs() < 1e-9);
         assert!((confusion.mistakes[0].predicted_probability - sure / (sure + 2.0)).abs() < 1e-6);

@@ -165,8 +165,9 @@ impl LrRange {
             return Err(LabError::Figure("the test made no step".to_owned()));
         };
         let least = self.points.iter().map(|point| point.loss.min(point.smoothed)).fold(f64::INFINITY, f64::min);
-        // What is beyond, at the end, would press the rest flat.
+        // Where the loss blows up, it would press the rest flat.
         let most = self.points.iter().map(|point| point.smoothed).fold(f64::NEG_INFINITY, f64::max);
+        let most = most.min(2.0 * first.smoothed.max(least));
         let (bottom, top) = (least - 0.05 * (most - least), most + 0.05 * (most - least).max(1e-9));
         let (left, right) = (first.lr.log10(), last.lr.log10().max(first.lr.log10() + 1e-9));
         let mut svg = String::new();
@@ -195,7 +196,7 @@ impl LrRange {
                 chart.draw_series([PathElement::new([(at, bottom), (at, top)], style)])?.label(label).legend(key(style));
             }
             let mut legend = chart.configure_series_labels();
-            legend.position(SeriesLabelPosition::LowerLeft).background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.2));
+            legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.2));
             legend.label_font(("sans-serif", 13)).draw()?;
             area.present()
         };

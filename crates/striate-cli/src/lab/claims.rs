@@ -52,7 +52,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         first_seed: args.first_seed,
         data: args.data.clone(),
         data_dir: args.data_dir.clone(),
-        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/lab-{scale}"))),
+        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("lab/{scale}"))),
         stop: stop_on_interrupt()?,
     };
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes[0], claim.minutes[1])).sum();

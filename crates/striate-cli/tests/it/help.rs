@@ -2,13 +2,21 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 9] = ["train", "eval", "predict", "models", "summary", "cost", "run", "weights", "data"];
+const COMMANDS: [&str; 10] = ["train", "eval", "predict", "models", "summary", "cost", "run", "weights", "data", "lab"];
 
 #[test]
 fn the_help_of_each_command() {
     let sandbox = Sandbox::new();
     for command in COMMANDS {
         insta::assert_snapshot!(command, sandbox.ok(&[command, "--help"]));
+    }
+}
+
+#[test]
+fn the_help_of_each_look_inside() {
+    let sandbox = Sandbox::new();
+    for command in ["inspect", "surface", "lr", "confusion"] {
+        insta::assert_snapshot!(format!("lab-{command}"), sandbox.ok(&["lab", command, "--help"]));
     }
 }
 

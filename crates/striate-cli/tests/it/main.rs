@@ -6,6 +6,7 @@ mod devices;
 mod diff;
 mod help;
 mod input;
+mod lab;
 mod models;
 mod resume;
 mod sandbox;

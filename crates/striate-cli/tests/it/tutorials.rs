@@ -79,11 +79,29 @@ fn load_torchvisions_weights() {
     unpack("tests/tutorials/resnet18.pth.zip", &sandbox.path("resnet18-f37072fd.pth"));
     sandbox.tensor("x.safetensors", "input", Tensor::ones([4, 3, 224, 224], (Kind::Float, Device::Cpu)));
     image::RgbImage::from_fn(300, 260, |x, y| [x as u8, y as u8, 128].into()).save(sandbox.path("photo.png")).unwrap();
-    let tutorial = text("../../docs/tutorials/torchvision-weights.md");
+    assert_eq!(run_commands(&sandbox, "../../docs/tutorials/torchvision-weights.md"), 9);
+}
+
+#[test]
+fn looking_inside() {
+    let sandbox = Sandbox::new();
+    let test = striate_datasets::digits().unwrap().test;
+    for number in 0..20 {
+        let pixels = Vec::<u8>::try_from(test.images().get(number).view(-1)).unwrap();
+        let picture = image::GrayImage::from_raw(8, 8, pixels).unwrap();
+        std::fs::create_dir_all(sandbox.path("digits")).unwrap();
+        picture.save(sandbox.path(&format!("digits/{number:02}.png"))).unwrap();
+    }
+    assert_eq!(run_commands(&sandbox, "../../docs/looking-inside.md"), 6);
+}
+
+/// Runs each command of a page and checks what the page says it prints; returns how many there are.
+fn run_commands(sandbox: &Sandbox, page: &str) -> usize {
+    let page = text(page);
     let mut commands = 0;
-    for block in blocks(&tutorial, "console") {
+    for block in blocks(&page, "console") {
         for part in block.split("$ cargo xtask ").skip(1) {
-            let (command, told) = part.split_once('\n').unwrap();
+            let (command, told) = part.split_once('\n').unwrap_or((part, ""));
             let args: Vec<&str> = command.split(' ').collect();
             let output = sandbox.striate(&args).env("OMP_NUM_THREADS", "1").output().unwrap();
             let got = [output.stderr, output.stdout].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
@@ -91,7 +109,7 @@ fn load_torchvisions_weights() {
             commands += 1;
         }
     }
-    assert_eq!(commands, 9);
+    commands
 }
 
 /// Writes the archive with nothing compressed, as PyTorch does.

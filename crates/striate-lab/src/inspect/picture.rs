@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 /// The least pixels of a picture's shorter side, reached by enlarging each pixel.
 const SHORTER_SIDE: u32 = 224;
 /// The least side of a map in a grid.
-const CELL: u32 = 40;
+const CELL: u32 = 64;
 /// Pixels between the maps of a grid, and their colour.
 const GAP: u32 = 2;
 const GAP_COLOUR: Rgb<u8> = Rgb([128, 128, 128]);
@@ -215,18 +215,18 @@ mod tests {
     fn a_grid_has_every_map_in_its_own_colours() {
         let maps = Tensor::from_slice(&[0.0, 1.0, 5.0, 5.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).view([3, 2, 2]);
         let grid = grid_of_maps(&maps).unwrap();
-        assert_eq!((grid.width(), grid.height()), (2 * 42 + 2, 2 * 42 + 2));
+        assert_eq!((grid.width(), grid.height()), (2 * 66 + 2, 2 * 66 + 2));
         let at = |x, y| *grid.get_pixel(x, y);
-        assert_eq!((at(5, 5), at(5, 35)), (viridis(0.0), viridis(1.0)));
-        assert_eq!((at(47, 5), at(80, 5)), (viridis(1.0), viridis(0.0)));
-        assert_eq!((at(5, 50), at(60, 60), at(0, 0)), (viridis(0.0), GAP_COLOUR, GAP_COLOUR));
+        assert_eq!((at(5, 5), at(5, 55)), (viridis(0.0), viridis(1.0)));
+        assert_eq!((at(71, 5), at(125, 5)), (viridis(1.0), viridis(0.0)));
+        assert_eq!((at(5, 80), at(90, 90), at(0, 0)), (viridis(0.0), GAP_COLOUR, GAP_COLOUR));
     }
 
     #[test]
     fn filters_have_zero_in_the_middle() {
         let weight = Tensor::from_slice(&[-2.0, 0.0, 2.0, 1.0]).view([1, 1, 2, 2]);
         let grid = grid_of_filters(&weight).unwrap();
-        assert_eq!([(5, 5), (35, 5), (5, 35), (35, 35)].map(|(x, y)| grid.get_pixel(x, y).0[0]), [0, 128, 255, 191]);
+        assert_eq!([(5, 5), (55, 5), (5, 55), (55, 55)].map(|(x, y)| grid.get_pixel(x, y).0[0]), [0, 128, 255, 191]);
         let colours = grid_of_filters(&Tensor::from_slice(&[1.0, 0.0, -1.0]).view([1, 3, 1, 1])).unwrap();
         assert_eq!(colours.get_pixel(9, 9).0, [255, 128, 0]);
     }

@@ -121,8 +121,9 @@ fn filters(filters: Option<&LayerPicture>, files: &Files) -> String {
             let [count, channels, height, width] = <[i64; 4]>::try_from(filters.shape.as_slice()).unwrap_or_default();
             let colours = if channels == 3 { "in the colours of the channels" } else { "one picture a channel" };
             let caption = format!(
-                "<code>{}</code>: {count} filters of {height}x{width} on {channels} channels, {colours}; medium grey is 0.",
-                escape(&filters.layer)
+                "<code>{}</code>: {count} filters of {height}x{width} on {}, {colours}; medium grey is 0.",
+                escape(&filters.layer),
+                if channels == 1 { "one channel".to_owned() } else { format!("{channels} channels") }
             );
             let alt = format!("The filters of {}", filters.layer);
             let _ = writeln!(text, "<div class=\"wide\">{}</div>", figure(bytes(files, &filters.file), &alt, &caption));

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod cam;
+mod dense;
 mod zoo;

@@ -1,0 +1,137 @@
+//! A look inside: what is written, how it reads in a browser, and what is refused.
+use crate::sandbox::Sandbox;
+use std::path::Path;
+use std::process::Command;
+
+/// A sandbox with LeNet-5 at its first weights and a folder of two pictures.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("lenet.safetensors", 10);
+    std::fs::create_dir(sandbox.path("pictures")).unwrap();
+    for name in ["a", "b"] {
+        let picture = image::RgbImage::from_fn(40, 30, |x, y| [x as u8 * 6, y as u8 * 8, name.as_bytes()[0]].into());
+        picture.save(sandbox.path(&format!("pictures/{name}.png"))).unwrap();
+    }
+    sandbox.write("pictures/notes.txt", "no picture");
+    sandbox
+}
+
+#[test]
+fn a_folder_of_pictures_becomes_a_page() {
+    let sandbox = sandbox();
+    let args =
+        ["lab", "inspect", "lenet.safetensors", "pictures", "--layer", "c1", "--layer", "f6", "--unit", "c3:2,3", "--show", "1"];
+    let out = sandbox.ok(&args);
+    assert!(out.contains("pictures/a.png: ") && out.contains("c3:2,3 sees rows 4 to 17, columns 6 to 19"), "{out}");
+    assert!(out.ends_with("page lab/inspect-lenet5-1/index.html\n"), "{out}");
+    assert_eq!(sandbox.names("lab/inspect-lenet5-1"), ["filters.png", "image-1", "index.html", "report.json"]);
+    let json = sandbox.json(&[&args[..], &["--json"]].concat());
+    assert_eq!((json["image_count"].as_u64(), json["images"].as_array().unwrap().len()), (Some(2), 1));
+    let maps: Vec<&str> =
+        json["images"][0]["feature_maps"].as_array().unwrap().iter().map(|m| m["layer"].as_str().unwrap()).collect();
+    assert_eq!(maps, ["c1", "f6"]);
+    for maps in json["images"][0]["feature_maps"].as_array().unwrap() {
+        assert!(sandbox.path("lab/inspect-lenet5-2").join(maps["file"].as_str().unwrap()).is_file(), "a folder of its own");
+    }
+    let written = std::fs::read_to_string(sandbox.path("lab/inspect-lenet5-2/report.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), json);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
+    let sandbox = sandbox();
+    std::fs::create_dir(sandbox.path("empty")).unwrap();
+    sandbox.write("damaged.png", b"\x89PNG\r\n\x1a\nrest");
+    let before = sandbox.names("");
+    let cases: [(&[&str], &str); 10] = [
+        (&["damaged.png"], "damaged.png cannot be read as an image"),
+        (&["pictures/notes.txt"], "notes.txt cannot be read as an image: it is neither JPEG nor PNG"),
+        (&["none.png"], "none.png cannot be read as an image"),
+        (&["empty"], "empty holds no .png, .jpg or .jpeg file"),
+        (&["pictures", "--layer", "c3_atc"], "there is no layer c3_atc: did you mean c3_act?"),
+        (&["pictures", "--cam-layer", "f6"], "layer f6 gives [84], which has no rows and columns"),
+        (
+            &["pictures", "--unit", "c3:10,0"],
+            "unit c3:10,0 lies outside of the maps: c3 has 10 rows and 10 columns, counted from 0",
+        ),
+        (&["pictures", "--unit", "c9:1,1"], "there is no layer c9"),
+        (&["pictures", "--unit", "c3"], "unit c3: write it as LAYER:ROW,COLUMN"),
+        (&["pictures", "--out", "pictures"], "pictures holds files already: give another --out"),
+    ];
+    for (args, told) in cases {
+        sandbox.refused_with(&[&["lab", "inspect", "lenet.safetensors"], args].concat(), &[told]);
+    }
+    sandbox.refused_with(&["lab", "surface", "lenet.safetensors", "--data", "digits", "--points", "1"], &["points = 1 must be"]);
+    sandbox.refused_with(&["lab", "lr", "lenet6", "--data", "digits"], &["there is no model lenet6: did you mean lenet5?"]);
+    sandbox
+        .refused_with(&["lab", "lr", "lenet5", "--from", "1", "--to", "0.1"], &["the learning rate cannot grow from 1 to 0.1"]);
+    sandbox.bundle("seven.safetensors", 7);
+    sandbox.refused_with(
+        &["lab", "confusion", "seven.safetensors", "--data", "digits"],
+        &["tells 7 classes apart, but digits has 10"],
+    );
+    std::fs::remove_file(sandbox.path("seven.safetensors")).unwrap();
+    assert_eq!(sandbox.names(""), before);
+}
+
+#[test]
+fn the_surface_the_range_and_the_confusion_are_written() {
+    let sandbox = sandbox();
+    let surface =
+        sandbox.json(&["lab", "surface", "lenet.safetensors", "--data", "digits", "--points", "3", "--examples", "40", "--json"]);
+    assert_eq!((surface["examples"].as_u64(), &surface["losses"][1][1]), (Some(40), &surface["centre"]));
+    assert_eq!(sandbox.names("lab/surface-lenet5-1"), ["surface.csv", "surface.svg"]);
+    let lr = sandbox.ok(&["lab", "lr", "lenet5", "--data", "digits", "--steps", "30", "--out", "lr"]);
+    assert!(lr.contains("suggestion ") && lr.contains("lr/lr.svg"), "{lr}");
+    assert_eq!(sandbox.names("lr"), ["lr.csv", "lr.svg"]);
+    let confusion =
+        sandbox.json(&["lab", "confusion", "lenet.safetensors", "--data", "digits", "--worst", "3", "--json", "--out", "c"]);
+    let eval = sandbox.json(&["eval", "lenet.safetensors", "--data", "digits", "--json"]);
+    assert_eq!((&confusion["confusion"], &confusion["accuracy"]), (&eval["confusion"], &eval["accuracy"]));
+    assert_eq!(sandbox.names("c"), ["confusion.csv", "confusion.svg", "index.html"]);
+}
+
+/// A script that tells the size of each picture once all are loaded.
+const PROBE: &str = "<script>addEventListener('load', () => document.body.dataset.sizes = \
+                     [...document.images].map(i => i.complete ? i.naturalWidth * i.naturalHeight : 0).join(' '))</script>";
+
+#[test]
+fn the_pages_open_in_a_browser() {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let there = |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    let Some(chromium) = names.iter().find(there) else {
+        eprintln!("skipped: there is no Chromium to open a page in");
+        return;
+    };
+    let sandbox = sandbox();
+    sandbox.ok(&["lab", "inspect", "lenet.safetensors", "pictures", "--unit", "c3:2,3", "--out", "look"]);
+    sandbox.ok(&["lab", "confusion", "lenet.safetensors", "--data", "digits", "--out", "confused"]);
+    for (page, pictures) in [("look/index.html", 2 * (1 + 10 + 1 + 1 + 2) + 1), ("confused/index.html", 24)] {
+        let html = std::fs::read_to_string(sandbox.path(page)).unwrap();
+        for outside in ["<script", "<link rel=\"stylesheet", "src=\"http", "@import", "url("] {
+            assert!(!html.contains(outside), "{page} holds {outside}");
+        }
+        let probed = sandbox.write("probed.html", html.replacen("</head>", &format!("{PROBE}</head>"), 1));
+        let (dom, messages) = open(chromium, &probed, &sandbox.path("profile"));
+        let sizes = dom.split("data-sizes=\"").nth(1).unwrap_or_else(|| panic!("{page}: {messages}")).split('"').next().unwrap();
+        let sizes: Vec<u64> = sizes.split(' ').map(|size| size.parse().unwrap()).collect();
+        assert_eq!(sizes.len(), pictures, "{page}");
+        assert!(sizes.iter().all(|size| *size > 0), "{page}: {sizes:?}");
+        assert!(!messages.contains("CONSOLE"), "{page}: {messages}");
+    }
+    let broken = sandbox
+        .write("broken.html", format!("<!doctype html><head>{PROBE}<script>nothing()</script></head><img src=\"none.png\">"));
+    let (dom, messages) = open(chromium, &broken, &sandbox.path("profile"));
+    assert!(dom.contains("data-sizes=\"0\"") && messages.contains("CONSOLE"), "the checks can fail: {messages}");
+}
+
+/// What a page becomes in the browser, and what that has to say of it.
+fn open(chromium: &str, page: &Path, profile: &Path) -> (String, String) {
+    let output = Command::new(chromium)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).into()
+}
