@@ -11,9 +11,9 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
     let mut overview = String::new();
     for (claim, outcome, figure) in outcomes {
         let name = claim.name;
-        let _ = write!(
+        let _ = writeln!(
             overview,
-            "<tr><td><a href=\"#{name}\">{}</a></td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td><a href=\"#{name}\">{}</a></td><td>{}</td><td>{}</td></tr>",
             escape(claim.title),
             badge(&outcome.verdict.to_string()),
             escape(claim.source),
