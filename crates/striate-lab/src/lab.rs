@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_datasets::{Dataset, LoadOptions, Split, load};
 use striate_torch::{FileError, write_atomically};
+use time::OffsetDateTime;
 
 /// The dataset that experiments train on unless told otherwise.
 pub const DEFAULT_DATA: &str = "fashion-mnist";
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub threads: usize,
     /// The processor.
     pub machine: String,
+    /// The day, such as `2026-01-31` (UTC).
+    pub date: String,
     /// Time that the last run took; what had been measured before is not in it.
     pub seconds: f64,
 }
@@ -178,6 +181,7 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         data: if claim.is_exact() { String::new() } else { options.data.clone() },
         threads: striate_torch::num_threads(),
         machine: machine(),
+        date: OffsetDateTime::now_utc().date().to_string(),
         seconds: started.elapsed().as_secs_f64(),
     };
     write_text(&folder.join("numbers.csv"), &finding.table.to_csv())?;

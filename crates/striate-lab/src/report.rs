@@ -43,7 +43,7 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         remarks => format!("<p>{}</p>\n", escape(remarks)),
     };
     let mut rerun = format!("cargo xtask lab run {}", claim.name);
-    let mut how = format!("{}; {}", outcome.machine, threads(outcome.threads));
+    let mut how = format!("{}; {}; {}", outcome.date, outcome.machine, threads(outcome.threads));
     if !claim.is_exact() {
         let _ = write!(rerun, " --{} --seeds {}", outcome.scale, outcome.seeds.len());
         if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
