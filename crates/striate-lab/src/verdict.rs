@@ -113,7 +113,7 @@ impl Check {
 
     /// A count that is to be exactly `expected`.
     pub fn count(what: impl Into<String>, got: u64, expected: u64) -> Self {
-        Self::exact(what, got == expected, format!("{got}, as said {expected}"))
+        Self::exact(what, got == expected, format!("{got} (said: {expected})"))
     }
 
     /// The mean is to be above `bound`: supported if the whole interval is, refuted if none of it is.
