@@ -54,11 +54,8 @@ fn run(_: &mut Lab) -> Result<Finding, LabError> {
                 wrong.push(format!("n = {n}, k = {k}"));
             }
         }
-        checks.push(Check::exact(
-            what,
-            wrong.is_empty(),
-            format!("{cases} cases, {} otherwise {}", wrong.len(), wrong.join("; ")),
-        ));
+        let measured = if wrong.is_empty() { format!("in all {cases} cases") } else { format!("not with {}", wrong.join("; ")) };
+        checks.push(Check::exact(what, wrong.is_empty(), measured));
     }
     let figure = lines(Labels { title: "Height and channels", x: "changes of shape", y: "" }, Axis::Log, &series)?;
     Ok(Finding { checks, remarks: String::new(), table, figure })
