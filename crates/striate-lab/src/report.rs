@@ -43,14 +43,13 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         remarks => format!("<p>{}</p>\n", escape(remarks)),
     };
     let mut rerun = format!("cargo xtask lab run {}", claim.name);
-    let mut how = format!("{}; {}; {}", outcome.date, outcome.machine, threads(outcome.threads));
+    let how = format!("{}; {}; {}", outcome.date, outcome.machine, threads(outcome.threads));
     if !claim.is_exact() {
         let _ = write!(rerun, " --{} --seeds {}", outcome.scale, outcome.seeds.len());
         if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
             let _ = write!(rerun, " --first-seed {first}");
         }
         let _ = write!(rerun, " --data {}", outcome.data);
-        let _ = write!(how, "; {:.0} s", outcome.seconds);
     }
     format!(
         "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n<figure>{}</figure>\n\
