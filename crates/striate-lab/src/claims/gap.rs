@@ -16,7 +16,7 @@ pub(super) const CLAIM: Claim = Claim {
                  without dropout, trained equally long with both heads, each at the better learning rate of 0.03 and 0.1: the test error less the training error, and the test error, are higher \
                  with the dense head.",
     refuted_if: "a count differs, or the interval of one of the two differences lies on the other side",
-    seeds: [4, 5],
+    seeds: [6, 6],
     minutes: [1.5, 180.0],
     run,
 };
