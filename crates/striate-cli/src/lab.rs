@@ -1,9 +1,9 @@
 //! `lab`: claims as experiments, and a look inside trained networks.
+pub(crate) mod args;
 mod claims;
 
-use crate::cli::{
-    LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs, Precision, TrainArgs,
-};
+use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs};
+use crate::cli::{Precision, TrainArgs};
 use crate::error::CliError;
 use crate::eval::{check_classes, inference, preprocess_of, set_threads};
 use crate::progress::Points;

@@ -3,8 +3,9 @@ use crate::{Lab, LabError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use striate_datasets::{Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
+use striate_datasets::{Batch, Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::loss::Loss;
 use striate_torch::MemoryFormat;
@@ -77,7 +78,8 @@ impl Curve {
 impl Lab {
     /// Trains the network that `build` gives for images of `[channels, size, size]` and a number of classes.
     ///
-    /// `what` says which network it is; with the training, the data, the seed and the network's size it decides the result.
+    /// `what` names the network for people. The layers with all their options and initial values, the training, the data and the
+    /// seed decide whether the result is known.
     pub fn train(
         &mut self,
         what: &str,
@@ -99,11 +101,9 @@ impl Lab {
     ) -> Result<(Curve, T), LabError> {
         let data = self.data(training.size, training.train, training.test)?;
         let graph = build(shape_of(&data), classes_of(&data))?;
-        let summary = graph.summary();
         let settings = json!({
             "what": format!("{what}, seed {seed}"),
-            "params": summary.params,
-            "macs": summary.macs,
+            "network": digest(&graph),
             "data": self.data_name(),
             "training": training,
         });
@@ -112,11 +112,27 @@ impl Lab {
     }
 }
 
-fn shape_of(data: &Split) -> [i64; 3] {
+impl Lab {
+    /// The first `count` images of an epoch in the seed's order, normalised, of the data of a training.
+    pub(crate) fn batch(&self, data: &Split, count: usize, seed: u64) -> Result<Batch, LabError> {
+        let preprocess = Preprocess::new(shape_of(data), shape_of(data), Fit::Resize, Normalise::of(&data.train)?)?;
+        let loader = Loader::new(&data.train, preprocess, LoaderOptions::train(count, seed))?;
+        let batch = loader.epoch(0)?.next().transpose()?;
+        batch.ok_or_else(|| LabError::Usage(format!("{} has no image", self.data_name())))
+    }
+}
+
+/// What tells a network from every other: all that its layers are made of.
+fn digest(graph: &Graph) -> String {
+    let layers = format!("{:?}", graph.nodes());
+    Sha256::digest(layers.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn shape_of(data: &Split) -> [i64; 3] {
     data.train.shape()
 }
 
-fn classes_of(data: &Split) -> i64 {
+pub(crate) fn classes_of(data: &Split) -> i64 {
     data.train.classes().len() as i64
 }
 
@@ -191,5 +207,31 @@ impl Listener for Recorder<'_> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use striate_layers::{Dropout, Flatten, Init, Linear};
+
+    #[test]
+    fn networks_of_equal_size_are_told_apart() {
+        let of = |init: Init, dropout: f64| {
+            let graph = Graph::build(|net| {
+                let x = net.input([1, 4, 4]);
+                let x = net.add("flatten", Flatten, x)?;
+                let x = net.add("dropout", Dropout::new(dropout), x)?;
+                let x = net.add("fc", Linear::new(2).init(init, Init::zeros()), x)?;
+                net.output("logits", x)
+            });
+            digest(&graph.unwrap())
+        };
+        let glorot = |dropout| of(Init::XavierNormal { gain: 1.0 }, dropout);
+        assert_eq!(glorot(0.5), glorot(0.5));
+        assert_eq!(glorot(0.5).len(), 64);
+        assert_ne!(glorot(0.5), glorot(0.2));
+        assert_ne!(glorot(0.5), of(Init::zeros(), 0.5));
     }
 }

@@ -1,5 +1,5 @@
 //! `lab list` and `lab run`.
-use crate::cli::{LabListArgs, LabRunArgs};
+use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::set_threads;
 use crate::table::{Align, table};

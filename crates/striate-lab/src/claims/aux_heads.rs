@@ -1,9 +1,9 @@
 //! Auxiliary heads.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
+use crate::training::{classes_of, shape_of};
 use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
 use serde_json::json;
-use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_layers::loss::cross_entropy;
@@ -82,14 +82,9 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
 /// The norm of the gradient of the first convolution's weights before the first step: of the main loss alone, and of all.
 fn gradients(lab: &mut Lab, training: &Training, seed: u64) -> Result<[f64; 2], LabError> {
     let data = lab.data(training.size, training.train, training.test)?;
-    let shape = striate_datasets::Dataset::shape(&data.train);
-    let classes = striate_datasets::Dataset::classes(&data.train).len() as i64;
-    let preprocess = Preprocess::new(shape, shape, Fit::Resize, Normalise::of(&data.train)?)?;
-    let loader = Loader::new(&data.train, preprocess, LoaderOptions::train(256, seed))?;
-    let Some(batch) = loader.epoch(0)?.next().transpose()? else {
-        return Err(LabError::Usage("the dataset has no image".to_owned()));
-    };
-    let network = Network::new(network(shape, classes, true)?, &InitOptions { seed, ..InitOptions::default() })?;
+    let graph = network(shape_of(&data), classes_of(&data), true)?;
+    let network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
+    let batch = lab.batch(&data, 256, seed)?;
     let outputs = network.forward(&batch.images, Mode::Train)?;
     let main = cross_entropy(outputs.logits(), &batch.labels, 0.0)?;
     let mut all = main.shallow_clone();

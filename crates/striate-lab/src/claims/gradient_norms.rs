@@ -1,9 +1,9 @@
 //! Whether gradients vanish on their way to the first layers.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
+use crate::training::{classes_of, shape_of};
 use crate::{Check, Claim, Finding, Interval, Lab, LabError, Table};
 use serde_json::json;
-use striate_datasets::{Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
 use striate_layers::loss::cross_entropy;
 use striate_layers::{Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Flatten, Linear, Mode};
@@ -107,13 +107,9 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
 /// The norm of the gradient of each block's second convolution, for a batch of 64 images and initial values of the seed's.
 fn norms(lab: &mut Lab, stack: &Stack, seed: u64) -> Result<Vec<f64>, LabError> {
     let data = lab.data(16, 4096, 64)?;
-    let shape = data.train.shape();
-    let classes = data.train.classes().len() as i64;
-    let preprocess = Preprocess::new(shape, shape, Fit::Resize, Normalise::of(&data.train)?)?;
-    let loader = Loader::new(&data.train, preprocess, LoaderOptions::train(64, seed))?;
-    let network = Network::new(stack.graph(shape, classes)?, &InitOptions { seed, ..InitOptions::default() })?;
-    let batch = loader.epoch(0)?.next().transpose()?;
-    let Some(batch) = batch else { return Err(LabError::Usage("the dataset has no image".to_owned())) };
+    let graph = stack.graph(shape_of(&data), classes_of(&data))?;
+    let network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
+    let batch = lab.batch(&data, 64, seed)?;
     let outputs = network.forward(&batch.images, Mode::Train)?;
     cross_entropy(outputs.logits(), &batch.labels, 0.0)?.f_backward()?;
     let blocks = network.trainable().into_iter().filter(|(name, _)| name.ends_with(".conv2.weight"));
