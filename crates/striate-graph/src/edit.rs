@@ -144,6 +144,7 @@ mod tests {
     #[test]
     fn a_truncated_network_computes_what_the_tap_saw() {
         let mut network = branched();
+        striate_torch::manual_seed(1);
         let batch = Tensor::randn([2, 1, 6, 6], (Kind::Float, Device::Cpu));
         let outputs = network.forward_with_taps(&[&batch], Mode::Eval, &["b", "concat"]).unwrap();
         network.truncate("b", "features").unwrap();

@@ -395,6 +395,7 @@ mod tests {
         let names: Vec<_> = network.trainable().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["fc.weight", "fc.bias"]);
         let mean = network.state()["bn.running_mean"].copy();
+        striate_torch::manual_seed(1);
         let batch = Tensor::randn([4, 1, 6, 6], (Kind::Float, Device::Cpu));
         let train = |network: &Network| network.forward(&batch, Mode::Train).unwrap().logits().sum(Kind::Float).backward();
         train(&network);

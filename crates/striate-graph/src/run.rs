@@ -212,6 +212,7 @@ mod tests {
     }
 
     fn images(size: i64) -> Tensor {
+        striate_torch::manual_seed(1);
         Tensor::randn([3, 1, size, size], (Kind::Double, Device::Cpu))
     }
 

@@ -178,6 +178,7 @@ mod tests {
 
     #[test]
     fn groups_are_normalised_as_if_alone() {
+        striate_torch::manual_seed(1);
         let input = Tensor::randn([2, 6, 3, 2], (Kind::Double, Device::Cpu));
         let norm = LocalResponseNorm { size: 4, alpha: 0.5, beta: 0.6, k: 1.5, groups: 1 };
         let run = |norm: &LocalResponseNorm, x: &Tensor| norm.forward(&[], &[x], Mode::Train).unwrap();

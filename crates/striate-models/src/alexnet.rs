@@ -278,6 +278,7 @@ mod tests {
         let config = AlexNetPaperConfig { lrn: true, ..AlexNetPaperConfig::tiny() };
         let (one, two) = (network(&config, 1), network(&config, 2));
         assert_eq!(one.state(), two.state());
+        striate_torch::manual_seed(1);
         let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
         let run = |network: &Network| {
             striate_torch::manual_seed(1);
@@ -302,6 +303,7 @@ mod tests {
     #[test]
     fn towers_normalise_among_their_own_channels() {
         let network = network(&AlexNetPaperConfig::tiny(), 1);
+        striate_torch::manual_seed(1);
         let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
         let outputs = network.forward_with_taps(&[&images], Mode::Eval, &["relu1", "norm1"]).unwrap();
         let (maps, norm) = (outputs.tap("relu1").unwrap(), outputs.tap("norm1").unwrap());

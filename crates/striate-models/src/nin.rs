@@ -237,6 +237,7 @@ mod tests {
         let conv = build(&[5, 3, 4], Conv2d::new(6, 1).into());
         let dense = build(&[5], Linear::new(6).into());
         let options = (Kind::Double, Device::Cpu);
+        striate_torch::manual_seed(1);
         let (weight, bias) = (Tensor::randn([6, 5], options), Tensor::randn([6], options));
         let images = Tensor::randn([2, 5, 3, 4], options);
         let pixels = images.permute([0, 2, 3, 1]).reshape([2 * 3 * 4, 5]);

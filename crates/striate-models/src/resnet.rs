@@ -360,6 +360,7 @@ mod tests {
 
     fn images(config: &ResNetConfig) -> Tensor {
         let [channels, height, width] = config.input;
+        striate_torch::manual_seed(1);
         Tensor::randn([2, channels, height, width], (Kind::Float, Device::Cpu))
     }
 

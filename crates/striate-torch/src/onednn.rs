@@ -174,6 +174,7 @@ mod tests {
 
     #[test]
     fn a_packed_convolution_with_an_activation_is_both() {
+        crate::manual_seed(1);
         let (weight, bias) = (random(&[8, 3, 3, 3]), random(&[8]));
         let packed = pack_conv(&weight, &GEOMETRY, [1, 6, 9, 9]).unwrap();
         for size in [[1, 6, 9, 9], [5, 6, 12, 7]] {
@@ -189,6 +190,7 @@ mod tests {
 
     #[test]
     fn a_sum_is_written_over_what_is_added_only_where_that_is_allowed() {
+        crate::manual_seed(1);
         let (weight, bias, x) = (random(&[8, 3, 3, 3]), random(&[8]), images(&[2, 6, 9, 9]));
         let packed = pack_conv(&weight, &GEOMETRY, [1, 6, 9, 9]).unwrap();
         let plain = reference(&x, &weight, &bias);
@@ -211,6 +213,7 @@ mod tests {
 
     #[test]
     fn maps_of_one_pixel_are_added_too() {
+        crate::manual_seed(1);
         let geometry = Geometry { padding: [0, 0], stride: [2, 2], groups: 1, ..GEOMETRY };
         let (weight, bias, x) = (random(&[32, 16, 1, 1]), random(&[32]), images(&[3, 16, 2, 2]));
         let packed = pack_conv(&weight, &geometry, [1, 16, 2, 2]).unwrap();
@@ -226,6 +229,7 @@ mod tests {
 
     #[test]
     fn a_packed_linear_layer_takes_any_batch() {
+        crate::manual_seed(1);
         let (weight, bias) = (random(&[10, 33]), random(&[10]));
         let packed = pack_linear(&weight, 1).unwrap();
         for batch in [1, 7] {
@@ -238,6 +242,7 @@ mod tests {
 
     #[test]
     fn what_onednn_does_not_take_is_an_error() {
+        crate::manual_seed(1);
         let x = Tensor::zeros([1, 6, 9, 9], (Kind::Double, Device::Cpu));
         let error = conv(&x, &x, None, &GEOMETRY, Post::None).unwrap_err().to_string();
         assert_eq!(error, "oneDNN takes float32 and bfloat16 on the CPU, got Double on Cpu");

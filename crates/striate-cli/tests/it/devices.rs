@@ -21,6 +21,7 @@ fn distance(sandbox: &Sandbox, a: &str, b: &str) -> f64 {
 #[test]
 fn two_towers_give_what_one_device_does() {
     let sandbox = Sandbox::new();
+    striate_torch::manual_seed(1);
     let noise = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
     sandbox.tensor("x.safetensors", "input", noise);
     for mode in ["eval", "train"] {
