@@ -26,6 +26,7 @@ fn main() {
     build()
         .file("csrc/pixels.cpp")
         .file("csrc/winograd.cpp")
+        .file("csrc/winograd_train.cpp")
         .opt_level(3)
         .flag_if_supported("-fno-trapping-math")
         .flag_if_supported("-ffp-contract=fast")

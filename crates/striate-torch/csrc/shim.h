@@ -60,6 +60,10 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
 // of 64 columns, `bias` is float32; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`.
 char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
                   int in_place, st_tensor* out);
+// The matrices of a float32 weight [out, in, 3, 3].
+char* st_winograd_weight(st_tensor weight, st_tensor* out);
+// The same convolution, of weights that are transformed at each call, with gradients (winograd_train.cpp).
+char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, st_tensor* out);
 // Whether the processor has the vectors that it is fast with.
 int st_has_wide_vectors();
 }

@@ -1,5 +1,6 @@
 //! The best of many runs of single 3x3 convolutions, oneDNN's direct one against Winograd's algorithm, in float32 and bfloat16:
-//! `convolutions [THREADS]`. GFLOP/s count the direct convolution's operations in both.
+//! `convolutions [THREADS [train]]`, for inference, or for the forward pass and the gradients of input and weight. GFLOP/s count
+//! the direct convolution's operations in both.
 use std::time::{Duration, Instant};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::{MemoryFormat, TorchError, to_memory_format, winograd};
@@ -24,11 +25,11 @@ const SHAPES: [[i64; 4]; 14] = [
 ];
 const TIME: Duration = Duration::from_millis(200);
 
-fn best(run: impl Fn() -> Result<Tensor, TorchError>) -> Result<f64, TorchError> {
+fn best(run: impl Fn() -> Result<(), TorchError>) -> Result<f64, TorchError> {
     let (mut best, mut runs, start) = (f64::MAX, 0, Instant::now());
     while runs < 5 || start.elapsed() < TIME {
         let start = Instant::now();
-        let _ = run()?;
+        run()?;
         best = best.min(1e3 * start.elapsed().as_secs_f64());
         runs += 1;
     }
@@ -38,23 +39,16 @@ fn best(run: impl Fn() -> Result<Tensor, TorchError>) -> Result<f64, TorchError>
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     striate_torch::set_num_threads(std::env::args().nth(1).map_or(Ok(2), |threads| threads.parse())?);
     striate_torch::keep_memory_warm();
-    let _no_grad = striate_torch::no_grad();
-    let geometry = Geometry { padding: [1, 1], stride: [1, 1], dilation: [1, 1], groups: 1 };
-    let sum = Sum { relu: true, in_place: false };
+    let train = std::env::args().nth(2).is_some_and(|word| word == "train");
     for [channels, out_channels, size, batch] in SHAPES {
-        let weight = Tensor::f_randn([out_channels, channels, 3, 3], (Kind::Float, Device::Cpu))?;
-        let bias = Tensor::f_randn([out_channels], (Kind::Float, Device::Cpu))?;
-        let transformed = winograd::Weight::new(&weight)?;
         let mut line = format!("{channels}x{size}x{size} to {out_channels}, batch {batch}:");
         for kind in [Kind::Float, Kind::BFloat16] {
+            let weight = Tensor::f_randn([out_channels, channels, 3, 3], (Kind::Float, Device::Cpu))?;
             let images = Tensor::f_randn([batch, channels, size, size], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
             let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
-            let weight = to_memory_format(&weight.f_to_kind(kind)?, MemoryFormat::ChannelsLast)?;
-            let packed = onednn::pack_conv(&weight, &geometry, [1, channels, size, size])?;
-            let own_bias = bias.f_to_kind(kind)?;
-            let direct = best(|| onednn::conv(&images, &packed, Some(&own_bias), &geometry, Post::Relu))?;
-            let winograd = best(|| transformed.conv(&images, Some(&bias), [1, 1], None, sum))?;
-            let speed = |ms: f64| 18e-6 * (channels * out_channels * size * size * batch) as f64 / ms;
+            let [direct, winograd] = if train { training(&images, &weight)? } else { inference(&images, &weight)? };
+            let passes = if train { 3 } else { 1 };
+            let speed = |ms: f64| 18e-6 * (channels * out_channels * size * size * batch * passes) as f64 / ms;
             let (ratio, speeds) = (direct / winograd, [direct, winograd].map(speed));
             line += &format!(
                 "  {kind:?} {direct:.2} ms {:.0} GFLOP/s, {winograd:.2} ms {:.0}, ratio {ratio:.2}",
@@ -64,4 +58,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{line}");
     }
     Ok(())
+}
+
+/// Direct and Winograd's, with packed weights, bias and ReLU.
+fn inference(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
+    let _no_grad = striate_torch::no_grad();
+    let geometry = Geometry { padding: [1, 1], stride: [1, 1], dilation: [1, 1], groups: 1 };
+    let bias = Tensor::f_randn([weight.size()[0]], (Kind::Float, Device::Cpu))?;
+    let transformed = winograd::Weight::new(weight)?;
+    let (own_weight, own_bias) = (weight.f_to_kind(images.kind())?, bias.f_to_kind(images.kind())?);
+    let size = images.size();
+    let own_weight = to_memory_format(&own_weight, MemoryFormat::ChannelsLast)?;
+    let packed = onednn::pack_conv(&own_weight, &geometry, [1, size[1], size[2], size[3]])?;
+    let sum = Sum { relu: true, in_place: false };
+    let direct = best(|| onednn::conv(images, &packed, Some(&own_bias), &geometry, Post::Relu).map(drop))?;
+    Ok([direct, best(|| transformed.conv(images, Some(&bias), [1, 1], None, sum).map(drop))?])
+}
+
+/// Direct, with a weight of the images' type, and Winograd's: forward and backward.
+fn training(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
+    let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
+    let (images, own_weight) = (leaf(images)?, leaf(&to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?)?);
+    let weight = leaf(weight)?;
+    let upstream = images.f_conv2d(&own_weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?.f_detach()?;
+    let step = |y: Tensor, weight: &Tensor| -> Result<(), TorchError> {
+        Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(Kind::Float)?], &[&images, weight], false, false)?;
+        Ok(())
+    };
+    let direct = best(|| step(images.f_conv2d(&own_weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?, &own_weight))?;
+    Ok([direct, best(|| step(winograd::conv(&images, &weight, None, [1, 1])?, &weight))?])
 }

@@ -69,6 +69,14 @@ unsafe extern "C" {
         in_place: c_int,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_winograd_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_conv3x3(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        padding: *const i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;
     pub(crate) fn st_has_bf16() -> c_int;
     pub(crate) fn st_pack_conv(

@@ -11,25 +11,11 @@ use tch::{Device, Kind, Tensor};
 pub const LANES: i64 = 16;
 /// Height and width of a tile of the output.
 pub const TILE: i64 = 4;
-/// The products that a tile takes.
-const POINTS: i64 = 36;
-/// The columns of a panel.
-const PANEL: i64 = 64;
 /// Whether this processor is fast at it.
 pub fn available() -> bool {
     // SAFETY: no precondition.
     unsafe { ffi::st_has_wide_vectors() != 0 }
 }
-
-/// The rows of the weight's transform, G of the paper.
-const WEIGHT_TRANSFORM: [[f64; 3]; 6] = [
-    [1.0 / 4.0, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
 
 /// A weight that is transformed and packed.
 #[derive(Debug)]
@@ -55,12 +41,12 @@ impl Weight {
                 weight.size()
             )));
         }
-        // G g G^T of each kernel g, as one product with [36, 9].
-        let one = Tensor::from_slice2(&WEIGHT_TRANSFORM);
-        let kernels = weight.f_to_kind(Kind::Double)?.f_permute([2, 3, 1, 0])?.f_reshape([9, in_channels * out_channels])?;
-        let points = one.f_kron(&one)?.f_matmul(&kernels)?.f_to_kind(Kind::Float)?;
-        let points = points.f_view([POINTS, in_channels, out_channels])?;
-        Ok(Self { panels: panels(&points)?, in_channels, out_channels })
+        if weight.kind() != Kind::Float || weight.device() != Device::Cpu {
+            return Err(TorchError::new("Winograd's convolution takes a float32 weight on the CPU"));
+        }
+        // SAFETY: the tensor lives for the call; what the shim relies on was checked.
+        let panels = ffi::tensor_from(|out| unsafe { ffi::st_winograd_weight(weight.as_ptr(), out) })?;
+        Ok(Self { panels, in_channels, out_channels })
     }
 
     /// `convolution + bias` (float32) of `[N, C, H, W]`, with `padding` zeros on each side, plus `other` if there is one.
@@ -102,12 +88,14 @@ impl Weight {
     }
 }
 
-/// Matrices `[36, in, out]` in panels of columns: `[36, in * out]`.
-fn panels(points: &Tensor) -> Result<Tensor, TorchError> {
-    let width = points.size()[2];
-    let panel = |start: i64| points.f_narrow(2, start, PANEL.min(width - start))?.f_flatten(1, -1);
-    let panels: Vec<Tensor> = (0..width).step_by(PANEL as usize).map(panel).collect::<Result<_, _>>()?;
-    Ok(Tensor::f_cat(&panels, 1)?)
+/// The convolution of `[N, in, H, W]` (float32 or bfloat16) with a float32 weight `[out, in, 3, 3]` and bias `[out]`, with `padding` zeros of
+/// at most 2 on each side: channels-last, with gradients, which are computed by Winograd's algorithm too.
+///
+/// Both channel counts must be multiples of [`LANES`]. A second derivative is an error.
+pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: [i64; 2]) -> Result<Tensor, TorchError> {
+    let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
+    // SAFETY: tensors and the array live for the call; the shim checks the shapes.
+    ffi::tensor_from(|out| unsafe { ffi::st_conv3x3(input.as_ptr(), weight.as_ptr(), bias, padding.as_ptr(), out) })
 }
 
 #[cfg(test)]
@@ -149,6 +137,43 @@ mod tests {
                     assert!(worst < 2e-5, "{size:?} {padding:?}: {worst:.1e}");
                     assert_eq!(added.is_some_and(|other| other.data_ptr() == got.data_ptr()), in_place);
                 }
+            }
+        }
+    }
+
+    /// Output and gradients of the convolution of float64.
+    fn exact(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: [i64; 2], upstream: &Tensor) -> Vec<Tensor> {
+        let leaf = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
+        let (x, weight, bias) = (leaf(x), leaf(weight), bias.map(leaf));
+        let y = x.conv2d(&weight, bias.as_ref(), [1, 1], padding, [1, 1], 1);
+        (&y * upstream).sum(Kind::Double).backward();
+        [Some(y), Some(x.grad()), Some(weight.grad()), bias.map(|bias| bias.grad())].into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_convolution() {
+        crate::manual_seed(2);
+        // One tile and many, parts of one and several tiles high, panels of any width.
+        for (channels, out, size, padding, layout, with_bias) in [
+            (16, 16, [1, 1, 1], [1, 1], MemoryFormat::Contiguous, true),
+            (48, 80, [2, 14, 14], [1, 1], MemoryFormat::ChannelsLast, false),
+            (32, 192, [3, 7, 9], [0, 2], MemoryFormat::ChannelsLast, true),
+            (64, 64, [4, 40, 36], [1, 1], MemoryFormat::Contiguous, true),
+            (272, 256, [2, 28, 28], [1, 0], MemoryFormat::ChannelsLast, false),
+        ] {
+            let leaf = |size: &[i64]| to_memory_format(&random(size), layout).unwrap().set_requires_grad(true);
+            let (x, weight) = (leaf(&[size[0], channels, size[1], size[2]]), leaf(&[out, channels, 3, 3]));
+            let bias = with_bias.then(|| random(&[out]).set_requires_grad(true));
+            let y = conv(&x, &weight, bias.as_ref(), padding).unwrap();
+            let upstream = random(&y.size());
+            (&y * &upstream).sum(Kind::Float).backward();
+            assert_eq!(weight.grad().stride(), weight.stride());
+            let got = [Some(y), Some(x.grad()), Some(weight.grad()), bias.as_ref().map(Tensor::grad)];
+            let expected = exact(&x, &weight, bias.as_ref(), padding, &upstream);
+            assert_eq!(got.iter().flatten().count(), expected.len());
+            for (index, (got, expected)) in got.iter().flatten().zip(&expected).enumerate() {
+                let worst = ((got - expected).abs().max() / expected.abs().max()).double_value(&[]);
+                assert!(worst < 2e-5, "{channels} {out} {size:?} {padding:?}, {index}: {worst:.1e}");
             }
         }
     }
