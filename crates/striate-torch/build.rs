@@ -24,6 +24,7 @@ fn main() {
     };
     build().files(["csrc/shim.cpp", "csrc/memory.cpp"]).compile("striate_shim");
     build()
+        .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/winograd_train.cpp")

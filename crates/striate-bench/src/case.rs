@@ -128,7 +128,7 @@ impl FromStr for Case {
             known if !known.contains(&model) => return Err(refuse(model, &format!("subject of {mode}: {}", known.join(", ")))),
             _ => {}
         }
-        let trains = matches!(case.mode, Mode::Train | Mode::Optimizer | Mode::Checkpoint);
+        let trains = matches!(case.mode, Mode::Optimizer | Mode::Checkpoint);
         if trains && case.precision == Precision::Bf16 {
             return Err(refuse(precision, &format!("precision of {mode}, which is fp32")));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use striate_datasets::{Augment, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
-use striate_graph::{InitOptions, Network};
+use striate_graph::{InitOptions, Kernels, Network};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
 use striate_models::{Model, find};
@@ -165,7 +165,9 @@ impl Networked {
             }
             Mode::Train => {
                 let mut optimizer = self.optimizer()?;
-                let Self { model, network, labels, .. } = self;
+                let Self { model, mut network, labels, .. } = self;
+                network.set_kernels(Kernels::Fast);
+                network.set_autocast((case.precision == Precision::Bf16).then_some(Kind::BFloat16));
                 let (loss_of, aux_weight) = (model.loss(), model.aux_weight());
                 work.base = Base::fresh();
                 work.run = Box::new(move || {

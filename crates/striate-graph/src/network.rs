@@ -38,6 +38,18 @@ pub struct Parameter {
     pub kind: ParamKind,
 }
 
+/// What computes the layers of a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kernels {
+    /// libtorch's operators, which PyTorch runs too; they can be derived more than once.
+    #[default]
+    Libtorch,
+    /// Where a channels-last network on a CPU is faster with them, those of [`striate_torch`]: convolutions by Winograd's
+    /// algorithm, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
+    /// the largest value. They have first derivatives only.
+    Fast,
+}
+
 /// A network with parameters: a [`Graph`] and, in a [`VarStore`] that it owns, a tensor for each parameter.
 ///
 /// The store names parameters as torchvision does and may hold other variables of yours beside them. A `Network` is also a
@@ -51,6 +63,8 @@ pub struct Network {
     pub(crate) frozen: Vec<bool>,
     pub(crate) devices: Vec<Device>,
     pub(crate) memory_format: MemoryFormat,
+    pub(crate) kernels: Kernels,
+    pub(crate) autocast: Option<Kind>,
     vs: VarStore,
     kind: Kind,
     seed: u64,
@@ -77,6 +91,8 @@ impl Network {
             vs: VarStore::new(devices[0]),
             devices,
             memory_format: MemoryFormat::Contiguous,
+            kernels: Kernels::default(),
+            autocast: None,
             kind: options.kind,
             seed: options.seed,
         };
@@ -199,6 +215,17 @@ impl Network {
         // The former weights lay in pieces that activations would not fit into.
         striate_torch::release_memory();
         Ok(())
+    }
+
+    /// Sets what computes the layers.
+    pub fn set_kernels(&mut self, kernels: Kernels) {
+        self.kernels = kernels;
+    }
+
+    /// Computes in a half type (`Kind::BFloat16`, on a GPU also `Kind::Half`) what it is fit for, as PyTorch's `torch.autocast` does: convolutions
+    /// and linear layers, while parameters, their gradients and the outputs stay what they are. `None` ends it.
+    pub fn set_autocast(&mut self, kind: Option<Kind>) {
+        self.autocast = kind;
     }
 
     /// All parameters, layer by layer in the order of the network. Those of towers are each tower's own.

@@ -1,7 +1,9 @@
-use crate::{Graph, GraphError, Network, NodeKind};
+use crate::fuse::{Fused, Fusions};
+use crate::{Graph, GraphError, Kernels, Network, NodeKind};
 use striate_layers::{Mode, Op, Shape};
+use striate_torch::norm::{self, After};
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
-use tch::{Tensor, nn};
+use tch::{Kind, TchError, Tensor, nn};
 
 /// What a forward pass gives: the network's outputs by name, and the taps that were asked for.
 #[derive(Debug)]
@@ -67,29 +69,46 @@ impl Network {
         let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
         self.graph.check_inputs_where(&shapes, &needed)?;
         let one_device = self.graph.places() == 1;
+        let _autocast = self.autocast.map(|kind| striate_torch::autocast(self.device(), kind));
         let mut last_uses = self.graph.last_uses(&needed);
         for tap in &taps {
             last_uses[*tap] = self.graph.nodes.len();
+        }
+        let fusions = match mode {
+            Mode::Train if one_device && self.is_fast() => {
+                let mut kept = vec![false; self.graph.nodes.len()];
+                taps.iter().chain(self.graph.outputs.iter().map(|output| &output.node)).for_each(|node| kept[*node] = true);
+                self.graph.fusions(&needed, &kept, &self.frozen)
+            }
+            _ => Fusions::default(),
+        };
+        for index in 0..self.graph.nodes.len() {
+            for input in fusions.at(index).into_iter().flat_map(|fused| fused.reads(&self.graph)) {
+                last_uses[input] = last_uses[input].max(index);
+            }
         }
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let value = match &node.kind {
                 NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
-                NodeKind::Layer(_) if !needed[index] => None,
+                NodeKind::Layer(_) if !needed[index] || fusions.is_within(index) => None,
+                NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => Some(self.run_fused(fused, &values)?),
                 NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values, &last_uses)? {
                     Some(value) => Some(value),
                     None => Some(self.run_layer(index, op, &values, mode, one_device)?),
                 },
             };
             values.push(value);
-            for input in node.inputs.iter().filter(|input| last_uses[**input] == index) {
-                values[*input] = None;
+            let fused = fusions.at(index).into_iter().flat_map(|fused| fused.reads(&self.graph));
+            for input in fused.chain(node.inputs.iter().copied()).filter(|input| last_uses[*input] == index) {
+                values[input] = None;
             }
         }
         let value = |index: usize| values[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
         let outputs = self.graph.outputs.iter().filter(|output| output.is_in(mode));
-        let outputs = outputs.map(|output| (output.name.clone(), value(output.node))).collect();
+        let outputs = outputs.map(|output| Ok((output.name.clone(), value(output.node).f_to_kind(self.kind())?)));
+        let outputs = outputs.collect::<Result<_, TchError>>()?;
         let taps = taps.iter().map(|index| (self.graph.nodes[*index].name.clone(), value(*index))).collect();
         Ok(Outputs { outputs, taps })
     }
@@ -130,6 +149,29 @@ impl Network {
         }
     }
 
+    fn is_fast(&self) -> bool {
+        self.kernels == Kernels::Fast && self.memory_format == MemoryFormat::ChannelsLast
+    }
+
+    /// A batch norm in training and what follows it, together where they can be.
+    fn run_fused(&self, fused: Fused, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
+        let node = &self.graph.nodes[fused.norm];
+        let other = fused.other.and_then(|other| values[other].as_ref());
+        let together = |input: &Tensor| norm::takes(input) && other.is_none_or(|other| other.kind() == input.kind());
+        if let (NodeKind::Layer(Op::BatchNorm2d(norm)), &[input]) = (&node.kind, node.inputs.as_slice())
+            && let Some(input) = values[input].as_ref().filter(|input| together(input) && self.kind() == Kind::Float)
+        {
+            let output = norm.forward_fast(&self.params[fused.norm], input, After { other, relu: fused.relu });
+            return output.map_err(|source| GraphError::Layer { layer: node.name.clone(), op: "BatchNorm2d", source });
+        }
+        let NodeKind::Layer(op) = &node.kind else { return Ok(Tensor::new()) };
+        let mut output = self.run_layer(fused.norm, op, values, Mode::Train, true)?;
+        if let Some(other) = other {
+            output = output.f_add(other)?;
+        }
+        Ok(if fused.relu { output.f_relu_()? } else { output })
+    }
+
     fn run_layer(
         &self,
         index: usize,
@@ -144,7 +186,12 @@ impl Network {
         let layer = op.layer();
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
         if one_device {
-            return layer.forward(&self.params[index], &inputs, mode).map_err(error);
+            let params = &self.params[index];
+            let output = match (op, inputs.as_slice()) {
+                (Op::Conv2d(conv), [input]) if self.is_fast() => conv.forward_fast(params, input, mode),
+                _ => layer.forward(params, &inputs, mode),
+            };
+            return output.map_err(error);
         }
         let device = self.devices[node.place];
         let moved: Vec<Tensor> = inputs.iter().map(|input| input.f_to_device(device)).collect::<Result<_, _>>()?;
@@ -200,7 +247,7 @@ mod tests {
     use super::*;
     use crate::{InitOptions, NetworkBuilder, Value};
     use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Layer, LayerError, Linear};
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>, devices: &[Device]) -> Network {
         let graph = Graph::build(|net| {

@@ -195,12 +195,8 @@ impl Conv {
 fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post, kind: Type) -> bool {
     // With fewer tiles of one image, reading the weights is all that counts, and Winograd's are four times as large.
     let min_tiles = if kind == Type::BFloat16 { 16 } else { 4 };
-    let (Geometry { padding, stride, dilation, groups }, padded) = geometry(conv, size);
-    let kernel = conv.kernel_size.0 == [3, 3] && [stride, dilation] == [[1, 1]; 2] && groups == 1 && padded == size;
-    let lanes = channels % winograd::LANES == 0 && conv.out_channels % winograd::LANES == 0;
-    let tiles = |axis: usize| (size[axis] + 2 * padding[axis] - 2 + winograd::TILE - 1) / winograd::TILE;
-    let follows = matches!(post, Post::None | Post::Relu);
-    winograd::available() && kernel && lanes && follows && tiles(0) * tiles(1) >= min_tiles
+    let tiles = conv.winograd_tiles([channels, size[0], size[1]]);
+    winograd::available() && matches!(post, Post::None | Post::Relu) && tiles.is_some_and(|tiles| tiles >= min_tiles)
 }
 
 impl Linear {

@@ -1,6 +1,7 @@
 use crate::conv::divides_channels;
 use crate::shape::{one, positive};
 use crate::{Fans, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
+use striate_torch::norm;
 use tch::Tensor;
 
 /// Batch normalisation over `[N, C, H, W]`, each channel apart, as `torch.nn.BatchNorm2d` (Ioffe and Szegedy 2015,
@@ -65,6 +66,20 @@ impl Layer for BatchNorm2d {
 
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
+        let norm = self.prepared(params, input, mode)?;
+        let norm::BatchNorm { weight, bias, running_mean, running_var, momentum, eps } = norm;
+        Ok(input.f_batch_norm(weight, bias, Some(running_mean), Some(running_var), mode.is_train(), momentum, eps, true)?)
+    }
+}
+
+impl BatchNorm2d {
+    /// In [`Mode::Train`], what [`Layer::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
+    pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<Tensor, LayerError> {
+        Ok(self.prepared(params, input, Mode::Train)?.forward(input, after)?)
+    }
+
+    /// The parameters in their places; in training, counts the batch.
+    fn prepared<'a>(&self, params: &'a [Tensor], input: &Tensor, mode: Mode) -> Result<norm::BatchNorm<'a>, LayerError> {
         let (affine, state) = params.split_at(if self.affine { 2 } else { 0 });
         let (weight, bias) = (affine.first(), affine.get(1));
         let [mean, var, counter] = state else {
@@ -83,7 +98,7 @@ impl Layer for BatchNorm2d {
                 momentum = 1.0 / counter.f_double_value(&[])?;
             }
         }
-        Ok(input.f_batch_norm(weight, bias, Some(mean), Some(var), mode.is_train(), momentum, self.eps, true)?)
+        Ok(norm::BatchNorm { weight, bias, running_mean: mean, running_var: var, momentum, eps: self.eps })
     }
 }
 

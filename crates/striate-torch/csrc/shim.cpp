@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Version.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/randperm.h>
@@ -33,6 +34,15 @@ const char* st_torch_version() { return TORCH_VERSION; }
 void st_exit(int code) {
   fflush(nullptr);
   std::_Exit(code);
+}
+
+int st_autocast(int cuda, int kind) {
+  const at::DeviceType device = cuda ? at::kCUDA : at::kCPU;
+  const int former = at::autocast::is_autocast_enabled(device) ? static_cast<int>(at::autocast::get_autocast_dtype(device)) : -1;
+  at::autocast::set_autocast_enabled(device, kind >= 0);
+  at::autocast::set_autocast_cache_enabled(kind < 0);
+  if (kind >= 0) at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+  return former;
 }
 
 char* st_build_config() { return strdup(at::show_config().c_str()); }

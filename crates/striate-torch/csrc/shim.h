@@ -60,6 +60,13 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
 // of 64 columns, `bias` is float32; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`.
 char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
                   int in_place, st_tensor* out);
+// Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
+// given back. Nothing is cached.
+int st_autocast(int cuda, int kind);
+// Batch norm in training of channels-last images with a multiple of 16 channels, with what follows it (norm.cpp): `other`, which may be nullptr, is added,
+// and a ReLU applied. `weight` and `bias` may be nullptr. The running statistics are moved.
+char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, double momentum,
+                    double eps, int relu, st_tensor* out);
 // The matrices of a float32 weight [out, in, 3, 3].
 char* st_winograd_weight(st_tensor weight, st_tensor* out);
 // The same convolution, of weights that are transformed at each call, with gradients (winograd_train.cpp).

@@ -2,16 +2,13 @@
 // transformed, multiplied with transformed weights as 36 matrix products, and transformed into tiles of 4x4 output values, with a quarter of the
 // multiplications. Computes in float32; feature maps may be bfloat16. Compiled with optimisation in every profile.
 #pragma once
-#include "common.h"
+#include "lanes.h"
 
 #include <ATen/ops/empty.h>
 
 namespace {
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 constexpr int64_t kIn = 6, kOut = 4, kPoints = kIn * kIn;
-constexpr int64_t kLanes = 16;
 // A block of products: rows of tiles by vectors of channels, as many as registers hold.
 constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 // Up to these bytes of weights, each thread takes some tiles through all three parts, so that what lies between stays in its own cache. Beyond, all
@@ -19,25 +16,6 @@ constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 constexpr int64_t kSmallWeight = 4 << 20;
 // The bytes between the parts in either way.
 constexpr int64_t kOwnCache = 1 << 20, kSharedCache = 12 << 20;
-
-// Sixteen channels: one instruction each where the processor has such, several where not.
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
-typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(sizeof(uint32_t)), may_alias));
-typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(sizeof(uint16_t)), may_alias));
-
-ALWAYS_INLINE Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
-ALWAYS_INLINE void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
-
-// bfloat16, by its bits: the upper half of a float, rounded to the nearest, to even between two.
-ALWAYS_INLINE Lanes load(const uint16_t* from) {
-  return reinterpret_cast<Lanes>(__builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits) << 16);
-}
-ALWAYS_INLINE void store(uint16_t* to, Lanes value) {
-  Bits bits = reinterpret_cast<Bits>(value);
-  Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  rounded = value != value ? Bits{} + 0x7fc0u : rounded;
-  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(rounded, Halves);
-}
 
 struct Tiles {
   int64_t images, height, width;             // of the input

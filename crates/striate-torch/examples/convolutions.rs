@@ -78,7 +78,8 @@ fn inference(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
 /// Direct, with a weight of the images' type, and Winograd's: forward and backward.
 fn training(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
     let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
-    let (images, own_weight) = (leaf(images)?, leaf(&to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?)?);
+    let (images, own_weight) =
+        (leaf(images)?, leaf(&to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?)?);
     let weight = leaf(weight)?;
     let upstream = images.f_conv2d(&own_weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?.f_detach()?;
     let step = |y: Tensor, weight: &Tensor| -> Result<(), TorchError> {

@@ -69,6 +69,19 @@ unsafe extern "C" {
         in_place: c_int,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_batch_norm(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        other: *const C_tensor,
+        running_mean: *const C_tensor,
+        running_var: *const C_tensor,
+        momentum: f64,
+        eps: f64,
+        relu: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;
     pub(crate) fn st_winograd_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_conv3x3(
         input: *const C_tensor,

@@ -1,5 +1,7 @@
 use crate::ffi;
 use std::ffi::CStr;
+use std::marker::PhantomData;
+use tch::{Device, Kind};
 
 /// While it lives, operations on this thread record no gradients. The former state comes back when it is dropped, also
 /// when a panic unwinds.
@@ -17,6 +19,38 @@ impl std::fmt::Debug for NoGrad {
 /// Stops recording gradients on this thread until the value it returns is dropped.
 pub fn no_grad() -> NoGrad {
     NoGrad { _guard: tch::no_grad_guard() }
+}
+
+/// While it lives, convolutions and products on this thread run in a half type. The former state comes back when it is dropped.
+#[derive(Debug)]
+#[must_use = "computes in the former type again as soon as this is dropped"]
+pub struct Autocast {
+    cuda: bool,
+    former: i32,
+    /// It belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Computes in `kind` (bfloat16, or float16; with any other, in what the operands are) what a half type is fit for, on devices like
+/// `device`, until the value it returns is dropped: PyTorch's `torch.autocast`, with parameters cast anew at each use.
+pub fn autocast(device: Device, kind: Kind) -> Autocast {
+    let cuda = matches!(device, Device::Cuda(_));
+    // Numbers of `c10::ScalarType`.
+    let number = match kind {
+        Kind::BFloat16 => 15,
+        Kind::Half => 5,
+        _ => -1,
+    };
+    // SAFETY: no precondition.
+    let former = unsafe { ffi::st_autocast(cuda.into(), number) };
+    Autocast { cuda, former, _thread: PhantomData }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // SAFETY: no precondition.
+        unsafe { ffi::st_autocast(self.cuda.into(), self.former) };
+    }
 }
 
 /// The version of the libtorch that this was compiled against, such as `2.13.0`.
@@ -72,6 +106,22 @@ mod tests {
             panic!("on purpose");
         });
         assert!(panicked.is_err() && (&x * 2.0).requires_grad());
+    }
+
+    #[test]
+    fn autocast_ends_with_its_guard() {
+        let x = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+        let kind = || x.matmul(&x).kind();
+        {
+            let _outer = autocast(Device::Cpu, Kind::BFloat16);
+            assert_eq!(kind(), Kind::BFloat16);
+            {
+                let _inner = autocast(Device::Cpu, Kind::Half);
+                assert_eq!(kind(), Kind::Half);
+            }
+            assert_eq!(kind(), Kind::BFloat16);
+        }
+        assert_eq!(kind(), Kind::Float);
     }
 
     #[test]

@@ -1,0 +1,26 @@
+// Sixteen channels at once, of float32 or bfloat16.
+#pragma once
+#include "common.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t kLanes = 16;
+
+// Sixteen channels: one instruction each where the processor has such, several where not.
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(sizeof(uint32_t)), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(sizeof(uint16_t)), may_alias));
+
+static ALWAYS_INLINE Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
+static ALWAYS_INLINE void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
+
+// bfloat16, by its bits: the upper half of a float, rounded to the nearest, to even between two.
+static ALWAYS_INLINE Lanes load(const uint16_t* from) {
+  return reinterpret_cast<Lanes>(__builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits) << 16);
+}
+static ALWAYS_INLINE void store(uint16_t* to, Lanes value) {
+  Bits bits = reinterpret_cast<Bits>(value);
+  Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  rounded = value != value ? Bits{} + 0x7fc0u : rounded;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(rounded, Halves);
+}

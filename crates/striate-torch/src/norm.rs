@@ -1,0 +1,151 @@
+//! Batch norm in training as one pass with what follows it, where libtorch's operators, one for each, read and write every map again.
+use crate::{TorchError, ffi};
+use tch::{Device, Kind, Tensor};
+
+/// Channels come in multiples of this.
+pub const LANES: i64 = 16;
+
+/// What normalises, channel by channel; all tensors `[C]`, float32.
+#[derive(Debug)]
+pub struct BatchNorm<'a> {
+    /// The scale; without it, 1.
+    pub weight: Option<&'a Tensor>,
+    /// The shift; without it, 0.
+    pub bias: Option<&'a Tensor>,
+    /// The running mean, which moves towards the batch's.
+    pub running_mean: &'a Tensor,
+    /// The running variance, which moves towards the batch's unbiased one.
+    pub running_var: &'a Tensor,
+    /// The share that the batch has in them.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What follows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct After<'a> {
+    /// Is added: a tensor of the same shape and type.
+    pub other: Option<&'a Tensor>,
+    /// A ReLU, after the addition.
+    pub relu: bool,
+}
+
+/// Whether [`BatchNorm::forward`] takes these images: `[N, C, H, W]`, float32 or bfloat16, on the CPU, with a multiple of [`LANES`] channels.
+pub fn takes(images: &Tensor) -> bool {
+    let kind = matches!(images.kind(), Kind::Float | Kind::BFloat16);
+    matches!(images.size()[..], [_, channels, _, _] if channels % LANES == 0) && kind && images.device() == Device::Cpu
+}
+
+impl BatchNorm<'_> {
+    /// Images normalised by the mean and variance of the batch, and what follows: channels-last, with gradients. Sums are kept in float64.
+    ///
+    /// Fails unless [`takes`] is true, and with one value for each channel. A second derivative is an error.
+    pub fn forward(&self, images: &Tensor, after: After) -> Result<Tensor, TorchError> {
+        let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
+        // SAFETY: tensors live for the call; the shim checks the shapes and types.
+        ffi::tensor_from(|out| unsafe {
+            ffi::st_batch_norm(
+                images.as_ptr(),
+                pointer(self.weight),
+                pointer(self.bias),
+                pointer(after.other),
+                self.running_mean.as_ptr(),
+                self.running_var.as_ptr(),
+                self.momentum,
+                self.eps,
+                i32::from(after.relu),
+                out,
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CHANNELS: i64 = 80;
+
+    fn random(size: &[i64], kind: Kind) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind)
+    }
+
+    /// libtorch's in float64 from the same values: output, running statistics, gradients of images, scale, shift and what is added.
+    fn expected(inputs: &[Tensor; 4], added: bool, relu: bool, upstream: &Tensor) -> Vec<Tensor> {
+        let [x, weight, bias, other] =
+            inputs.each_ref().map(|tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true));
+        let mean = Tensor::zeros([CHANNELS], (Kind::Double, Device::Cpu));
+        let var = Tensor::ones([CHANNELS], (Kind::Double, Device::Cpu));
+        let y = x.batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&var), true, 0.3, 1e-3, false);
+        let y = if added { y + &other } else { y };
+        let y = if relu { y.relu() } else { y };
+        (&y * upstream).sum(Kind::Double).backward();
+        let mut all = vec![y, mean, var, x.grad(), weight.grad(), bias.grad()];
+        all.extend(added.then(|| other.grad()));
+        all
+    }
+
+    #[test]
+    fn it_is_batch_norm_with_what_follows() {
+        crate::manual_seed(3);
+        for (size, kind, added, relu) in [
+            ([2, CHANNELS, 1, 1], Kind::Float, false, false),
+            ([3, CHANNELS, 17, 19], Kind::Float, false, true),
+            ([3, CHANNELS, 17, 19], Kind::Float, true, true),
+            ([1, CHANNELS, 5, 3], Kind::Float, true, false),
+            ([4, CHANNELS, 9, 11], Kind::BFloat16, true, true),
+            ([4, CHANNELS, 9, 11], Kind::BFloat16, false, true),
+        ] {
+            // Means far from zero.
+            let far = random(&[1, CHANNELS, 1, 1], Kind::Float) * 3;
+            let inputs = [
+                (random(&size, Kind::Float) + far).to_kind(kind),
+                random(&[CHANNELS], Kind::Float),
+                random(&[CHANNELS], Kind::Float),
+                random(&size, kind),
+            ];
+            let [x, weight, bias, other] = inputs.each_ref().map(|tensor| tensor.detach().set_requires_grad(true));
+            let mean = Tensor::zeros([CHANNELS], (Kind::Float, Device::Cpu));
+            let var = Tensor::ones([CHANNELS], (Kind::Float, Device::Cpu));
+            let norm = BatchNorm {
+                weight: Some(&weight),
+                bias: Some(&bias),
+                running_mean: &mean,
+                running_var: &var,
+                momentum: 0.3,
+                eps: 1e-3,
+            };
+            let y = norm.forward(&x, After { other: added.then_some(&other), relu }).unwrap();
+            assert_eq!(y.kind(), kind);
+            let upstream = random(&size, kind);
+            (y.to_kind(Kind::Double) * &upstream).sum(Kind::Double).backward();
+            let mut got = vec![y, mean.shallow_clone(), var.shallow_clone(), x.grad(), weight.grad(), bias.grad()];
+            got.extend(added.then(|| other.grad()));
+            let bound = if kind == Kind::Float { 1e-5 } else { 1.5 / 256.0 };
+            for (index, (got, expected)) in got.iter().zip(expected(&inputs, added, relu, &upstream)).enumerate() {
+                let worst = ((got - &expected).abs().max() / expected.abs().max()).double_value(&[]);
+                assert!(worst < bound, "{size:?} {kind:?} {added} {relu}, {index}: {worst:.1e}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_take_is_an_error() {
+        let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
+        let norm =
+            BatchNorm { weight: None, bias: None, running_mean: &channels, running_var: &channels, momentum: 0.1, eps: 1e-5 };
+        let told = |images: &Tensor, other: Option<&Tensor>| match norm.forward(images, After { other, relu: false }) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let images = |size: [i64; 4]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+        assert_eq!(told(&images([2, 16, 3, 3]), None), "");
+        assert!(!takes(&images([2, 24, 3, 3])) && told(&images([2, 24, 3, 3]), None).contains("multiple of 16 channels"));
+        assert!(!takes(&images([2, 16, 3, 3]).to_kind(Kind::Double)));
+        assert!(told(&images([1, 16, 1, 1]), None).contains("more than one value"));
+        assert!(told(&images([2, 32, 3, 3]), None).contains("one for each channel"));
+        assert!(told(&images([2, 16, 3, 3]), Some(&images([2, 16, 3, 4]))).contains("another shape"));
+    }
+}
