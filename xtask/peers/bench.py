@@ -139,13 +139,14 @@ def training(request, model, images, labels):
     import torch
     from torch.nn import functional as F
 
-    fused = request["side"] == "pytorch-tuned"
+    fused, half = request["side"] == "pytorch-tuned", request["case"]["precision"] == "bf16"
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, fused=fused)
     forward = torch.compile(model) if request["side"] == "pytorch-compile" else model
 
     def run():
-        outputs = forward(images)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            outputs = forward(images)
+        outputs = [logits.float() for logits in (outputs if isinstance(outputs, tuple) else (outputs,))]
         loss = F.cross_entropy(outputs[0], labels)
         for aux in outputs[1:]:
             loss = loss + request["aux_weight"] * F.cross_entropy(aux, labels)

@@ -67,7 +67,7 @@ pub(crate) struct TrainArgs {
     /// constant, step, multistep, cosine, exponential or onecycle
     #[arg(long, value_name = "KIND")]
     pub(crate) schedule: Option<String>,
-    /// float32
+    /// float32, or bfloat16 for convolutions and linear layers
     #[arg(long)]
     pub(crate) precision: Option<String>,
     /// What initialisation, order and augmentation are drawn from

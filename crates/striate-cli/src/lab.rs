@@ -178,7 +178,7 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let test = data.test.range(0..FEW.min(data.test.len()))?.fit(&preprocess)?;
     let options = InitOptions { devices: devices::parse(&args.compute.devices)?, seed, ..InitOptions::default() };
     let mut network = Network::new(model.graph()?, &options)?;
-    network.set_memory_format(recipe.train.memory_format.into())?;
+    recipe.train.set_up(&mut network)?;
     if !recipe.model.weights.is_empty() {
         source::load_weights(&network, &source::weights(&recipe.model.weights)?, recipe.model.head)?;
     }

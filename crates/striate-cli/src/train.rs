@@ -52,7 +52,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let seed = run.recipe.train.seed;
     let options = InitOptions { devices, seed, ..InitOptions::default() };
     let mut network = Network::new(model.graph()?, &options)?;
-    network.set_memory_format(run.recipe.train.memory_format.into())?;
+    run.recipe.train.set_up(&mut network)?;
     let ModelSection { weights, head, freeze_through, .. } = &run.recipe.model;
     if !weights.is_empty() && !run.resumed {
         load_weights(&network, &source::weights(weights)?, *head)?;

@@ -83,3 +83,136 @@ impl Graph {
         fusions
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{InitOptions, Kernels, Network};
+    use striate_layers::{AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Flatten, Linear, Mode, Padding};
+    use striate_torch::MemoryFormat;
+    use tch::{Device, Kind, Tensor};
+
+    const RELU: Activation = Activation::Relu;
+
+    /// A batch norm of each kind: with a ReLU; added to another and then a ReLU; added to what was there; read twice; alone.
+    fn graph() -> Graph {
+        Graph::build(|net| {
+            let x = net.input([32, 12, 10]);
+            let conv = || Conv2d::new(48, 3).padding(1).no_bias();
+            let mut norm_of = |name: &str, x| {
+                let x = net.add(&format!("{name}_conv"), conv(), x)?;
+                net.add(&format!("{name}_bn"), BatchNorm2d::new(), x)
+            };
+            let (stem, a, b) = (norm_of("stem", x)?, norm_of("a", x)?, norm_of("b", x)?);
+            let stem = net.add("stem_relu", RELU, stem)?;
+            let sum = net.add("sum", Add, [a, b])?;
+            let sum = net.add("sum_relu", RELU, sum)?;
+            let joined = net.add("joined", Add, [stem, sum])?;
+            let mut norm_of = |name: &str, x| {
+                let x = net.add(&format!("{name}_conv"), conv(), x)?;
+                net.add(&format!("{name}_bn"), BatchNorm2d::new(), x)
+            };
+            let c = norm_of("c", joined)?;
+            let last = net.add("last", Add, [joined, c])?;
+            let twice = net.add("twice_bn", BatchNorm2d::new(), last)?;
+            let one = net.add("one_relu", RELU, twice)?;
+            let both = net.add("both", Add, [one, twice])?;
+            let uneven = net.add("uneven", Conv2d::new(24, 1).padding(Padding::Same), both)?;
+            let narrow = net.add("narrow_bn", BatchNorm2d::new(), uneven)?;
+            let narrow = net.add("narrow_relu", RELU, narrow)?;
+            let pooled = net.add("pool", AdaptiveAvgPool2d::new(1), narrow)?;
+            let flat = net.add("flatten", Flatten, pooled)?;
+            let logits = net.add("fc", Linear::new(5), flat)?;
+            net.output("logits", logits)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn chains_end_where_their_value_is_read_by_others() {
+        let graph = graph();
+        let all = vec![true; graph.nodes.len()];
+        let none = vec![false; graph.nodes.len()];
+        let at = |name: &str| graph.index_of(name).unwrap();
+        let ends = |kept: &[bool], frozen: &[bool]| -> Vec<String> {
+            let fusions = graph.fusions(&all, kept, frozen);
+            let told = |index: usize| {
+                let fused = fusions.at(index)?;
+                let name = |index: usize| graph.nodes[index].name.as_str();
+                let other = fused.other.map_or(String::new(), |other| format!(" + {}", name(other)));
+                Some(format!("{}: {}{other}{}", name(index), name(fused.norm), if fused.relu { ", ReLU" } else { "" }))
+            };
+            (0..graph.nodes.len()).filter_map(told).collect()
+        };
+        let expected = [
+            "b_bn: b_bn",
+            "stem_relu: stem_bn, ReLU",
+            "sum_relu: a_bn + b_bn, ReLU",
+            "last: c_bn + joined",
+            "twice_bn: twice_bn",
+            "narrow_relu: narrow_bn, ReLU",
+        ];
+        assert_eq!(ends(&none, &none), expected);
+        let with = |name: &str| (0..none.len()).map(|index| index == at(name)).collect::<Vec<_>>();
+        assert!(ends(&with("stem_bn"), &none).contains(&"stem_bn: stem_bn".to_owned()));
+        assert!(ends(&with("sum"), &none).contains(&"sum: a_bn + b_bn".to_owned()));
+        assert_eq!(ends(&none, &with("stem_bn")).len(), expected.len() - 1);
+    }
+
+    /// Loss, gradients and running statistics of a step.
+    fn step(network: &Network, images: &Tensor, taps: &[&str]) -> (Vec<Tensor>, Vec<Tensor>) {
+        let outputs = network.forward_with_taps(&[images], Mode::Train, taps).unwrap();
+        assert_eq!(outputs.logits().kind(), Kind::Float);
+        outputs.logits().cross_entropy_for_logits(&Tensor::from_slice(&[0_i64, 3, 1, 4])).backward();
+        let taps = outputs.taps().iter().map(|(_, tap)| tap.shallow_clone()).collect();
+        let all = network.parameters().map(|p| if p.tensor.requires_grad() { p.tensor.grad() } else { p.tensor.copy() });
+        (std::iter::once(outputs.logits().detach()).chain(all).collect(), taps)
+    }
+
+    #[test]
+    fn fast_kernels_train_as_the_others_do() {
+        striate_torch::set_num_threads(2);
+        striate_torch::manual_seed(4);
+        let images = Tensor::randn([4, 32, 12, 10], (Kind::Float, Device::Cpu));
+        let network = |kernels: Kernels, autocast: Option<Kind>| {
+            let mut network = Network::new(graph(), &InitOptions { seed: 1, ..InitOptions::default() }).unwrap();
+            network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+            network.set_kernels(kernels);
+            network.set_autocast(autocast);
+            network
+        };
+        let furthest = |a: &[Tensor], b: &[Tensor]| {
+            assert_eq!(a.len(), b.len());
+            let of = |(a, b): (&Tensor, &Tensor)| ((a - b).abs().max() / b.abs().max().clamp_min(1e-3)).double_value(&[]);
+            a.iter().zip(b).map(of).fold(0.0, f64::max)
+        };
+        let taps = ["stem_bn", "sum", "last"];
+        let (expected, expected_taps) = step(&network(Kernels::Libtorch, None), &images, &taps);
+        for taps in [&taps[..], &[]] {
+            let (got, tapped) = step(&network(Kernels::Fast, None), &images, taps);
+            let worst = furthest(&got, &expected);
+            assert!(worst > 0.0 && worst < 1e-4, "{worst:.1e}");
+            assert!(furthest(&tapped, &expected_taps[..tapped.len()]) < 1e-4);
+        }
+        for kernels in [Kernels::Libtorch, Kernels::Fast] {
+            let (half, tapped) = step(&network(kernels, Some(Kind::BFloat16)), &images, &taps);
+            assert_eq!(tapped[0].kind(), Kind::BFloat16);
+            let worst = furthest(&half[..1], &expected[..1]);
+            assert!(worst > 1e-4 && worst < 0.05, "{worst:.1e}");
+        }
+    }
+
+    #[test]
+    fn frozen_batch_norms_do_not_move() {
+        let mut network = Network::new(graph(), &InitOptions::default()).unwrap();
+        network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+        network.set_kernels(Kernels::Fast);
+        network.freeze_through("stem_bn").unwrap();
+        let images = Tensor::ones([4, 32, 12, 10], (Kind::Float, Device::Cpu));
+        network.forward(&images, Mode::Train).unwrap();
+        let state = network.state();
+        let moved = |name: &str| state[&format!("{name}.running_mean")].abs().sum(Kind::Float).double_value(&[]) > 0.0;
+        assert!(!moved("stem_bn") && moved("c_bn"));
+    }
+}

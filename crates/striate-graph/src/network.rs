@@ -1,4 +1,5 @@
 use crate::{Graph, GraphError, Node};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use striate_layers::{ParamKind, ParamSpec};
 use striate_torch::{Generator, MemoryFormat, TorchError, derive_seed, to_memory_format};
@@ -39,7 +40,8 @@ pub struct Parameter {
 }
 
 /// What computes the layers of a network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kernels {
     /// libtorch's operators, which PyTorch runs too; they can be derived more than once.
     #[default]

@@ -3,6 +3,7 @@
 // the kernel turned around, inputs and outputs exchanged.
 #include "winograd.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -268,6 +269,9 @@ char* st_winograd_weight(st_tensor weight, st_tensor* out) {
 char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, st_tensor* out) {
   return caught([&] {
     const auto optional = bias == nullptr ? std::optional<at::Tensor>() : std::optional<at::Tensor>(tensor_of(bias));
-    *out = new at::Tensor(Convolution3x3::apply(tensor_of(input), tensor_of(weight), optional, padding[0], padding[1]));
+    // Autocasting has convolutions read bfloat16; the weight stays what it is.
+    const bool half = at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
+    const at::Tensor images = half ? tensor_of(input).to(at::kBFloat16) : tensor_of(input);
+    *out = new at::Tensor(Convolution3x3::apply(images, tensor_of(weight), optional, padding[0], padding[1]));
   });
 }

@@ -4,8 +4,10 @@ use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate_datasets::Augment;
+use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::{MemoryFormat, nearest};
+use tch::Kind;
 use toml::{Table, Value};
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
@@ -116,6 +118,8 @@ pub struct TrainSection {
     pub precision: Precision,
     /// How images and feature maps lie in memory.
     pub memory_format: Layout,
+    /// What computes the layers.
+    pub kernels: Kernels,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
     /// Where to compute: `cpu`, `cuda:0`, ...; several for a network in as many towers.
@@ -139,6 +143,7 @@ impl Default for TrainSection {
             seed,
             precision: Precision::Float32,
             memory_format: Layout::ChannelsLast,
+            kernels: Kernels::Fast,
             threads: 0,
             devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
@@ -155,6 +160,18 @@ pub enum Precision {
     /// Single precision throughout.
     #[default]
     Float32,
+    /// Convolutions and linear layers in bfloat16; parameters, their gradients and the loss in float32.
+    Bfloat16,
+}
+
+impl TrainSection {
+    /// Has a network compute as the section says; to be called before an optimizer is made for it.
+    pub fn set_up(&self, network: &mut Network) -> Result<(), TrainError> {
+        network.set_memory_format(self.memory_format.into())?;
+        network.set_kernels(self.kernels);
+        network.set_autocast((self.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
+        Ok(())
+    }
 }
 
 /// How images and feature maps lie in memory.
@@ -426,7 +443,7 @@ mod tests {
                 "[schedule]\nkind = 'multistep'\nmilestones = 3",
                 "invalid type: integer 3, expected array in `schedule.milestones`",
             ),
-            ("[train]\nprecision = 'bfloat16'", "unknown variant `bfloat16`, expected `float32`"),
+            ("[train]\nprecision = 'float16'", "unknown variant `float16`, expected `float32` or `bfloat16`"),
             ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
