@@ -206,7 +206,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "this batch norm has no second derivative: switch it off for that");
+    TORCH_CHECK(!at::GradMode::is_enabled(), "this batch norm has no second derivative: derive libtorch's for that");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &y = saved[1], &statistics = saved[2];
     const at::Tensor gradient = laid_out(gradients[0].to(x.scalar_type()));

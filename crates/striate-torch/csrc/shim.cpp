@@ -1,6 +1,7 @@
 #include "common.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -34,6 +35,12 @@ const char* st_torch_version() { return TORCH_VERSION; }
 void st_exit(int code) {
   fflush(nullptr);
   std::_Exit(code);
+}
+
+void st_fast_cuda() {
+  at::globalContext().setAllowTF32CuBLAS(true);
+  at::globalContext().setAllowTF32CuDNN(true);
+  at::globalContext().setBenchmarkCuDNN(true);
 }
 
 int st_autocast(int cuda, int kind) {

@@ -60,6 +60,8 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
 // of 64 columns, `bias` is float32; channels are multiples of 16. `other`, which may be nullptr, is added, and written over with `in_place`.
 char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
                   int in_place, st_tensor* out);
+// Has CUDA multiply float32 in TF32, and cuDNN try its algorithms out.
+void st_fast_cuda();
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
 // given back. Nothing is cached.
 int st_autocast(int cuda, int kind);

@@ -242,7 +242,7 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "Winograd's convolution has no second derivative: switch it off for that");
+    TORCH_CHECK(!at::GradMode::is_enabled(), "Winograd's convolution has no second derivative: derive libtorch's (conv2d) for that");
     const auto saved = context->get_saved_variables();
     const at::Tensor &input = saved[0], &weight = saved[1];
     const int64_t top = context->saved_data["top"].toInt(), left = context->saved_data["left"].toInt();

@@ -81,6 +81,7 @@ unsafe extern "C" {
         relu: c_int,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_fast_cuda();
     pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;
     pub(crate) fn st_winograd_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_conv3x3(

@@ -132,6 +132,17 @@ mod tests {
     }
 
     #[test]
+    fn a_second_derivative_is_an_error() {
+        let x = random(&[2, 16, 3, 3], Kind::Float).set_requires_grad(true);
+        let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
+        let norm =
+            BatchNorm { weight: None, bias: None, running_mean: &channels, running_var: &channels, momentum: 0.1, eps: 1e-5 };
+        let sum = norm.forward(&x, After::default()).unwrap().sum(Kind::Float);
+        let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
+        assert!(TorchError::from(error).to_string().contains("no second derivative"));
+    }
+
+    #[test]
     fn what_it_does_not_take_is_an_error() {
         let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
         let norm =

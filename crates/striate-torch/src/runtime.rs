@@ -53,6 +53,12 @@ impl Drop for Autocast {
     }
 }
 
+/// Has CUDA devices multiply float32 in TF32 (a mantissa of 10 bits, sums in float32), and cuDNN try out which of its algorithms is the fastest for each shape. It holds for the whole process.
+pub fn fast_cuda() {
+    // SAFETY: no precondition; these are switches, with CUDA or without.
+    unsafe { ffi::st_fast_cuda() }
+}
+
 /// The version of the libtorch that this was compiled against, such as `2.13.0`.
 pub fn torch_version() -> String {
     // SAFETY: the shim returns a static NUL-terminated string.

@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn a_second_derivative_is_an_error() {
+        let (x, weight) = (random(&[1, 16, 8, 8]).set_requires_grad(true), random(&[16, 16, 3, 3]));
+        let sum = conv(&x, &weight, None, [1, 1]).unwrap().sum(Kind::Float);
+        let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
+        assert!(TorchError::from(error).to_string().contains("no second derivative"));
+    }
+
+    #[test]
     fn bfloat16_is_rounded_once() {
         crate::manual_seed(1);
         let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));

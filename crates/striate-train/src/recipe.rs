@@ -118,7 +118,7 @@ pub struct TrainSection {
     pub precision: Precision,
     /// How images and feature maps lie in memory.
     pub memory_format: Layout,
-    /// What computes the layers.
+    /// What computes the layers: `fast`, which on a GPU lets products of float32 run in TF32, or `libtorch`.
     pub kernels: Kernels,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
@@ -169,6 +169,9 @@ impl TrainSection {
     pub fn set_up(&self, network: &mut Network) -> Result<(), TrainError> {
         network.set_memory_format(self.memory_format.into())?;
         network.set_kernels(self.kernels);
+        if self.kernels == Kernels::Fast && network.device().is_cuda() {
+            striate_torch::fast_cuda();
+        }
         network.set_autocast((self.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
         Ok(())
     }
