@@ -235,7 +235,7 @@ pub fn full_set(threads: usize) -> Vec<Case> {
             let runs = mode <= Mode::Train;
             let batches: &[i64] = if runs { &[1, 4, 16, 64, 128] } else { &[1] };
             let precisions: &[Precision] =
-                if mode <= Mode::Plan { &[Precision::Fp32, Precision::Bf16] } else { &[Precision::Fp32] };
+                if mode <= Mode::Train { &[Precision::Fp32, Precision::Bf16] } else { &[Precision::Fp32] };
             // A plan has its own.
             let layouts: &[Layout] = if matches!(mode, Mode::Infer | Mode::Train) {
                 &[Layout::ChannelsLast, Layout::Contiguous]
@@ -375,7 +375,7 @@ mod tests {
             ("resnet5/plan/b1/224/fp32/channels-last/t1/cpu", "resnet50"),
             ("resnet50/plam/b1/224/fp32/channels-last/t1/cpu", "`plam` is no mode"),
             ("resnet50/plan/b0/224/fp32/channels-last/t1/cpu", "`b0` is no batch"),
-            ("resnet50/train/b1/224/bf16/channels-last/t1/cpu", "which is fp32"),
+            ("resnet50/optimizer/b1/224/bf16/channels-last/t1/cpu", "which is fp32"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/tpu", "no such device"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/cuda:99", "graphics card"),
             ("resnet50/load/b1/224/fp32/channels-last/t1/cpu", "loader-plain"),

@@ -67,6 +67,25 @@ fn the_seed_decides_the_weights_and_the_recipe_of_a_run_repeats_it() {
 }
 
 #[test]
+fn precision_and_kernels_change_the_last_digits_only() {
+    let sandbox = Sandbox::new();
+    let loss = |run: &str, args: &[&str]| {
+        sandbox.ok(&[&["train"], args, &["--out", run]].concat());
+        let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path(run).join("summary.json")).unwrap()).unwrap();
+        summary["test"]["loss"].as_f64().unwrap()
+    };
+    let fast = loss("fast", &[&["resnet-tiny"], &QUICK[..]].concat());
+    let recipe = std::fs::read_to_string(sandbox.path("fast/recipe.toml")).unwrap();
+    sandbox.write("plain.toml", &recipe.replace("kernels = \"fast\"", "kernels = \"libtorch\""));
+    let plain = loss("plain", &["plain.toml"]);
+    let half = loss("half", &["plain.toml", "--precision", "bfloat16"]);
+    let apart = |loss: f64| ((loss - plain) / plain).abs();
+    assert!([fast, half].iter().all(|loss| apart(*loss) > 0.0 && apart(*loss) < 1e-3) && fast != half, "{fast} {plain} {half}");
+    let weights = TensorFile::read(&sandbox.path("half/model.safetensors")).unwrap().tensors;
+    assert!(weights.iter().all(|(_, weight)| weight.kind() != tch::Kind::BFloat16));
+}
+
+#[test]
 fn a_folder_of_idx_files_is_trained_on_into_the_next_free_run() {
     let sandbox = Sandbox::new();
     sandbox.mnist("files");
