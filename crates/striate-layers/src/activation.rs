@@ -21,7 +21,7 @@ pub enum Activation {
 const AMPLITUDE: f64 = 1.7159;
 
 impl Activation {
-    /// The same as [`Layer::forward`], written over the input.
+    /// The same as [`Forward::forward`], written over the input.
     pub fn forward_in_place(&self, mut input: Tensor) -> Result<Tensor, LayerError> {
         Ok(match self {
             Self::Relu => input.f_relu_()?,
