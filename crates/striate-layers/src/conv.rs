@@ -142,7 +142,7 @@ impl Conv2d {
         (kernel && padding && lanes).then(|| tiles(height, vertical.0) * tiles(width, horizontal.0))
     }
 
-    /// What [`Layer::forward`] computes, by Winograd's algorithm where that is faster with gradients: on a CPU with wide vectors, in
+    /// What [`Forward::forward`] computes, by Winograd's algorithm where that is faster with gradients: on a CPU with wide vectors, in
     /// float32 or bfloat16.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, mode: Mode) -> Result<Tensor, LayerError> {
         // Below, the transformed weights cost more than they save.

@@ -75,7 +75,7 @@ impl Forward for BatchNorm2d {
 }
 
 impl BatchNorm2d {
-    /// In [`Mode::Train`], what [`Layer::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
+    /// In [`Mode::Train`], what [`Forward::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<Tensor, LayerError> {
         Ok(self.prepared(params, input, Mode::Train)?.forward(input, after)?)
     }
