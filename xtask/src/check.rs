@@ -41,6 +41,8 @@ const EVERYTHING: &[&str] = &[
 
 /// The one crate that may contain unsafe code.
 const UNSAFE_CRATE: &str = "striate-torch";
+/// The crates with a build script of their own: the one that finds the link arguments, and the one with a program that needs none.
+const OWN_BUILD_SCRIPTS: [&str; 2] = [UNSAFE_CRATE, "striate-cli"];
 /// The package that links libtorch.
 const LINKS_LIBTORCH: &str = "torch-sys";
 /// The texts of the licences, which every package carries.
@@ -177,7 +179,8 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// A crate that links libtorch needs link arguments, which cargo does not pass on from one crate to the next.
 fn different_build_scripts(packages: &[Package], lock: &toml::Value) -> Vec<String> {
-    let linking = packages.iter().filter(|package| package.name != UNSAFE_CRATE && links_libtorch(lock, &package.name));
+    let passing_on = packages.iter().filter(|package| !OWN_BUILD_SCRIPTS.contains(&package.name.as_str()));
+    let linking = passing_on.filter(|package| links_libtorch(lock, &package.name));
     let scripts: Vec<_> = linking.map(|package| (&package.name, fs::read(package.folder.join("build.rs")).ok())).collect();
     let Some((first, expected)) = scripts.iter().find(|(_, script)| script.is_some()).or(scripts.first()) else {
         return Vec::new();

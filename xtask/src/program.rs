@@ -31,10 +31,10 @@ pub(crate) enum Built {
     Failed(ExitCode),
 }
 
-/// A package and its program.
+/// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
-/// Builds packages, each with its program, for release; gets libtorch if there is none.
+/// Builds packages, with all programs of each, for release; gets libtorch if there is none.
 pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)]) -> Result<Built> {
     setup::setup(workspace, &Options::default())?;
     let folder = target(workspace)?.join("release");

@@ -28,7 +28,7 @@ pub enum Mode {
     Product,
     /// An epoch of the loader over 60,000 images.
     Load,
-    /// A start of the program, up to its version.
+    /// A start of the program, up to its version, for which it loads no libtorch.
     Start,
 }
 

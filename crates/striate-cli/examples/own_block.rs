@@ -5,7 +5,7 @@ use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
 use striate_layers::loss::Loss;
 use striate_layers::{
-    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Flatten, Layer, LayerError, Linear, Mode, Op, Shape,
+    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Flatten, Forward, Layer, LayerError, Linear, Mode, Op, Shape,
 };
 use striate_torch::TensorFile;
 use striate_train::{AdamWConfig, Curve, OptimizerConfig, TrainConfig, Trainer, evaluate};
@@ -30,7 +30,9 @@ impl Layer for Scale {
             _ => Err(LayerError::InputShape { expected: format!("[{channels}]"), got: factors.clone() }),
         }
     }
+}
 
+impl Forward for Scale {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(inputs[0].f_mul(&inputs[1].f_unsqueeze(-1)?.f_unsqueeze(-1)?)?)
     }

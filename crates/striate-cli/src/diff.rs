@@ -1,6 +1,6 @@
 //! `models --diff`: where two networks differ, layer by layer.
 use crate::error::CliError;
-use crate::source::Source;
+use crate::source::described;
 use crate::table::{Align, table};
 use crate::{print, print_json};
 use serde_json::json;
@@ -10,7 +10,7 @@ use striate_graph::{Change, DiffEntry, GraphDiff, LayerSummary, thousands};
 /// Prints where the models or bundles `a` and `b` differ.
 pub(crate) fn diff(names: [&str; 2], as_json: bool) -> Result<(), CliError> {
     let [a, b] = names;
-    let diff = Source::open(a, &[])?.model.graph()?.diff(&Source::open(b, &[])?.model.graph()?);
+    let diff = described(a, &[])?.graph()?.diff(&described(b, &[])?.graph()?);
     if as_json {
         let mut value = json!(diff);
         (value["a"]["name"], value["b"]["name"]) = (a.into(), b.into());

@@ -1,7 +1,7 @@
 //! `models` and `summary`: what there is, and what it is made of.
 use crate::cli::{ModelsArgs, SummaryArgs};
 use crate::error::CliError;
-use crate::source::{Source, parse_options, with_classes};
+use crate::source::{described, parse_options, with_classes};
 use crate::table::{Align, table};
 use crate::{diff, page, print, print_json};
 use serde_json::{Value, json};
@@ -77,8 +77,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
     if let Some(input) = &args.input {
         options.push(("input".to_owned(), json!(input)));
     }
-    let source = Source::open(&args.model, &with_classes(options, args.classes))?;
-    let graph = source.model.graph()?;
+    let graph = described(&args.model, &with_classes(options, args.classes))?.graph()?;
     if let Some(path) = &args.svg {
         return Ok(write_atomically(path, |temporary| std::fs::write(temporary, graph.to_svg()))?);
     }

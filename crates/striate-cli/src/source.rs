@@ -4,7 +4,7 @@ use crate::progress;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use striate_graph::Network;
-use striate_models::{Bundle, Model, ModelError, Pretrained, Weights, find, find_pretrained};
+use striate_models::{Bundle, BundleInfo, Model, ModelError, Pretrained, Weights, find, find_pretrained};
 use striate_train::Head;
 
 /// A model of the registry, or a bundle's model with its bundle.
@@ -16,14 +16,31 @@ pub(crate) struct Source {
 impl Source {
     /// Reads a bundle if `name` is that of a file, and looks in the registry otherwise.
     pub(crate) fn open(name: &str, options: &[(String, Value)]) -> Result<Self, CliError> {
-        let path = Path::new(name);
-        if path.extension().is_some_and(|extension| extension == "safetensors") || path.is_file() {
-            let mut bundle = Bundle::read(path)?;
-            bundle.info.config.extend(options.iter().cloned());
-            return Ok(Self { model: bundle.info.model()?, bundle: Some(bundle) });
-        }
-        Ok(Self { model: model(name, options)?, bundle: None })
+        let Some(path) = bundle_file(name) else { return Ok(Self { model: model(name, options)?, bundle: None }) };
+        let bundle = Bundle::read(path)?;
+        Ok(Self { model: changed(&bundle.info, options)?, bundle: Some(bundle) })
     }
+}
+
+/// The model alone that [`Source::open`] gives, without reading weights: that takes no libtorch.
+pub(crate) fn described(name: &str, options: &[(String, Value)]) -> Result<Model, CliError> {
+    match bundle_file(name) {
+        Some(path) => changed(&BundleInfo::read(path)?, options),
+        None => model(name, options),
+    }
+}
+
+/// The file that `name` is the name of, if it is none of the registry's.
+fn bundle_file(name: &str) -> Option<&Path> {
+    let path = Path::new(name);
+    (path.extension().is_some_and(|extension| extension == "safetensors") || path.is_file()).then_some(path)
+}
+
+/// A bundle's model with some options changed.
+fn changed(info: &BundleInfo, options: &[(String, Value)]) -> Result<Model, CliError> {
+    let mut info = info.clone();
+    info.config.extend(options.iter().cloned());
+    Ok(info.model()?)
 }
 
 /// A model of the registry.

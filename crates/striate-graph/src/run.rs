@@ -183,19 +183,18 @@ impl Network {
         let node = &self.graph.nodes[index];
         let mode = if self.frozen[index] { Mode::Eval } else { mode };
         let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|input| values[*input].as_ref()).collect();
-        let layer = op.layer();
-        let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
+        let error = |source| GraphError::Layer { layer: node.name.clone(), op: op.layer().name(), source };
         if one_device {
             let params = &self.params[index];
             let output = match (op, inputs.as_slice()) {
                 (Op::Conv2d(conv), [input]) if self.is_fast() => conv.forward_fast(params, input, mode),
-                _ => layer.forward(params, &inputs, mode),
+                _ => op.forward(params, &inputs, mode),
             };
             return output.map_err(error);
         }
         let device = self.devices[node.place];
         let moved: Vec<Tensor> = inputs.iter().map(|input| input.f_to_device(device)).collect::<Result<_, _>>()?;
-        layer.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
+        op.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
     }
 }
 
@@ -246,7 +245,7 @@ impl nn::ModuleT for Network {
 mod tests {
     use super::*;
     use crate::{InitOptions, NetworkBuilder, Value};
-    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Layer, LayerError, Linear};
+    use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Forward, Layer, LayerError, Linear};
     use tch::Device;
 
     fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>, devices: &[Device]) -> Network {
@@ -432,7 +431,9 @@ mod tests {
         fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
             Ok(inputs[0].clone())
         }
+    }
 
+    impl Forward for Address {
         fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
             self.0.store(inputs[0].data_ptr() as usize, std::sync::atomic::Ordering::Relaxed);
             Ok(inputs[0].shallow_clone())
@@ -472,7 +473,9 @@ mod tests {
         fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
             Ok(inputs[0].clone())
         }
+    }
 
+    impl Forward for Double {
         fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
             Ok(inputs[0].f_mul_scalar(2.0)?)
         }

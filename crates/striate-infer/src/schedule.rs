@@ -64,7 +64,7 @@ pub(crate) fn schedule(program: &Program) -> Vec<Memory> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crate::testing::{conv, network, steps};
-    use striate_layers::{Activation, Add, Flatten, Layer, LayerError, Linear, Mode, Op, Shape};
+    use striate_layers::{Activation, Add, Flatten, Forward, Layer, LayerError, Linear, Mode, Op, Shape};
     use tch::Tensor;
 
     #[test]
@@ -93,7 +93,9 @@ mod tests {
         fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
             Ok(inputs[0].clone())
         }
+    }
 
+    impl Forward for Same {
         fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
             Ok(inputs[0].shallow_clone())
         }

@@ -4,7 +4,7 @@ use crate::schedule::Memory;
 use std::cell::RefCell;
 use std::fmt;
 use striate_graph::GraphError;
-use striate_layers::{Activation, Conv2d, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
+use striate_layers::{Activation, Conv2d, Forward, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::pixels::Window;
 use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format, winograd};
@@ -249,7 +249,7 @@ fn layer(op: &Op, params: &[Tensor], inputs: &[Tensor], in_place: bool) -> Resul
             Some(joined) => Ok(joined),
             None => concat.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
         },
-        _ => op.layer().forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
+        _ => op.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::shape::one;
-use crate::{Layer, LayerError, Mode, Shape};
+use crate::{Forward, Layer, LayerError, Mode, Shape};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -21,7 +21,7 @@ pub enum Activation {
 const AMPLITUDE: f64 = 1.7159;
 
 impl Activation {
-    /// The same as [`Layer::forward`], written over the input.
+    /// The same as [`Forward::forward`], written over the input.
     pub fn forward_in_place(&self, mut input: Tensor) -> Result<Tensor, LayerError> {
         Ok(match self {
             Self::Relu => input.f_relu_()?,
@@ -45,7 +45,9 @@ impl Layer for Activation {
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
         one(inputs).cloned()
     }
+}
 
+impl Forward for Activation {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         Ok(match self {
@@ -69,7 +71,9 @@ impl Layer for Softmax {
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
         one(inputs).cloned()
     }
+}
 
+impl Forward for Softmax {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_softmax(1, None::<tch::Kind>)?)
     }

@@ -1,5 +1,5 @@
 use crate::shape::{in_range, numel, one, positive};
-use crate::{Fans, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
+use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
 use striate_torch::winograd;
 use tch::{Device, Kind, Tensor};
 
@@ -142,7 +142,7 @@ impl Conv2d {
         (kernel && padding && lanes).then(|| tiles(height, vertical.0) * tiles(width, horizontal.0))
     }
 
-    /// What [`Layer::forward`] computes, by Winograd's algorithm where that is faster with gradients: on a CPU with wide vectors, in
+    /// What [`Forward::forward`] computes, by Winograd's algorithm where that is faster with gradients: on a CPU with wide vectors, in
     /// float32 or bfloat16.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, mode: Mode) -> Result<Tensor, LayerError> {
         // Below, the transformed weights cost more than they save.
@@ -236,7 +236,9 @@ impl Layer for Conv2d {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: self.kernel_size, stride: self.stride, dilation: self.dilation }
     }
+}
 
+impl Forward for Conv2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let (height, width) = match input.size().as_slice() {

@@ -79,11 +79,11 @@ pub enum Receptive {
     Global,
 }
 
-/// A layer: plain data that knows its shapes, parameters and costs, and computes with parameters that others keep.
+/// What a layer says of itself before anything is allocated: plain data that knows its shapes, parameters and costs.
 ///
-/// All built-in layers implement it, and so can yours: a network takes any `Layer` through [`crate::Op::custom`].
-/// `inputs` are the shapes of single examples; tensors carry the batch as their first dimension. `params`, `macs` and
-/// `connections` may be called only with inputs that [`infer_shape`] accepts.
+/// `inputs` are the shapes of single examples. `params`, `macs` and `connections` may be called only with inputs that
+/// [`infer_shape`] accepts. What it computes is [`Forward`], a trait of its own: graphs and summaries reach a layer through
+/// `dyn Layer` alone, and so a program that only describes networks needs no libtorch.
 pub trait Layer: std::fmt::Debug + Send + Sync {
     /// The kind of layer, such as `Conv2d`.
     fn name(&self) -> &'static str;
@@ -96,7 +96,7 @@ pub trait Layer: std::fmt::Debug + Send + Sync {
     /// The shape of the output, or why the inputs don't fit.
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError>;
 
-    /// The parameters in the order in which `forward` takes them.
+    /// The parameters in the order in which [`Forward::forward`] takes them.
     fn params(&self, _inputs: &[Shape]) -> Vec<ParamSpec> {
         Vec::new()
     }
@@ -115,8 +115,14 @@ pub trait Layer: std::fmt::Debug + Send + Sync {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Pointwise
     }
+}
 
-    /// Computes the output from the parameters (in the order of `params`) and the inputs, each with the batch first.
+/// A layer that computes, with parameters that others keep.
+///
+/// All built-in layers implement it, and so can yours: a network takes any `Forward` through [`crate::Op::custom`].
+pub trait Forward: Layer {
+    /// Computes the output from the parameters (in the order of [`Layer::params`]) and the inputs, each with the batch as its
+    /// first dimension.
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError>;
 }
 

@@ -1,7 +1,7 @@
 //! What only LeNet-5 of 1998 has (LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition).
 use crate::conv::output_numel;
 use crate::shape::one;
-use crate::{Fans, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
+use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -54,7 +54,9 @@ impl Layer for Subsampling2d {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: self.kernel_size.into(), stride: self.kernel_size.into(), dilation: 1.into() }
     }
+}
 
+impl Forward for Subsampling2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let size = [self.kernel_size; 2];
         let sums = one(inputs)?.f_avg_pool2d(size, size, [0, 0], false, true, Some(1))?;
@@ -166,7 +168,9 @@ impl Layer for SparseConv2d {
     fn receptive(&self, inputs: &[Shape]) -> Receptive {
         self.dense().receptive(inputs)
     }
+}
 
+impl Forward for SparseConv2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let (weight, bias) = (&params[0], &params[1]);
@@ -288,7 +292,9 @@ impl Layer for RbfOutput {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Global
     }
+}
 
+impl Forward for RbfOutput {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let difference = one(inputs)?.f_unsqueeze(1)?.f_sub(&params[0])?;
         let squares = difference.f_mul(&difference)?;

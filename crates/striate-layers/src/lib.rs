@@ -2,7 +2,7 @@
 //!
 //! A layer is plain data: what it computes, with no tensors inside. From the shapes of its inputs it tells, before anything
 //! is allocated, the shape of its output ([`Layer::output_shape`]), the parameters it needs ([`Layer::params`]), what it
-//! costs ([`Layer::macs`], [`Layer::connections`]) and what it sees ([`Layer::receptive`]). [`Layer::forward`] computes it
+//! costs ([`Layer::macs`], [`Layer::connections`]) and what it sees ([`Layer::receptive`]). [`Forward::forward`] computes it
 //! with parameters that somebody else keeps: a network, or a [`Module`] for a layer that stands alone.
 //!
 //! ```
@@ -46,7 +46,7 @@ pub use activation::{Activation, Softmax};
 pub use conv::{Conv2d, Padding};
 pub use error::LayerError;
 pub use init::{Fan, Fans, Init};
-pub use layer::{Layer, Mode, ParamKind, ParamSpec, Receptive, infer_shape};
+pub use layer::{Forward, Layer, Mode, ParamKind, ParamSpec, Receptive, infer_shape};
 pub use lenet::{RbfOutput, SparseConv2d, Subsampling2d};
 pub use linear::Linear;
 pub use module::{Module, create_params};

@@ -1,5 +1,5 @@
 use crate::shape::{one, positive};
-use crate::{Fans, Init, Layer, LayerError, Mode, ParamSpec, Receptive, Shape};
+use crate::{Fans, Forward, Init, Layer, LayerError, Mode, ParamSpec, Receptive, Shape};
 use tch::Tensor;
 
 /// A fully connected layer: `[N, F]` to `[N, out_features]`, as `torch.nn.Linear`.
@@ -68,7 +68,9 @@ impl Layer for Linear {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Global
     }
+}
 
+impl Forward for Linear {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_linear(&params[0], params.get(1))?)
     }

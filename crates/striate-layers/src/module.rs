@@ -1,4 +1,4 @@
-use crate::{Layer, LayerError, Mode, ParamKind, ParamSpec, Shape, infer_shape};
+use crate::{Forward, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape, infer_shape};
 use striate_torch::Generator;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -12,7 +12,7 @@ pub struct Module<L> {
     params: Vec<Tensor>,
 }
 
-impl<L: Layer> Module<L> {
+impl<L: Forward> Module<L> {
     /// Makes the layer's parameters under `path`, for inputs of these shapes, drawn from `generator`.
     ///
     /// Fails if the inputs don't fit the layer, or if a parameter of that name exists already.
@@ -46,7 +46,7 @@ impl<L: Layer> Module<L> {
     }
 }
 
-impl<L: Layer> nn::ModuleT for Module<L> {
+impl<L: Forward> nn::ModuleT for Module<L> {
     fn forward_t(&self, xs: &Tensor, train: bool) -> Tensor {
         let mode = if train { Mode::Train } else { Mode::Eval };
         match self.forward(&[xs], mode) {

@@ -1,6 +1,6 @@
 use crate::conv::divides_channels;
 use crate::shape::{one, positive};
-use crate::{Fans, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
+use crate::{Fans, Forward, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
 use striate_torch::norm;
 use tch::Tensor;
 
@@ -63,7 +63,9 @@ impl Layer for BatchNorm2d {
         params.push(ParamSpec { kind: ParamKind::Counter, ..ParamSpec::buffer("num_batches_tracked", [], Init::zeros()) });
         params
     }
+}
 
+impl Forward for BatchNorm2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let norm = self.prepared(params, input, mode)?;
@@ -73,7 +75,7 @@ impl Layer for BatchNorm2d {
 }
 
 impl BatchNorm2d {
-    /// In [`Mode::Train`], what [`Layer::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
+    /// In [`Mode::Train`], what [`Forward::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<Tensor, LayerError> {
         Ok(self.prepared(params, input, Mode::Train)?.forward(input, after)?)
     }
@@ -157,7 +159,9 @@ impl Layer for LocalResponseNorm {
         divides_channels(self.groups, channels, "input")?;
         Ok(input.clone())
     }
+}
 
+impl Forward for LocalResponseNorm {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         // The mean of squares over neighbouring channels: groups as the channels of a 3-d average pooling, channels as their

@@ -1,8 +1,9 @@
 use crate::{
-    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Layer,
-    Linear, LocalResponseNorm, MaxPool2d, PadShortcut, RbfOutput, Softmax, SparseConv2d, Subsampling2d,
+    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Forward,
+    Layer, LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, PadShortcut, RbfOutput, Softmax, SparseConv2d, Subsampling2d,
 };
 use std::sync::Arc;
+use tch::Tensor;
 
 macro_rules! ops {
     ($($variant:ident),* $(,)?) => {
@@ -13,15 +14,23 @@ macro_rules! ops {
         pub enum Op {
             $($variant($variant),)*
             /// A layer of your own.
-            Custom(Arc<dyn Layer>),
+            Custom(Arc<dyn Forward>),
         }
 
         impl Op {
-            /// The layer inside.
+            /// What the layer inside says of itself.
             pub fn layer(&self) -> &dyn Layer {
                 match self {
                     $(Self::$variant(layer) => layer,)*
                     Self::Custom(layer) => layer.as_ref(),
+                }
+            }
+
+            /// Computes the layer: see [`Forward::forward`].
+            pub fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
+                match self {
+                    $(Self::$variant(layer) => layer.forward(params, inputs, mode),)*
+                    Self::Custom(layer) => layer.forward(params, inputs, mode),
                 }
             }
         }
@@ -57,7 +66,7 @@ ops!(
 
 impl Op {
     /// A layer of your own as a node.
-    pub fn custom(layer: impl Layer + 'static) -> Self {
+    pub fn custom(layer: impl Forward + 'static) -> Self {
         Self::Custom(Arc::new(layer))
     }
 }

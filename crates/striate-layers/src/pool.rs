@@ -1,6 +1,6 @@
 use crate::conv::describe_window;
 use crate::shape::{one, positive};
-use crate::{Layer, LayerError, Mode, Pair, Receptive, Shape};
+use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
 use tch::Tensor;
 
 /// The window of a pooling layer.
@@ -111,7 +111,9 @@ impl Layer for MaxPool2d {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         self.window().receptive()
     }
+}
 
+impl Forward for MaxPool2d {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         Ok(input.f_max_pool2d(self.kernel_size.0, self.stride.0, self.padding.0, self.dilation.0, self.ceil_mode)?)
@@ -172,7 +174,9 @@ impl Layer for AvgPool2d {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         self.window().receptive()
     }
+}
 
+impl Forward for AvgPool2d {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let (kernel, stride, padding) = (self.kernel_size.0, self.stride.0, self.padding.0);
         Ok(one(inputs)?.f_avg_pool2d(kernel, stride, padding, self.ceil_mode, self.count_include_pad, None)?)
@@ -256,7 +260,9 @@ impl Layer for AdaptiveAvgPool2d {
     fn receptive(&self, inputs: &[Shape]) -> Receptive {
         adaptive_receptive(self.output_size, inputs)
     }
+}
 
+impl Forward for AdaptiveAvgPool2d {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_adaptive_avg_pool2d(self.output_size.0)?)
     }
@@ -278,7 +284,9 @@ impl Layer for AdaptiveMaxPool2d {
     fn receptive(&self, inputs: &[Shape]) -> Receptive {
         adaptive_receptive(self.output_size, inputs)
     }
+}
 
+impl Forward for AdaptiveMaxPool2d {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_adaptive_max_pool2d(self.output_size.0)?.0)
     }
@@ -332,7 +340,7 @@ mod tests {
             let max = MaxPool2d { dilation: dilation.into(), ceil_mode: ceil, ..MaxPool2d::new(kernel).stride(stride).padding(pad) };
             let avg = AvgPool2d { ceil_mode: ceil, ..AvgPool2d::new(kernel).stride(stride).padding(pad) };
             let input = Tensor::ones([2, 3, size[0], size[1]], (Kind::Float, Device::Cpu));
-            for pool in [&max as &dyn Layer, &avg] {
+            for pool in [&max as &dyn Forward, &avg] {
                 let got = pool.forward(&[], &[&input], Mode::Eval);
                 match pool.output_shape(&[Shape::image(3, size[0], size[1])]) {
                     Ok(shape) => prop_assert_eq!(Shape::of_batch(&got.unwrap()), shape),

@@ -1,5 +1,5 @@
 use crate::shape::{one, positive};
-use crate::{Layer, LayerError, Mode, Pair, Receptive, Shape};
+use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
 use tch::Tensor;
 
 /// The shortcut of a residual block without parameters where a stage begins ("option A" of He 2015, arXiv:1512.03385, section
@@ -46,7 +46,9 @@ impl Layer for PadShortcut {
     fn receptive(&self, _inputs: &[Shape]) -> Receptive {
         Receptive::Window { kernel: 1.into(), stride: self.stride, dilation: 1.into() }
     }
+}
 
+impl Forward for PadShortcut {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let [channels, _, _] = Shape::of_batch(input).as_image()?;

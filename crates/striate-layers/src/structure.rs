@@ -1,5 +1,5 @@
 use crate::shape::one;
-use crate::{Layer, LayerError, Mode, Shape};
+use crate::{Forward, Layer, LayerError, Mode, Shape};
 use tch::Tensor;
 
 /// Sets each value to zero with probability `p` in training and scales the others by 1 / (1 - p); passes everything in
@@ -32,7 +32,9 @@ impl Layer for Dropout {
         }
         one(inputs).cloned()
     }
+}
 
+impl Forward for Dropout {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_dropout(self.p, mode.is_train())?)
     }
@@ -50,7 +52,9 @@ impl Layer for Flatten {
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
         Ok(Shape::vector(one(inputs)?.numel()))
     }
+}
 
+impl Forward for Flatten {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         Ok(one(inputs)?.f_flatten(1, -1)?)
     }
@@ -72,7 +76,9 @@ impl Layer for Add {
             None => Ok(first.clone()),
         }
     }
+}
 
+impl Forward for Add {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         let mut sum = several(inputs)?.shallow_clone();
         for input in &inputs[1..] {
@@ -109,7 +115,9 @@ impl Layer for Concat {
         }
         Ok(Shape::new([&[channels], rest].concat()))
     }
+}
 
+impl Forward for Concat {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
         several(inputs)?;
         Ok(Tensor::f_cat(inputs, 1)?)

@@ -307,7 +307,7 @@ mod tests {
         let images = Tensor::randn([2, 3, 67, 67], (Kind::Double, Device::Cpu));
         let outputs = network.forward_with_taps(&[&images], Mode::Eval, &["relu1", "norm1"]).unwrap();
         let (maps, norm) = (outputs.tap("relu1").unwrap(), outputs.tap("norm1").unwrap());
-        let across = striate_layers::Layer::forward(&LocalResponseNorm::alexnet(), &[], &[maps], Mode::Eval).unwrap();
+        let across = striate_layers::Forward::forward(&LocalResponseNorm::alexnet(), &[], &[maps], Mode::Eval).unwrap();
         let difference = (norm - across).abs().amax([0, 2, 3], false);
         let differs: Vec<bool> = Vec::<f64>::try_from(difference).unwrap().into_iter().map(|d| d > 1e-12).collect();
         let expected: Vec<bool> = (0..16).map(|channel| (6..10).contains(&channel)).collect();

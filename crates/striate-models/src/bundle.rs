@@ -1,4 +1,4 @@
-use crate::{Model, ModelError, Weights, find};
+use crate::{Model, ModelError, Weights, find, weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -48,6 +48,22 @@ impl BundleInfo {
         (KEY.to_owned(), text)
     }
 
+    /// Reads the description of a bundle, and none of its weights. Fails as [`Bundle::read`] does.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        Self::checked(weights::info(path)?, path)
+    }
+
+    /// The description that a file has; an error if it has none, or one that names more or fewer classes than its network has.
+    fn checked(info: Option<Self>, path: &Path) -> Result<Self, ModelError> {
+        let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
+        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
+        let (model, names) = (info.model().map_err(|error| bad(error.to_string()))?, info.classes.len());
+        if names as i64 != model.classes() {
+            return Err(bad(format!("it names {names} classes, its network has {}", model.classes())));
+        }
+        Ok(info)
+    }
+
     /// The description in a file's metadata, if it has one.
     pub(crate) fn from_metadata(metadata: &BTreeMap<String, String>, path: &Path) -> Result<Option<Self>, ModelError> {
         let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
@@ -83,14 +99,7 @@ impl Bundle {
     /// or fewer classes than its network has.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let Weights { tensors, info, .. } = Weights::read(path)?;
-        let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
-        let bad = |error: ModelError| ModelError::BadBundle { path: path.into(), reason: error.to_string() };
-        let (model, names) = (info.model().map_err(bad)?, info.classes.len());
-        if names as i64 != model.classes() {
-            let reason = format!("it names {names} classes, its network has {}", model.classes());
-            return Err(ModelError::BadBundle { path: path.into(), reason });
-        }
-        Ok(Self { info, state: tensors })
+        Ok(Self { info: BundleInfo::checked(info, path)?, state: tensors })
     }
 
     /// Writes the bundle atomically.
@@ -119,6 +128,11 @@ mod tests {
         Bundle { info: BundleInfo::new(&model, &classes, Value::Null), state: network.state() }
     }
 
+    /// What reading the whole file is told, and what reading its description is.
+    fn both_errors(path: &Path) -> [String; 2] {
+        [Bundle::read(path).unwrap_err().to_string(), BundleInfo::read(path).unwrap_err().to_string()]
+    }
+
     #[test]
     fn a_bundle_is_all_that_a_network_needs() {
         let folder = tempfile::tempdir().unwrap();
@@ -127,6 +141,7 @@ mod tests {
         example().write(&path).unwrap();
         let bundle = Bundle::read(&path).unwrap();
         assert_eq!(bundle.info, info);
+        assert_eq!(BundleInfo::read(&path).unwrap(), info);
         let network = bundle.network(&path, &InitOptions::default()).unwrap();
         assert_eq!(network.state(), state);
     }
@@ -138,8 +153,9 @@ mod tests {
         let mut bundle = example();
         bundle.info.classes.pop();
         bundle.write(&path).unwrap();
-        let error = Bundle::read(&path).unwrap_err().to_string();
-        assert!(error.contains("x.safetensors") && error.ends_with("it names 2 classes, its network has 3"), "{error}");
+        for error in both_errors(&path) {
+            assert!(error.contains("x.safetensors") && error.ends_with("it names 2 classes, its network has 3"), "{error}");
+        }
     }
 
     #[test]
@@ -147,10 +163,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         TensorFile { tensors: example().state, ..TensorFile::default() }.write(&path).unwrap();
-        assert!(Bundle::read(&path).unwrap_err().to_string().contains("holds weights only"));
+        assert!(both_errors(&path).iter().all(|error| error.contains("holds weights only")));
         let metadata = BTreeMap::from([(KEY.to_owned(), "{\"version\": 1}".to_owned())]);
         TensorFile { tensors: BTreeMap::new(), metadata }.write(&path).unwrap();
-        assert!(Bundle::read(&path).unwrap_err().to_string().contains("architecture"));
+        assert!(both_errors(&path).iter().all(|error| error.contains("architecture")));
         let mut short = example();
         short.state.remove("c1.weight");
         let error = short.network(&path, &InitOptions::default()).unwrap_err().to_string();

@@ -93,6 +93,14 @@ impl Weights {
     }
 }
 
+/// What a file says beside its weights if it is a bundle; the weights are not read.
+pub(crate) fn info(path: &Path) -> Result<Option<BundleInfo>, ModelError> {
+    if is_safetensors(path)? {
+        return BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path);
+    }
+    pytorch::open(path).map(|_| None)
+}
+
 /// Whether the file is named, or begins, as a `.safetensors` file: eight bytes of length, then JSON.
 fn is_safetensors(path: &Path) -> Result<bool, ModelError> {
     let head = read_head(path, 9)?;

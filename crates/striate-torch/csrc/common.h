@@ -24,16 +24,20 @@
 
 inline at::Tensor& tensor_of(st_tensor tensor) { return *static_cast<at::Tensor*>(tensor); }
 
+// libtorch's errors are told apart here, since a handler's types stay in a program that calls nothing which could throw them.
+inline const char* message_of(const std::exception& error) {
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
+}
+
 // Runs `body`; an exception becomes a message without libtorch's backtrace.
 template <typename Body>
 inline char* caught(Body body) {
   try {
     body();
     return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return strdup(error.what());
+    return strdup(message_of(error));
   }
 }
 

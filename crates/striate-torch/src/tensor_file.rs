@@ -1,9 +1,9 @@
 use crate::TorchError;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -53,6 +53,9 @@ pub enum FileError {
     },
 }
 
+/// The largest header that the format allows, in bytes.
+const LARGEST_HEADER: u64 = 100_000_000;
+
 /// Named tensors with text metadata: the content of a `.safetensors` file.
 #[derive(Debug, Default)]
 pub struct TensorFile {
@@ -67,7 +70,7 @@ impl TensorFile {
     /// allocated.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let bytes = std::fs::read(path).map_err(|source| FileError::Io { action: "read", path: path.into(), source })?;
-        let damaged = |error: safetensors::SafeTensorError| FileError::Damaged { path: path.into(), reason: error.to_string() };
+        let damaged = |error: SafeTensorError| FileError::Damaged { path: path.into(), reason: error.to_string() };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
         let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
         let mut tensors = BTreeMap::new();
@@ -87,6 +90,15 @@ impl TensorFile {
         }
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { tensors, metadata })
+    }
+
+    /// The metadata of a file, of which no more than the header is read. Damage is told as [`TensorFile::read`] tells it, but for
+    /// types that libtorch has not.
+    pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
+        let damaged = |error: SafeTensorError| FileError::Damaged { path: path.into(), reason: error.to_string() };
+        let header = read_header(path).map_err(|source| FileError::Io { action: "read", path: path.into(), source })?;
+        let header = header.map_err(damaged)?;
+        Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
     }
 
     /// Writes the file atomically (see [`write_atomically`]), one tensor after another. Tensors of any device, memory format and
@@ -124,6 +136,29 @@ impl TensorFile {
         header.resize(header.len().next_multiple_of(8), b' ');
         header
     }
+}
+
+/// The header of a file, checked against the file's length as `SafeTensors::read_metadata` does with all of its bytes.
+fn read_header(path: &Path) -> std::io::Result<Result<Metadata, SafeTensorError>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut size = [0; 8];
+    if length < 8 {
+        return Ok(Err(SafeTensorError::HeaderTooSmall));
+    }
+    file.read_exact(&mut size)?;
+    let size = u64::from_le_bytes(size);
+    if size > LARGEST_HEADER {
+        return Ok(Err(SafeTensorError::HeaderTooLarge));
+    }
+    if size > length - 8 {
+        return Ok(Err(SafeTensorError::InvalidHeaderLength));
+    }
+    let mut header = Vec::new();
+    file.take(size).read_to_end(&mut header)?;
+    let header: Result<Metadata, _> = serde_json::from_slice(&header).map_err(SafeTensorError::InvalidHeaderDeserialization);
+    let whole = |header: &Metadata| header.data_len() as u64 == length - 8 - size;
+    Ok(header.and_then(|header| if whole(&header) { Ok(header) } else { Err(SafeTensorError::MetadataIncompleteBuffer) }))
 }
 
 /// Writes a file under a temporary name in the same folder, flushes it to the disk and renames it: a reader, or a crash at
@@ -251,6 +286,7 @@ mod tests {
         file.write(&path).unwrap();
         let back = TensorFile::read(&path).unwrap();
         assert_eq!(back.metadata, file.metadata);
+        assert_eq!(TensorFile::read_metadata(&path).unwrap(), file.metadata);
         assert_eq!(back.tensors.len(), file.tensors.len());
         for (name, tensor) in &file.tensors {
             assert_eq!(back.tensors[name].kind(), tensor.kind(), "{name}");
@@ -267,11 +303,14 @@ mod tests {
         example().write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let huge_header = [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat();
-        for damaged in [&bytes[..bytes.len() - 1], &bytes[..5], b"", &[&bytes[..], b"x"].concat(), &huge_header] {
+        let no_json = [2_u64.to_le_bytes().as_slice(), b"{]"].concat();
+        let longer = [&bytes[..], b"x"].concat();
+        for damaged in [&bytes[..bytes.len() - 1], &bytes[..20], &bytes[..5], b"", &longer, &huge_header, &no_json] {
             std::fs::write(&path, damaged).unwrap();
             let error = TensorFile::read(&path).unwrap_err().to_string();
             assert!(error.contains("x.safetensors") && error.contains("damaged"), "{error}");
             assert!(!error.contains('\n'), "{error}");
+            assert_eq!(TensorFile::read_metadata(&path).unwrap_err().to_string(), error);
         }
     }
 

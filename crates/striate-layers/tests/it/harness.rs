@@ -126,7 +126,7 @@ fn forward(op: &Op, mode: Mode, inputs: &[Tensor], given: &mut Tensors) -> Resul
     let shapes: Vec<Shape> = inputs.iter().map(Shape::of_batch).collect();
     let promised = op.layer().output_shape(&shapes)?;
     let params = Params::take(op, &shapes, given)?;
-    let output = op.layer().forward(&params.ordered, &inputs.iter().collect::<Vec<_>>(), mode)?;
+    let output = op.forward(&params.ordered, &inputs.iter().collect::<Vec<_>>(), mode)?;
     if Shape::of_batch(&output) != promised {
         return Err(format!("output_shape tells {promised}, the output has {:?}", output.size()).into());
     }

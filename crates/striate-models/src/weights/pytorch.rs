@@ -29,6 +29,17 @@ const EXPANSION: u64 = 4;
 const ALLOWANCE: u64 = 64 << 20;
 
 pub(super) fn read(path: &Path) -> Result<Weights, ModelError> {
+    let reader = open(path)?;
+    let format = match reader.metadata().format_type {
+        FileFormat::Zip => WeightsFormat::PytorchZip,
+        _ => WeightsFormat::PytorchLegacy,
+    };
+    let tensors = reader.into_tensors().into_iter().map(|(name, tensor)| Ok((name, to_torch(path, &tensor)?)));
+    Ok(Weights { path: path.into(), format, tensors: tensors.collect::<Result<BTreeMap<_, _>, ModelError>>()?, info: None })
+}
+
+/// A reader of the file's tensors; an error if it is damaged, has none, or is more than data.
+pub(super) fn open(path: &Path) -> Result<PytorchReader, ModelError> {
     let length = std::fs::metadata(path).map_err(|error| read_error(path, error))?.len();
     refuse_tar(path)?;
     check_archive(path, length)?;
@@ -53,12 +64,7 @@ pub(super) fn read(path: &Path) -> Result<Weights, ModelError> {
     }
     let declared = reader.tensors().values().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.byte_len() as u64));
     check_size(path, length, declared)?;
-    let format = match reader.metadata().format_type {
-        FileFormat::Zip => WeightsFormat::PytorchZip,
-        _ => WeightsFormat::PytorchLegacy,
-    };
-    let tensors = reader.into_tensors().into_iter().map(|(name, tensor)| Ok((name, to_torch(path, &tensor)?)));
-    Ok(Weights { path: path.into(), format, tensors: tensors.collect::<Result<BTreeMap<_, _>, ModelError>>()?, info: None })
+    Ok(reader)
 }
 
 /// Entries of a tar archive may be sparse and so declare any size.

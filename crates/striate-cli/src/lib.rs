@@ -1,0 +1,119 @@
+//! The `striate` program: a thin front to the crates. Results go to standard output; progress and errors to standard error.
+//!
+//! It is two programs with one command line. `striate` reads it, does itself what describes networks, and for all else becomes
+//! `striate-engine`, which lies beside it and is the one that needs libtorch.
+
+mod cli;
+mod cost;
+mod data;
+mod devices;
+mod diff;
+mod engine;
+mod error;
+mod eval;
+mod lab;
+mod models;
+mod page;
+mod predict;
+mod progress;
+mod recipes;
+mod run;
+mod source;
+mod table;
+mod train;
+mod weights;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use error::CliError;
+use std::io::Write;
+
+/// The program `striate`, from start to end.
+pub fn striate() -> ! {
+    striate_torch::exit(execute::<Striate>())
+}
+
+/// The program `striate-engine`, from start to end.
+pub fn striate_engine() -> ! {
+    striate_torch::exit(execute::<Engine>())
+}
+
+/// What the two programs do differently.
+trait Program {
+    /// Does what needs libtorch.
+    fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError>;
+}
+
+struct Striate;
+
+impl Program for Striate {
+    /// Leaves `run` alone: what nothing calls is not linked, and neither is the libtorch that it needs.
+    fn compute(_run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+        engine::take_over()
+    }
+}
+
+struct Engine;
+
+impl Program for Engine {
+    fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+        progress::start_logging();
+        run()
+    }
+}
+
+/// Does what the command line says; the exit code.
+fn execute<P: Program>() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::report_usage(&error),
+    };
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let reason = panic.payload_as_str().unwrap_or("no reason given").lines().next().unwrap_or_default();
+        say(&format!("error: this is a defect of striate, please report it: {reason} ({place})"));
+    }));
+    match std::panic::catch_unwind(|| dispatch::<P>(cli.command)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            say(&format!("error: {error}"));
+            error.exit_code()
+        }
+        Err(_) => 1,
+    }
+}
+
+fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Train(args) => P::compute(|| train::train(&args)),
+        Command::Eval(args) => P::compute(|| eval::eval(&args)),
+        Command::Predict(args) => P::compute(|| predict::predict(&args)),
+        Command::Models(args) => models::models(&args),
+        Command::Summary(args) => models::summary(&args),
+        Command::Cost(args) => cost::cost(&args),
+        Command::Run(args) => P::compute(|| run::run(&args)),
+        Command::Data(args) => P::compute(|| data::data(&args)),
+        Command::Weights(command) => P::compute(|| weights::weights(&command)),
+        Command::Lab(command) => P::compute(|| lab::lab(&command)),
+    }
+}
+
+/// Writes a line to standard error. What cannot be written there is lost: nothing fails for it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Writes a result to standard output. A reader that has gone, as `head` does, ends the program quietly.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => striate_torch::exit(0),
+        other => other.map_err(|error| CliError::Failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// Writes a result to standard output as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.to_string()))?;
+    print(&format!("{text}\n"))
+}
