@@ -10,6 +10,7 @@ mod case;
 mod compare;
 mod drive;
 mod error;
+mod load;
 mod memory;
 mod peers;
 mod plot;

@@ -50,8 +50,8 @@ struct Cli {
     /// A Python with what peers need, and their script; `cargo xtask bench --peers` gives both
     #[arg(long, num_args = 2, value_names = ["PYTHON", "SCRIPT"])]
     python: Option<Vec<PathBuf>>,
-    /// The program of the Rust peers; `cargo xtask bench --peers` gives it
-    #[arg(long, value_name = "PROGRAM")]
+    /// The folder with the programs of the Rust peers; `cargo xtask bench --peers` gives it
+    #[arg(long, value_name = "FOLDER")]
     rust_peers: Option<PathBuf>,
 }
 

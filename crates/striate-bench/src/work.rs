@@ -1,10 +1,9 @@
 //! Doing what a case says, so that it can be timed.
 use crate::case::{Case, Layout, Mode, Precision};
-use crate::{BenchError, memory::Base};
+use crate::{BenchError, load::load, memory::Base};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use striate_datasets::{Augment, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{InitOptions, Kernels, Network};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
@@ -13,8 +12,6 @@ use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_forma
 use striate_train::{Checkpoint, Optimizer, OptimizerConfig, Progress};
 use tch::{Cuda, Device, Kind, Tensor};
 
-/// The images of a loader's epoch: as many as Fashion-MNIST has.
-const LOADED: i64 = 60_000;
 /// The learning rate of training steps: so small that weights stay what they are.
 const LR: f64 = 1e-6;
 /// A backward pass costs about two forward passes.
@@ -26,7 +23,7 @@ const LOGITS: &str = "bench.logits";
 /// Sets the seeds of images and labels apart from that of weights.
 const INPUT_SEEDS: u64 = 0x494e_5055;
 
-type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
+pub(crate) type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
 
 /// A case made ready.
 pub struct Work {
@@ -59,7 +56,10 @@ impl Work {
                 }));
                 Ok(Self { flops: Some(flops), ..product })
             }
-            Mode::Load => Ok(Self { images: Some(LOADED.unsigned_abs()), ..work(load(case, seed)?) }),
+            Mode::Load => {
+                let (run, images) = load(case, seed)?;
+                Ok(Self { images: Some(images), ..work(run) })
+            }
             Mode::Start => Ok(work(Box::new(start))),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
@@ -247,28 +247,6 @@ fn progress() -> Progress {
     Progress { data, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
 }
 
-/// An epoch of the loader, shuffled and normalised.
-fn load(case: &Case, seed: u64) -> Result<Run, BenchError> {
-    let images = Tensor::f_randint(256, [LOADED, 1, case.size, case.size], (Kind::Uint8, Device::Cpu))?;
-    let labels = Tensor::f_randint(10, [LOADED], (Kind::Int64, Device::Cpu))?;
-    let data = InMemory::new("random", images, &labels, (0..10).map(|class| class.to_string()).collect())?;
-    let augment = match case.model.as_str() {
-        "loader-crop-flip" => Augment { pad_crop: 4, hflip: true, ..Augment::default() },
-        "loader-affine" => Augment { rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1], ..Augment::default() },
-        _ => Augment::default(),
-    };
-    let shape = [1, case.size, case.size];
-    let preprocess = Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.286], std: vec![0.353] })?;
-    let options = LoaderOptions { augment, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
-    Ok(Box::new(move || {
-        let loader = Loader::new(&data, preprocess.clone(), options.clone())?;
-        for batch in loader.epoch(0)? {
-            let _ = std::hint::black_box(batch?);
-        }
-        Ok(())
-    }))
-}
-
 /// A start of the `striate` program that lies beside this one.
 fn start() -> Result<(), BenchError> {
     let program = std::env::current_exe().map_err(BenchError::io("find this program"))?.with_file_name("striate");
@@ -298,6 +276,7 @@ mod tests {
             ("lenet5/checkpoint/b1/32/fp32/channels-last/t1/cpu", None),
             ("matmul/product/b1/16/bf16/contiguous/t1/cpu", None),
             ("loader-crop-flip/load/b4096/8/fp32/channels-last/t1/cpu", None),
+            ("loader-jpeg/load/b1/32/fp32/channels-last/t2/cpu", None),
         ] {
             let mut work = Work::prepare(&id.parse().unwrap(), 3, None).unwrap();
             assert_eq!(work.distance.is_some(), tolerance.is_some(), "{id}");
