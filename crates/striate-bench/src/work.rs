@@ -60,7 +60,7 @@ impl Work {
                 let (run, images) = load(case, seed)?;
                 Ok(Self { images: Some(images), ..work(run) })
             }
-            Mode::Start => Ok(work(Box::new(start))),
+            Mode::Start => Ok(Self { base: Base::none(), ..work(Box::new(start)) }),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
     }
