@@ -27,7 +27,7 @@ fn prepare(request: &Request) -> Outcome<Ready> {
     let shared = Shared { weights: Default::default(), ..shared };
     let base = resident_before();
     let logits = net.valid().forward(images.clone().inner(), &mut Vec::new());
-    let distance = shared.distance(&logits.into_data().to_vec().map_err(|error| format!("{error:?}"))?);
+    let distance = shared.distance(&logits.into_data().try_to_vec().map_err(|error| format!("{error:?}"))?);
     if !request.trains {
         let run = move || {
             net.forward(images.clone(), &mut Vec::new());
