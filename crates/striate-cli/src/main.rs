@@ -7,6 +7,7 @@ mod devices;
 mod diff;
 mod error;
 mod eval;
+mod images;
 mod lab;
 mod models;
 mod page;

@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Examples that are counted at one time by [`channel_statistics`].
-const CHUNK: i64 = 4096;
+const CHUNK: i64 = 512;
 
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
 ///
