@@ -14,6 +14,9 @@ const FOLDERS: &str = "image-folder";
 /// Where the images lie in there that a network is judged by.
 const TEST: [&str; 2] = ["test", "val"];
 
+/// In memory or in files.
+type Images = Split<Box<dyn Dataset>>;
+
 /// The name and the folder that a recipe has for what `--data` gives, which may be the folder itself.
 pub(crate) fn named(data: &str) -> Result<(String, Option<PathBuf>), CliError> {
     let folder = Path::new(data);
@@ -30,10 +33,7 @@ pub(crate) fn named(data: &str) -> Result<(String, Option<PathBuf>), CliError> {
 }
 
 /// A recipe's model, and its images as the model wants them but for normalising.
-pub(crate) fn for_recipe(
-    recipe: &Recipe,
-    options: &LoadOptions,
-) -> Result<(Model, Preprocess, Split<Box<dyn Dataset>>), CliError> {
+pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Model, Preprocess, Images), CliError> {
     if recipe.data.name != FOLDERS {
         let Split { train, test } = load(&recipe.data.name, options)?;
         let (model, preprocess) = fit_together(recipe, &train)?;
