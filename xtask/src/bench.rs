@@ -19,8 +19,12 @@ use crate::{
 const BENCH: (&str, &str) = ("striate-bench", "striate-bench");
 /// Does in Python what the program asks.
 const SCRIPT: &str = "xtask/peers/bench.py";
-/// The package of the Rust peers, which belongs to no workspace, so that ordinary builds know nothing of it.
-const RUST_PEERS: &str = "xtask/peers/rust/Cargo.toml";
+/// Has a package for each of the Rust peers, in a folder of its name, and one that they share. They belong to no workspace, so that
+/// ordinary builds know nothing of them.
+const RUST_PEERS: &str = "xtask/peers/rust";
+const SHARED: &str = "protocol";
+/// They run where they are built.
+const NATIVE: &str = r#"build.rustflags=["-Ctarget-cpu=native"]"#;
 
 /// Builds the program, makes the peers ready if `args` ask for them, and becomes `striate-bench ARGS...`.
 pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
@@ -33,13 +37,14 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> 
     let mut bench = Command::new(&program);
     bench.args(args);
     if wants(args, "--peers") && !wants(args, "--list") {
-        if !wants(args, "--python") {
+        let (rust, others) = rust_peers(workspace, args)?;
+        if others && !wants(args, "--python") {
             let python = python::with_torch(workspace.libtorch_version()?, true)?;
             bench.arg("--python").arg(python).arg(workspace.root.join(SCRIPT));
         }
-        if !wants(args, "--rust-peers") {
-            match rust_peers(workspace)? {
-                Ok(peers) => bench.arg("--rust-peers").arg(peers),
+        if !rust.is_empty() && !wants(args, "--rust-peers") {
+            match build_peers(workspace, &rust)? {
+                Ok(folder) => bench.arg("--rust-peers").arg(folder),
                 Err(code) => return Ok(code),
             };
         }
@@ -52,28 +57,71 @@ fn wants(args: &[OsString], option: &str) -> bool {
     args.iter().filter_map(|arg| arg.to_str()).any(|arg| arg.split('=').next() == Some(option))
 }
 
-/// Builds the Rust peers.
-fn rust_peers(workspace: &Workspace) -> Result<Result<PathBuf, ExitCode>> {
-    let target = target(workspace)?.join("peers");
-    let program = target.join(format!("release/striate-peers{EXE_SUFFIX}"));
-    let mut build = workspace.cargo();
-    build.args(["build", "--release", "--locked", "--manifest-path", RUST_PEERS, "--target-dir"]).arg(&target);
-    if program.exists() {
-        build.arg("--quiet");
+/// The Rust peers that the arguments name, and whether they name others too.
+fn rust_peers(workspace: &Workspace, args: &[OsString]) -> Result<(Vec<String>, bool)> {
+    let folder = workspace.root.join(RUST_PEERS);
+    let mut known = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        known.extend(entry?.file_name().into_string().ok().filter(|name| name != SHARED));
     }
-    let built = build.status().context("cannot run cargo")?;
-    Ok(if built.success() { Ok(program) } else { Err(exit_code(built)) })
+    known.sort();
+    Ok(named(known, args))
+}
+
+fn named(known: Vec<String>, args: &[OsString]) -> (Vec<String>, bool) {
+    let given = args.iter().filter_map(|arg| arg.to_str()?.strip_prefix("--peers="));
+    let names: Vec<&str> = given.flat_map(|names| names.split(',')).collect();
+    if names.is_empty() || names.contains(&"all") {
+        return (known, true);
+    }
+    let others = names.iter().any(|name| !known.iter().any(|known| known == name));
+    (known.into_iter().filter(|known| names.contains(&known.as_str())).collect(), others)
+}
+
+/// Builds these Rust peers; the folder of their programs.
+fn build_peers(workspace: &Workspace, names: &[String]) -> Result<Result<PathBuf, ExitCode>> {
+    let target = target(workspace)?.join("peers");
+    let folder = target.join("release");
+    for name in names {
+        let mut build = workspace.cargo();
+        let manifest = format!("{RUST_PEERS}/{name}/Cargo.toml");
+        build
+            .args(["build", "--release", "--locked", "--config", NATIVE, "--manifest-path", &manifest, "--target-dir"])
+            .arg(&target);
+        if folder.join(format!("striate-peer-{name}{EXE_SUFFIX}")).exists() {
+            build.arg("--quiet");
+        }
+        let built = build.status().context("cannot run cargo")?;
+        if !built.success() {
+            return Ok(Err(exit_code(built)));
+        }
+    }
+    Ok(Ok(folder))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn args(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
     #[test]
     fn peers_are_made_ready_only_if_they_are_asked_for() {
-        let args = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert!(wants(&args("--full --peers"), "--peers"));
         assert!(wants(&args("--peers=pytorch"), "--peers"));
         assert!(!wants(&args("--filter --peerless"), "--peers"));
+    }
+
+    #[test]
+    fn python_is_made_ready_only_for_its_own_peers() {
+        let known = || ["burn", "candle", "tch"].map(str::to_owned).to_vec();
+        let named = |text: &str| named(known(), &args(text));
+        assert_eq!(named("--peers --rounds 3"), (known(), true));
+        assert_eq!(named("--peers=all"), (known(), true));
+        assert_eq!(named("--peers=tch,burn"), (vec!["burn".to_owned(), "tch".to_owned()], false));
+        assert_eq!(named("--peers=openvino,tch"), (vec!["tch".to_owned()], true));
+        assert_eq!(named("--peers=openvino"), (Vec::new(), true));
     }
 }

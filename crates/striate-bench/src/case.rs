@@ -26,7 +26,7 @@ pub enum Mode {
     Checkpoint,
     /// A product of two square matrices (`matmul`), whose rate is the limit that others are held against.
     Product,
-    /// An epoch of the loader over 60,000 images.
+    /// An epoch of the loader: over 60,000 images in memory, or over four batches of JPEG files.
     Load,
     /// A start of the program, up to its version, for which it loads no libtorch.
     Start,
@@ -72,8 +72,8 @@ pub(crate) fn word(value: impl Serialize) -> String {
 /// One measurement. Its id, such as `resnet50/plan/b16/224/fp32/channels-last/t2/cpu`, is the fields in their order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
-    /// The network's name in the registry; `matmul`, `loader-plain`, `loader-crop-flip`, `loader-affine` or `striate` for what
-    /// needs none.
+    /// The network's name in the registry; `matmul`, `loader-plain`, `loader-crop-flip`, `loader-affine`, `loader-jpeg` or `striate`
+    /// for what needs none.
     pub model: String,
     /// What is done.
     pub mode: Mode,
@@ -142,7 +142,7 @@ impl Mode {
     fn other_subjects(self) -> &'static [&'static str] {
         match self {
             Self::Product => &["matmul"],
-            Self::Load => &["loader-plain", "loader-crop-flip", "loader-affine"],
+            Self::Load => &["loader-plain", "loader-crop-flip", "loader-affine", JPEG],
             Self::Start => &["striate"],
             _ => &[],
         }
@@ -183,6 +183,8 @@ fn cards() -> usize {
     usize::try_from(Cuda::device_count()).unwrap_or(0)
 }
 
+/// The subject that loads files of photographs' size, which the bench makes.
+pub(crate) const JPEG: &str = "loader-jpeg";
 /// Rows and columns of the matrices that tell the limit.
 const PRODUCT: i64 = 2048;
 /// The networks that are measured by default, with the batch that their training is measured at.
@@ -220,7 +222,10 @@ pub fn default_set(threads: usize) -> Vec<Case> {
     }
     cases.extend([Mode::Optimizer, Mode::Planning, Mode::Checkpoint].map(|mode| case("resnet50", mode, 1)));
     let loads = Mode::Load.other_subjects().iter().flat_map(|model| [1, threads].map(|threads| (*model, threads)));
-    cases.extend(loads.map(|(model, threads)| Case { size: 32, ..Case::of(model, Mode::Load, 128, threads) }));
+    cases.extend(loads.map(|(model, threads)| {
+        let (batch, size) = if model == JPEG { (64, 224) } else { (128, 32) };
+        Case { size, ..Case::of(model, Mode::Load, batch, threads) }
+    }));
     cases.push(case("striate", Mode::Start, 1));
     cases.extend(limits(&cases));
     sorted(cases)

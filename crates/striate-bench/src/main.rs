@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use striate_bench::{
-    BenchError, Case, Options, Programs, Results, choose, cores, measure, plots, sample, select, serve, slower, table,
+    BenchError, Case, Options, Programs, Results, choose, cores, measure, plots, publish, sample, select, serve, slower, table,
 };
 
 /// Measures how fast networks are, and others beside them. Prints a table; `results.jsonl`, `table.md` and figures go into a folder.
@@ -44,14 +44,17 @@ struct Cli {
     /// Measures nothing, and makes table, figures and comparison from these results
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
+    /// Puts the tables into this document too, between its lines `<!-- bench -->` and `<!-- /bench -->`
+    #[arg(long, value_name = "FILE")]
+    publish: Option<PathBuf>,
     /// Where results go [default: bench/SECONDS in cargo's target folder]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// A Python with what peers need, and their script; `cargo xtask bench --peers` gives both
     #[arg(long, num_args = 2, value_names = ["PYTHON", "SCRIPT"])]
     python: Option<Vec<PathBuf>>,
-    /// The program of the Rust peers; `cargo xtask bench --peers` gives it
-    #[arg(long, value_name = "PROGRAM")]
+    /// The folder with the programs of the Rust peers; `cargo xtask bench --peers` gives it
+    #[arg(long, value_name = "FOLDER")]
     rust_peers: Option<PathBuf>,
 }
 
@@ -108,6 +111,9 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
     if !(cli.threshold.is_finite() && cli.threshold >= 0.0) {
         return Err(BenchError::Usage(format!("--threshold {}: must be 0 or more percent", cli.threshold)));
     }
+    if let Some(document) = &cli.publish {
+        publish(document, None)?;
+    }
     let results = match &cli.results {
         Some(path) => Results::read(path)?,
         None => {
@@ -132,6 +138,9 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
         for (name, svg) in plots(&results)? {
             write(&folder.join(name), &svg)?;
         }
+    }
+    if let Some(document) = &cli.publish {
+        publish(document, Some(&page))?;
     }
     match baseline {
         Some(baseline) => compare(&baseline, &results, cli.threshold),

@@ -15,6 +15,11 @@ impl Base {
         Self(status("VmRSS"))
     }
 
+    /// For work that another process does.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     /// Now, after freed memory that the process kept was given back.
     pub(crate) fn fresh() -> Self {
         striate_torch::release_memory();

@@ -1,6 +1,7 @@
 //! Others that do the same work.
 use crate::case::{Case, Mode, Precision};
 use crate::{BenchError, turns::Side};
+use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use striate_torch::nearest;
@@ -10,7 +11,7 @@ use striate_torch::nearest;
 enum Program {
     /// `xtask/peers/bench.py`.
     Python,
-    /// The package of `xtask/peers/rust`.
+    /// A package of `xtask/peers/rust`.
     Rust,
 }
 
@@ -41,11 +42,17 @@ pub const PEERS: &[Peer] = &[
     python("pytorch-compile", BOTH, FP32),
     python("onnxruntime", FORWARD, FP32),
     python("openvino", FORWARD, ANY),
-    Peer { program: Program::Rust, ..python("tch", BOTH, FP32) },
+    rust("tch"),
+    rust("candle"),
+    rust("burn"),
 ];
 
 const fn python(name: &'static str, modes: &'static [Mode], precisions: &'static [Precision]) -> Peer {
     Peer { name, program: Program::Python, modes, precisions, env: &[] }
+}
+
+const fn rust(name: &'static str) -> Peer {
+    Peer { program: Program::Rust, ..python(name, BOTH, FP32) }
 }
 
 /// Where the programs of peers are; one that is not there is left out.
@@ -53,7 +60,7 @@ const fn python(name: &'static str, modes: &'static [Mode], precisions: &'static
 pub struct Programs {
     /// A Python that has the packages, and the script.
     pub python: Option<[PathBuf; 2]>,
-    /// The program of the Rust peers.
+    /// The folder with the programs of the Rust peers: `striate-peer-NAME`.
     pub rust: Option<PathBuf>,
 }
 
@@ -89,9 +96,13 @@ impl Peer {
                 command.arg(script);
                 command
             }
-            Program::Rust => Command::new(programs.rust.as_ref().ok_or_else(|| absent("--rust-peers"))?),
+            Program::Rust => {
+                let programs = programs.rust.as_ref().ok_or_else(|| absent("--rust-peers"))?;
+                Command::new(programs.join(format!("striate-peer-{}{EXE_SUFFIX}", self.name)))
+            }
         };
-        command.envs(self.env.iter().copied()).env("OMP_NUM_THREADS", threads.to_string()).current_dir(folder);
+        command.envs(self.env.iter().copied()).current_dir(folder);
+        command.envs(["OMP_NUM_THREADS", "RAYON_NUM_THREADS"].map(|name| (name, threads.to_string())));
         Side::start(self.name, command, folder)
     }
 }

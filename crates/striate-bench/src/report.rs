@@ -9,21 +9,24 @@ pub fn table(results: &Results) -> String {
     let run = &results.run;
     let versions: Vec<String> = run.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let mut page = format!(
-        "{}, {} threads, {}; {}; seed {}.\nTimes are medians with quartiles in brackets. GFLOP/s count the operations by their \
+        "{}, {} threads, {}; {}; {}; seed {}.\nTimes are medians with quartiles in brackets. GFLOP/s count the operations by their \
          definition, so that an algorithm that needs fewer may pass the limit, which is this machine's best matrix product with as \
-         many threads. Memory is the peak above what the process had before the first pass, in MiB.\n",
+         many threads. Memory is the peak of resident memory in MiB: above what the \
+         process had before the first pass, and of the whole process.\n",
         run.processor,
         run.cores,
         run.system,
+        day(run.time),
         versions.join(", "),
         run.seed
     );
     let with_peers = |row: &Row| results.rows.iter().any(|other| other.id == row.id && other.side != OURS);
     let alone: Vec<&Row> = results.rows.iter().filter(|row| row.side == OURS && !with_peers(row)).collect();
     if !alone.is_empty() {
-        page.push_str("\n| case | ms | images/s | GFLOP/s | of the limit | memory |\n|---|---|---|---|---|---|\n");
+        page.push_str("\n| case | ms | images/s | GFLOP/s | of the limit | memory | process |\n|---|---|---|---|---|---|---|\n");
         for row in alone {
-            let cells = [time(&row.spread), rate(row), flops(row), limit(row), number(row.rise_mib)];
+            let memory = [number(row.rise_mib), number(row.peak_mib)].join(" | ");
+            let cells = [time(&row.spread), rate(row), flops(row), limit(row), memory];
             let _ = writeln!(page, "| {} | {} |", row.id, cells.join(" | "));
         }
     }
@@ -48,6 +51,12 @@ pub fn table(results: &Results) -> String {
         }
     }
     page
+}
+
+/// The day of a time in seconds since 1970, as `2026-01-31`.
+fn day(time: u64) -> String {
+    let moment = i64::try_from(time).ok().and_then(|time| time::UtcDateTime::from_unix_timestamp(time).ok());
+    moment.map_or_else(|| format!("{time} s since 1970"), |moment| moment.date().to_string())
 }
 
 /// Three digits that count.

@@ -1,10 +1,9 @@
 //! Doing what a case says, so that it can be timed.
 use crate::case::{Case, Layout, Mode, Precision};
-use crate::{BenchError, memory::Base};
+use crate::{BenchError, load::load, memory::Base};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use striate_datasets::{Augment, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{InitOptions, Kernels, Network};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
@@ -13,8 +12,6 @@ use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_forma
 use striate_train::{Checkpoint, Optimizer, OptimizerConfig, Progress};
 use tch::{Cuda, Device, Kind, Tensor};
 
-/// The images of a loader's epoch: as many as Fashion-MNIST has.
-const LOADED: i64 = 60_000;
 /// The learning rate of training steps: so small that weights stay what they are.
 const LR: f64 = 1e-6;
 /// A backward pass costs about two forward passes.
@@ -23,10 +20,11 @@ const TRAINING_PASSES: u64 = 3;
 const IMAGES: &str = "bench.images";
 const LABELS: &str = "bench.labels";
 const LOGITS: &str = "bench.logits";
-/// Sets the seeds of images and labels apart from that of weights.
+/// Sets the seeds of weights, and of images, apart from that of the network's first values.
+const WEIGHT_SEEDS: u64 = 0x5745_4947;
 const INPUT_SEEDS: u64 = 0x494e_5055;
 
-type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
+pub(crate) type Run = Box<dyn FnMut() -> Result<(), BenchError>>;
 
 /// A case made ready.
 pub struct Work {
@@ -59,8 +57,11 @@ impl Work {
                 }));
                 Ok(Self { flops: Some(flops), ..product })
             }
-            Mode::Load => Ok(Self { images: Some(LOADED.unsigned_abs()), ..work(load(case, seed)?) }),
-            Mode::Start => Ok(work(Box::new(start))),
+            Mode::Load => {
+                let (run, images) = load(case, seed)?;
+                Ok(Self { images: Some(images), ..work(run) })
+            }
+            Mode::Start => Ok(Self { base: Base::none(), ..work(Box::new(start)) }),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
     }
@@ -104,6 +105,7 @@ impl Networked {
         let options = InitOptions { devices: vec![device], seed, ..InitOptions::default() };
         let mut network = Network::new(model.graph()?, &options)?;
         network.set_memory_format(case.memory_format.into())?;
+        redraw(&network, seed)?;
         let mut images = Tensor::f_zeros([case.batch, channels, case.size, case.size], (Kind::Float, Device::Cpu))?;
         let mut generator = Generator::new(derive_seed(seed, &[INPUT_SEEDS]));
         generator.normal(&mut images, 0.0, 1.0)?;
@@ -222,6 +224,25 @@ impl Networked {
     }
 }
 
+/// Gives weights He's size whatever a network starts from: logits have to depend on the images, or comparing them shows nothing, and
+/// GoogLeNet's own first weights leave a 1e-10th of its input before the last layer.
+fn redraw(network: &Network, seed: u64) -> Result<(), BenchError> {
+    let mut generator = Generator::new(derive_seed(seed, &[WEIGHT_SEEDS]));
+    let _no_grad = no_grad();
+    for (_, mut param) in network.trainable() {
+        let size = param.size();
+        if let [_, rest @ ..] = &size[..]
+            && !rest.is_empty()
+        {
+            let mut weights = Tensor::f_zeros(&size, (Kind::Float, Device::Cpu))?;
+            let fan_in = rest.iter().product::<i64>().max(1) as f64;
+            generator.normal(&mut weights, 0.0, (2.0 / fan_in).sqrt())?;
+            param.f_copy_(&weights)?;
+        }
+    }
+    Ok(())
+}
+
 fn logits(network: &Network, images: &Tensor) -> Result<Tensor, BenchError> {
     let _no_grad = no_grad();
     Ok(network.forward(images, Pass::Eval)?.logits().shallow_clone())
@@ -248,28 +269,6 @@ fn plan_options(case: &Case) -> PlanOptions {
 fn progress() -> Progress {
     let (data, running) = (String::new(), Default::default());
     Progress { data, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
-}
-
-/// An epoch of the loader, shuffled and normalised.
-fn load(case: &Case, seed: u64) -> Result<Run, BenchError> {
-    let images = Tensor::f_randint(256, [LOADED, 1, case.size, case.size], (Kind::Uint8, Device::Cpu))?;
-    let labels = Tensor::f_randint(10, [LOADED], (Kind::Int64, Device::Cpu))?;
-    let data = InMemory::new("random", images, &labels, (0..10).map(|class| class.to_string()).collect())?;
-    let augment = match case.model.as_str() {
-        "loader-crop-flip" => Augment { pad_crop: 4, hflip: true, ..Augment::default() },
-        "loader-affine" => Augment { rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1], ..Augment::default() },
-        _ => Augment::default(),
-    };
-    let shape = [1, case.size, case.size];
-    let preprocess = Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.286], std: vec![0.353] })?;
-    let options = LoaderOptions { augment, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
-    Ok(Box::new(move || {
-        let loader = Loader::new(&data, preprocess.clone(), options.clone())?;
-        for batch in loader.epoch(0)? {
-            let _ = std::hint::black_box(batch?);
-        }
-        Ok(())
-    }))
 }
 
 /// A start of the `striate` program that lies beside this one.
@@ -301,12 +300,25 @@ mod tests {
             ("lenet5/checkpoint/b1/32/fp32/channels-last/t1/cpu", None),
             ("matmul/product/b1/16/bf16/contiguous/t1/cpu", None),
             ("loader-crop-flip/load/b4096/8/fp32/channels-last/t1/cpu", None),
+            ("loader-jpeg/load/b1/32/fp32/channels-last/t2/cpu", None),
         ] {
             let mut work = Work::prepare(&id.parse().unwrap(), 3, None).unwrap();
             assert_eq!(work.distance.is_some(), tolerance.is_some(), "{id}");
             assert!(work.distance.unwrap_or(0.0) <= tolerance.unwrap_or(0.0), "{id}: {:?}", work.distance);
             work.run().unwrap();
             work.run().unwrap();
+        }
+    }
+
+    #[test]
+    fn logits_tell_images_apart_in_every_family_of_the_default_set() {
+        for model in ["lenet5", "resnet20-cifar", "googlenet", "resnet18"] {
+            let case = Case { size: if model == "lenet5" { 32 } else { 64 }, ..Case::of(model, Mode::Infer, 2, 1) };
+            let networked = Networked::new(&case, Device::Cpu, 5).unwrap();
+            let logits = logits(&networked.network, &networked.images).unwrap();
+            let apart = (logits.get(0) - logits.get(1)).abs().max().double_value(&[]) / logits.abs().max().double_value(&[]);
+            // Five times what logits may differ by.
+            assert!(apart > 5e-3, "{model}: {apart}");
         }
     }
 

@@ -46,8 +46,8 @@ pub(crate) struct TrainArgs {
     /// A model of the registry, or a recipe (a .toml file)
     #[arg(value_name = "MODEL or RECIPE")]
     pub(crate) what: Option<String>,
-    /// The dataset
-    #[arg(long, value_name = "NAME")]
+    /// The dataset, or a folder whose folders `train` and `test` (or `val`) have one of JPEG and PNG files for each class
+    #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
     /// A folder with the dataset's files, instead of the cache or a download
     #[arg(long, value_name = "FOLDER")]
@@ -112,8 +112,8 @@ pub(crate) struct TrainArgs {
 pub(crate) struct EvalArgs {
     /// A bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// The dataset
-    #[arg(long, value_name = "NAME")]
+    /// The dataset, or a folder as for `train`, or one with a folder for each class
+    #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: String,
     /// A folder with the dataset's files, instead of the cache or a download
     #[arg(long, value_name = "FOLDER")]

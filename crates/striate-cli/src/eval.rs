@@ -1,10 +1,10 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::{EvalArgs, Precision};
 use crate::error::CliError;
-use crate::{devices, print, print_json};
+use crate::{devices, images, print, print_json};
 use serde_json::{Value, json};
 use std::path::Path;
-use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
+use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
 use striate_graph::{GraphError, InitOptions, Network, Outputs};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode;
@@ -21,9 +21,9 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let bundle = Bundle::read(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
-    let data = load(&args.data, &LoadOptions { root: args.data_dir.clone() })?.test.fit(&preprocess)?;
-    check_classes(&args.bundle, &bundle.info.classes, &data)?;
-    let loader = Loader::new(&data, preprocess, LoaderOptions::eval(args.batch_size))?;
+    let data = images::to_judge_by(&args.data, args.data_dir.as_deref(), &preprocess)?;
+    check_classes(&args.bundle, &bundle.info.classes, &*data)?;
+    let loader = Loader::new(&*data, preprocess, LoaderOptions::eval(args.batch_size))?;
     let forward = inference(&network, args.precision)?;
     let evaluation = evaluate_with(&network, &loader, bundle.info.model()?.loss(), |images| Ok(forward(images)?))?;
     if args.json {

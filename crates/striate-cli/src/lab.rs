@@ -172,7 +172,7 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     source::model(&recipe.model.name, &options_of(&recipe))?;
     let dir = Some(recipe.data.dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
     let data = load(&recipe.data.name, &LoadOptions { root: dir })?;
-    let (model, preprocess) = fit_together(&recipe, &data)?;
+    let (model, preprocess) = fit_together(&recipe, &data.train)?;
     let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
     let train = some(&data.train, args.steps.saturating_mul(batch_size), seed)?.fit(&preprocess)?;
     let test = data.test.range(0..FEW.min(data.test.len()))?.fit(&preprocess)?;

@@ -1,6 +1,7 @@
 //! The recipes that the program carries with it, and how a command line changes one.
 use crate::cli::TrainArgs;
 use crate::error::CliError;
+use crate::images;
 use crate::source::parse_options;
 use std::path::{Path, PathBuf};
 use striate_train::{Head, Recipe, TrainError};
@@ -15,12 +16,14 @@ const RECIPES: [(&str, &str, &str); 3] = [
 
 /// The recipe that a command line asks for, complete and checked.
 pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
+    let data = args.data.as_deref().map(images::named).transpose()?;
     let mut recipe = match args.what.as_deref() {
         Some(file) if file.ends_with(".toml") => Recipe::read(Path::new(file))?,
-        model => built_in(model.unwrap_or("lenet5"), args.data.as_deref().unwrap_or("digits"))?,
+        model => built_in(model.unwrap_or("lenet5"), data.as_ref().map_or("digits", |(name, _)| name))?,
     };
-    if let Some(name) = &args.data {
-        recipe.data.name.clone_from(name);
+    if let Some((name, folder)) = data {
+        recipe.data.name = name;
+        recipe.data.dir = folder.unwrap_or(recipe.data.dir);
     }
     if let Some(folder) = &args.data_dir {
         recipe.data.dir = absolute(folder)?;

@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::eval::{report, set_threads};
 use crate::progress::EpochBars;
 use crate::source::{self, load_weights};
-use crate::{devices, print, print_json, recipes};
+use crate::{devices, images, print, print_json, recipes};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-use striate_datasets::{Dataset, Fit, LoadOptions, Loader, LoaderOptions, Normalise, Preprocess, Split, load};
+use striate_datasets::{Dataset, Fit, InMemory, LoadOptions, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model};
 use striate_torch::write_atomically;
@@ -46,9 +46,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     // A mistaken model is told before a dataset is downloaded.
     source::model(&run.recipe.model.name, &options_of(&run.recipe))?;
     let devices = devices::parse(&run.recipe.train.devices)?;
-    let data = load(&run.recipe.data.name, &run.load_options())?;
-    let (model, preprocess) = fit_together(&run.recipe, &data)?;
-    let data = Split { train: data.train.fit(&preprocess)?, test: data.test.fit(&preprocess)? };
+    let (model, preprocess, data) = images::for_recipe(&run.recipe, &run.load_options())?;
     let seed = run.recipe.train.seed;
     let options = InitOptions { devices, seed, ..InitOptions::default() };
     let mut network = Network::new(model.graph()?, &options)?;
@@ -64,8 +62,8 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let augment = run.recipe.augment.clone();
     let TrainSection { batch_size, drop_last, .. } = run.recipe.train;
     let batches = LoaderOptions { augment, drop_last, ..LoaderOptions::train(batch_size, seed) };
-    let train_loader = Loader::new(&data.train, preprocess.clone(), batches)?;
-    let test_loader = Loader::new(&data.test, preprocess, LoaderOptions::eval(EVAL_BATCH))?;
+    let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
+    let test_loader = Loader::new(&*data.test, preprocess, LoaderOptions::eval(EVAL_BATCH))?;
 
     let config = run.recipe.train_config(model.loss(), model.aux_weight())?;
     let trainer = Trainer::new(&network, &train_loader, &test_loader, config)?;
@@ -253,20 +251,25 @@ pub(crate) fn options_of(recipe: &Recipe) -> Vec<(String, Value)> {
 }
 
 /// The model for the dataset's classes and channels, and how its images become the model's inputs.
-pub(crate) fn fit_together(recipe: &Recipe, data: &Split) -> Result<(Model, Preprocess), CliError> {
+pub(crate) fn fit_together(recipe: &Recipe, train: &InMemory) -> Result<(Model, Preprocess), CliError> {
+    let shape = train.shape();
+    let model = model_for(recipe, shape[0], train.classes().len())?;
+    let preprocess = Preprocess::new(shape, model.input(), fit(shape, model.input()), Normalise::of(train)?)?;
+    Ok((model, preprocess))
+}
+
+/// The model for images of so many channels and classes, unless its options say otherwise.
+pub(crate) fn model_for(recipe: &Recipe, channels: i64, classes: usize) -> Result<Model, CliError> {
     let mut options = options_of(recipe);
-    let shape = data.train.shape();
     let given = |options: &[(String, Value)], name: &str| options.iter().any(|(option, _)| option == name);
     if !given(&options, "classes") {
-        options.push(("classes".to_owned(), json!(data.train.classes().len())));
+        options.push(("classes".to_owned(), json!(classes)));
     }
     if !given(&options, "input") {
         let [_, height, width] = source::model(&recipe.model.name, &options)?.input();
-        options.push(("input".to_owned(), json!([shape[0], height, width])));
+        options.push(("input".to_owned(), json!([channels, height, width])));
     }
-    let model = source::model(&recipe.model.name, &options)?;
-    let preprocess = Preprocess::new(shape, model.input(), fit(shape, model.input()), Normalise::of(&data.train)?)?;
-    Ok((model, preprocess))
+    source::model(&recipe.model.name, &options)
 }
 
 /// Images that are a little smaller than the input, as MNIST's 28 for LeNet's 32, are padded as LeCun did; others resized.

@@ -6,7 +6,9 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Examples that are counted at one time by [`channel_statistics`].
-const CHUNK: i64 = 4096;
+const CHUNK: i64 = 512;
+/// Bytes that libtorch copies with one thread: half of its grain size.
+const ALONE: usize = 16_384;
 
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
 ///
@@ -245,15 +247,30 @@ fn mean_and_std(counts: &[i64; 256]) -> (f64, f64) {
 /// [`DatasetError::Image`] when the file is missing, of another type, damaged, or too large to decode.
 pub fn decode_image(path: &Path, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
     preprocess.check()?;
+    preprocess.normalise.apply(decode_raw(path, preprocess)?)
+}
+
+/// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
+pub(crate) fn decode_raw(path: &Path, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
     let image = read_image(path)?;
     let (height, width) = (i64::from(image.height()), i64::from(image.width()));
     let (bytes, channels) = match preprocess.input[0] {
         1 => (image.into_luma8().into_raw(), 1),
         _ => (image.into_rgb8().into_raw(), 3),
     };
-    let pixels = Tensor::f_from_data_size(&bytes, &[1, height, width, channels], Kind::Uint8)?;
-    let images = preprocess.place(&pixels.f_permute([0, 3, 1, 2])?.f_contiguous()?)?;
-    preprocess.normalise.apply(images)
+    let pixels = copied(&bytes)?.f_view([1, height, width, channels])?;
+    // libtorch resizes colours that lie pixel by pixel in a third of the time.
+    preprocess.place(&pixels.f_permute([0, 3, 1, 2])?)
+}
+
+/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so many, which must not happen in each of
+/// several that decode side by side.
+fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
+    let pixels = Tensor::f_empty([bytes.len().cast_signed() as i64], (Kind::Uint8, Device::Cpu))?;
+    for (part, start) in bytes.chunks(ALONE).zip((0..).step_by(ALONE)) {
+        pixels.f_narrow(0, start, part.len().cast_signed() as i64)?.f_copy_(&Tensor::f_from_slice(part)?)?;
+    }
+    Ok(pixels)
 }
 
 fn read_image(path: &Path) -> Result<DynamicImage, DatasetError> {

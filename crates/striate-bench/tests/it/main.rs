@@ -97,6 +97,24 @@ fn a_run_is_held_against_another() {
 }
 
 #[test]
+fn tables_are_put_into_a_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("results.md");
+    let publish =
+        ["--results", fixture("results.jsonl").to_str().unwrap(), "--publish", document.to_str().unwrap()].map(str::to_owned);
+    let publish: Vec<&str> = publish.iter().map(String::as_str).collect();
+    assert!(refusal(&publish).contains("cannot read"));
+    fs::write(&document, "# Ours\n").unwrap();
+    assert!(refusal(&publish).contains("between two lines `<!-- bench -->` and"));
+    fs::write(&document, "# Ours\n\n<!-- bench -->\n<!-- /bench -->\n\nEnd.\n").unwrap();
+    bench(&publish).assert().success();
+    let text = fs::read_to_string(&document).unwrap();
+    let tables = table(&Results::read(&fixture("results.jsonl")).unwrap());
+    assert_eq!(text, format!("# Ours\n\n<!-- bench -->\n\n{}\n\n<!-- /bench -->\n\nEnd.\n", tables.trim()));
+    assert!(text.contains("linux x86_64; 2025-11-24; libtorch 2.13.0"), "{text}");
+}
+
+#[test]
 fn tables_and_figures_are_made_of_results() {
     let results = Results::read(&fixture("results.jsonl")).unwrap();
     insta::assert_snapshot!("table", table(&results));

@@ -40,7 +40,10 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
             &["train", "--epohcs", "3"],
             "unexpected argument '--epohcs' found; a similar argument exists: '--epochs' (--help tells more)",
         ),
-        (&["eval", "x.safetensors"], "the following required arguments were not provided: --data <NAME> (--help tells more)"),
+        (
+            &["eval", "x.safetensors"],
+            "the following required arguments were not provided: --data <NAME or FOLDER> (--help tells more)",
+        ),
         (&["train", "--lr", "fast"], "invalid value 'fast' for '--lr <LR>': invalid float literal (--help tells more)"),
         (&["train", "--lr", "-1"], "train.lr = -1.0 must be above 0"),
         (&["train", "--threads", "100000"], "threads = 100000 must be at most 1024: 0 takes all cores"),

@@ -43,6 +43,47 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
     assert!(text.starts_with("899 images: accuracy ") && text.lines().count() == 13, "{text}");
 }
 
+#[test]
+fn folders_of_pictures_are_trained_on_and_evaluated() {
+    let sandbox = Sandbox::new();
+    for (part, count) in [("train", 12), ("val", 5)] {
+        for (class, level) in [("dark", 40), ("light", 200)] {
+            for number in 0..count {
+                let path = sandbox.write(&format!("pictures/{part}/{class}/{number}.png"), "");
+                let colour = image::Rgb([level + number as u8, level, 255 - level]);
+                image::RgbImage::from_pixel(40 + number, 36, colour).save(path).unwrap();
+            }
+        }
+    }
+    let quick = ["--epochs", "8", "--batch-size", "8", "--threads", "1"];
+    sandbox.ok(&[&["train", "lenet5", "--data", "pictures", "--out", "run"], &quick[..]].concat());
+    let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path("run/summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"image-folder".into(), &10.into()));
+    assert_eq!((&summary["test"]["accuracy"], &summary["test"]["classes"]), (&1.0.into(), &serde_json::json!(["dark", "light"])));
+    // The folder as it was given, its part, and what a recipe calls it.
+    for data in [&["--data", "pictures"][..], &["--data", "pictures/val"], &["--data", "image-folder", "--data-dir", "pictures"]]
+    {
+        let report = sandbox.json(&[&["eval", "run/model.safetensors", "--threads", "1", "--json"], data].concat());
+        assert!(close(&report["loss"], &summary["test"]["loss"]), "{report}");
+        assert_eq!(report["confusion"], serde_json::json!([[5, 0], [0, 5]]));
+    }
+    assert!(sandbox.ok(&["predict", "run/model.safetensors", "pictures/val/light/1.png"]).contains("light"));
+    sandbox.ok(&["train", "run/recipe.toml", "--epochs", "1", "--out", "again"]);
+
+    let error = sandbox.refused(&["train", "--data", "pictures/train"]);
+    assert!(error.contains("has no folder `test` or `val`"), "{error}");
+    assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("--data pictures/vla: there is no such folder"));
+    let error = sandbox.refused(&["train", "--data", "image-folder"]);
+    assert!(error.contains("name the folder with --data-dir"), "{error}");
+    std::fs::rename(sandbox.path("pictures/val/dark"), sandbox.path("pictures/val/black")).unwrap();
+    let error = sandbox.refused(&["train", "--data", "pictures"]);
+    assert!(error.contains("the classes to train with (dark, light) are not those to judge by (black, light)"), "{error}");
+    sandbox.write("pictures/train/dark/3.png", "no picture");
+    std::fs::rename(sandbox.path("pictures/val/black"), sandbox.path("pictures/val/dark")).unwrap();
+    let error = sandbox.refused(&["train", "--data", "pictures"]);
+    assert!(error.contains("3.png cannot be read as an image"), "{error}");
+}
+
 /// The kinds of a run's events.
 fn events(sandbox: &Sandbox, run: &str) -> Vec<String> {
     let metrics = std::fs::read_to_string(sandbox.path(run).join("metrics.jsonl")).unwrap();

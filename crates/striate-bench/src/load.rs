@@ -1,0 +1,114 @@
+//! Epochs of the loader.
+use crate::case::JPEG;
+use crate::work::Run;
+use crate::{BenchError, Case};
+use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
+use std::fs;
+use std::path::Path;
+use striate_datasets::{Augment, Dataset, Fit, ImageFolder, ImageSize, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_torch::{Generator, derive_seed};
+use tch::{Device, Kind, Tensor};
+
+/// Images of an epoch from memory: as many as Fashion-MNIST has.
+const LOADED: i64 = 60_000;
+/// Batches of an epoch from files.
+const BATCHES: u64 = 4;
+/// Size and quality of the files: those of photographs, as ImageNet's mostly are.
+const HEIGHT: i64 = 375;
+const WIDTH: i64 = 500;
+const QUALITY: u8 = 90;
+const CLASSES: u64 = 3;
+
+/// An epoch, shuffled and normalised, and how many images it has.
+pub(crate) fn load(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
+    if case.model == JPEG { from_files(case, seed) } else { from_memory(case, seed) }
+}
+
+fn from_memory(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
+    let images = Tensor::f_randint(256, [LOADED, 1, case.size, case.size], (Kind::Uint8, Device::Cpu))?;
+    let labels = Tensor::f_randint(10, [LOADED], (Kind::Int64, Device::Cpu))?;
+    let data = InMemory::new("random", images, &labels, (0..10).map(|class| class.to_string()).collect())?;
+    let augment = match case.model.as_str() {
+        "loader-crop-flip" => Augment { pad_crop: 4, hflip: true, ..Augment::default() },
+        "loader-affine" => Augment { rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1], ..Augment::default() },
+        _ => Augment::default(),
+    };
+    let shape = [1, case.size, case.size];
+    let preprocess = Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.286], std: vec![0.353] })?;
+    Ok((epoch(data, preprocess, augment, case, seed), LOADED.unsigned_abs()))
+}
+
+/// Decodes, resizes to the case's size on the shorter side, crops the middle, then crops and mirrors at random.
+fn from_files(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
+    let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
+    let files = BATCHES * case.batch.unsigned_abs();
+    for number in 0..files {
+        picture(&folder.path().join(format!("{}/{number}.jpg", number % CLASSES)), derive_seed(seed, &[number]))?;
+    }
+    let image = ImageSize::ShorterSide { shorter_side: case.size };
+    let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+    let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise };
+    let data = ImageFolder::open(folder.path(), preprocess.clone())?;
+    let pad_crop = u32::try_from(case.size / 8).unwrap_or(0);
+    let mut run = epoch(data, preprocess, Augment { pad_crop, hflip: true, ..Augment::default() }, case, seed);
+    // The files are there as long as the run.
+    let run = move || {
+        let _files = &folder;
+        run()
+    };
+    Ok((Box::new(run), files))
+}
+
+fn epoch(data: impl Dataset + 'static, preprocess: Preprocess, augment: Augment, case: &Case, seed: u64) -> Run {
+    let options = LoaderOptions { augment, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
+    Box::new(move || {
+        let loader = Loader::new(&data, preprocess.clone(), options.clone())?;
+        for batch in loader.epoch(0)? {
+            let _ = std::hint::black_box(batch?);
+        }
+        Ok(())
+    })
+}
+
+/// Writes a picture of smooth noise at every scale, the finer the fainter, as in photographs: a file of about a photograph's size.
+fn picture(path: &Path, seed: u64) -> Result<(), BenchError> {
+    let mut generator = Generator::new(seed);
+    let mut pixels = Tensor::f_full([1, 3, HEIGHT, WIDTH], 128.0, (Kind::Float, Device::Cpu))?;
+    for octave in 0..8 {
+        let mut noise = Tensor::f_zeros([1, 3, 3 << octave, 4 << octave], (Kind::Float, Device::Cpu))?;
+        generator.normal(&mut noise, 0.0, 48.0 * 0.62_f64.powi(octave))?;
+        pixels = pixels.f_add(&noise.f_upsample_bicubic2d([HEIGHT, WIDTH], false, None, None)?)?;
+    }
+    let pixels = pixels.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    let bytes = Vec::<u8>::try_from(pixels.f_view([-1])?)?;
+    let (mut jpeg, [height, width]) = (Vec::new(), [HEIGHT, WIDTH].map(|side| u32::try_from(side).unwrap_or(1)));
+    let written = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).write_image(&bytes, width, height, ExtendedColorType::Rgb8);
+    written.map_err(|error| BenchError::Failed(format!("a picture: {error}")))?;
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(BenchError::io(format!("make {}", folder.display())))?;
+    fs::write(path, jpeg).map_err(BenchError::io(format!("write {}", path.display())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_of_a_photographs_size_and_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |seed| {
+            let path = folder.path().join("a/b.jpg");
+            picture(&path, seed).unwrap();
+            fs::read(path).unwrap()
+        };
+        let (one, other) = (write(1), write(2));
+        assert_ne!(one, other);
+        assert_eq!(one, write(1));
+        assert!((40_000..160_000).contains(&one.len()), "{}", one.len());
+        let picture = image::load_from_memory(&one).unwrap().into_rgb8();
+        assert_eq!((picture.width(), picture.height()), (500, 375));
+        let (least, most) = (picture.iter().min().unwrap(), picture.iter().max().unwrap());
+        assert!(most - least > 150, "{least} to {most}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Images to train and to evaluate with: a dataset of the catalogue, in memory, or folders of files that are decoded batch by batch.
+use crate::error::CliError;
+use crate::recipes::absolute;
+use crate::train::{fit_together, model_for};
+use std::path::{Path, PathBuf};
+use striate_datasets::{
+    Dataset, ImageFolder, ImageSize, LoadOptions, Normalise, Preprocess, Split, catalogue, channel_statistics, load,
+};
+use striate_models::Model;
+use striate_train::Recipe;
+
+/// What a recipe calls data that are folders of files; its `dir` has them.
+const FOLDERS: &str = "image-folder";
+/// Where the images lie in there that a network is judged by.
+const TEST: [&str; 2] = ["test", "val"];
+
+/// In memory or in files.
+type Images = Split<Box<dyn Dataset>>;
+
+/// The name and the folder that a recipe has for what `--data` gives, which may be the folder itself.
+pub(crate) fn named(data: &str) -> Result<(String, Option<PathBuf>), CliError> {
+    let folder = Path::new(data);
+    if catalogue().iter().any(|entry| entry.name == data) || data == FOLDERS {
+        return Ok((data.to_owned(), None));
+    }
+    if folder.is_dir() {
+        return Ok((FOLDERS.to_owned(), Some(absolute(folder)?)));
+    }
+    match folder.components().count() {
+        1 => Ok((data.to_owned(), None)),
+        _ => Err(CliError::Usage(format!("--data {data}: there is no such folder"))),
+    }
+}
+
+/// A recipe's model, and its images as the model wants them but for normalising.
+pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Model, Preprocess, Images), CliError> {
+    if recipe.data.name != FOLDERS {
+        let Split { train, test } = load(&recipe.data.name, options)?;
+        let (model, preprocess) = fit_together(recipe, &train)?;
+        let (train, test) = (train.fit(&preprocess)?, test.fit(&preprocess)?);
+        return Ok((model, preprocess, Split { train: Box::new(train), test: Box::new(test) }));
+    }
+    let root = root(options.root.as_deref())?;
+    let open = |preprocess: Preprocess| -> Result<[ImageFolder; 2], CliError> {
+        let test = part(root).ok_or_else(|| {
+            CliError::Usage(format!(
+                "{} has no folder `test` or `val` beside `train`: put the images to judge by there",
+                root.display()
+            ))
+        })?;
+        Ok([ImageFolder::open(root.join("train"), preprocess.clone())?, ImageFolder::open(test, preprocess)?])
+    };
+    // The classes are known before the images' size.
+    let [train, test] = open(shaped([3, 1, 1]))?;
+    if train.classes() != test.classes() {
+        let (ours, theirs) = (train.classes().join(", "), test.classes().join(", "));
+        return Err(CliError::Usage(format!(
+            "{}: the classes to train with ({ours}) are not those to judge by ({theirs})",
+            root.display()
+        )));
+    }
+    let model = model_for(recipe, 3, train.classes().len())?;
+    let [train, test] = open(shaped(model.input()))?;
+    let preprocess = Preprocess { normalise: channel_statistics(&train)?, ..shaped(model.input()) };
+    Ok((model, preprocess, Split { train: Box::new(train), test: Box::new(test) }))
+}
+
+/// The images that a network is judged by, as its bundle wants them but for normalising.
+pub(crate) fn to_judge_by(data: &str, dir: Option<&Path>, preprocess: &Preprocess) -> Result<Box<dyn Dataset>, CliError> {
+    let (name, given) = named(data)?;
+    let dir = dir.or(given.as_deref());
+    if name != FOLDERS {
+        return Ok(Box::new(load(&name, &LoadOptions { root: dir.map(Path::to_owned) })?.test.fit(preprocess)?));
+    }
+    let root = root(dir)?;
+    Ok(Box::new(ImageFolder::open(part(root).as_deref().unwrap_or(root), preprocess.clone())?))
+}
+
+fn root(dir: Option<&Path>) -> Result<&Path, CliError> {
+    dir.ok_or_else(|| CliError::Usage(format!("{FOLDERS}: name the folder with --data-dir, or in place of {FOLDERS}")))
+}
+
+fn part(root: &Path) -> Option<PathBuf> {
+    TEST.map(|name| root.join(name)).into_iter().find(|folder| folder.is_dir())
+}
+
+/// Resized until the shorter side fits, and cropped in the middle.
+fn shaped(input: [i64; 3]) -> Preprocess {
+    let shorter_side = input[1].max(input[2]);
+    Preprocess { image: ImageSize::ShorterSide { shorter_side }, input, normalise: Normalise::identity() }
+}
