@@ -11,6 +11,7 @@ mod diff;
 mod engine;
 mod error;
 mod eval;
+mod images;
 mod lab;
 mod models;
 mod page;
