@@ -33,6 +33,13 @@ impl Fusions {
         self.at.get(node).copied().flatten()
     }
 
+    /// Has what a chain is computed from live until its last node.
+    pub(crate) fn prolong(&self, graph: &Graph, last_uses: &mut [usize]) {
+        for (index, fused) in self.at.iter().enumerate() {
+            fused.iter().flat_map(|fused| fused.reads(graph)).for_each(|input| last_uses[input] = last_uses[input].max(index));
+        }
+    }
+
     /// Whether the node's own value is never made.
     pub(crate) fn is_within(&self, node: usize) -> bool {
         self.within.get(node).copied().unwrap_or(false)

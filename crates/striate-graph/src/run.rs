@@ -74,19 +74,9 @@ impl Network {
         for tap in &taps {
             last_uses[*tap] = self.graph.nodes.len();
         }
-        let fusions = match mode {
-            Mode::Train if one_device && self.is_fast() => {
-                let mut kept = vec![false; self.graph.nodes.len()];
-                taps.iter().chain(self.graph.outputs.iter().map(|output| &output.node)).for_each(|node| kept[*node] = true);
-                self.graph.fusions(&needed, &kept, &self.frozen)
-            }
-            _ => Fusions::default(),
-        };
-        for index in 0..self.graph.nodes.len() {
-            for input in fusions.at(index).into_iter().flat_map(|fused| fused.reads(&self.graph)) {
-                last_uses[input] = last_uses[input].max(index);
-            }
-        }
+        let together = mode.is_train() && one_device && self.is_fast();
+        let fusions = if together { self.fusions(&needed, &taps) } else { Fusions::default() };
+        fusions.prolong(&self.graph, &mut last_uses);
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
         for (index, node) in self.graph.nodes.iter().enumerate() {
@@ -151,6 +141,13 @@ impl Network {
 
     fn is_fast(&self) -> bool {
         self.kernels == Kernels::Fast && self.memory_format == MemoryFormat::ChannelsLast
+    }
+
+    fn fusions(&self, needed: &[bool], taps: &[usize]) -> Fusions {
+        let mut kept = vec![false; self.graph.nodes.len()];
+        let outputs = self.graph.outputs.iter().map(|output| output.node);
+        outputs.chain(taps.iter().copied()).for_each(|node| kept[node] = true);
+        self.graph.fusions(needed, &kept, &self.frozen)
     }
 
     /// A batch norm in training and what follows it, together where they can be.

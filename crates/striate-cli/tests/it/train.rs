@@ -117,7 +117,7 @@ fn precision_and_kernels_change_the_last_digits_only() {
     };
     let fast = loss("fast", &[&["resnet-tiny"], &QUICK[..]].concat());
     let recipe = std::fs::read_to_string(sandbox.path("fast/recipe.toml")).unwrap();
-    sandbox.write("plain.toml", &recipe.replace("kernels = \"fast\"", "kernels = \"libtorch\""));
+    sandbox.write("plain.toml", recipe.replace("kernels = \"fast\"", "kernels = \"libtorch\""));
     let plain = loss("plain", &["plain.toml"]);
     let half = loss("half", &["plain.toml", "--precision", "bfloat16"]);
     let apart = |loss: f64| ((loss - plain) / plain).abs();
