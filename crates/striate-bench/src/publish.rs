@@ -1,6 +1,7 @@
 //! Results in a document that people write too.
 use crate::BenchError;
 use std::path::Path;
+use striate_torch::write_atomically;
 
 /// The lines that the tables stand between.
 const BEGIN: &str = "<!-- bench -->";
@@ -22,7 +23,7 @@ pub fn publish(document: &Path, page: Option<&str>) -> Result<(), BenchError> {
     })?;
     let Some(page) = page else { return Ok(()) };
     let text = format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", page.trim());
-    std::fs::write(document, text).map_err(BenchError::io(format!("write {}", document.display())))
+    Ok(write_atomically(document, |temporary| std::fs::write(temporary, text))?)
 }
 
 /// What stands before the first line and after the last.

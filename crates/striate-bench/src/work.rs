@@ -169,9 +169,6 @@ impl Networked {
                 let mut optimizer = self.optimizer()?;
                 let Self { model, mut network, labels, .. } = self;
                 network.set_kernels(Kernels::Fast);
-                if device.is_cuda() {
-                    striate_torch::fast_cuda();
-                }
                 network.set_autocast((case.precision == Precision::Bf16).then_some(Kind::BFloat16));
                 let (loss_of, aux_weight) = (model.loss(), model.aux_weight());
                 work.base = Base::fresh();

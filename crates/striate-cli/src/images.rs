@@ -41,17 +41,15 @@ pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Mode
         return Ok((model, preprocess, Split { train: Box::new(train), test: Box::new(test) }));
     }
     let root = root(options.root.as_deref())?;
-    let open = |preprocess: Preprocess| -> Result<[ImageFolder; 2], CliError> {
-        let test = part(root).ok_or_else(|| {
-            CliError::Usage(format!(
-                "{} has no folder `test` or `val` beside `train`: put the images to judge by there",
-                root.display()
-            ))
-        })?;
-        Ok([ImageFolder::open(root.join("train"), preprocess.clone())?, ImageFolder::open(test, preprocess)?])
-    };
-    // The classes are known before the images' size.
-    let [train, test] = open(shaped([3, 1, 1]))?;
+    let test = part(root).ok_or_else(|| {
+        CliError::Usage(format!(
+            "{} has no folder `test` or `val` beside `train`: put the images to judge by there",
+            root.display()
+        ))
+    })?;
+    // The model follows from the classes, and the images' size from the model.
+    let open = |folder: PathBuf| ImageFolder::open(folder, shaped([3, 1, 1]));
+    let (train, test) = (open(root.join("train"))?, open(test)?);
     if train.classes() != test.classes() {
         let (ours, theirs) = (train.classes().join(", "), test.classes().join(", "));
         return Err(CliError::Usage(format!(
@@ -60,8 +58,9 @@ pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Mode
         )));
     }
     let model = model_for(recipe, 3, train.classes().len())?;
-    let [train, test] = open(shaped(model.input()))?;
-    let preprocess = Preprocess { normalise: channel_statistics(&train)?, ..shaped(model.input()) };
+    let raw = shaped(model.input());
+    let (train, test) = (train.fit(&raw)?, test.fit(&raw)?);
+    let preprocess = Preprocess { normalise: channel_statistics(&train)?, ..raw };
     Ok((model, preprocess, Split { train: Box::new(train), test: Box::new(test) }))
 }
 

@@ -45,8 +45,7 @@ impl ImageFolder {
     /// be decoded is an error of the batch that it belongs to.
     pub fn open(root: impl AsRef<Path>, preprocess: Preprocess) -> Result<Self, DatasetError> {
         let root = root.as_ref();
-        preprocess.check()?;
-        preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })?;
+        check(&preprocess)?;
         let fault = |folder: &Path, reason: &str| DatasetError::Inconsistent {
             dataset: folder.display().to_string(),
             reason: reason.to_owned(),
@@ -65,6 +64,16 @@ impl ImageFolder {
             return Err(fault(root, "it has no folders: put the images of each class into a folder of the class's name"));
         }
         Ok(Self { name: file_name(root), files, classes, preprocess })
+    }
+
+    /// The same images, resized and cropped or padded as another `preprocess` says; the folders are not read again.
+    ///
+    /// # Errors
+    ///
+    /// A `preprocess` that has no sense.
+    pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
+        check(preprocess)?;
+        Ok(Self { preprocess: preprocess.clone(), ..self })
     }
 
     /// The files, with the index of each one's class: in the order of the examples.
@@ -101,6 +110,12 @@ impl Dataset for ImageFolder {
         let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
         Ok(Batch { images: Tensor::f_cat(&images, 0)?.f_contiguous()?, labels: Tensor::f_from_slice(&labels)? })
     }
+}
+
+/// Files are decoded as grey or as colour.
+fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
+    preprocess.check()?;
+    preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })
 }
 
 /// Decodes files side by side; the first that cannot be decoded is the error.
@@ -220,7 +235,7 @@ mod tests {
     fn a_loader_takes_it_and_grey_networks_get_grey() {
         let folder = flowers();
         let grey = Preprocess { input: [1, 8, 8], ..preprocess(8) };
-        let data = ImageFolder::open(folder.path(), grey.clone()).unwrap();
+        let data = ImageFolder::open(folder.path(), preprocess(5)).unwrap().fit(&grey).unwrap();
         let loader = Loader::new(&data, grey, LoaderOptions::train(3, 1)).unwrap();
         let sizes: Vec<_> = loader.epoch(0).unwrap().map(|batch| batch.unwrap().images.size()).collect();
         assert_eq!(sizes, [[3, 1, 8, 8], [1, 1, 8, 8]]);
@@ -244,6 +259,9 @@ mod tests {
         assert!(error.starts_with(&format!("{}: it has no folders", rose.display())), "{error}");
         assert!(ImageFolder::open(folder.path().join("none"), preprocess(8)).unwrap_err().to_string().starts_with("cannot read"));
         let four = Preprocess { input: [4, 8, 8], ..preprocess(8) };
-        assert!(ImageFolder::open(folder.path(), four).unwrap_err().to_string().contains("the network takes 4"));
+        let told = |result: Result<ImageFolder, DatasetError>| result.unwrap_err().to_string();
+        fs::remove_dir(folder.path().join("lily")).unwrap();
+        assert!(told(open().unwrap().fit(&four)).contains("the network takes 4"));
+        assert!(told(ImageFolder::open(folder.path(), four)).contains("the network takes 4"));
     }
 }

@@ -48,7 +48,7 @@ pub enum Kernels {
     Libtorch,
     /// Where a channels-last network on a CPU is faster with them, those of [`striate_torch`]: convolutions by Winograd's
     /// algorithm, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
-    /// the largest value. They have first derivatives only.
+    /// the largest value. They have first derivatives only. On a GPU, products of float32 in TF32, and cuDNN's fastest algorithms.
     Fast,
 }
 
@@ -219,8 +219,11 @@ impl Network {
         Ok(())
     }
 
-    /// Sets what computes the layers.
+    /// Sets what computes the layers. [`Kernels::Fast`] on a GPU holds for the whole process: see [`striate_torch::fast_cuda`].
     pub fn set_kernels(&mut self, kernels: Kernels) {
+        if kernels == Kernels::Fast && self.devices.iter().any(|device| device.is_cuda()) {
+            striate_torch::fast_cuda();
+        }
         self.kernels = kernels;
     }
 

@@ -47,7 +47,8 @@ int st_autocast(int cuda, int kind) {
   const at::DeviceType device = cuda ? at::kCUDA : at::kCPU;
   const int former = at::autocast::is_autocast_enabled(device) ? static_cast<int>(at::autocast::get_autocast_dtype(device)) : -1;
   at::autocast::set_autocast_enabled(device, kind >= 0);
-  at::autocast::set_autocast_cache_enabled(kind < 0);
+  // What was cast is kept for further uses until autocasting ends.
+  if (kind < 0) at::autocast::clear_cache();
   if (kind >= 0) at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
   return former;
 }

@@ -63,7 +63,7 @@ char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64
 // Has CUDA multiply float32 in TF32, and cuDNN try its algorithms out.
 void st_fast_cuda();
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
-// given back. Nothing is cached.
+// given back.
 int st_autocast(int cuda, int kind);
 // Batch norm in training of channels-last images with a multiple of 16 channels, with what follows it (norm.cpp): `other`, which may be nullptr, is added,
 // and a ReLU applied. `weight` and `bias` may be nullptr. The running statistics are moved.

@@ -1,9 +1,7 @@
 //! Batch norm in training as one pass with what follows it, where libtorch's operators, one for each, read and write every map again.
+use crate::winograd::LANES;
 use crate::{TorchError, ffi};
 use tch::{Device, Kind, Tensor};
-
-/// Channels come in multiples of this.
-pub const LANES: i64 = 16;
 
 /// What normalises, channel by channel; all tensors `[C]`, float32.
 #[derive(Debug)]

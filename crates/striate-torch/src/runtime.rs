@@ -32,7 +32,7 @@ pub struct Autocast {
 }
 
 /// Computes in `kind` (bfloat16, or float16; with any other, in what the operands are) what a half type is fit for, on devices like
-/// `device`, until the value it returns is dropped: PyTorch's `torch.autocast`, with parameters cast anew at each use.
+/// `device`, until the value it returns is dropped: PyTorch's `torch.autocast`.
 pub fn autocast(device: Device, kind: Kind) -> Autocast {
     let cuda = matches!(device, Device::Cuda(_));
     // Numbers of `c10::ScalarType`.

@@ -169,9 +169,6 @@ impl TrainSection {
     pub fn set_up(&self, network: &mut Network) -> Result<(), TrainError> {
         network.set_memory_format(self.memory_format.into())?;
         network.set_kernels(self.kernels);
-        if self.kernels == Kernels::Fast && network.device().is_cuda() {
-            striate_torch::fast_cuda();
-        }
         network.set_autocast((self.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
         Ok(())
     }
