@@ -32,28 +32,23 @@ ALWAYS_INLINE void add_to(double* totals, const Lanes* sums) {
     for (int64_t lane = 0; lane < kLanes; ++lane) totals[v * kLanes + lane] += sums[v][lane];
 }
 
-// Adds up two values by channel over rows first..last into totals [2, channels]: `add(at, c, one, two)` adds those of the value at a place, of channel c on.
-template <typename Add>
-ALWAYS_INLINE void add_up(int64_t first, int64_t last, int64_t channels, double* totals, Add add) {
+// Adds x - origin, and its square, over rows first..last to totals [2, channels].
+template <typename T>
+ALWAYS_INLINE void moments_of(const T* x, const float* origin, int64_t first, int64_t last, int64_t channels, double* totals) {
   for (int64_t begin = first; begin < last; begin += kRows)
     for_parts(channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
       constexpr int64_t vectors = decltype(count)::value;
-      Lanes one[vectors] = {}, two[vectors] = {};
+      Lanes sums[vectors] = {}, squares[vectors] = {}, from[vectors];
+      for (int64_t v = 0; v < vectors; ++v) from[v] = load(origin + c + v * kLanes);
       for (int64_t row = begin; row < std::min(begin + kRows, last); ++row)
-        for (int64_t v = 0; v < vectors; ++v) add(row * channels + c + v * kLanes, c + v * kLanes, one[v], two[v]);
-      add_to<vectors>(totals + c, one);
-      add_to<vectors>(totals + channels + c, two);
+        for (int64_t v = 0; v < vectors; ++v) {
+          Lanes value = load(x + row * channels + c + v * kLanes) - from[v];
+          sums[v] += value;
+          squares[v] += value * value;
+        }
+      add_to<vectors>(totals + c, sums);
+      add_to<vectors>(totals + channels + c, squares);
     });
-}
-
-// Adds x - origin, and its square, over rows first..last to totals.
-template <typename T>
-ALWAYS_INLINE void moments_of(const T* x, const float* origin, int64_t first, int64_t last, int64_t channels, double* totals) {
-  add_up(first, last, channels, totals, [&](int64_t at, int64_t c, Lanes& sum, Lanes& squares) __attribute__((always_inline)) {
-    Lanes value = load(x + at) - load(origin + c);
-    sum += value;
-    squares += value * value;
-  });
 }
 
 // y = relu((x - mean) * scale + shift + other) for rows first..last.
@@ -77,15 +72,25 @@ ALWAYS_INLINE Lanes through(const T* gradient, const T* y, int64_t at) {
   return y == nullptr ? value : load(y + at) > 0.0f ? value : Lanes{};
 }
 
-// Adds the gradient, and its product with x - mean, over rows first..last to totals.
+// Adds the gradient, and its product with x - mean, over rows first..last to totals [2, channels].
 template <typename T>
 ALWAYS_INLINE void gradient_sums_of(const T* gradient, const T* y, const T* x, const float* mean, int64_t first, int64_t last, int64_t channels,
                                     double* totals) {
-  add_up(first, last, channels, totals, [&](int64_t at, int64_t c, Lanes& sum, Lanes& products) __attribute__((always_inline)) {
-    Lanes value = through(gradient, y, at);
-    sum += value;
-    products += value * (load(x + at) - load(mean + c));
-  });
+  for (int64_t begin = first; begin < last; begin += kRows)
+    for_parts(channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
+      constexpr int64_t vectors = decltype(count)::value;
+      Lanes sums[vectors] = {}, products[vectors] = {}, from[vectors];
+      for (int64_t v = 0; v < vectors; ++v) from[v] = load(mean + c + v * kLanes);
+      for (int64_t row = begin; row < std::min(begin + kRows, last); ++row)
+        for (int64_t v = 0; v < vectors; ++v) {
+          const int64_t at = row * channels + c + v * kLanes;
+          Lanes value = through(gradient, y, at);
+          sums[v] += value;
+          products[v] += value * (load(x + at) - from[v]);
+        }
+      add_to<vectors>(totals + c, sums);
+      add_to<vectors>(totals + channels + c, products);
+    });
 }
 
 // dx = dy * scale - (x - mean) * slope - level for rows first..last; `other` gets dy where that is not nullptr.
