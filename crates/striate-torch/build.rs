@@ -26,6 +26,7 @@ fn main() {
     build()
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
+        .file("csrc/pool.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/winograd_train.cpp")
         .opt_level(3)

@@ -1,35 +1,49 @@
-//! What a forward pass in training computes together: batch norm, the addition of a shortcut, and a ReLU.
+//! What a forward pass in training computes together: batch norm, the addition of a shortcut, and a ReLU; a ReLU and max pooling.
 use crate::{Graph, NodeKind};
-use striate_layers::{Activation, Op};
+use striate_layers::{Activation, BatchNorm2d, MaxPool2d, Op};
 
-/// A batch norm that is computed at the last node of what follows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fused {
-    /// The batch norm.
-    pub(crate) norm: usize,
-    /// What is added to it.
-    pub(crate) other: Option<usize>,
-    /// Whether a ReLU follows.
-    pub(crate) relu: bool,
+/// Layers that are computed at the last node of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fused<'a> {
+    /// A batch norm and what follows it.
+    Norm {
+        layer: &'a BatchNorm2d,
+        /// Its node.
+        node: usize,
+        /// What is added to it.
+        other: Option<usize>,
+        /// Whether a ReLU follows.
+        relu: bool,
+    },
+    /// A max pooling of what a ReLU gives.
+    Pool {
+        layer: &'a MaxPool2d,
+        /// The ReLU's node.
+        relu: usize,
+    },
 }
 
-impl Fused {
+impl Fused<'_> {
     /// What it is computed from.
     pub(crate) fn reads(self, graph: &Graph) -> impl Iterator<Item = usize> {
-        graph.nodes[self.norm].inputs.iter().copied().chain(self.other)
+        let (first, other) = match self {
+            Self::Norm { node, other, .. } => (node, other),
+            Self::Pool { relu, .. } => (relu, None),
+        };
+        graph.nodes[first].inputs.iter().copied().chain(other)
     }
 }
 
 /// For each node, what is computed at it, and whether it is computed within a later one.
 #[derive(Debug, Default)]
-pub(crate) struct Fusions {
-    at: Vec<Option<Fused>>,
+pub(crate) struct Fusions<'a> {
+    at: Vec<Option<Fused<'a>>>,
     within: Vec<bool>,
 }
 
-impl Fusions {
+impl<'a> Fusions<'a> {
     /// What is computed at a node, if it ends such a chain.
-    pub(crate) fn at(&self, node: usize) -> Option<Fused> {
+    pub(crate) fn at(&self, node: usize) -> Option<Fused<'a>> {
         self.at.get(node).copied().flatten()
     }
 
@@ -48,7 +62,7 @@ impl Fusions {
 
 impl Graph {
     /// The chains among the nodes that are needed. The values of nodes that are `kept` are made; batch norms that are `frozen` are left alone.
-    pub(crate) fn fusions(&self, needed: &[bool], kept: &[bool], frozen: &[bool]) -> Fusions {
+    pub(crate) fn fusions(&self, needed: &[bool], kept: &[bool], frozen: &[bool]) -> Fusions<'_> {
         let mut readers = vec![Vec::new(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             node.inputs.iter().for_each(|input| readers[*input].push(index));
@@ -64,9 +78,7 @@ impl Graph {
         };
         let mut fusions = Fusions { at: vec![None; self.nodes.len()], within: vec![false; self.nodes.len()] };
         for norm in (0..self.nodes.len()).filter(|index| needed[*index] && !frozen[*index]) {
-            if !matches!(op(norm), Some(Op::BatchNorm2d(_))) {
-                continue;
-            }
+            let Some(Op::BatchNorm2d(layer)) = op(norm) else { continue };
             let (mut chain, mut other) = (vec![norm], None);
             if let Some(sum) = only_reader(norm)
                 && let (Some(Op::Add(_)), &[a, b]) = (op(sum), self.nodes[sum].inputs.as_slice())
@@ -84,7 +96,16 @@ impl Graph {
             chain.extend(relu);
             if let Some(end) = chain.pop() {
                 chain.into_iter().for_each(|index| fusions.within[index] = true);
-                fusions.at[end] = Some(Fused { norm, other, relu: relu.is_some() });
+                fusions.at[end] = Some(Fused::Norm { layer, node: norm, other, relu: relu.is_some() });
+            }
+        }
+        for relu in (0..self.nodes.len()).filter(|index| needed[*index]) {
+            if let (Some(Op::Activation(Activation::Relu)), Some(pool)) = (op(relu), only_reader(relu))
+                && let Some(Op::MaxPool2d(layer)) = op(pool)
+                && fusions.at[relu].is_none()
+            {
+                fusions.within[relu] = true;
+                fusions.at[pool] = Some(Fused::Pool { layer, relu });
             }
         }
         fusions
@@ -128,6 +149,10 @@ mod tests {
             let uneven = net.add("uneven", Conv2d::new(24, 1).padding(Padding::Same), both)?;
             let narrow = net.add("narrow_bn", BatchNorm2d::new(), uneven)?;
             let narrow = net.add("narrow_relu", RELU, narrow)?;
+            let narrow = net.add("norm_pool", MaxPool2d::new(3).stride(2).padding(1), narrow)?;
+            let narrow = net.add("plain", Conv2d::new(20, 3).padding(1), narrow)?;
+            let narrow = net.add("plain_relu", RELU, narrow)?;
+            let narrow = net.add("plain_pool", MaxPool2d::new(2), narrow)?;
             let pooled = net.add("pool", AdaptiveAvgPool2d::new(1), narrow)?;
             let flat = net.add("flatten", Flatten, pooled)?;
             let logits = net.add("fc", Linear::new(5), flat)?;
@@ -145,10 +170,14 @@ mod tests {
         let ends = |kept: &[bool], frozen: &[bool]| -> Vec<String> {
             let fusions = graph.fusions(&all, kept, frozen);
             let told = |index: usize| {
-                let fused = fusions.at(index)?;
                 let name = |index: usize| graph.nodes[index].name.as_str();
-                let other = fused.other.map_or(String::new(), |other| format!(" + {}", name(other)));
-                Some(format!("{}: {}{other}{}", name(index), name(fused.norm), if fused.relu { ", ReLU" } else { "" }))
+                Some(match fusions.at(index)? {
+                    Fused::Norm { node, other, relu, .. } => {
+                        let other = other.map_or(String::new(), |other| format!(" + {}", name(other)));
+                        format!("{}: {}{other}{}", name(index), name(node), if relu { ", ReLU" } else { "" })
+                    }
+                    Fused::Pool { relu, .. } => format!("{}: {}", name(index), name(relu)),
+                })
             };
             (0..graph.nodes.len()).filter_map(told).collect()
         };
@@ -159,11 +188,13 @@ mod tests {
             "last: c_bn + joined",
             "twice_bn: twice_bn",
             "narrow_relu: narrow_bn, ReLU",
+            "plain_pool: plain_relu",
         ];
         assert_eq!(ends(&none, &none), expected);
         let with = |name: &str| (0..none.len()).map(|index| index == at(name)).collect::<Vec<_>>();
         assert!(ends(&with("stem_bn"), &none).contains(&"stem_bn: stem_bn".to_owned()));
         assert!(ends(&with("sum"), &none).contains(&"sum: a_bn + b_bn".to_owned()));
+        assert_eq!(ends(&with("plain_relu"), &none).len(), expected.len() - 1);
         assert_eq!(ends(&none, &with("stem_bn")).len(), expected.len() - 1);
     }
 

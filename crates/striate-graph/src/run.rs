@@ -1,6 +1,6 @@
 use crate::fuse::{Fused, Fusions};
 use crate::{Graph, GraphError, Kernels, Network, NodeKind};
-use striate_layers::{Mode, Op, Shape};
+use striate_layers::{Forward, Layer, Mode, Op, Shape};
 use striate_torch::norm::{self, After};
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
 use tch::{Kind, TchError, Tensor, nn};
@@ -83,7 +83,7 @@ impl Network {
             let value = match &node.kind {
                 NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
                 NodeKind::Layer(_) if !needed[index] || fusions.is_within(index) => None,
-                NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => Some(self.run_fused(fused, &values)?),
+                NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => Some(self.run_fused(index, fused, &values)?),
                 NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values, &last_uses)? {
                     Some(value) => Some(value),
                     None => Some(self.run_layer(index, op, &values, mode, one_device)?),
@@ -143,30 +143,40 @@ impl Network {
         self.kernels == Kernels::Fast && self.memory_format == MemoryFormat::ChannelsLast
     }
 
-    fn fusions(&self, needed: &[bool], taps: &[usize]) -> Fusions {
+    fn fusions(&self, needed: &[bool], taps: &[usize]) -> Fusions<'_> {
         let mut kept = vec![false; self.graph.nodes.len()];
         let outputs = self.graph.outputs.iter().map(|output| output.node);
         outputs.chain(taps.iter().copied()).for_each(|node| kept[node] = true);
         self.graph.fusions(needed, &kept, &self.frozen)
     }
 
-    /// A batch norm in training and what follows it, together where they can be.
-    fn run_fused(&self, fused: Fused, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
-        let node = &self.graph.nodes[fused.norm];
-        let other = fused.other.and_then(|other| values[other].as_ref());
+    /// What is computed at a node in training, together where it can be.
+    fn run_fused(&self, index: usize, fused: Fused, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
+        let inputs = |index: usize| -> Vec<&Tensor> {
+            self.graph.nodes[index].inputs.iter().filter_map(|input| values[*input].as_ref()).collect()
+        };
+        let name = |index: usize| self.graph.nodes[index].name.clone();
+        let (layer, node, other, relu) = match fused {
+            Fused::Pool { layer, relu } => {
+                let error = |source| GraphError::Layer { layer: name(index), op: layer.name(), source };
+                return layer.forward_fast(&inputs(relu), true).map_err(error);
+            }
+            Fused::Norm { layer, node, other, relu } => (layer, node, other.and_then(|other| values[other].as_ref()), relu),
+        };
+        let (params, inputs) = (&self.params[node], inputs(node));
+        let error = |source| GraphError::Layer { layer: name(node), op: layer.name(), source };
         let together = |input: &Tensor| norm::takes(input) && other.is_none_or(|other| other.kind() == input.kind());
-        if let (NodeKind::Layer(Op::BatchNorm2d(norm)), &[input]) = (&node.kind, node.inputs.as_slice())
-            && let Some(input) = values[input].as_ref().filter(|input| together(input) && self.kind() == Kind::Float)
+        if let &[input] = inputs.as_slice()
+            && together(input)
+            && self.kind() == Kind::Float
         {
-            let output = norm.forward_fast(&self.params[fused.norm], input, After { other, relu: fused.relu });
-            return output.map_err(|source| GraphError::Layer { layer: node.name.clone(), op: "BatchNorm2d", source });
+            return layer.forward_fast(params, input, After { other, relu }).map_err(error);
         }
-        let NodeKind::Layer(op) = &node.kind else { return Ok(Tensor::new()) };
-        let mut output = self.run_layer(fused.norm, op, values, Mode::Train, true)?;
+        let mut output = layer.forward(params, &inputs, Mode::Train).map_err(error)?;
         if let Some(other) = other {
             output = output.f_add(other)?;
         }
-        Ok(if fused.relu { output.f_relu_()? } else { output })
+        Ok(if relu { output.f_relu_()? } else { output })
     }
 
     fn run_layer(
@@ -185,6 +195,7 @@ impl Network {
             let params = &self.params[index];
             let output = match (op, inputs.as_slice()) {
                 (Op::Conv2d(conv), [input]) if self.is_fast() => conv.forward_fast(params, input, mode),
+                (Op::MaxPool2d(pool), inputs) if self.is_fast() => pool.forward_fast(inputs, false),
                 _ => op.forward(params, &inputs, mode),
             };
             return output.map_err(error);

@@ -6,7 +6,6 @@ use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, Layer, LayerError, MaxPool2d, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::pixels::Window;
 use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
 
@@ -241,23 +240,13 @@ fn layer(op: &Op, params: &[Tensor], inputs: &[Tensor], in_place: bool) -> Resul
             Ok(sum)
         }
         Op::AdaptiveAvgPool2d(pool) if inputs[0].size().get(2..) == Some(&pool.output_size.0) => Ok(inputs[0].shallow_clone()),
-        Op::MaxPool2d(pool) => match max_pool(pool, &inputs[0])? {
-            Some(pooled) => Ok(pooled),
-            None => pool.forward(params, &[&inputs[0]], Mode::Eval),
-        },
+        Op::MaxPool2d(pool) => pool.forward_fast(&[&inputs[0]], false),
         Op::Concat(concat) => match pixels::concat_channels(inputs) {
             Some(joined) => Ok(joined),
             None => concat.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
         },
         _ => op.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
     }
-}
-
-fn max_pool(pool: &MaxPool2d, input: &Tensor) -> Result<Option<Tensor>, LayerError> {
-    let [_, height, width] = pool.output_shape(&[Shape::of_batch(input)])?.as_image()?;
-    let MaxPool2d { kernel_size, stride, padding, dilation, .. } = pool;
-    let window = Window { kernel_size: kernel_size.0, stride: stride.0, padding: padding.0, dilation: dilation.0 };
-    Ok(pixels::max_pool(input, &window, [height, width]))
 }
 
 /// Whether oneDNN's operators compute values of this type on this device.

@@ -1,6 +1,7 @@
 use crate::conv::describe_window;
 use crate::shape::{one, positive};
 use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
+use striate_torch::pixels;
 use tch::Tensor;
 
 /// The window of a pooling layer.
@@ -92,6 +93,25 @@ impl MaxPool2d {
     fn window(&self) -> Window {
         let Self { kernel_size, stride, padding, dilation, ceil_mode } = *self;
         Window { kernel_size, stride, padding, dilation, ceil_mode }
+    }
+}
+
+impl MaxPool2d {
+    /// What [`Forward::forward`] computes, with `relu` of what a ReLU gives of the input: by [`pixels::max_pool`], where that takes it.
+    pub fn forward_fast(&self, inputs: &[&Tensor], relu: bool) -> Result<Tensor, LayerError> {
+        let input = one(inputs)?;
+        let [_, height, width] = self.window().output_shape(&[Shape::of_batch(input)])?.as_image()?;
+        let Self {
+            kernel_size: Pair(kernel_size), stride: Pair(stride), padding: Pair(padding), dilation: Pair(dilation), ..
+        } = *self;
+        let window = pixels::Window { kernel_size, stride, padding };
+        // Dilated windows could straddle a narrow input without reading it.
+        let pooled = if dilation == [1, 1] { pixels::max_pool(input, &window, [height, width], relu) } else { None };
+        match pooled {
+            Some(pooled) => Ok(pooled),
+            None if relu => self.forward(&[], &[&input.f_relu()?], Mode::Train),
+            None => self.forward(&[], inputs, Mode::Train),
+        }
     }
 }
 

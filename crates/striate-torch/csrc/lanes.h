@@ -11,8 +11,15 @@ typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(
 typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(sizeof(uint32_t)), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(sizeof(uint16_t)), may_alias));
 
+typedef uint8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
 static ALWAYS_INLINE Lanes load(const float* from) { return *reinterpret_cast<const Lanes*>(from); }
 static ALWAYS_INLINE void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
+static ALWAYS_INLINE void store(uint8_t* to, Bytes values) { *reinterpret_cast<Bytes*>(to) = values; }
+
+// In two steps, each of which is an instruction; one step is sixteen.
+static ALWAYS_INLINE Bytes narrow(Bits values) { return __builtin_convertvector(__builtin_convertvector(values, Halves), Bytes); }
+static ALWAYS_INLINE Bits widen(Bytes values) { return __builtin_convertvector(__builtin_convertvector(values, Halves), Bits); }
 
 // bfloat16, by its bits: the upper half of a float, rounded to the nearest, to even between two.
 static ALWAYS_INLINE Lanes load(const uint16_t* from) {

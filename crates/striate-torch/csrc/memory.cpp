@@ -26,8 +26,12 @@ constexpr size_t LARGE = size_t{1} << 20;
 // A rest that is smaller stays with the block that it would be cut from.
 constexpr size_t SMALLEST_REST = size_t{1} << 18;
 
-// Keeps freed blocks, without ever holding more memory than was in use at one time: what is kept beyond that is unmapped before
-// anything new is mapped. So keeping costs no peak, and a step that asks for what the former one asked for faults in little.
+// By which share the memory that is held may exceed the most that was in use at one time. Free blocks never fit exactly; without
+// any slack every step would unmap some and fault others in.
+constexpr size_t SLACK = 16;
+
+// Keeps freed blocks, and holds hardly more memory than was in use at one time: what is kept beyond that is unmapped before
+// anything new is mapped. So keeping costs little peak, and a step that asks for what the former one asked for faults in nothing.
 class WarmAllocator final : public c10::Allocator {
  public:
   explicit WarmAllocator(c10::Allocator* small) : small_(small) {}
@@ -75,15 +79,19 @@ class WarmAllocator final : public c10::Allocator {
     return block->first;
   }
 
-  // Of what is free, as much is unmapped first as would otherwise be held beyond the most that was ever live.
+  // Of what is free, as much is unmapped first as would otherwise be held beyond the most that was ever live and its slack.
   void* map(size_t size) {
     size_t most = std::max(peak_, live_ + size);
+    most += most / SLACK;
     if (mapped_ + size > most) {
       size_t free = mapped_ - live_;
       shed(free - std::min(free, mapped_ + size - most));
     }
     void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     TORCH_CHECK(start != MAP_FAILED, "not enough memory: you tried to allocate ", size, " bytes");
+#ifdef MADV_HUGEPAGE
+    madvise(start, size, MADV_HUGEPAGE);  // best effort: fewer faults, and fewer misses of the TLB
+#endif
     mapped_ += size;
     blocks_.emplace(static_cast<char*>(start), Block{size, true});
     count(size);

@@ -1,8 +1,8 @@
 // Batch norm in training, with the addition and the ReLU that follow it, of channels-last float32 or bfloat16 images: y = relu((x - mean) * scale + shift +
 // other), each read and written once a pass. Compiled with optimisation in every profile.
 #include "lanes.h"
+#include "pixels.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -143,13 +143,6 @@ Rows rows_of(const at::Tensor& x) { return {x.size(0) * x.size(2) * x.size(3), x
 template <typename T>
 const T* values(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
-}
-
-// Calls `body` with a null pointer to what a value of the tensor is.
-template <typename Body>
-void with_type(const at::Tensor& tensor, Body body) {
-  if (tensor.scalar_type() == at::kFloat) body(static_cast<float*>(nullptr));
-  else body(static_cast<uint16_t*>(nullptr));
 }
 
 at::Tensor laid_out(const at::Tensor& tensor) { return tensor.contiguous(at::MemoryFormat::ChannelsLast); }

@@ -51,9 +51,9 @@ char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64
 char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 
-// Channels-last feature maps of float32 or bfloat16 (pixels.cpp); 0 if a tensor is no such, and nothing is written then.
-// `window` is the kernel's size, stride, padding and dilation, each height and width.
-int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, st_tensor* out);
+// Channels-last feature maps of float32 or bfloat16 on the CPU; 0 if a tensor is no such, and nothing is written then.
+// Max pooling, of what a ReLU gives if there is one, with gradients (pool.cpp); `window` is the kernel's size, stride and padding, each height and width.
+int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out);
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
 
 // A 3x3 convolution at stride 1 by Winograd's algorithm (winograd.cpp), of float32 or bfloat16: `weight` holds 36 float32 matrices [in, out] in panels

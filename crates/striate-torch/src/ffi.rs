@@ -54,6 +54,7 @@ unsafe extern "C" {
         window: *const i64,
         out_height: i64,
         out_width: i64,
+        relu: c_int,
         out: *mut *mut C_tensor,
     ) -> c_int;
     pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;

@@ -1,5 +1,5 @@
-//! Pooling and concatenation of channels-last feature maps `[N, C, H, W]` in float32 or bfloat16 on the CPU, for inference: libtorch's
-//! own keep indices for a backward pass or copy value by value.
+//! Pooling and concatenation of channels-last feature maps `[N, C, H, W]` in float32 or bfloat16 on the CPU: libtorch's own write and keep
+//! indices of eight bytes, or copy value by value.
 //!
 //! Channels of other tensors' pixels, as [`Tensor::narrow`] gives them, are taken as they are.
 use crate::ffi;
@@ -14,28 +14,29 @@ pub struct Window {
     pub stride: [i64; 2],
     /// Places on each side that count as no value; at most half the size.
     pub padding: [i64; 2],
-    /// The distance between the values that it reads.
-    pub dilation: [i64; 2],
 }
 
-/// The largest value of each window, for an output of this height and width. `None` if the tensor is no such feature map, or if the
-/// window leaves its place with nothing to read.
-pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2]) -> Option<Tensor> {
+/// The largest value of each window, for an output of this height and width, and with `relu` no less than 0: pooling after a ReLU. With
+/// gradients, which take one byte for each value of the output, and no second ones. Of values that are equal the first has the gradient.
+///
+/// `None` if the tensor is no such feature map, if the window has more than 255 places, or if it leaves its place with nothing to read.
+pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool) -> Option<Tensor> {
     let size = input.size();
     let fits = |axis: usize| {
-        let [kernel, stride, padding, dilation] =
-            [window.kernel_size, window.stride, window.padding, window.dilation].map(|pair| pair[axis]);
-        let positive = kernel > 0 && stride > 0 && dilation > 0 && out_size[axis] > 0;
+        let [kernel, stride, padding] = [window.kernel_size, window.stride, window.padding].map(|pair| pair[axis]);
+        let positive = kernel > 0 && stride > 0 && out_size[axis] > 0;
         // The last window begins within the input, and the first reaches into it.
         positive && padding >= 0 && 2 * padding <= kernel && (out_size[axis] - 1) * stride - padding < size[axis + 2]
     };
-    // Dilated windows could straddle a narrow input without reading it.
-    if size.len() != 4 || window.dilation != [1, 1] || !(fits(0) && fits(1)) {
+    if size.len() != 4 || !(fits(0) && fits(1)) {
         return None;
     }
-    let pairs = [window.kernel_size, window.stride, window.padding, window.dilation].concat();
-    // SAFETY: the tensor and the array of eight live for the call; every window reads a value of the input, as checked.
-    ffi::tensor_where_taken(|out| unsafe { ffi::st_max_pool(input.as_ptr(), pairs.as_ptr(), out_size[0], out_size[1], out) })
+    let pairs = [window.kernel_size, window.stride, window.padding].concat();
+    let [height, width] = out_size;
+    // SAFETY: the tensor and the array of six live for the call; every window reads a value of the input, as checked.
+    ffi::tensor_where_taken(|out| unsafe {
+        ffi::st_max_pool(input.as_ptr(), pairs.as_ptr(), height, width, i32::from(relu), out)
+    })
 }
 
 /// The channels of all tensors one after another. `None` if they are no such feature maps, or not all of one type, batch, height and
@@ -60,6 +61,14 @@ mod tests {
         to_memory_format(&Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind), MemoryFormat::ChannelsLast).unwrap()
     }
 
+    /// Outputs and gradients, from a gradient of the outputs.
+    fn with_gradients(input: &Tensor, upstream: &Tensor, pool: impl Fn(&Tensor) -> Tensor) -> [Tensor; 2] {
+        let input = input.detach().set_requires_grad(true);
+        let output = pool(&input);
+        (&output * upstream).sum(Kind::Float).backward();
+        [output.detach(), input.grad()]
+    }
+
     #[test]
     fn max_pooling_is_libtorchs_with_every_padding_and_rounding() {
         crate::manual_seed(1);
@@ -67,34 +76,70 @@ mod tests {
             for (kernel, stride, padding, ceil) in
                 [(3, 2, 1, false), (3, 1, 1, false), (2, 2, 0, false), (3, 2, 0, true), (2, 3, 1, true), (5, 1, 2, false)]
             {
-                for size in [[2, 19, 9, 7], [1, 1, 6, 6], [3, 64, 5, 5]] {
+                for size in [[2, 19, 9, 7], [1, 1, 6, 6], [3, 64, 5, 5], [5, 6, 14, 14]] {
                     let x = images(size, kind);
-                    let pairs = [[kernel; 2], [stride; 2], [padding; 2], [1; 2]];
-                    let expected = x.max_pool2d(pairs[0], pairs[1], pairs[2], pairs[3], ceil);
+                    let window = Window { kernel_size: [kernel; 2], stride: [stride; 2], padding: [padding; 2] };
+                    let libtorchs = |x: &Tensor| x.max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], ceil);
+                    let expected = libtorchs(&x);
                     let out = [expected.size()[2], expected.size()[3]];
-                    let window = Window { kernel_size: pairs[0], stride: pairs[1], padding: pairs[2], dilation: pairs[3] };
-                    assert_eq!(max_pool(&x, &window, out).unwrap(), expected, "{kind:?} {window:?}");
+                    assert_eq!(max_pool(&x, &window, out, false).unwrap(), expected, "{kind:?} {window:?}");
                     let part = Tensor::cat(&[&x, &x], 1).narrow(1, size[1] / 2, size[1]);
-                    let expected = part.max_pool2d(pairs[0], pairs[1], pairs[2], pairs[3], ceil);
-                    assert_eq!(max_pool(&part, &window, out).unwrap(), expected);
+                    assert_eq!(max_pool(&part, &window, out, false).unwrap(), libtorchs(&part));
+
+                    let upstream = images(expected.size().try_into().unwrap(), kind);
+                    for relu in [false, true] {
+                        let [got, got_gradient] = with_gradients(&x, &upstream, |x| max_pool(x, &window, out, relu).unwrap());
+                        let [expected, gradient] = with_gradients(&x, &upstream, |x| match relu {
+                            true => libtorchs(&x.relu()),
+                            false => libtorchs(x),
+                        });
+                        assert_eq!(got, expected);
+                        // libtorch adds up bfloat16 in bfloat16.
+                        let close = if kind == Kind::Float { 0.0 } else { 0.05 };
+                        assert!(got_gradient.allclose(&gradient, close, close, false), "{kind:?} {window:?} {size:?} {relu}");
+                    }
                 }
             }
         }
     }
 
     #[test]
+    fn of_equal_values_the_first_has_the_gradient() {
+        let window = Window { kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
+        let x = to_memory_format(&Tensor::ones([1, 3, 4, 4], (Kind::Float, Device::Cpu)), MemoryFormat::ChannelsLast).unwrap();
+        let upstream = images([1, 3, 2, 2], Kind::Float);
+        let [_, gradient] = with_gradients(&x, &upstream, |x| max_pool(x, &window, [2, 2], true).unwrap());
+        assert_eq!(gradient.slice(2, 0, 4, 2).slice(3, 0, 4, 2), upstream);
+        assert_eq!(gradient.count_nonzero(None::<i64>).int64_value(&[]), 12);
+        let [_, gradient] = with_gradients(&(x * 0.0), &upstream, |x| max_pool(x, &window, [2, 2], true).unwrap());
+        assert_eq!(gradient.count_nonzero(None::<i64>).int64_value(&[]), 0);
+    }
+
+    #[test]
+    fn a_second_derivative_of_pooling_is_an_error() {
+        let window = Window { kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
+        let x = images([1, 3, 4, 4], Kind::Float).set_requires_grad(true);
+        let sum = max_pool(&x, &window, [2, 2], false).unwrap().sum(Kind::Float);
+        let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
+        assert!(error.to_string().contains("no second derivative"));
+    }
+
+    #[test]
     fn not_a_number_stays_and_what_does_not_fit_is_left_alone() {
         crate::manual_seed(1);
-        let window = Window { kernel_size: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1] };
+        let window = Window { kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
         let x = images([1, 3, 4, 4], Kind::Float);
         let _ = x.get(0).get(1).get(0).get(0).fill_(f64::NAN);
-        let pooled = max_pool(&x, &window, [2, 2]).unwrap();
-        assert_eq!(pooled.isnan().sum(Kind::Int64).int64_value(&[]), 1);
-        assert!(max_pool(&x, &window, [4, 2]).is_none());
-        assert!(max_pool(&x.contiguous(), &window, [2, 2]).is_none());
-        assert!(max_pool(&x.to_kind(Kind::Double), &window, [2, 2]).is_none());
-        assert!(max_pool(&x.get(0), &window, [2, 2]).is_none());
-        assert!(max_pool(&x, &Window { padding: [2, 0], ..window }, [2, 2]).is_none());
+        for relu in [false, true] {
+            let pooled = max_pool(&x, &window, [2, 2], relu).unwrap();
+            assert_eq!(pooled.isnan().sum(Kind::Int64).int64_value(&[]), 1);
+        }
+        assert!(max_pool(&x, &window, [4, 2], false).is_none());
+        assert!(max_pool(&x.contiguous(), &window, [2, 2], false).is_none());
+        assert!(max_pool(&x.to_kind(Kind::Double), &window, [2, 2], false).is_none());
+        assert!(max_pool(&x.get(0), &window, [2, 2], false).is_none());
+        assert!(max_pool(&x, &Window { padding: [2, 0], ..window }, [2, 2], false).is_none());
+        assert!(max_pool(&x, &Window { kernel_size: [16, 16], padding: [8, 8], ..window }, [2, 2], false).is_none());
     }
 
     #[test]
