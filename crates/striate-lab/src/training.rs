@@ -6,7 +6,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use striate_datasets::{Batch, Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
-use striate_graph::{Graph, InitOptions, Network};
+use striate_graph::{Graph, InitOptions, Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::MemoryFormat;
 use striate_train::{
@@ -106,6 +106,7 @@ impl Lab {
             "network": digest(&graph),
             "data": self.data_name(),
             "training": training,
+            "kernels": "fast",
         });
         let stop = self.stop();
         self.trial(settings, move |_| train(graph, &data, training, seed, stop, measure))
@@ -151,6 +152,7 @@ fn train<T>(
     let test = Loader::new(&data.test, preprocess.clone(), LoaderOptions::eval(256))?;
     let mut network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
     network.set_memory_format(MemoryFormat::ChannelsLast)?;
+    network.set_kernels(Kernels::Fast);
     let config = TrainConfig {
         epochs: training.epochs,
         lr: training.lr,

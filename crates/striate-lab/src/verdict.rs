@@ -126,6 +126,17 @@ impl Check {
         Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
     }
 
+    /// The mean is to be a gain: supported if the whole interval is above 0, refuted if it is below the gain that was published, so
+    /// that a gain of that size can be ruled out here.
+    pub fn gain(what: impl Into<String>, interval: Interval, published: f64) -> Self {
+        let verdict = match (interval.low > 0.0, interval.high < published) {
+            (true, _) => Verdict::Supported,
+            (false, true) => Verdict::Refuted,
+            (false, false) => Verdict::Undecided,
+        };
+        Self { what: what.into(), measured: format!("{interval}; published: {}", short(published)), verdict }
+    }
+
     /// The mean is to be below `bound`.
     pub fn below(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
         let mirrored = Interval { low: -interval.high, high: -interval.low, ..interval };
@@ -177,6 +188,15 @@ mod tests {
         assert_eq!(below, [Verdict::Refuted, Verdict::Undecided, Verdict::Undecided, Verdict::Supported]);
         let near = [1.0, 2.0, 3.1].map(|bound| Check::near_zero("", interval, bound).verdict);
         assert_eq!(near, [Verdict::Refuted, Verdict::Undecided, Verdict::Supported]);
+    }
+
+    #[test]
+    fn a_gain_is_held_against_none_and_against_the_published_one() {
+        let gain = |low: f64, high: f64| Check::gain("", Interval { mean: (low + high) / 2.0, low, high, n: 3 }, 0.02).verdict;
+        assert_eq!([gain(0.03, 0.04), gain(0.01, 0.015)], [Verdict::Supported; 2]);
+        assert_eq!([gain(-0.02, -0.01), gain(-0.01, 0.015)], [Verdict::Refuted; 2]);
+        assert_eq!(gain(-0.01, 0.03), Verdict::Undecided);
+        assert_eq!(gain(f64::NEG_INFINITY, f64::INFINITY), Verdict::Undecided);
     }
 
     #[test]

@@ -20,9 +20,13 @@ struct Axis {
   int64_t first(int64_t at) const { return std::max<int64_t>(0, -begin(at)); }
   int64_t last(int64_t at) const { return std::min(kernel, in - begin(at)); }
 
-  // The windows that read a place.
-  int64_t first_window(int64_t place) const { return std::max<int64_t>(0, (place + padding - kernel + stride) / stride); }
-  int64_t last_window(int64_t place) const { return std::min(out, (place + padding) / stride + 1); }
+  // The windows that read each place: the first, and the one after the last.
+  std::vector<std::pair<int64_t, int64_t>> windows() const {
+    std::vector<std::pair<int64_t, int64_t>> all(in);
+    for (int64_t place = 0; place < in; ++place)
+      all[place] = {std::max<int64_t>(0, (place + padding - kernel + stride) / stride), std::min(out, (place + padding) / stride + 1)};
+    return all;
+  }
 };
 
 struct Pool {
@@ -98,15 +102,17 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
   const int64_t channels = pool.channels, size = pool.images * down.out * across.out * channels;
   const T* end = gradient + size;
   T* to_end = to + last * across.in * channels;
+  const auto rows = down.windows(), columns = across.windows();
   for (int64_t row = first; row < last; ++row) {
-    const int64_t i = row % down.in, i_first = down.first_window(i), i_last = down.last_window(i);
+    const int64_t i = row % down.in, above = row / down.in * down.out;
+    const auto [i_first, i_last] = rows[i];
     for (int64_t j = 0; j < across.in; ++j) {
-      const int64_t j_first = across.first_window(j), j_last = across.last_window(j);
+      const auto [j_first, j_last] = columns[j];
       for_channels(channels, [&](int64_t c, int64_t count) __attribute__((always_inline)) {
         Lanes sum = {};
         for (int64_t window_i = i_first; window_i < i_last; ++window_i)
           for (int64_t window_j = j_first; window_j < j_last; ++window_j) {
-            const int64_t at = ((row / down.in * down.out + window_i) * across.out + window_j) * channels + c;
+            const int64_t at = ((above + window_i) * across.out + window_j) * channels + c;
             const uint32_t here = (i - down.begin(window_i)) * across.kernel + j - across.begin(window_j);
             // The index has 16 bytes more than values.
             const Bits where = widen(*reinterpret_cast<const Bytes*>(index + at));

@@ -20,11 +20,14 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "GoogLeNet with an eighth of the channels: before the first step, the norm of the first convolution's gradient \
                  with auxiliary heads over that without, as a power of ten, is above 0; after equally many steps, the test \
                  error without them less that with them is above 0.",
-    refuted_if: "the interval of one of the two lies on the other side",
+    refuted_if: "the interval of the first lies below 0, or that of the second rules out the 0.005 that the paper reports",
     seeds: [8, 8],
     minutes: [2.5, 45.0],
     run,
 };
+
+/// What the error is lower by in the paper.
+const PUBLISHED: f64 = 0.005;
 
 /// The paper's network, without batch norm, at an eighth of its width; its auxiliary heads pool to 4x4 whatever the size.
 fn network(input: [i64; 3], classes: i64, aux_heads: bool) -> Result<Graph, LabError> {
@@ -41,8 +44,8 @@ fn network(input: [i64; 3], classes: i64, aux_heads: bool) -> Result<Graph, LabE
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let quick =
-        Training { size: 32, train: 4096, test: 4096, batch: 64, epochs: 4, lr: 0.02, weight_decay: 1e-4, aux_weight: 0.3 };
-    let training = lab.scale().pick(quick.clone(), Training { train: 20_000, test: 10_000, epochs: 12, ..quick });
+        Training { size: 32, train: 4096, test: 2048, batch: 64, epochs: 8, lr: 0.02, weight_decay: 1e-4, aux_weight: 0.3 };
+    let training = lab.scale().pick(quick.clone(), Training { train: 8192, test: 4096, epochs: 12, ..quick });
     let mut table = Table::new(["auxiliary heads", "seed", "epoch", "training loss", "test loss", "test error"]);
     let (mut errors, mut series) = (Vec::new(), Vec::new());
     for (name, aux_heads) in [("without", false), ("with", true)] {
@@ -68,7 +71,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let stronger = Interval::of(&logs);
     let checks = vec![
         Check::above("power of ten of the first gradient's norm with over without", stronger, 0.0),
-        Check::above("test error without less with", Interval::of_differences(&errors[0], &errors[1]), 0.0),
+        Check::gain("test error without less with", Interval::of_differences(&errors[0], &errors[1]), PUBLISHED),
     ];
     let remarks = format!(
         "Before the first step the first convolution's gradient is {:.2} times as strong with auxiliary heads, of which the later \

@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
                  above that of the residual network of the same depth; the deepest residual network's loss is at most 0.2 above \
                  the shallowest's.",
     refuted_if: "the interval of one of the three differences lies on the other side",
-    seeds: [4, 5],
+    seeds: [4, 8],
     minutes: [3.0, 180.0],
     run,
 };
@@ -22,9 +22,12 @@ pub(super) const CLAIM: Claim = Claim {
 /// How much more loss counts as no worse.
 const MARGIN: f64 = 0.2;
 
+/// Channels of the first layers, half of the paper's.
+const WIDTH: i64 = 8;
+
 /// A plain or residual network for small images (section 4.2) with 6 `blocks` + 2 layers.
-pub(super) fn network(input: [i64; 3], classes: i64, blocks: i64, width: i64, shortcut: Shortcut) -> Result<Graph, LabError> {
-    let config = ResNetConfig { input, classes, width, shortcut, ..ResNetConfig::cifar(blocks) };
+pub(super) fn network(input: [i64; 3], classes: i64, blocks: i64, shortcut: Shortcut) -> Result<Graph, LabError> {
+    let config = ResNetConfig { input, classes, width: WIDTH, shortcut, ..ResNetConfig::cifar(blocks) };
     Ok(Graph::build(|net| config.define(net))?)
 }
 
@@ -32,19 +35,19 @@ pub(super) fn network(input: [i64; 3], classes: i64, blocks: i64, width: i64, sh
 pub(super) fn training(lab: &Lab) -> Training {
     let quick =
         Training { size: 16, train: 4096, test: 1024, batch: 64, epochs: 5, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
-    lab.scale().pick(quick.clone(), Training { size: 28, train: 20_000, test: 10_000, batch: 128, epochs: 10, ..quick })
+    lab.scale().pick(quick.clone(), Training { test: 4096, epochs: 10, ..quick })
 }
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let training = training(lab);
-    let (blocks, width) = lab.scale().pick(([1, 3, 7], 8), ([1, 3, 9], 16));
+    let blocks = lab.scale().pick([1, 3, 7], [1, 3, 9]);
     let mut table = Table::new(["network", "seed", "epoch", "training loss", "training error", "test error"]);
     let (mut series, mut losses) = (Vec::new(), Vec::new());
     for (kind, shortcut) in [("plain", Shortcut::None), ("residual", Shortcut::A)] {
         for blocks in blocks {
             let what = format!("{kind}-{}", 6 * blocks + 2);
             let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
-                lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, width, shortcut))
+                lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, shortcut))
             })?;
             for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
                 for epoch in 0..curve.train_loss.len() {
@@ -68,6 +71,6 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     ];
     let labels = Labels { title: "Training loss of plain and residual networks", x: "epoch", y: "training loss" };
     let figure = lines(labels, Axis::Log, &series)?;
-    let remarks = format!("Networks of width {width} on {} images of {1}x{1} pixels.", training.train, training.size);
+    let remarks = format!("Networks of width {WIDTH} on {} images of {1}x{1} pixels.", training.train, training.size);
     Ok(Finding { checks, remarks, table, figure })
 }

@@ -13,16 +13,19 @@ pub(super) const CLAIM: Claim = Claim {
     source: "Lin et al. 2014, sections 3.2 and 4.6 (CIFAR-10, without augmentation: dense 11.59%, dense with dropout 10.88%, global \
              average pooling 10.41%); Szegedy et al. 2014, section 5 (top-1 error about 0.6% lower)",
     hypothesis: "Network in Network for CIFAR-10 has 966,986 parameters, 6,410 fewer than with a dense head. Of a small one, \
-                 without dropout, trained equally long with both heads, each at the better learning rate of 0.03 and 0.1: the test error less the training error, and the test error, are higher \
-                 with the dense head.",
-    refuted_if: "a count differs, or the interval of one of the two differences lies on the other side",
-    seeds: [6, 6],
+                 without dropout, trained equally long with both heads, each at the better learning rate of 0.003 and 0.01: \
+                 the test error less the training error, and the test error, are higher with the dense head.",
+    refuted_if: "a count differs, the interval of the first difference lies below 0, or that of the second rules out the 0.0118 that \
+                 the paper reports",
+    seeds: [6, 8],
     minutes: [1.5, 180.0],
     run,
 };
 
+/// What the test error was lower by in the paper, on CIFAR-10.
+const PUBLISHED: f64 = 0.0118;
 /// Learning rates that are tried.
-const RATES: [f64; 2] = [0.03, 0.1];
+const RATES: [f64; 2] = [0.003, 0.01];
 /// Parameters of the network for CIFAR-10, and of a dense layer from 10 maps of 8x8 to 10 classes.
 const PARAMS: u64 = 966_986;
 const DENSE_PARAMS: u64 = 8 * 8 * 10 * 10 + 10;
@@ -34,8 +37,8 @@ fn graph(config: &NinConfig) -> Result<Graph, LabError> {
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let quick =
         Training { size: 16, train: 2048, test: 4096, batch: 32, epochs: 10, lr: 0.0, weight_decay: 1e-4, aux_weight: 0.0 };
-    let full = Training { size: 28, train: 10_000, test: 10_000, batch: 64, epochs: 20, ..quick.clone() };
-    let (training, filters) = lab.scale().pick((quick, 8), (full, 4));
+    let full = Training { train: 4096, test: 10_000, epochs: 20, ..quick.clone() };
+    let training = lab.scale().pick(quick, full);
     let heads = [("global average pooling", NinHead::Gap), ("dense", NinHead::Dense)];
     let counts = heads.map(|(_, head)| Ok(graph(&NinConfig { head, ..NinConfig::cifar() })?.summary().params));
     let [without, with]: [Result<u64, LabError>; 2] = counts;
@@ -49,7 +52,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (name, head) in heads {
         let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
             let training = Training { lr, ..training.clone() };
-            let build = |input, classes| graph(&NinConfig { input, classes, head, ..small(filters) });
+            let build = |input, classes| graph(&NinConfig { input, classes, head, ..small() });
             lab.train(&format!("{name} at {lr}"), &training, seed, build)
         };
         let rate = best_rate(lab, &RATES, |lab, seed, lr| Ok(train(lab, seed, lr)?.final_train_loss))?;
@@ -68,7 +71,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let dense_less_gap = |of: &[Vec<f64>]| Interval::of_differences(&of[1], &of[0]);
     checks.extend([
         Check::above("test less training error: dense head's less global average pooling's", dense_less_gap(&gaps), 0.0),
-        Check::above("test error: dense head's less global average pooling's", dense_less_gap(&errors), 0.0),
+        Check::gain("test error: dense head's less global average pooling's", dense_less_gap(&errors), PUBLISHED),
     ]);
     let remarks = format!(
         "{} images of {1}x{1} pixels, {2} epochs. The last ReLU, before the head, can silence a class for good: where a network \
@@ -79,12 +82,12 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     Ok(Finding { checks, remarks, table, figure })
 }
 
-/// Network in Network with that fraction of the filters, and without the dropout that would hide what a head does.
-fn small(fraction: i64) -> NinConfig {
+/// Network in Network with an eighth of the filters, and without the dropout that would hide what a head does.
+fn small() -> NinConfig {
     let mut config = NinConfig { dropout: 0.0, ..NinConfig::cifar() };
     for block in &mut config.blocks {
-        block.filters /= fraction;
-        block.mlp.iter_mut().for_each(|width| *width /= fraction);
+        block.filters /= 8;
+        block.mlp.iter_mut().for_each(|width| *width /= 8);
     }
     config
 }

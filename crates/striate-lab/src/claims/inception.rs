@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  filters side by side is at most 0.01 above that with any of the three sizes alone, and the worst of them \
                  alone, 1x1, is above it by more than 0.01.",
     refuted_if: "costs differ by more, or the interval of one of the four differences lies on the other side",
-    seeds: [4, 5],
+    seeds: [4, 8],
     minutes: [1.5, 180.0],
     run,
 };
@@ -26,6 +26,8 @@ pub(super) const CLAIM: Claim = Claim {
 const LITTLE: f64 = 0.01;
 /// The greatest share by which costs differ.
 const COST_MARGIN: f64 = 0.05;
+/// Filters of the first layer, and of each size in a module that has all.
+const WIDTH: i64 = 8;
 const MODULES: usize = 3;
 /// Modules after which pooling halves the map.
 const POOLED: [usize; 2] = [0, 1];
@@ -33,12 +35,12 @@ const POOLED: [usize; 2] = [0, 1];
 /// The convolutions of a module, side by side: kernel, filters.
 type Module = Vec<(i64, i64)>;
 
-/// A 3x3 convolution of `stem` filters, three modules with pooling between them, global average pooling, a dense layer.
-fn network(input: [i64; 3], classes: i64, stem: i64, module: &Module) -> Result<Graph, GraphError> {
+/// A 3x3 convolution, three modules with pooling between them, global average pooling, a dense layer.
+fn network(input: [i64; 3], classes: i64, module: &Module) -> Result<Graph, GraphError> {
     let unit = ConvUnit { batch_norm: true, init: Init::he_normal(Fan::In) };
     Graph::build(|net| {
         let x = net.input(input);
-        let mut x = unit.add(net, "stem", Conv2d::same(stem, 3), x)?;
+        let mut x = unit.add(net, "stem", Conv2d::same(WIDTH, 3), x)?;
         for index in 0..MODULES {
             x = side_by_side(&mut net.scope(&format!("module{index}")), &unit, module, x)?;
             if POOLED.contains(&index) {
@@ -63,10 +65,10 @@ fn side_by_side(net: &mut NetworkBuilder, unit: &ConvUnit, module: &Module, x: V
 }
 
 /// As many filters of one size as cost closest to `macs`.
-fn alone(input: [i64; 3], classes: i64, stem: i64, kernel: i64, macs: u64) -> Result<Module, GraphError> {
+fn alone(input: [i64; 3], classes: i64, kernel: i64, macs: u64) -> Result<Module, GraphError> {
     let mut best = (u64::MAX, 1);
     for filters in 1.. {
-        let cost = network(input, classes, stem, &vec![(kernel, filters)])?.summary().macs;
+        let cost = network(input, classes, &vec![(kernel, filters)])?.summary().macs;
         best = best.min((cost.abs_diff(macs), filters));
         if cost > macs {
             break;
@@ -78,24 +80,24 @@ fn alone(input: [i64; 3], classes: i64, stem: i64, kernel: i64, macs: u64) -> Re
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let quick =
         Training { size: 16, train: 4096, test: 4096, batch: 64, epochs: 5, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
-    let full = Training { size: 28, train: 20_000, test: 10_000, epochs: 10, ..quick.clone() };
-    let (training, stem, all) =
-        lab.scale().pick((quick, 8, vec![(1, 8), (3, 8), (5, 8)]), (full, 16, vec![(1, 16), (3, 16), (5, 16)]));
+    let full = Training { train: 8192, test: 10_000, epochs: 8, ..quick.clone() };
+    let training = lab.scale().pick(quick, full);
+    let all = vec![(1, WIDTH), (3, WIDTH), (5, WIDTH)];
     let data = lab.data(training.size, training.train, training.test)?;
     let input = striate_datasets::Dataset::shape(&data.train);
     let classes = striate_datasets::Dataset::classes(&data.train).len() as i64;
-    let macs = network(input, classes, stem, &all)?.summary().macs;
+    let macs = network(input, classes, &all)?.summary().macs;
     let mut kinds = vec![("all".to_owned(), all)];
     for kernel in [1, 3, 5] {
-        kinds.push((format!("{kernel}x{kernel} alone"), alone(input, classes, stem, kernel, macs)?));
+        kinds.push((format!("{kernel}x{kernel} alone"), alone(input, classes, kernel, macs)?));
     }
     let mut table = Table::new(["filters", "in a module", "params", "MACs", "seed", "training loss", "test error"]);
     let (mut errors, mut figure, mut farthest) = (Vec::new(), Vec::new(), 0.0_f64);
     for (name, module) in &kinds {
-        let summary = network(input, classes, stem, module)?.summary();
+        let summary = network(input, classes, module)?.summary();
         farthest = farthest.max(summary.macs.abs_diff(macs) as f64 / macs as f64);
         let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
-            lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, stem, module)?))
+            lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, module)?))
         })?;
         let filters: i64 = module.iter().map(|(_, filters)| filters).sum();
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {

@@ -13,11 +13,12 @@ pub(super) const CLAIM: Claim = Claim {
             windows of 2x2 that do not overlap.",
     source: "Krizhevsky et al. 2012, sections 3.3 (LRN: top-1 and top-5 error 1.4% and 1.2% lower; 11% for 13% on CIFAR-10) and \
              3.4 (overlap: 0.4% and 0.3%); Simonyan and Zisserman 2014, section 4.1 found no gain from LRN",
-    hypothesis: "A small AlexNet with and without each, four networks, each at the better learning rate of 0.03 and 0.1: the test error without LRN less that with it, in the mean \
-                 of both poolings, is above 0, and the test error of 2x2 less that of 3x3, in the mean of with and without \
-                 LRN, is above 0.",
-    refuted_if: "the interval of one of the two differences lies on the other side",
-    seeds: [4, 5],
+    hypothesis: "A small AlexNet with and without each, four networks, each at the better learning rate of 0.03 and 0.1: the test \
+                 error without LRN less that with it, in the mean of both poolings, is above 0, and the test error of 2x2 less \
+                 that of 3x3, in the mean of with and without LRN, is above 0.",
+    refuted_if: "the interval of one of the two differences rules out the gain that the paper reports: 0.02 with LRN, 0.004 with \
+                 overlap",
+    seeds: [6, 8],
     minutes: [2.0, 210.0],
     run,
 };
@@ -33,20 +34,23 @@ struct Kind {
     window: i64,
 }
 
+/// Filters of the first layer.
+const WIDTH: i64 = 16;
+
 impl Kind {
     fn name(self) -> String {
         format!("{}LRN, pooling {}/2", if self.lrn { "" } else { "no " }, self.window)
     }
 
     /// Convolutions of 5x5, 5x5 and 3x3, the first two with normalisation and pooling; two dense layers.
-    fn network(self, input: [i64; 3], classes: i64, width: i64) -> Result<Graph, LabError> {
+    fn network(self, input: [i64; 3], classes: i64) -> Result<Graph, LabError> {
         // The constants of the paper for pixels that are smaller: x / (k + alpha sum of x²)^beta is the same function.
         let norm = LocalResponseNorm::alexnet();
         let norm = LocalResponseNorm { alpha: norm.alpha * PIXEL_STD * PIXEL_STD, ..norm };
         let he = Init::he_normal(Fan::In);
         Ok(Graph::build(|net| {
             let mut x = net.input(input);
-            for (number, kernel, filters) in [(1, 5, width), (2, 5, 2 * width), (3, 3, 2 * width)] {
+            for (number, kernel, filters) in [(1, 5, WIDTH), (2, 5, 2 * WIDTH), (3, 3, 2 * WIDTH)] {
                 x = net.add(&format!("conv{number}"), Conv2d::same(filters, kernel).init(he.clone(), Init::zeros()), x)?;
                 x = net.add(&format!("relu{number}"), Activation::Relu, x)?;
                 if number == 3 {
@@ -55,11 +59,11 @@ impl Kind {
                 if self.lrn {
                     x = net.add(&format!("norm{number}"), norm.clone(), x)?;
                 }
-                // Where the last window sticks out, both sizes give maps of half the height and width.
+                // Where the last window sticks out, both sizes give maps of half the height and WIDTH.
                 x = net.add(&format!("pool{number}"), MaxPool2d::new(self.window).stride(2).ceil_mode(), x)?;
             }
             let x = net.add("flatten", Flatten, x)?;
-            let x = net.add("fc4", Linear::new(4 * width).init(he, Init::zeros()), x)?;
+            let x = net.add("fc4", Linear::new(4 * WIDTH).init(he, Init::zeros()), x)?;
             let x = net.add("relu4", Activation::Relu, x)?;
             let x = net.add("drop4", Dropout::new(0.5), x)?;
             let x = net.add("fc5", Linear::new(classes), x)?;
@@ -68,6 +72,9 @@ impl Kind {
     }
 }
 
+/// What test errors fell by in the paper: with LRN on CIFAR-10, and with overlap (top-1) on ImageNet.
+const LRN_GAIN: f64 = 0.02;
+const OVERLAP_GAIN: f64 = 0.004;
 /// Learning rates that are tried.
 const RATES: [f64; 2] = [0.03, 0.1];
 const KINDS: [Kind; 4] = [
@@ -80,15 +87,15 @@ const KINDS: [Kind; 4] = [
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let quick =
         Training { size: 16, train: 4096, test: 10_000, batch: 64, epochs: 5, lr: 0.0, weight_decay: 5e-4, aux_weight: 0.0 };
-    let full = Training { size: 28, train: 20_000, epochs: 10, ..quick.clone() };
-    let (training, width) = lab.scale().pick((quick, 16), (full, 32));
+    let full = Training { train: 8192, epochs: 10, ..quick.clone() };
+    let training = lab.scale().pick(quick, full);
     let mut table = Table::new(["network", "learning rate", "seed", "training loss", "training error", "test error"]);
     let (mut errors, mut figure) = (Vec::new(), Vec::new());
     for kind in KINDS {
         let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
             let training = Training { lr, ..training.clone() };
             let what = format!("{} at {lr}", kind.name());
-            lab.train(&what, &training, seed, |input, classes| kind.network(input, classes, width))
+            lab.train(&what, &training, seed, |input, classes| kind.network(input, classes))
         };
         let rate = best_rate(lab, &RATES, |lab, seed, lr| Ok(train(lab, seed, lr)?.final_train_loss))?;
         let curves = per_seed(lab, |lab, seed| train(lab, seed, rate))?;
@@ -106,8 +113,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         Interval::of_differences(&mean(without), &mean(with))
     };
     let checks = vec![
-        Check::above("test error without LRN less with it", gain([0, 1], [2, 3]), 0.0),
-        Check::above("test error of 2x2 pooling less 3x3", gain([0, 2], [1, 3]), 0.0),
+        Check::gain("test error without LRN less with it", gain([0, 1], [2, 3]), LRN_GAIN),
+        Check::gain("test error of 2x2 pooling less 3x3", gain([0, 2], [1, 3]), OVERLAP_GAIN),
     ];
     let remarks = "LRN's alpha is the paper's times the variance of its pixels, since pixels have a variance of 1 here and maps \
                    are smaller to match; with the paper's number, LRN would be little but a division by 1.68. Intervals are \

@@ -20,7 +20,7 @@ pub(super) const CLAIM: Claim = Claim {
                  of 0.03, 0.1 and 0.3: the test errors of both orders are within 0.03 of each other with ReLU and with the \
                  scaled tanh, and sigmoid's, in the mean of both orders, is above ReLU's.",
     refuted_if: "an output or a gradient differs by more, or the interval of one of the three differences lies on the other side",
-    seeds: [6, 6],
+    seeds: [6, 8],
     minutes: [2.0, 40.0],
     run,
 };
@@ -35,7 +35,7 @@ const ORDERS: [(&str, Order); 2] = [("before", Order::BeforePooling), ("after", 
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let quick = Training { size: 28, train: 8192, test: 4096, batch: 64, epochs: 5, lr: 0.0, weight_decay: 0.0, aux_weight: 0.0 };
-    let training = lab.scale().pick(quick.clone(), Training { train: 60_000, test: 10_000, epochs: 10, ..quick });
+    let training = lab.scale().pick(quick.clone(), Training { train: 20_000, test: 10_000, epochs: 6, ..quick });
     let mut checks =
         ACTIVATIONS.map(|(name, activation)| same_with_max(name, activation)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut table = Table::new(["nonlinearity", "order", "learning rate", "seed", "training loss", "test error"]);

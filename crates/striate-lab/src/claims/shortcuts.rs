@@ -23,15 +23,12 @@ const LITTLE: f64 = 0.03;
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let blocks = lab.scale().pick(5, 9);
-    let width = lab.scale().pick(8, 16);
     let training = Training { test: 4096, ..training(lab) };
     let mut table = Table::new(["shortcut", "seed", "training loss", "test error"]);
     let (mut errors, mut figure) = (Vec::new(), Vec::new());
     for (name, shortcut) in [("none", Shortcut::None), ("A", Shortcut::A), ("B", Shortcut::B), ("C", Shortcut::C)] {
         let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
-            lab.train(&format!("shortcut {name}"), &training, seed, |input, classes| {
-                network(input, classes, blocks, width, shortcut)
-            })
+            lab.train(&format!("shortcut {name}"), &training, seed, |input, classes| network(input, classes, blocks, shortcut))
         })?;
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
             let [loss, error] = [curve.final_train_loss, curve.final_test_error()].map(|value| value.to_string());
