@@ -22,7 +22,7 @@ pub(super) const CLAIM: Claim = Claim {
                  error without them less that with them is above 0.",
     refuted_if: "the interval of the first lies below 0, or that of the second rules out the 0.005 that the paper reports",
     seeds: [8, 8],
-    minutes: [2.5, 45.0],
+    minutes: [2.5, 8.0],
     run,
 };
 

@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
                  alone, 1x1, is above it by more than 0.01.",
     refuted_if: "costs differ by more, or the interval of one of the four differences lies on the other side",
     seeds: [4, 8],
-    minutes: [1.5, 180.0],
+    minutes: [1.5, 6.0],
     run,
 };
 

@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  of falls in all rises and falls of the logarithm of the loss is larger without shortcuts than with them.",
     refuted_if: "the interval of the difference lies on the other side",
     seeds: [4, 8],
-    minutes: [3.0, 150.0],
+    minutes: [3.0, 12.0],
     run,
 };
 

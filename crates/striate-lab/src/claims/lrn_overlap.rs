@@ -19,7 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
     refuted_if: "the interval of one of the two differences rules out the gain that the paper reports: 0.02 with LRN, 0.004 with \
                  overlap",
     seeds: [6, 8],
-    minutes: [2.0, 210.0],
+    minutes: [2.0, 12.0],
     run,
 };
 

@@ -21,7 +21,7 @@ pub(super) const CLAIM: Claim = Claim {
                  scaled tanh, and sigmoid's, in the mean of both orders, is above ReLU's.",
     refuted_if: "an output or a gradient differs by more, or the interval of one of the three differences lies on the other side",
     seeds: [6, 8],
-    minutes: [2.0, 40.0],
+    minutes: [2.0, 8.0],
     run,
 };
 

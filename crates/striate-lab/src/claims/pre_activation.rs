@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "The mean training loss over the first epochs of a deep, narrow network is lower with pre-activation.",
     refuted_if: "the interval of the difference lies on the other side",
     seeds: [6, 8],
-    minutes: [1.5, 120.0],
+    minutes: [1.5, 12.0],
     run,
 };
 

@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
                  and of sigmoid's over ReLU's, is above 0.",
     refuted_if: "the interval of one of the two logarithms lies on the other side",
     seeds: [4, 8],
-    minutes: [1.5, 90.0],
+    minutes: [1.5, 8.0],
     run,
 };
 
