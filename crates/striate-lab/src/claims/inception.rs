@@ -96,9 +96,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (name, module) in &kinds {
         let summary = network(input, classes, module)?.summary();
         farthest = farthest.max(summary.macs.abs_diff(macs) as f64 / macs as f64);
-        let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
-            lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, module)?))
-        })?;
+        let curves: Vec<Curve> =
+            per_seed(lab, |lab, seed| lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, module)?)))?;
         let filters: i64 = module.iter().map(|(_, filters)| filters).sum();
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
             let [loss, error] = [curve.final_train_loss, curve.final_test_error()].map(|value| value.to_string());
