@@ -47,7 +47,7 @@ pub enum Kernels {
     #[default]
     Libtorch,
     /// Where a channels-last network on a CPU is faster with them, those of [`striate_torch`]: convolutions by Winograd's
-    /// algorithm, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
+    /// algorithm, max pooling, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
     /// the largest value. They have first derivatives only. On a GPU, products of float32 in TF32, and cuDNN's fastest algorithms.
     Fast,
 }

@@ -25,7 +25,7 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
         &format!(
             "<h1>{TITLE}</h1>\n<p>Each claim as an experiment: what was measured, and what follows. An interval holds the mean over \
              seeds with a confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if \
-             none of it is, and undecided otherwise; a gain is refuted too if the interval rules out the published one. A claim is refuted if one of its points is.</p>\n\
+             none of it is, and undecided otherwise; a gain that may be none is refuted if the interval rules out the published one. A claim is refuted if one of its points is.</p>\n\
              <table><thead><tr><th>Claim</th><th>Verdict</th><th>Source</th></tr></thead><tbody>\n{overview}</tbody></table>\n{body}"
         ),
     )

@@ -126,8 +126,8 @@ impl Check {
         Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
     }
 
-    /// The mean is to be a gain: supported if the whole interval is above 0, refuted if it is below the gain that was published, so
-    /// that a gain of that size can be ruled out here.
+    /// The mean is to be a gain: supported, whatever its size, if the whole interval is above 0; refuted if the interval reaches 0 or
+    /// below, and rules out a gain as large as the published one.
     pub fn gain(what: impl Into<String>, interval: Interval, published: f64) -> Self {
         let verdict = match (interval.low > 0.0, interval.high < published) {
             (true, _) => Verdict::Supported,

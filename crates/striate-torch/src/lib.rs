@@ -4,7 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
-//! - [`pixels`]: pooling and concatenation of channels-last feature maps, for inference;
+//! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`keep_memory_warm`]: freed activations stay in the process;

@@ -17,7 +17,8 @@ pub struct Window {
 }
 
 /// The largest value of each window, for an output of this height and width, and with `relu` no less than 0: pooling after a ReLU. With
-/// gradients, which take one byte for each value of the output, and no second ones. Of values that are equal the first has the gradient.
+/// gradients, which take one byte for each value of the output, and no second ones. Of values that are equal the first has the gradient; a
+/// NaN is given on, and its gradient is the largest number's.
 ///
 /// `None` if the tensor is no such feature map, if the window has more than 255 places, or if it leaves its place with nothing to read.
 pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool) -> Option<Tensor> {
@@ -39,7 +40,7 @@ pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool)
     })
 }
 
-/// The channels of all tensors one after another. `None` if they are no such feature maps, or not all of one type, batch, height and
+/// The channels of all tensors one after another, without gradients. `None` if they are no such feature maps, or not all of one type, batch, height and
 /// width.
 pub fn concat_channels(tensors: &[Tensor]) -> Option<Tensor> {
     if tensors.is_empty() {

@@ -35,7 +35,7 @@ pub(crate) struct LabRunArgs {
     /// Small networks and few steps, up to 5 minutes a claim on two cores; the default
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
-    /// Deeper networks, more images, steps and seeds: up to 20 minutes a claim on two cores
+    /// Deeper networks, or more images, steps and seeds: up to 20 minutes a claim on two cores
     #[arg(long)]
     pub(crate) full: bool,
     /// How many seeds; by default as many as the claim says
