@@ -17,6 +17,9 @@ use striate_train::{
 /// Training images that a trained network is measured with.
 const MEASURED: usize = 256;
 
+/// What computes training steps.
+const KERNELS: Kernels = Kernels::Fast;
+
 /// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on the first `train` images,
 /// in an order of the seed's, with a cosine schedule.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -106,7 +109,7 @@ impl Lab {
             "network": digest(&graph),
             "data": self.data_name(),
             "training": training,
-            "kernels": "fast",
+            "kernels": KERNELS,
         });
         let stop = self.stop();
         self.trial(settings, move |_| train(graph, &data, training, seed, stop, measure))
@@ -152,7 +155,7 @@ fn train<T>(
     let test = Loader::new(&data.test, preprocess.clone(), LoaderOptions::eval(256))?;
     let mut network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
     network.set_memory_format(MemoryFormat::ChannelsLast)?;
-    network.set_kernels(Kernels::Fast);
+    network.set_kernels(KERNELS);
     let config = TrainConfig {
         epochs: training.epochs,
         lr: training.lr,

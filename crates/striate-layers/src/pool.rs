@@ -94,9 +94,7 @@ impl MaxPool2d {
         let Self { kernel_size, stride, padding, dilation, ceil_mode } = *self;
         Window { kernel_size, stride, padding, dilation, ceil_mode }
     }
-}
 
-impl MaxPool2d {
     /// What [`Forward::forward`] computes, with `relu` of what a ReLU gives of the input: by [`pixels::max_pool`], where that takes it.
     pub fn forward_fast(&self, inputs: &[&Tensor], relu: bool) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;

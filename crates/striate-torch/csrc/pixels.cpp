@@ -1,13 +1,6 @@
 // Concatenation of channels-last feature maps, which libtorch copies value by value. Compiled with optimisation in every profile.
 #include "pixels.h"
 
-namespace {
-
-// A few values a task are not worth a thread.
-constexpr int64_t kGrain = 16384;
-
-}  // namespace
-
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
   struct Part {
     const char* data;

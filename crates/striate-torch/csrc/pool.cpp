@@ -9,8 +9,8 @@ namespace {
 
 // In place of the position within its window: the ReLU let nothing through.
 constexpr uint8_t kNone = 255;
-// Values that are worth a thread.
-constexpr int64_t kGrain = 16384;
+// The windows that read a place: the first, and the one after the last.
+using Windows = std::vector<std::pair<int64_t, int64_t>>;
 
 struct Axis {
   int64_t in, out, kernel, stride, padding;
@@ -20,9 +20,9 @@ struct Axis {
   int64_t first(int64_t at) const { return std::max<int64_t>(0, -begin(at)); }
   int64_t last(int64_t at) const { return std::min(kernel, in - begin(at)); }
 
-  // The windows that read each place: the first, and the one after the last.
-  std::vector<std::pair<int64_t, int64_t>> windows() const {
-    std::vector<std::pair<int64_t, int64_t>> all(in);
+  // Those of each place.
+  Windows windows() const {
+    Windows all(in);
     for (int64_t place = 0; place < in; ++place)
       all[place] = {std::max<int64_t>(0, (place + padding - kernel + stride) / stride), std::min(out, (place + padding) / stride + 1)};
     return all;
@@ -97,12 +97,12 @@ ALWAYS_INLINE void pool_rows(const T* x, int64_t pixel, const Pool& pool, int64_
 
 // Input rows first..last of the gradient: for each place the gradients of the windows that took its value, in their order.
 template <typename T>
-ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Pool& pool, int64_t first, int64_t last, T* to) {
+ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Pool& pool, const Windows& rows, const Windows& columns, int64_t first,
+                               int64_t last, T* to) {
   const Axis &down = pool.down, &across = pool.across;
   const int64_t channels = pool.channels, size = pool.images * down.out * across.out * channels;
   const T* end = gradient + size;
   T* to_end = to + last * across.in * channels;
-  const auto rows = down.windows(), columns = across.windows();
   for (int64_t row = first; row < last; ++row) {
     const int64_t i = row % down.in, above = row / down.in * down.out;
     const auto [i_first, i_last] = rows[i];
@@ -129,8 +129,9 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
   FOR_EACH_PROCESSOR void pool_some(const T* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, T* y, uint8_t* index) {                  \
     pool_rows(x, pixel, pool, first, last, y, index);                                                                                                  \
   }                                                                                                                                                    \
-  FOR_EACH_PROCESSOR void spread(const T* gradient, const uint8_t* index, const Pool& pool, int64_t first, int64_t last, T* to) {                      \
-    spread_rows(gradient, index, pool, first, last, to);                                                                                               \
+  FOR_EACH_PROCESSOR void spread(const T* gradient, const uint8_t* index, const Pool& pool, const Windows& rows, const Windows& columns,              \
+                                 int64_t first, int64_t last, T* to) {                                                                                \
+    spread_rows(gradient, index, pool, rows, columns, first, last, to);                                                                               \
   }
 FOR_BOTH(float)
 FOR_BOTH(uint16_t)
@@ -167,13 +168,14 @@ class MaxPool : public torch::autograd::Function<MaxPool> {
     const auto n = context->saved_data["pool"].toIntVector();
     const Pool pool{n[0], n[1], {n[2], n[3], n[4], n[5], n[6]}, {n[7], n[8], n[9], n[10], n[11]}, false};
     const at::Tensor index = context->get_saved_variables()[0], gradient = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const Windows rows = pool.down.windows(), columns = pool.across.windows();
     at::Tensor of_x = channels_last({pool.images, pool.channels, pool.down.in, pool.across.in}, gradient);
     with_type(gradient, [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
       const T* from = static_cast<const T*>(gradient.const_data_ptr());
       T* to = static_cast<T*>(of_x.data_ptr());
       parallel(pool.images * pool.down.in, grain(pool.across.in * pool.channels),
-               [&](int64_t first, int64_t last) { spread(from, index.const_data_ptr<uint8_t>(), pool, first, last, to); });
+               [&](int64_t first, int64_t last) { spread(from, index.const_data_ptr<uint8_t>(), pool, rows, columns, first, last, to); });
     });
     return {of_x, at::Tensor(), at::Tensor()};
   }
@@ -182,14 +184,14 @@ class MaxPool : public torch::autograd::Function<MaxPool> {
 }  // namespace
 
 int st_max_pool(st_tensor tensor, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out) {
-  const at::Tensor& x = tensor_of(tensor);
-  int64_t pixel = 0;
-  if (!x.is_cpu() || !(x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat) || !rows_of_pixels(x, pixel) || x.numel() == 0) return 0;
-  const auto axis = [&](int which, int64_t size) { return Axis{x.size(2 + which), size, window[which], window[2 + which], window[4 + which]}; };
-  const Pool pool{x.size(0), x.size(1), axis(0, out_height), axis(1, out_width), relu != 0};
-  if (pool.down.kernel * pool.across.kernel > kNone) return 0;
   try {
+    const at::Tensor& x = tensor_of(tensor);
+    int64_t pixel = 0;
+    if (!x.is_cpu() || !(x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat) || !rows_of_pixels(x, pixel) || x.numel() == 0) return 0;
+    const auto axis = [&](int which, int64_t size) { return Axis{x.size(2 + which), size, window[which], window[2 + which], window[4 + which]}; };
+    const Pool pool{x.size(0), x.size(1), axis(0, out_height), axis(1, out_width), relu != 0};
     const bool derived = at::GradMode::is_enabled() && x.requires_grad();
+    if (derived && pool.down.kernel * pool.across.kernel > kNone) return 0;
     *out = new at::Tensor(derived ? MaxPool::apply(x, pixel, pool) : forward_of(x, pixel, pool, nullptr));
     return 1;
   } catch (const std::exception&) {

@@ -20,7 +20,7 @@ pub struct Window {
 /// gradients, which take one byte for each value of the output, and no second ones. Of values that are equal the first has the gradient; a
 /// NaN is given on, and its gradient is the largest number's.
 ///
-/// `None` if the tensor is no such feature map, if the window has more than 255 places, or if it leaves its place with nothing to read.
+/// `None` if the tensor is no such feature map, if gradients are wanted and the window has more than 255 places, or if it leaves its place with nothing to read.
 pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool) -> Option<Tensor> {
     let size = input.size();
     let fits = |axis: usize| {
@@ -105,6 +105,27 @@ mod tests {
     }
 
     #[test]
+    fn height_and_width_are_told_apart_and_gradients_may_lie_anyhow() {
+        crate::manual_seed(1);
+        let window = Window { kernel_size: [3, 2], stride: [1, 2], padding: [1, 0] };
+        let libtorchs = |x: &Tensor| x.max_pool2d(window.kernel_size, window.stride, window.padding, [1, 1], false);
+        for size in [[2, 6, 9, 8], [3, 33, 4, 10]] {
+            let x = images(size, Kind::Float);
+            // Channels of wider pixels; a gradient that is one number everywhere, and one that is not channels-last.
+            let part = Tensor::cat(&[&x, &x], 1).narrow(1, 2, size[1]);
+            let expected = libtorchs(&x).size();
+            let out = [expected[2], expected[3]];
+            let one = Tensor::ones([1], (Kind::Float, Device::Cpu)).expand(&expected, false);
+            for upstream in [one, Tensor::randn(&expected, (Kind::Float, Device::Cpu))] {
+                for x in [&x, &part] {
+                    let got = with_gradients(x, &upstream, |x| max_pool(x, &window, out, false).unwrap());
+                    assert_eq!(got, with_gradients(x, &upstream, libtorchs), "{size:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn of_equal_values_the_first_has_the_gradient() {
         let window = Window { kernel_size: [2, 2], stride: [2, 2], padding: [0, 0] };
         let x = to_memory_format(&Tensor::ones([1, 3, 4, 4], (Kind::Float, Device::Cpu)), MemoryFormat::ChannelsLast).unwrap();
@@ -140,7 +161,9 @@ mod tests {
         assert!(max_pool(&x.to_kind(Kind::Double), &window, [2, 2], false).is_none());
         assert!(max_pool(&x.get(0), &window, [2, 2], false).is_none());
         assert!(max_pool(&x, &Window { padding: [2, 0], ..window }, [2, 2], false).is_none());
-        assert!(max_pool(&x, &Window { kernel_size: [16, 16], padding: [8, 8], ..window }, [2, 2], false).is_none());
+        let large = Window { kernel_size: [16, 16], padding: [8, 8], ..window };
+        assert!(max_pool(&x, &large, [2, 2], false).is_some());
+        assert!(max_pool(&x.set_requires_grad(true), &large, [2, 2], false).is_none());
     }
 
     #[test]
