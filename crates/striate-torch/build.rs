@@ -1,6 +1,6 @@
 //! Compiles the C++ shim against the libtorch that torch-sys found, and tells the crates above which link arguments
 //! their programs and tests need to find libtorch at run time.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=csrc");
@@ -22,7 +22,12 @@ fn main() {
         build.include(&include).include(include.join("torch/csrc/api/include"));
         build
     };
-    build().files(["csrc/shim.cpp", "csrc/memory.cpp"]).compile("striate_shim");
+    let cuda = lib.join("libtorch_cuda.so").exists();
+    let mut shim = build();
+    if let Some(headers) = cuda_headers(lib).filter(|_| cuda) {
+        shim.define("STRIATE_CUDA_GRAPHS", None).include(headers);
+    }
+    shim.files(["csrc/shim.cpp", "csrc/cuda.cpp", "csrc/memory.cpp"]).compile("striate_shim");
     build()
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
@@ -37,13 +42,24 @@ fn main() {
         .compile("striate_kernels");
 
     let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];
-    if lib.join("libtorch_cuda.so").exists() {
-        // Nothing names a symbol of libtorch_cuda, so a linker that drops unneeded libraries would drop CUDA with it.
-        link_args.push("-Wl,--no-as-needed,-ltorch_cuda,--as-needed".to_owned());
+    if cuda {
+        // Where nothing names a symbol of libtorch_cuda, a linker that drops unneeded libraries would drop CUDA with it.
+        link_args.push("-Wl,--no-as-needed,-ltorch_cuda,-lc10_cuda,--as-needed".to_owned());
     }
     for arg in &link_args {
         println!("cargo::rustc-link-arg={arg}");
     }
     // Parted by what no path has, as cargo does it in CARGO_ENCODED_RUSTFLAGS.
     println!("cargo::metadata=LINK_ARGS={}", link_args.join("\u{1f}"));
+}
+
+/// The folder of CUDA's headers: that of a toolkit, of the wheels that libtorch was taken from, or of packages beside Python's torch.
+fn cuda_headers(lib: &Path) -> Option<PathBuf> {
+    println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    let toolkit = std::env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from).join("include");
+    let packages = lib.ancestors().nth(2)?;
+    let wheels = packages.join("nvidia").read_dir().into_iter().flatten().flatten().map(|wheel| wheel.path().join("include"));
+    let triton = packages.join("triton/backends/nvidia/include");
+    let mut places = [toolkit, lib.with_file_name("include")].into_iter().chain(wheels).chain([triton]);
+    places.find(|place| ["cuda_runtime_api.h", "crt/host_config.h"].iter().all(|header| place.join(header).exists()))
 }

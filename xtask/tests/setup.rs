@@ -79,6 +79,7 @@ impl World {
             "Requires-Dist: nvidia-cublas==13.1.0.3.*; (sys_platform == 'linux') and extra == 'cublas'\n\
              Requires-Dist: nvidia-cuda-runtime==13.0.96.*; (sys_platform == 'linux') and extra == 'cudart'\n\
              Requires-Dist: nvidia-cuda-cupti==13.0.85.*; (sys_platform == 'linux') and extra == 'cupti'\n\
+             Requires-Dist: nvidia-cuda-crt==13.0.88.*; (sys_platform == 'linux') and extra == 'crt'\n\
              Requires-Dist: nvidia-cufft==12.0.0.61.*; (sys_platform == 'linux') and extra == 'cufft'\n",
         )];
         let cupti = [("nvidia/cu13/lib/libcupti.so.13", "cupti"), ("nvidia/cu13/lib/libnvperf.so", "perf")];
@@ -87,6 +88,7 @@ impl World {
         world.wheel("cuda_toolkit-13.0.3-py3-none-any", &toolkit);
         world.wheel("nvidia_cuda_cupti-13.0.85-py3-none-any", &cupti);
         world.wheel("nvidia_cuda_runtime-13.0.96-py3-none-any", &runtime);
+        world.wheel("nvidia_cuda_crt-13.0.88-py3-none-any", &[("nvidia/cu13/include/crt/host_config.h", "//")]);
         world.wheel("nvidia_cublas-13.1.0.3-py3-none-any", &[("nvidia/cu13/lib/libcublas.so.13", "cublas")]);
         world.wheel("nvidia_cudnn_cu13-9.20.0.48-py3-none-any", &[("nvidia/cudnn/lib/libcudnn.so.9", "cudnn")]);
         world
@@ -304,7 +306,7 @@ fn wheels_give_a_libtorch_with_cuda() {
         assert!(lib.iter().any(|name| name == library), "{library} is not among {lib:?}");
     }
     assert_eq!(fs::read_to_string(folder.join("lib/libtorch.so")).unwrap(), "torch", "the wheel's own");
-    assert!(folder.join("include/cuda_runtime.h").exists());
+    assert!(folder.join("include/cuda_runtime.h").exists() && folder.join("include/crt/host_config.h").exists());
     assert_eq!(world.noted().as_deref(), folder.to_str());
 }
 

@@ -9,7 +9,7 @@ use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
 use striate_models::{Model, find};
 use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_format};
-use striate_train::{Checkpoint, Optimizer, OptimizerConfig, Progress};
+use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// The learning rate of training steps: so small that weights stay what they are.
@@ -166,21 +166,16 @@ impl Networked {
                 });
             }
             Mode::Train => {
-                let mut optimizer = self.optimizer()?;
+                let optimizer = self.optimizer()?;
                 let Self { model, mut network, labels, .. } = self;
                 network.set_kernels(Kernels::Fast);
                 network.set_autocast((case.precision == Precision::Bf16).then_some(Kind::BFloat16));
-                let (loss_of, aux_weight) = (model.loss(), model.aux_weight());
+                let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight(), clip_norm: None };
+                let mut step = Step::new(network, objective, optimizer)?.recorded()?;
                 work.base = Base::fresh();
                 work.run = Box::new(move || {
-                    let outputs = network.forward(&images, Pass::Train)?;
-                    let mut loss = loss_of.compute(outputs.logits(), &labels)?;
-                    for (_, aux) in &outputs.outputs()[1..] {
-                        loss = loss.f_add(&loss_of.compute(aux, &labels)?.f_mul_scalar(aux_weight)?)?;
-                    }
-                    loss.f_backward()?;
-                    optimizer.step(LR)?;
-                    Ok(optimizer.zero_grad()?)
+                    step.run(&images, &labels, LR)?;
+                    Ok(())
                 });
             }
             Mode::Optimizer => {

@@ -194,6 +194,11 @@ impl Network {
         self.devices[0]
     }
 
+    /// The devices of its places, as it was given them.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
     /// The type of the floating-point parameters.
     pub fn kind(&self) -> Kind {
         self.kind

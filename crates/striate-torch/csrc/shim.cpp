@@ -110,22 +110,28 @@ char* st_clear_grads(const st_tensor* tensors, size_t n) {
   });
 }
 
-char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_tensor* momenta, size_t n, double lr, double momentum,
-                   double weight_decay, int nesterov, int first_step) {
+char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_tensor* momenta, size_t n, double lr, st_tensor lr_tensor,
+                   double momentum, double weight_decay, int nesterov, int first_step) {
   return caught([&] {
     at::NoGradGuard no_grad;
     auto momentum_list = momentum != 0.0 ? list_of(momenta, n) : std::vector<at::Tensor>();
-    at::_fused_sgd_(list_of(params, n), list_of(grads, n), momentum_list, weight_decay, momentum, lr, /*dampening=*/0.0,
-                    nesterov != 0, /*maximize=*/false, first_step != 0);
+    auto step = [&](const auto& rate) {
+      at::_fused_sgd_(list_of(params, n), list_of(grads, n), momentum_list, weight_decay, momentum, rate, /*dampening=*/0.0, nesterov != 0,
+                      /*maximize=*/false, first_step != 0);
+    };
+    lr_tensor != nullptr ? step(tensor_of(lr_tensor)) : step(lr);
   });
 }
 
 char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
-                     const st_tensor* steps, size_t n, double lr, double beta1, double beta2, double weight_decay, double eps) {
+                     const st_tensor* steps, size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps) {
   return caught([&] {
     at::NoGradGuard no_grad;
-    at::_fused_adamw_(list_of(params, n), list_of(grads, n), list_of(exp_avgs, n), list_of(exp_avg_sqs, n), {}, list_of(steps, n), lr,
-                      beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    auto step = [&](const auto& rate) {
+      at::_fused_adamw_(list_of(params, n), list_of(grads, n), list_of(exp_avgs, n), list_of(exp_avg_sqs, n), {}, list_of(steps, n), rate,
+                        beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    };
+    lr_tensor != nullptr ? step(tensor_of(lr_tensor)) : step(lr);
   });
 }
 

@@ -7,6 +7,8 @@
 extern "C" {
 typedef void* st_tensor;
 typedef void* st_generator;
+typedef void* st_stream;
+typedef void* st_graph;
 
 void st_free_message(char* message);
 const char* st_torch_version();
@@ -34,10 +36,11 @@ char* st_randperm(st_generator generator, int64_t n, st_tensor* out);
 
 // Sets the gradients of `n` tensors to undefined, as PyTorch's zero_grad(set_to_none=True).
 char* st_clear_grads(const st_tensor* tensors, size_t n);
-char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_tensor* momenta, size_t n, double lr, double momentum,
-                   double weight_decay, int nesterov, int first_step);
+// The learning rate is `lr_tensor`, a float32 scalar on the parameters' device, or `lr` where that is nullptr.
+char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_tensor* momenta, size_t n, double lr, st_tensor lr_tensor,
+                   double momentum, double weight_decay, int nesterov, int first_step);
 char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
-                     const st_tensor* steps, size_t n, double lr, double beta1, double beta2, double weight_decay, double eps);
+                     const st_tensor* steps, size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps);
 
 // oneDNN's operators that compute a layer with what follows it. `geometry` is padding, stride and dilation, each height and width. `bias` may be
 // nullptr; `post` is "none", "relu", "tanh" or "sigmoid". A packed weight is opaque: only these operators read it.
@@ -62,6 +65,19 @@ char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64
                   int in_place, st_tensor* out);
 // Has CUDA multiply float32 in TF32, and cuDNN try its algorithms out.
 void st_fast_cuda();
+// CUDA (cuda.cpp). A stream of its own on a device; `st_stream_switch` has this thread launch on it, after what was launched on the former one, which is
+// given back to be switched to again.
+char* st_stream_new(int device, st_stream* out);
+void st_stream_free(st_stream stream);
+char* st_stream_switch(st_stream stream, st_stream* former);
+// Begins to copy a tensor of the CPU's to the stream's device, on the stream; what this thread launches may use the copies after st_await_copies.
+char* st_copy_ahead(st_stream stream, st_tensor tensor, st_tensor* out);
+char* st_await_copies(st_stream stream, const st_tensor* tensors, size_t n);
+// What is launched between the two calls is recorded, not run. The current stream may not be the device's default one. A graph may be freed in any state.
+char* st_graph_begin(st_graph* out);
+char* st_graph_end(st_graph graph);
+char* st_graph_replay(st_graph graph);
+void st_graph_free(st_graph graph);
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
 // given back.
 int st_autocast(int cuda, int kind);

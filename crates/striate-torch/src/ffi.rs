@@ -9,6 +9,16 @@ pub(crate) struct CGenerator {
     _private: [u8; 0],
 }
 
+#[repr(C)]
+pub(crate) struct CStream {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+pub(crate) struct CGraph {
+    _private: [u8; 0],
+}
+
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
@@ -31,6 +41,7 @@ unsafe extern "C" {
         momenta: *const *const C_tensor,
         n: usize,
         lr: f64,
+        lr_tensor: *const C_tensor,
         momentum: f64,
         weight_decay: f64,
         nesterov: c_int,
@@ -44,6 +55,7 @@ unsafe extern "C" {
         steps: *const *const C_tensor,
         n: usize,
         lr: f64,
+        lr_tensor: *const C_tensor,
         beta1: f64,
         beta2: f64,
         weight_decay: f64,
@@ -83,6 +95,15 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn st_fast_cuda();
+    pub(crate) fn st_stream_new(device: c_int, out: *mut *mut CStream) -> *mut c_char;
+    pub(crate) fn st_stream_free(stream: *mut CStream);
+    pub(crate) fn st_stream_switch(stream: *mut CStream, former: *mut *mut CStream) -> *mut c_char;
+    pub(crate) fn st_copy_ahead(stream: *mut CStream, tensor: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_await_copies(stream: *mut CStream, tensors: *const *const C_tensor, n: usize) -> *mut c_char;
+    pub(crate) fn st_graph_begin(out: *mut *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_graph_end(graph: *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_graph_replay(graph: *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_graph_free(graph: *mut CGraph);
     pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;
     pub(crate) fn st_winograd_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_conv3x3(

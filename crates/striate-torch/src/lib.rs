@@ -7,6 +7,7 @@
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
+//! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
@@ -14,6 +15,7 @@
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
+pub mod cuda;
 mod error;
 mod ffi;
 mod generator;

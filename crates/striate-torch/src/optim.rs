@@ -4,11 +4,37 @@
 use crate::{TorchError, ffi};
 use tch::{Kind, Tensor};
 
+/// What a step's learning rate is read from.
+#[derive(Debug, Clone, Copy)]
+pub enum LearningRate<'a> {
+    /// It is this number.
+    Value(f64),
+    /// A float32 scalar on the parameters' device: a recorded step (see [`cuda::Graph`](crate::cuda::Graph)) reads it anew whenever it is
+    /// replayed.
+    Tensor(&'a Tensor),
+}
+
+impl From<f64> for LearningRate<'_> {
+    fn from(value: f64) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl LearningRate<'_> {
+    /// The two arguments of the C interface.
+    fn arguments(self) -> (f64, *const torch_sys::C_tensor) {
+        match self {
+            Self::Value(value) => (value, std::ptr::null()),
+            Self::Tensor(tensor) => (0.0, tensor.as_ptr()),
+        }
+    }
+}
+
 /// The hyperparameters of a step of stochastic gradient descent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SgdStep {
+#[derive(Debug, Clone, Copy)]
+pub struct SgdStep<'a> {
     /// Learning rate.
-    pub lr: f64,
+    pub lr: LearningRate<'a>,
     /// Momentum; 0 uses no buffers.
     pub momentum: f64,
     /// L2 penalty added to the gradient.
@@ -20,13 +46,14 @@ pub struct SgdStep {
 }
 
 /// One step of SGD (the rule of `torch.optim.SGD`) over lists of equal length: `params` and `momenta` change.
-pub fn fused_sgd(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], step: SgdStep) -> Result<(), TorchError> {
+pub fn fused_sgd(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], step: SgdStep<'_>) -> Result<(), TorchError> {
     let momenta_len = if step.momentum == 0.0 { params.len() } else { momenta.len() };
     check_lists(params, &[grads.len(), momenta_len])?;
     if params.is_empty() {
         return Ok(());
     }
     let (params, grads, momenta) = (ffi::pointers(params), ffi::pointers(grads), ffi::pointers(momenta));
+    let (lr, lr_tensor) = step.lr.arguments();
     // SAFETY: the pointers live for the call, and the lists have the lengths checked above.
     ffi::check(unsafe {
         ffi::st_fused_sgd(
@@ -34,7 +61,8 @@ pub fn fused_sgd(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], step: 
             grads.as_ptr(),
             momenta.as_ptr(),
             params.len(),
-            step.lr,
+            lr,
+            lr_tensor,
             step.momentum,
             step.weight_decay,
             i32::from(step.nesterov),
@@ -44,10 +72,10 @@ pub fn fused_sgd(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], step: 
 }
 
 /// The hyperparameters of a step of AdamW.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWStep {
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWStep<'a> {
     /// Learning rate.
-    pub lr: f64,
+    pub lr: LearningRate<'a>,
     /// Decay of the mean of gradients.
     pub beta1: f64,
     /// Decay of the mean of squared gradients.
@@ -66,13 +94,14 @@ pub fn fused_adamw(
     exp_avgs: &[Tensor],
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
-    step: AdamWStep,
+    step: AdamWStep<'_>,
 ) -> Result<(), TorchError> {
     check_lists(params, &[grads.len(), exp_avgs.len(), exp_avg_sqs.len(), steps.len()])?;
     if params.is_empty() {
         return Ok(());
     }
     let lists = [params, grads, exp_avgs, exp_avg_sqs, steps].map(ffi::pointers);
+    let (lr, lr_tensor) = step.lr.arguments();
     // SAFETY: the pointers live for the call, and the lists have the lengths checked above.
     ffi::check(unsafe {
         ffi::st_fused_adamw(
@@ -82,7 +111,8 @@ pub fn fused_adamw(
             lists[3].as_ptr(),
             lists[4].as_ptr(),
             params.len(),
-            step.lr,
+            lr,
+            lr_tensor,
             step.beta1,
             step.beta2,
             step.weight_decay,
@@ -116,7 +146,8 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const SGD: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov: false, first_step: true };
+    const SGD: SgdStep =
+        SgdStep { lr: LearningRate::Value(0.1), momentum: 0.9, weight_decay: 0.01, nesterov: false, first_step: true };
 
     #[test]
     fn sgd_follows_its_formula() {

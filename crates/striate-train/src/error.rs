@@ -74,6 +74,12 @@ pub enum TrainError {
         /// The layer.
         layer: String,
     },
+    /// A step that can't be recorded as a CUDA graph.
+    #[error("the training step cannot be recorded: {reason}: train with `cuda_graph = false`")]
+    NotRecorded {
+        /// Why not.
+        reason: String,
+    },
     /// A stop was asked for during an evaluation. A [`Trainer`](crate::Trainer) saves itself then, and its run ends as
     /// [`Outcome::Stopped`](crate::Outcome::Stopped).
     #[error("stopped during an evaluation")]

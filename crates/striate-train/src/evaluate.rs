@@ -1,7 +1,8 @@
 use crate::TrainError;
 use crate::error::check;
+use crate::feed::Feed;
 use crate::metrics::{ConfusionMatrix, Running, top_k_correct};
-use striate_datasets::Loader;
+use striate_datasets::{Batch, Loader};
 use striate_graph::{Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
 use tch::Tensor;
@@ -40,10 +41,13 @@ pub fn evaluate_with(
     let classes = loader.dataset().classes().len();
     let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
-    for batch in loader.epoch(0)? {
-        let batch = batch?;
-        let (images, labels) = (batch.images.f_to_device(network.device())?, batch.labels.f_to_device(network.device())?);
+    let (feed, mut batches) = (Feed::new(network.device())?, loader.epoch(0)?);
+    let mut next = feed.next(&mut batches);
+    while let Some(batch) = next {
+        let Batch { images, labels } = feed.take(batch?)?;
         let outputs = forward(&images)?;
+        // While the device computes.
+        next = feed.next(&mut batches);
         let logits = outputs.logits();
         let mean = f64::try_from(loss.compute(logits, &labels)?)?;
         running.add(mean, labels.numel() as u64, top_k_correct(logits, &labels, 1)?);

@@ -3,6 +3,7 @@
 //! - [`Recipe`] says in one TOML file what a run does; every key has a default, and a wrong one is told by name;
 //! - [`Trainer`] runs it: forward, loss, backward, [`Optimizer`] at the learning rate that the [`ScheduleConfig`] gives, and
 //!   after each epoch [`evaluate`]; it tells every [`Listener`] each [`Event`];
+//! - [`Step`] is that training step alone, for loops of your own;
 //! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
 //! - [`metrics`] counts.
 //!
@@ -37,10 +38,12 @@ mod checkpoint;
 mod error;
 mod evaluate;
 mod event;
+mod feed;
 pub mod metrics;
 pub mod optim;
 pub mod recipe;
 pub mod schedule;
+mod step;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
@@ -50,4 +53,5 @@ pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use recipe::{DataSection, Head, Layout, ModelSection, Precision, Recipe, TrainSection};
 pub use schedule::{Curve, ScheduleConfig};
+pub use step::{Objective, Step, StepOutput};
 pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};

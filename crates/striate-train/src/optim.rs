@@ -3,7 +3,7 @@ use crate::TrainError;
 use crate::error::check;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use striate_torch::optim::{AdamWStep, SgdStep, clear_grads, fused_adamw, fused_sgd};
+use striate_torch::optim::{AdamWStep, LearningRate, SgdStep, clear_grads, fused_adamw, fused_sgd};
 use tch::{Device, Kind, Tensor};
 
 /// Which optimizer, with its hyperparameters; the learning rate is given at each step.
@@ -137,7 +137,8 @@ impl Optimizer {
     }
 
     /// Changes every parameter that has a gradient; the others, and their state, stay as they are.
-    pub fn step(&mut self, lr: f64) -> Result<(), TrainError> {
+    pub fn step<'l>(&mut self, lr: impl Into<LearningRate<'l>>) -> Result<(), TrainError> {
+        let lr = lr.into();
         // Fused steps take parameters of one device and one weight decay.
         let mut groups: Vec<((bool, Device), Group)> = Vec::new();
         for (i, param) in self.params.iter().enumerate() {
@@ -158,7 +159,7 @@ impl Optimizer {
         Ok(())
     }
 
-    fn step_group(&self, group: &Group, lr: f64, weight_decay: f64) -> Result<(), TrainError> {
+    fn step_group(&self, group: &Group, lr: LearningRate, weight_decay: f64) -> Result<(), TrainError> {
         let Group { params, grads, state } = group;
         match &self.config {
             OptimizerConfig::Sgd(sgd) => {
@@ -186,22 +187,20 @@ impl Optimizer {
         Ok(clear_grads(&self.params)?)
     }
 
-    /// Scales all gradients down, if their norm taken together is above `max_norm`; returns the norm before that. The rule
-    /// of `torch.nn.utils.clip_grad_norm_`.
-    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<f64, TrainError> {
+    /// Scales all gradients down, if their norm taken together is above `max_norm`; returns the norm before that, a scalar on the first
+    /// one's device. The rule of `torch.nn.utils.clip_grad_norm_`.
+    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor, TrainError> {
         let grads = self.params.iter().map(Tensor::f_grad).collect::<Result<Vec<_>, _>>()?;
         let mut grads: Vec<Tensor> = grads.into_iter().filter(Tensor::defined).collect();
         if grads.is_empty() {
-            return Ok(0.0);
+            return Ok(Tensor::f_zeros([0_i64; 0], (Kind::Float, Device::Cpu))?);
         }
         let device = grads[0].device();
         let norms = grads.iter().map(|grad| grad.f_norm()?.f_to_device(device)).collect::<Result<Vec<_>, _>>()?;
-        let norm = f64::try_from(Tensor::f_stack(&norms, 0)?.f_norm()?)?;
-        let scale = max_norm / (norm + 1e-6);
-        if scale < 1.0 {
-            for grad in &mut grads {
-                let _ = grad.f_mul_scalar_(scale)?;
-            }
+        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
+        let scale = norm.f_add_scalar(1e-6)?.f_reciprocal()?.f_mul_scalar(max_norm)?.f_clamp_max(1.0)?;
+        for grad in &mut grads {
+            let _ = grad.f_mul_(&scale.f_to_device(grad.device())?)?;
         }
         Ok(norm)
     }
@@ -332,7 +331,7 @@ mod tests {
                 }
             }
             if let Some(max_norm) = clip {
-                optimizer.clip_grad_norm(max_norm).unwrap();
+                let _norm = optimizer.clip_grad_norm(max_norm).unwrap();
             }
             optimizer.step(golden.lrs[i]).unwrap();
             optimizer.zero_grad().unwrap();

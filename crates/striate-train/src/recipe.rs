@@ -122,6 +122,8 @@ pub struct TrainSection {
     pub kernels: Kernels,
     /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
     pub threads: usize,
+    /// Whether the step on a GPU is recorded once and then launched as one CUDA graph.
+    pub cuda_graph: bool,
     /// Where to compute: `cpu`, `cuda:0`, ...; several for a network in as many towers.
     pub devices: Vec<String>,
     /// The share of the target's probability that the loss spreads over all classes.
@@ -145,6 +147,7 @@ impl Default for TrainSection {
             memory_format: Layout::ChannelsLast,
             kernels: Kernels::Fast,
             threads: 0,
+            cuda_graph: false,
             devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
@@ -257,6 +260,7 @@ impl Recipe {
             loss,
             aux_weight,
             clip_norm: (train.clip_norm != 0.0).then_some(train.clip_norm),
+            cuda_graph: train.cuda_graph,
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
         })

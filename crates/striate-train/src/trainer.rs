@@ -1,8 +1,10 @@
 use crate::error::check;
 use crate::evaluate::{check_classes, evaluate_with};
+use crate::feed::Feed;
 use crate::metrics::{Running, top_k_correct};
 use crate::{
-    Checkpoint, Evaluation, Event, Listener, Optimizer, OptimizerConfig, Progress, ScheduleConfig, TestMetrics, TrainError,
+    Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, ScheduleConfig, Step, StepOutput,
+    TestMetrics, TrainError,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_datasets::{Batch, Dataset, Loader};
-use striate_graph::{Network, Node, Outputs};
+use striate_graph::{Network, Node};
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::{derive_seed, manual_seed};
 use tch::{Kind, Tensor};
@@ -41,6 +43,8 @@ pub struct TrainConfig {
     pub aux_weight: f64,
     /// The norm that all gradients together are scaled down to.
     pub clip_norm: Option<f64>,
+    /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`].
+    pub cuda_graph: bool,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
     /// The learning rate over the run.
@@ -57,6 +61,7 @@ impl Default for TrainConfig {
             loss: Loss::default(),
             aux_weight: 0.0,
             clip_norm: None,
+            cuda_graph: false,
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
         }
@@ -64,6 +69,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// What each step minimises.
+    pub fn objective(&self) -> Objective {
+        Objective { loss: self.loss, aux_weight: self.aux_weight, clip_norm: self.clip_norm }
+    }
+
     /// Refuses values that can't be, naming them as a recipe does.
     pub fn check(&self) -> Result<(), TrainError> {
         check((1..=MAX_EPOCHS).contains(&self.epochs), "train.epochs", self.epochs, "must be from 1 to a million")?;
@@ -111,7 +121,8 @@ pub struct Trainer<'a> {
     train: &'a Loader<'a>,
     test: &'a Loader<'a>,
     config: TrainConfig,
-    optimizer: Optimizer,
+    step: Step<&'a Network>,
+    feed: Feed,
     progress: Progress,
     checkpoints: Option<CheckpointConfig>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -141,8 +152,12 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NothingToTrain);
         }
         check_last_batch(network, train)?;
-        let mut optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
-        optimizer.zero_grad()?;
+        let optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
+        let mut step = Step::new(network, config.objective(), optimizer)?;
+        if config.cuda_graph {
+            step = step.recorded()?;
+        }
+        let feed = Feed::new(network.device())?;
         let progress = Progress {
             data: fingerprint(train.dataset())?,
             seed: config.seed,
@@ -154,7 +169,7 @@ impl<'a> Trainer<'a> {
             best_accuracy: None,
         };
         let (checkpoints, listeners) = (None, Vec::new());
-        Ok(Self { network, train, test, config, optimizer, progress, checkpoints, listeners, stop: None, evaluation: None })
+        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, stop: None, evaluation: None })
     }
 
     /// Saves checkpoints.
@@ -211,12 +226,12 @@ impl<'a> Trainer<'a> {
         if before.and_then(|before| progress.step.checked_sub(before)).is_none_or(|done| done > here) {
             return Err(unfit(format!("its step {} does not lie in its epoch {}", progress.step, progress.epoch)));
         }
-        if optimizer.is_empty() && !self.optimizer.state().is_empty() {
+        if optimizer.is_empty() && !self.step.optimizer().state().is_empty() {
             return Err(unfit(format!("it holds no optimizer's state: resume from {LAST}")));
         }
-        self.optimizer.check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
+        self.step.optimizer().check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
         self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
-        self.optimizer.load_state(&optimizer)?;
+        self.step.optimizer_mut().load_state(&optimizer)?;
         self.progress = progress;
         Ok(())
     }
@@ -241,12 +256,18 @@ impl<'a> Trainer<'a> {
         self.emit(Event::EpochStarted { epoch })?;
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
-        for batch in self.train.epoch_from(epoch, first)? {
+        let mut batches = self.train.epoch_from(epoch, first)?;
+        let mut next = self.feed.next(&mut batches);
+        while let Some(batch) = next {
             if self.is_stopped() {
                 self.save_within_epoch()?;
                 return Ok(Outcome::Stopped);
             }
-            let (loss, lr) = self.step(&batch?, &mut speed)?;
+            let lr = self.lr(self.progress.step);
+            let launched = self.launch(batch?, lr)?;
+            // While the device computes.
+            next = self.feed.next(&mut batches);
+            let loss = self.finish(launched, &mut speed)?;
             let step = self.progress.step;
             self.emit(Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() })?;
             let every = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
@@ -267,37 +288,24 @@ impl<'a> Trainer<'a> {
         self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
-    /// Trains with one batch; returns its mean loss and the learning rate.
-    fn step(&mut self, batch: &Batch, speed: &mut Speed) -> Result<(f64, f64), TrainError> {
-        let device = self.network.device();
-        let (images, labels) = (batch.images.f_to_device(device)?, batch.labels.f_to_device(device)?);
+    /// Begins a step with one batch.
+    fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
+        let Batch { images, labels } = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
-        let outputs = self.network.forward(&images, Mode::Train)?;
-        let loss = self.loss(&outputs, &labels)?;
-        let value = f64::try_from(&loss)?;
-        if !value.is_finite() {
-            return Err(self.diverged("the loss became", self.progress.step));
-        }
-        loss.f_backward()?;
-        if let Some(max_norm) = self.config.clip_norm {
-            self.optimizer.clip_grad_norm(max_norm)?;
-        }
-        let lr = self.lr(self.progress.step);
-        self.optimizer.step(lr)?;
-        self.optimizer.zero_grad()?;
-        let (examples, correct) = (labels.numel() as u64, top_k_correct(outputs.logits(), &labels, 1)?);
-        self.progress.running.add(value, examples, correct);
-        self.progress.step += 1;
-        speed.images += examples;
-        Ok((value, lr))
+        let output = self.step.run(&images, &labels, lr)?;
+        Ok(Launched { output, labels })
     }
 
-    fn loss(&self, outputs: &Outputs, labels: &Tensor) -> Result<Tensor, TrainError> {
-        let mut loss = self.config.loss.compute(outputs.logits(), labels)?;
-        for (_, logits) in &outputs.outputs()[1..] {
-            let aux = self.config.loss.compute(logits, labels)?;
-            loss = loss.f_add(&aux.f_mul_scalar(self.config.aux_weight)?)?;
+    /// Waits until a step is done, and counts it; returns its mean loss.
+    fn finish(&mut self, Launched { output, labels }: Launched, speed: &mut Speed) -> Result<f64, TrainError> {
+        let loss = f64::try_from(&output.loss)?;
+        if !loss.is_finite() {
+            return Err(self.diverged("the loss became", self.progress.step));
         }
+        let (examples, correct) = (labels.numel() as u64, top_k_correct(&output.logits, &labels, 1)?);
+        self.progress.running.add(loss, examples, correct);
+        self.progress.step += 1;
+        speed.images += examples;
         Ok(loss)
     }
 
@@ -359,7 +367,7 @@ impl<'a> Trainer<'a> {
         }
         let checkpoint = Checkpoint {
             model: self.network.state(),
-            optimizer: if name == BEST { Default::default() } else { self.optimizer.state() },
+            optimizer: if name == BEST { Default::default() } else { self.step.optimizer().state() },
             bundle,
             progress: self.progress.clone(),
             recipe: checkpoints.recipe.clone(),
@@ -413,6 +421,12 @@ fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError>
         Some(node) if train.smallest_batch() == 1 => Err(TrainError::LoneExample { layer: node.name.clone() }),
         _ => Ok(()),
     }
+}
+
+/// A step that a device may still be busy with.
+struct Launched {
+    output: StepOutput,
+    labels: Tensor,
 }
 
 /// How fast an epoch goes.

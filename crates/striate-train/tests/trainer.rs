@@ -67,6 +67,7 @@ fn config(optimizer: OptimizerConfig) -> TrainConfig {
         loss: Loss::default(),
         aux_weight: 0.0,
         clip_norm: Some(1.0),
+        cuda_graph: false,
         optimizer,
         schedule: ScheduleConfig { warmup_epochs: 0.5, ..Curve::Cosine { min_lr: 0.0 }.into() },
     }

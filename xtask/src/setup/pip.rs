@@ -120,13 +120,15 @@ fn requirements(wheel: &Path) -> Result<Vec<Requirement>> {
     Ok(unpack::read_text(wheel, ".dist-info/METADATA")?.lines().filter_map(Requirement::parse).collect())
 }
 
-/// The wheels with CUDA's libraries that the torch wheel requires: itself, or by way of extras of `cuda-toolkit`.
+/// The wheels with CUDA's libraries that the torch wheel requires: itself, or by way of extras of `cuda-toolkit`. The headers of CUDA's
+/// runtime, which is among them, need those of `crt`.
 fn cuda_requirements(downloads: &Path, torch: &Path) -> Result<Vec<Requirement>> {
     let (toolkit, others): (Vec<_>, Vec<_>) = requirements(torch)?.into_iter().partition(|needed| needed.name == "cuda-toolkit");
     let mut found: Vec<_> = others.into_iter().filter(|needed| needed.name.starts_with("nvidia-")).collect();
     for toolkit in toolkit {
         let wheel = download(downloads, &toolkit.name, &format!("{}{}", toolkit.name, toolkit.version))?;
-        found.extend(requirements(&wheel)?.into_iter().filter(|needed| needed.is_for(&toolkit.extras)));
+        let extras = [toolkit.extras, vec!["crt".to_owned()]].concat();
+        found.extend(requirements(&wheel)?.into_iter().filter(|needed| needed.is_for(&extras)));
     }
     Ok(found)
 }

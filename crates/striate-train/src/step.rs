@@ -1,0 +1,227 @@
+use crate::error::check;
+use crate::{Optimizer, TrainError};
+use std::borrow::Borrow;
+use striate_graph::{Network, Outputs};
+use striate_layers::{Mode, loss::Loss};
+use striate_torch::cuda::{Graph, Stream};
+use striate_torch::optim::LearningRate;
+use tch::{Device, Kind, Tensor};
+
+/// Steps that are run before one is recorded, in which libraries set up what they need and choose their algorithms.
+const WARM_UP: u32 = 3;
+
+/// What a training step minimises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// The loss.
+    pub loss: Loss,
+    /// The weight of the loss of each output after the first.
+    pub aux_weight: f64,
+    /// The norm that all gradients together are scaled down to.
+    pub clip_norm: Option<f64>,
+}
+
+impl Objective {
+    /// The loss of all outputs together: a scalar. `targets` is `[N]`, int64.
+    pub fn compute(&self, outputs: &Outputs, targets: &Tensor) -> Result<Tensor, TrainError> {
+        let mut loss = self.loss.compute(outputs.logits(), targets)?;
+        for (_, logits) in &outputs.outputs()[1..] {
+            let aux = self.loss.compute(logits, targets)?;
+            loss = loss.f_add(&aux.f_mul_scalar(self.aux_weight)?)?;
+        }
+        Ok(loss)
+    }
+}
+
+/// What a step computed, on the network's device; a [recorded](Step::recorded) step writes over it.
+#[derive(Debug)]
+pub struct StepOutput {
+    /// The batch's mean loss before the step: a scalar.
+    pub loss: Tensor,
+    /// The logits before the step: `[N, classes]`.
+    pub logits: Tensor,
+}
+
+/// The training step: forward, loss, backward, and the optimizer's. It waits for nothing that a GPU computes.
+#[derive(Debug)]
+pub struct Step<N> {
+    network: N,
+    objective: Objective,
+    optimizer: Optimizer,
+    recorder: Option<Recorder>,
+}
+
+impl<N: Borrow<Network>> Step<N> {
+    /// Steps of a network by an optimizer of its [trainable parameters](Network::trainable), whose gradients are forgotten.
+    pub fn new(network: N, objective: Objective, mut optimizer: Optimizer) -> Result<Self, TrainError> {
+        optimizer.zero_grad()?;
+        Ok(Self { network, objective, optimizer, recorder: None })
+    }
+
+    /// Records the step as a CUDA graph once a few batches of one shape have gone through it, and launches it by one call for batches of
+    /// that shape from then on, where launching costs more than computing. On the CPU it changes nothing.
+    ///
+    /// Fails if the network lies on several devices. A step can fail that cannot be recorded: one of layers that read something back
+    /// from the device.
+    pub fn recorded(mut self) -> Result<Self, TrainError> {
+        let network: &Network = self.network.borrow();
+        let on_one = network.devices().iter().all(|device| *device == network.device());
+        check(on_one, "train.cuda_graph", true, "takes a network on one device")?;
+        if let device @ Device::Cuda(_) = network.device() {
+            self.recorder = Some(Recorder { stream: Stream::new(device)?, shape: Vec::new(), seen: 0, recording: None });
+        }
+        Ok(self)
+    }
+
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimizer, to load its state.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// Trains with one batch on the network's device: images `[N, C, H, W]` and int64 targets `[N]`.
+    pub fn run(&mut self, images: &Tensor, targets: &Tensor, lr: f64) -> Result<StepOutput, TrainError> {
+        let Self { network, objective, optimizer, recorder } = self;
+        let mut launch = |images: &Tensor, targets: &Tensor, lr: LearningRate| {
+            let outputs = (*network).borrow().forward(images, Mode::Train)?;
+            let loss = objective.compute(&outputs, targets)?;
+            loss.f_backward()?;
+            if let Some(max_norm) = objective.clip_norm {
+                let _norm = optimizer.clip_grad_norm(max_norm)?;
+            }
+            optimizer.step(lr)?;
+            optimizer.zero_grad()?;
+            Ok(StepOutput { loss: loss.f_detach()?, logits: outputs.logits().f_detach()? })
+        };
+        match recorder {
+            Some(recorder) => recorder.run(images, targets, lr, launch),
+            None => launch(images, targets, LearningRate::Value(lr)),
+        }
+    }
+}
+
+/// Runs a step a few times, then records it, and replays that.
+#[derive(Debug)]
+struct Recorder {
+    /// The device's default stream can't be recorded.
+    stream: Stream,
+    /// The last images' shape, and how many batches of it came in a row.
+    shape: Vec<i64>,
+    seen: u32,
+    recording: Option<Recording>,
+}
+
+/// A recorded step and the tensors that it works on.
+#[derive(Debug)]
+struct Recording {
+    graph: Graph,
+    images: Tensor,
+    targets: Tensor,
+    lr: Tensor,
+    output: StepOutput,
+}
+
+impl Recorder {
+    fn run(
+        &mut self,
+        images: &Tensor,
+        targets: &Tensor,
+        lr: f64,
+        mut launch: impl FnMut(&Tensor, &Tensor, LearningRate) -> Result<StepOutput, TrainError>,
+    ) -> Result<StepOutput, TrainError> {
+        let Self { stream, shape, seen, recording } = self;
+        if *shape != images.size() {
+            (*shape, *seen) = (images.size(), 0);
+        }
+        *seen = seen.saturating_add(1);
+        let fits = |recording: &Recording| recording.images.size() == *shape;
+        stream.run(|| {
+            if recording.is_none() && *seen > WARM_UP {
+                let (images, targets) = (images.f_empty_like()?, targets.f_empty_like()?);
+                let lr = Tensor::f_zeros([0_i64; 0], (Kind::Float, images.device()))?;
+                let recorded = Graph::record(|| launch(&images, &targets, LearningRate::Tensor(&lr)));
+                let (graph, output) = recorded.map_err(|error| TrainError::NotRecorded { reason: error.to_string() })?;
+                *recording = Some(Recording { graph, images, targets, lr, output });
+            }
+            match recording.as_mut().filter(|recording| fits(recording)) {
+                Some(recording) => recording.replay(images, targets, lr),
+                None => launch(images, targets, LearningRate::Value(lr)),
+            }
+        })
+    }
+}
+
+impl Recording {
+    fn replay(&mut self, images: &Tensor, targets: &Tensor, lr: f64) -> Result<StepOutput, TrainError> {
+        self.images.f_copy_(images)?;
+        self.targets.f_copy_(targets)?;
+        let _ = self.lr.f_fill_(lr)?;
+        self.graph.replay()?;
+        Ok(StepOutput { loss: self.output.loss.shallow_clone(), logits: self.output.logits.shallow_clone() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::OptimizerConfig;
+    use striate_graph::{Graph as Layers, InitOptions};
+    use striate_layers::{BatchNorm2d, Conv2d, Flatten, Linear};
+    use striate_torch::manual_seed;
+    use tch::Cuda;
+
+    /// The losses of eight steps, the fifth of a smaller batch, and the weights after them.
+    fn train(device: Device, recorded: bool) -> (Vec<f64>, Vec<Tensor>) {
+        manual_seed(3);
+        let layers = Layers::build(|net| {
+            let x = net.input([1, 8, 8]);
+            let x = net.add("conv", Conv2d::same(4, 3), x)?;
+            let x = net.add("bn", BatchNorm2d::new(), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(3), x)?;
+            net.output("logits", x)
+        });
+        let options = InitOptions { devices: vec![device], ..InitOptions::default() };
+        let network = Network::new(layers.unwrap(), &options).unwrap();
+        let objective = Objective { loss: Loss::default(), aux_weight: 0.0, clip_norm: Some(0.5) };
+        let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
+        let mut step = Step::new(&network, objective, optimizer).unwrap();
+        if recorded {
+            step = step.recorded().unwrap();
+        }
+        let losses = (0..8).map(|number| {
+            let batch = if number == 4 { 3 } else { 6 };
+            let images = Tensor::randn([batch, 1, 8, 8], (Kind::Float, Device::Cpu)).to_device(device);
+            let targets = Tensor::arange(batch, (Kind::Int64, device)).remainder(3);
+            let output = step.run(&images, &targets, 0.1 / (1.0 + f64::from(number))).unwrap();
+            assert_eq!(output.logits.size(), [batch, 3]);
+            output.loss.double_value(&[])
+        });
+        let losses = losses.collect();
+        (losses, network.state().into_values().map(|tensor| tensor.to_device(Device::Cpu)).collect())
+    }
+
+    #[test]
+    fn recording_changes_nothing_on_the_cpu() {
+        let (losses, weights) = train(Device::Cpu, false);
+        assert!(losses.iter().all(|loss| loss.is_finite()) && losses[0] != losses[7]);
+        assert_eq!((losses, weights), train(Device::Cpu, true));
+    }
+
+    /// Skipped where there is no CUDA device.
+    #[test]
+    fn a_recorded_step_is_the_step() {
+        if !Cuda::is_available() {
+            return eprintln!("skipped: there is no CUDA device");
+        }
+        let (losses, weights) = train(Device::Cuda(0), false);
+        let (recorded_losses, recorded_weights) = train(Device::Cuda(0), true);
+        assert!(losses.iter().zip(recorded_losses).all(|(loss, recorded)| (loss - recorded).abs() < 1e-4 * loss.abs()));
+        assert!(weights.iter().zip(&recorded_weights).all(|(weight, recorded)| weight.allclose(recorded, 1e-3, 1e-4, false)));
+    }
+}
