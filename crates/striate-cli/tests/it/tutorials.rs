@@ -127,7 +127,7 @@ fn unpack(packed: &str, to: &Path) {
     std::fs::write(to, plain.finish().unwrap().into_inner()).unwrap();
 }
 
-/// Experiments that train are run on the digits, with two seeds: quick enough for a test, and their figures are other ones.
+/// Experiments that train are run in their quick form on the digits, with two seeds: quick enough for a test, and their figures are other ones.
 const SMALL: [&str; 8] = ["--data", "digits", "--seeds", "2", "--threads", "1", "--out", "lab"];
 
 /// The chapters of the lecture run side by side.
@@ -154,6 +154,7 @@ fn follow_the_lecture(chapter: &str, commands: usize) {
     assert_eq!(blocks.len(), commands);
     for block in blocks {
         let (command, told) = block.strip_prefix("$ cargo xtask ").unwrap().split_once('\n').unwrap();
+        let command = command.strip_suffix(" --full").unwrap_or(command);
         let mut args: Vec<&str> = command.split(' ').collect();
         args.extend(SMALL);
         let output = sandbox.striate(&args).env("OMP_NUM_THREADS", "1").output().unwrap();
@@ -168,10 +169,11 @@ fn follow_the_lecture(chapter: &str, commands: usize) {
     }
 }
 
-/// A line of an outcome without what depends on data and seeds: the verdict and the numbers measured.
+/// A line of an outcome without what depends on data, seeds and size: the verdict, the numbers measured, and how deep networks are.
 fn statement(line: &str) -> String {
-    match line.strip_prefix("  ") {
+    let statement = match line.strip_prefix("  ") {
         Some(check) => check.trim_start_matches(char::is_alphabetic).split(": ").next().unwrap_or_default().trim().to_owned(),
         None => line.rsplit_once(": ").map_or(line, |(title, _)| title).to_owned(),
-    }
+    };
+    statement.replace(|character: char| character.is_ascii_digit(), "")
 }

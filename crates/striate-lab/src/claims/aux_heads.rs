@@ -23,7 +23,7 @@ pub(super) const CLAIM: Claim = Claim {
     refuted_if: "the interval of the first lies below 0, or that of the second reaches 0 and rules out the 0.005 that the paper \
                  reports",
     seeds: [8, 8],
-    minutes: [2.5, 8.0],
+    minutes: [2.5, 16.0],
     run,
 };
 

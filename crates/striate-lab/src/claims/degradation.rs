@@ -15,7 +15,7 @@ pub(super) const CLAIM: Claim = Claim {
                  the shallowest's.",
     refuted_if: "the interval of one of the three differences lies on the other side",
     seeds: [4, 8],
-    minutes: [3.0, 12.0],
+    minutes: [3.0, 20.0],
     run,
 };
 
