@@ -53,13 +53,13 @@ fn main() {
     println!("cargo::metadata=LINK_ARGS={}", link_args.join("\u{1f}"));
 }
 
-/// The folder of CUDA's headers: that of a toolkit, of the wheels that libtorch was taken from, or of packages beside Python's torch.
+/// The folder of CUDA's headers: of the wheels that libtorch was taken from, of packages beside Python's torch, or of a toolkit.
 fn cuda_headers(lib: &Path) -> Option<PathBuf> {
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
     let toolkit = std::env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from).join("include");
     let packages = lib.ancestors().nth(2)?;
     let wheels = packages.join("nvidia").read_dir().into_iter().flatten().flatten().map(|wheel| wheel.path().join("include"));
     let triton = packages.join("triton/backends/nvidia/include");
-    let mut places = [toolkit, lib.with_file_name("include")].into_iter().chain(wheels).chain([triton]);
+    let mut places = [lib.with_file_name("include")].into_iter().chain(wheels).chain([triton, toolkit]);
     places.find(|place| ["cuda_runtime_api.h", "crt/host_config.h"].iter().all(|header| place.join(header).exists()))
 }

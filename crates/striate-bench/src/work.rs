@@ -8,6 +8,7 @@ use striate_graph::{InitOptions, Kernels, Network};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
 use striate_models::{Model, find};
+use striate_torch::cuda::has_graphs;
 use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_format};
 use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step};
 use tch::{Cuda, Device, Kind, Tensor};
@@ -171,7 +172,10 @@ impl Networked {
                 network.set_kernels(Kernels::Fast);
                 network.set_autocast((case.precision == Precision::Bf16).then_some(Kind::BFloat16));
                 let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight(), clip_norm: None };
-                let mut step = Step::new(network, objective, optimizer)?.recorded()?;
+                let mut step = Step::new(network, objective, optimizer)?;
+                if has_graphs() {
+                    step = step.recorded()?;
+                }
                 work.base = Base::fresh();
                 work.run = Box::new(move || {
                     step.run(&images, &labels, LR)?;

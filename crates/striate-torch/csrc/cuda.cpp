@@ -6,8 +6,17 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #ifdef STRIATE_CUDA_GRAPHS
+#include <cuda.h>
+// The graph's class has another layout with older headers than libtorch was built with.
+#if CUDA_VERSION < 12040
+#undef STRIATE_CUDA_GRAPHS
+#else
 #include <ATen/cuda/CUDAGraph.h>
 #endif
+#endif
+
+#include <map>
+#include <mutex>
 
 namespace {
 
@@ -20,6 +29,15 @@ void wait_for(const c10::Stream& waiting, const c10::Stream& awaited) {
   c10::Event event(at::kCUDA);
   event.record(awaited);
   event.block(waiting);
+}
+
+// The one stream of a device that copies to it go by: libtorch keeps freed memory for each stream apart.
+c10::Stream copies_to(c10::Device device) {
+  static std::mutex mutex;
+  static std::map<c10::DeviceIndex, c10::Stream> streams;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = streams.find(device.index());
+  return found != streams.end() ? found->second : streams.emplace(device.index(), cuda().getStreamFromGlobalPool(device)).first->second;
 }
 
 }  // namespace
@@ -37,42 +55,51 @@ char* st_stream_switch(st_stream stream, st_stream* former) {
   return caught([&] {
     const c10::Stream& next = stream_of(stream);
     const c10::Stream current = cuda().getStream(next.device());
-    wait_for(next, current);
     cuda().exchangeStream(next);
     *former = new c10::Stream(current);
+    wait_for(next, current);
   });
 }
 
-char* st_copy_ahead(st_stream stream, st_tensor tensor, st_tensor* out) {
+char* st_copy_ahead(int device, st_tensor tensor, st_tensor* out) {
   return caught([&] {
-    c10::StreamGuard guard(stream_of(stream));
+    const c10::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+    c10::StreamGuard guard(copies_to(place));
     const at::Tensor pinned = tensor_of(tensor).pin_memory();
-    *out = new at::Tensor(pinned.to(stream_of(stream).device(), pinned.scalar_type(), /*non_blocking=*/true));
+    *out = new at::Tensor(pinned.to(place, pinned.scalar_type(), /*non_blocking=*/true));
   });
 }
 
-char* st_await_copies(st_stream stream, const st_tensor* tensors, size_t n) {
+char* st_await_copy(st_tensor tensor) {
   return caught([&] {
-    const c10::Stream& copies = stream_of(stream);
-    const c10::Stream current = cuda().getStream(copies.device());
-    wait_for(current, copies);
-    // Their memory belongs to the stream of copies, which must not have it again before this one is done with it.
-    for (size_t i = 0; i < n; ++i) cuda().recordDataPtrOnStream(tensor_of(tensors[i]).storage().data_ptr(), current);
+    const at::Tensor& copy = tensor_of(tensor);
+    const c10::Stream current = cuda().getStream(copy.device());
+    wait_for(current, copies_to(copy.device()));
+    // Its memory belongs to the stream of copies, which must not have it again before this one is done with it.
+    cuda().recordDataPtrOnStream(copy.storage().data_ptr(), current);
   });
 }
 
 #ifdef STRIATE_CUDA_GRAPHS
 
-char* st_graph_begin(st_graph* out) {
+int st_has_graphs() { return 1; }
+
+char* st_graph_begin(st_stream stream, st_graph* out) {
   return caught([&] {
+    // Recording is of the current stream of the current device, which switching streams does not set.
+    const c10::DeviceGuard device(stream_of(stream).device());
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
-    graph->capture_begin();
+    // Other threads may go on using CUDA meanwhile.
+    graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
   });
 }
 
-char* st_graph_end(st_graph graph) {
-  return caught([&] { static_cast<at::cuda::CUDAGraph*>(graph)->capture_end(); });
+char* st_graph_end(st_stream stream, st_graph graph) {
+  return caught([&] {
+    const c10::DeviceGuard device(stream_of(stream).device());
+    static_cast<at::cuda::CUDAGraph*>(graph)->capture_end();
+  });
 }
 
 char* st_graph_replay(st_graph graph) {
@@ -85,8 +112,9 @@ void st_graph_free(st_graph graph) { delete static_cast<at::cuda::CUDAGraph*>(gr
 
 static char* no_graphs() { return strdup("built without CUDA graphs: libtorch is for the CPU alone, or CUDA's headers were not found"); }
 
-char* st_graph_begin(st_graph*) { return no_graphs(); }
-char* st_graph_end(st_graph) { return no_graphs(); }
+int st_has_graphs() { return 0; }
+char* st_graph_begin(st_stream, st_graph*) { return no_graphs(); }
+char* st_graph_end(st_stream, st_graph) { return no_graphs(); }
 char* st_graph_replay(st_graph) { return no_graphs(); }
 void st_graph_free(st_graph) {}
 

@@ -70,12 +70,13 @@ void st_fast_cuda();
 char* st_stream_new(int device, st_stream* out);
 void st_stream_free(st_stream stream);
 char* st_stream_switch(st_stream stream, st_stream* former);
-// Begins to copy a tensor of the CPU's to the stream's device, on the stream; what this thread launches may use the copies after st_await_copies.
-char* st_copy_ahead(st_stream stream, st_tensor tensor, st_tensor* out);
-char* st_await_copies(st_stream stream, const st_tensor* tensors, size_t n);
-// What is launched between the two calls is recorded, not run. The current stream may not be the device's default one. A graph may be freed in any state.
-char* st_graph_begin(st_graph* out);
-char* st_graph_end(st_graph graph);
+// Begins to copy a tensor of the CPU's to a device; what this thread launches may use the copy after st_await_copy.
+char* st_copy_ahead(int device, st_tensor tensor, st_tensor* out);
+char* st_await_copy(st_tensor copy);
+// What this thread launches between the two calls is recorded, not run: on `stream`, which it was switched to. A graph is to be freed only if both succeeded.
+int st_has_graphs();
+char* st_graph_begin(st_stream stream, st_graph* out);
+char* st_graph_end(st_stream stream, st_graph graph);
 char* st_graph_replay(st_graph graph);
 void st_graph_free(st_graph graph);
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be

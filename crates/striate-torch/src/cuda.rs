@@ -3,6 +3,34 @@ use crate::ffi::{CGraph, CStream};
 use crate::{TorchError, ffi};
 use tch::{Device, Tensor};
 
+/// Begins to copy `tensor` from the CPU to a CUDA device, beside what the device computes: for [`await_copy`] to be given to.
+///
+/// # Errors
+///
+/// libtorch's, such as a lack of memory.
+pub fn copy_ahead(tensor: &Tensor, device: Device) -> Result<Tensor, TorchError> {
+    let number = number(device)?;
+    // SAFETY: the tensor lives for the call.
+    ffi::tensor_from(|out| unsafe { ffi::st_copy_ahead(number, tensor.as_ptr(), out) })
+}
+
+/// Has all that this thread launches from now on wait for a copy that [`copy_ahead`] began.
+///
+/// # Errors
+///
+/// libtorch's.
+pub fn await_copy(copy: &Tensor) -> Result<(), TorchError> {
+    // SAFETY: the tensor lives for the call.
+    ffi::check(unsafe { ffi::st_await_copy(copy.as_ptr()) })
+}
+
+fn number(device: Device) -> Result<i32, TorchError> {
+    match device {
+        Device::Cuda(number) => i32::try_from(number).map_err(|_| TorchError::new("there is no such CUDA device")),
+        _ => Err(TorchError::new(&format!("{device:?} has no streams: they are of CUDA devices"))),
+    }
+}
+
 /// A stream of its own on a CUDA device.
 #[derive(Debug)]
 pub struct Stream {
@@ -16,11 +44,7 @@ impl Stream {
     ///
     /// libtorch's, where there is no such CUDA device.
     pub fn new(device: Device) -> Result<Self, TorchError> {
-        let Device::Cuda(number) = device else {
-            return Err(TorchError::new(&format!("{device:?} has no streams: they are of CUDA devices")));
-        };
-        let number = i32::try_from(number).map_err(|_| TorchError::new("there is no such CUDA device"))?;
-        let mut stream = std::ptr::null_mut();
+        let (number, mut stream) = (number(device)?, std::ptr::null_mut());
         // SAFETY: where the call succeeds, it has written a stream that is ours to free.
         ffi::check(unsafe { ffi::st_stream_new(number, &mut stream) })?;
         Ok(Self { stream })
@@ -31,12 +55,14 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// libtorch's, as `E`, and those of `work`.
+    /// Those of `work`, and libtorch's, as `E`.
     pub fn run<T, E: From<TorchError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let former = self.switch_to()?;
         let result = work();
-        former.switch_to()?;
-        result
+        let back = former.switch_to();
+        let value = result?;
+        back?;
+        Ok(value)
     }
 
     /// Makes it the current one; gives the former.
@@ -46,28 +72,6 @@ impl Stream {
         ffi::check(unsafe { ffi::st_stream_switch(self.stream, &mut former) })?;
         Ok(Self { stream: former })
     }
-
-    /// Begins to copy `tensor` from the CPU to the stream's device, beside what the device computes. The copy is for
-    /// [`await_copies`](Self::await_copies) to be given to.
-    ///
-    /// # Errors
-    ///
-    /// libtorch's, such as a lack of memory.
-    pub fn copy(&self, tensor: &Tensor) -> Result<Tensor, TorchError> {
-        // SAFETY: the stream and the tensor live for the call.
-        ffi::tensor_from(|out| unsafe { ffi::st_copy_ahead(self.stream, tensor.as_ptr(), out) })
-    }
-
-    /// Has all that this thread launches from now on wait for the copies that were begun; `copies` are those that it will use.
-    ///
-    /// # Errors
-    ///
-    /// libtorch's.
-    pub fn await_copies(&self, copies: &[Tensor]) -> Result<(), TorchError> {
-        let pointers = ffi::pointers(copies);
-        // SAFETY: the stream and the tensors live for the call.
-        ffi::check(unsafe { ffi::st_await_copies(self.stream, pointers.as_ptr(), pointers.len()) })
-    }
 }
 
 impl Drop for Stream {
@@ -75,6 +79,12 @@ impl Drop for Stream {
         // SAFETY: it is ours, and freed once, here.
         unsafe { ffi::st_stream_free(self.stream) }
     }
+}
+
+/// Whether work can be recorded with this libtorch, as it was built; it says nothing of devices.
+pub fn has_graphs() -> bool {
+    // SAFETY: no precondition.
+    unsafe { ffi::st_has_graphs() == 1 }
 }
 
 /// Work that was recorded on a CUDA device, to be launched by one call as often as is wanted: PyTorch's `torch.cuda.CUDAGraph`.
@@ -87,23 +97,26 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Records what `work` launches, which runs nothing of it yet. To be called within [`Stream::run`], when the same work has been run
-    /// there a few times before: what libraries set up at first use can't be recorded. `work` may read nothing back from the device.
+    /// Records what `work` launches on `stream`, which runs nothing of it yet. The same work should have [run](Stream::run) there a
+    /// few times before: what libraries set up at first use can't be recorded, nor can `work` wait for the device, or copy to it or back.
     ///
     /// # Errors
     ///
-    /// libtorch's, as `E`, where something can't be recorded, or was built without CUDA; and those of `work`.
-    pub fn record<T, E: From<TorchError>>(work: impl FnOnce() -> Result<T, E>) -> Result<(Self, T), E> {
-        let mut graph = std::ptr::null_mut();
-        // SAFETY: where the call succeeds, it has written a graph that is ours to free.
-        ffi::check(unsafe { ffi::st_graph_begin(&mut graph) })?;
-        let graph = Self { graph };
-        let result = work();
-        // SAFETY: the graph lives. Recording ends also where `work` failed, whose error says more.
-        let ended = ffi::check(unsafe { ffi::st_graph_end(graph.graph) });
-        let value = result?;
-        ended?;
-        Ok((graph, value))
+    /// Those of `work`, and libtorch's, as `E`, where something can't be recorded or was built without CUDA. libtorch does not free what a
+    /// recording that failed took, and can fail afterwards: end the process.
+    pub fn record<T, E: From<TorchError>>(stream: &Stream, work: impl FnOnce() -> Result<T, E>) -> Result<(Self, T), E> {
+        stream.run(|| {
+            let mut graph = std::ptr::null_mut();
+            // SAFETY: the stream lives; where the call succeeds, it has written a graph.
+            ffi::check(unsafe { ffi::st_graph_begin(stream.stream, &mut graph) })?;
+            let result = work();
+            // SAFETY: both live. Recording ends also where `work` failed, whose error says more.
+            let ended = ffi::check(unsafe { ffi::st_graph_end(stream.stream, graph) });
+            let value = result?;
+            ended?;
+            // Only now may it be freed.
+            Ok((Self { graph }, value))
+        })
     }
 
     /// Launches the recorded work on the current stream.
@@ -135,36 +148,44 @@ mod tests {
         let cpu = Stream::new(Device::Cpu).unwrap_err().to_string();
         assert_eq!(cpu, "Cpu has no streams: they are of CUDA devices");
         if !Cuda::is_available() {
-            let error = Stream::new(Device::Cuda(0)).unwrap_err().to_string();
-            assert!(!error.is_empty() && !error.contains('\n'), "{error}");
-            let error = Graph::record(|| Ok::<_, TorchError>(())).unwrap_err().to_string();
-            assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+            for error in [
+                Stream::new(Device::Cuda(0)).unwrap_err().to_string(),
+                copy_ahead(&Tensor::from(1), Device::Cuda(0)).unwrap_err().to_string(),
+            ] {
+                assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+            }
         }
     }
 
     /// Skipped where there is no CUDA device.
     #[test]
     fn a_graph_computes_anew_what_it_recorded() {
+        if !Cuda::is_available() || !has_graphs() {
+            return eprintln!("skipped: there is no CUDA device, or no graphs were built");
+        }
+        for device in (0..usize::try_from(Cuda::device_count()).unwrap()).map(Device::Cuda) {
+            let stream = Stream::new(device).unwrap();
+            let mut x = Tensor::ones([4], (Kind::Float, device));
+            let double = || Ok::<_, TorchError>(x.f_mul_scalar(2.0)?);
+            let _warm = stream.run(double).unwrap();
+            let (graph, doubled) = Graph::record(&stream, double).unwrap();
+            for value in [3.0, 5.0] {
+                let _ = x.fill_(value);
+                stream.run(|| graph.replay()).unwrap();
+                assert_eq!(Vec::<f32>::try_from(&doubled).unwrap(), [2.0 * value as f32; 4]);
+            }
+        }
+    }
+
+    /// Skipped where there is no CUDA device.
+    #[test]
+    fn copies_arrive_before_they_are_used() {
         if !Cuda::is_available() {
             return eprintln!("skipped: there is no CUDA device");
         }
-        let device = Device::Cuda(0);
-        let stream = Stream::new(device).unwrap();
-        let mut x = Tensor::ones([4], (Kind::Float, device));
-        let (graph, doubled) = stream
-            .run(|| {
-                let _warm = x.f_mul_scalar(2.0)?;
-                Graph::record(|| Ok::<_, TorchError>(x.f_mul_scalar(2.0)?))
-            })
-            .unwrap();
-        for value in [3.0, 5.0] {
-            let _ = x.fill_(value);
-            stream.run(|| graph.replay()).unwrap();
-            assert_eq!(Vec::<f32>::try_from(&doubled).unwrap(), [2.0 * value as f32; 4]);
-        }
-        let numbers = Tensor::from_slice(&[1.0_f32, 2.0]);
-        let copied = stream.copy(&numbers).unwrap();
-        stream.await_copies(&[copied.shallow_clone()]).unwrap();
-        assert_eq!(copied.to_device(Device::Cpu), numbers);
+        let numbers = Tensor::arange(1 << 20, (Kind::Float, Device::Cpu));
+        let copy = copy_ahead(&numbers, Device::Cuda(0)).unwrap();
+        await_copy(&copy).unwrap();
+        assert_eq!((copy * 2.0).to_device(Device::Cpu), numbers * 2.0);
     }
 }

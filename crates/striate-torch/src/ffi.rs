@@ -98,10 +98,11 @@ unsafe extern "C" {
     pub(crate) fn st_stream_new(device: c_int, out: *mut *mut CStream) -> *mut c_char;
     pub(crate) fn st_stream_free(stream: *mut CStream);
     pub(crate) fn st_stream_switch(stream: *mut CStream, former: *mut *mut CStream) -> *mut c_char;
-    pub(crate) fn st_copy_ahead(stream: *mut CStream, tensor: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
-    pub(crate) fn st_await_copies(stream: *mut CStream, tensors: *const *const C_tensor, n: usize) -> *mut c_char;
-    pub(crate) fn st_graph_begin(out: *mut *mut CGraph) -> *mut c_char;
-    pub(crate) fn st_graph_end(graph: *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_copy_ahead(device: c_int, tensor: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_await_copy(copy: *const C_tensor) -> *mut c_char;
+    pub(crate) fn st_has_graphs() -> c_int;
+    pub(crate) fn st_graph_begin(stream: *mut CStream, out: *mut *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_graph_end(stream: *mut CStream, graph: *mut CGraph) -> *mut c_char;
     pub(crate) fn st_graph_replay(graph: *mut CGraph) -> *mut c_char;
     pub(crate) fn st_graph_free(graph: *mut CGraph);
     pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;

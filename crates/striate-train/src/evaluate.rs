@@ -41,11 +41,12 @@ pub fn evaluate_with(
     let classes = loader.dataset().classes().len();
     let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
-    let (feed, mut batches) = (Feed::new(network.device())?, loader.epoch(0)?);
+    let (feed, mut batches) = (Feed::new(network.device()), loader.epoch(0)?);
     let mut next = feed.next(&mut batches);
     while let Some(batch) = next {
         let Batch { images, labels } = feed.take(batch?)?;
         let outputs = forward(&images)?;
+        drop(images);
         // While the device computes.
         next = feed.next(&mut batches);
         let logits = outputs.logits();

@@ -188,7 +188,7 @@ impl Optimizer {
     }
 
     /// Scales all gradients down, if their norm taken together is above `max_norm`; returns the norm before that, a scalar on the first
-    /// one's device. The rule of `torch.nn.utils.clip_grad_norm_`.
+    /// gradient's device. The rule of `torch.nn.utils.clip_grad_norm_`. It reads nothing back from a GPU.
     pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor, TrainError> {
         let grads = self.params.iter().map(Tensor::f_grad).collect::<Result<Vec<_>, _>>()?;
         let mut grads: Vec<Tensor> = grads.into_iter().filter(Tensor::defined).collect();
@@ -199,6 +199,10 @@ impl Optimizer {
         let norms = grads.iter().map(|grad| grad.f_norm()?.f_to_device(device)).collect::<Result<Vec<_>, _>>()?;
         let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
         let scale = norm.f_add_scalar(1e-6)?.f_reciprocal()?.f_mul_scalar(max_norm)?.f_clamp_max(1.0)?;
+        // On the CPU it costs nothing to know.
+        if device == Device::Cpu && f64::try_from(&scale)? >= 1.0 {
+            return Ok(norm);
+        }
         for grad in &mut grads {
             let _ = grad.f_mul_(&scale.f_to_device(grad.device())?)?;
         }

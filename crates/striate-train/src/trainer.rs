@@ -157,7 +157,7 @@ impl<'a> Trainer<'a> {
         if config.cuda_graph {
             step = step.recorded()?;
         }
-        let feed = Feed::new(network.device())?;
+        let feed = Feed::new(network.device());
         let progress = Progress {
             data: fingerprint(train.dataset())?,
             seed: config.seed,
@@ -231,14 +231,15 @@ impl<'a> Trainer<'a> {
         }
         self.step.optimizer().check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
         self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
-        self.step.optimizer_mut().load_state(&optimizer)?;
+        self.step.load_optimizer_state(&optimizer)?;
         self.progress = progress;
         Ok(())
     }
 
     /// Trains until all epochs are done or a stop is asked for.
     ///
-    /// Fails, among others, as soon as a loss or a weight is no number any more; no checkpoint is overwritten then.
+    /// Fails, among others, as soon as a loss or a weight is no number any more; no checkpoint is overwritten then, and the network keeps what
+    /// that step left of it.
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
         let (epochs, steps_per_epoch) = (self.config.epochs, self.progress.steps_per_epoch);
         self.emit(Event::RunStarted { epochs, steps_per_epoch, step: self.progress.step })?;
