@@ -258,7 +258,7 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
         format!("{} images: accuracy {:.2}%, {} mistakes\n", raw.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
     for pair in pairs.iter().take(5) {
         let (target, predicted) = (name(pair.target), name(pair.predicted));
-        text += &format!("{target} taken for {predicted}: {} ({:.1}% of {target})\n", pair.count, 100.0 * pair.share);
+        text += &format!("{target} taken for {predicted}: {} ({:.1}% of all {target})\n", pair.count, 100.0 * pair.share);
     }
     print(&format!("{text}page {}\n", folder.join(PAGE).display()))
 }

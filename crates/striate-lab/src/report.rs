@@ -42,10 +42,10 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         "" => String::new(),
         remarks => format!("<p>{}</p>\n", escape(remarks)),
     };
-    let mut rerun = format!("cargo xtask lab run {}", claim.name);
+    let mut rerun = format!("cargo xtask lab run {} --{}", claim.name, outcome.scale);
     let how = format!("{}; {}; {}", outcome.date, outcome.machine, threads(outcome.threads));
     if !claim.is_exact() {
-        let _ = write!(rerun, " --{} --seeds {}", outcome.scale, outcome.seeds.len());
+        let _ = write!(rerun, " --seeds {}", outcome.seeds.len());
         if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
             let _ = write!(rerun, " --first-seed {first}");
         }

@@ -56,7 +56,9 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         stop: stop_on_interrupt()?,
     };
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes[0], claim.minutes[1])).sum();
-    tracing::info!("about {:.0} minutes on two cores, less what is measured already", minutes.max(1.0));
+    if minutes >= 1.0 {
+        tracing::info!("up to {:.0} minutes on two cores, less what is measured already", minutes.ceil());
+    }
     let mut outcomes = Vec::new();
     for claim in chosen {
         let outcome = striate_lab::run(claim, &options)?;

@@ -118,7 +118,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let worst = Interval::of_differences(&errors[1], &errors[0]);
     checks.push(Check::above("test error of 1x1 alone less all", worst, LITTLE));
     let remarks =
-        "Equal multiply-adds are not equal parameters, width or time: see the table. Modules have no bottlenecks and no \
+        "Equal multiply-adds are not equal parameters, width or time: see the numbers. Modules have no bottlenecks and no \
                    pooling branch, so that filter sizes are all that differs."
             .to_owned();
     let title = format!("{MODULES} modules of {:.1}M multiply-adds in all", macs as f64 * 1e-6);

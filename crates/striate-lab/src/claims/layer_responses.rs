@@ -19,7 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
                  network's below the shallow one's.",
     refuted_if: "the interval of one of the two differences lies on the other side",
     seeds: [4, 8],
-    minutes: [2.5, 8.0],
+    minutes: [2.5, 10.0],
     run,
 };
 

@@ -14,7 +14,8 @@ pub(super) const CLAIM: Claim = Claim {
             smooth basin.",
     source: "Li et al. 2018, section 5 and figure 5",
     hypothesis: "On a filter-normalised random plane, going straight away from the trained weights in eight directions: the share \
-                 of falls in all rises and falls of the logarithm of the loss is larger without shortcuts than with them.",
+                 of falls in all rises and falls of the logarithm of the loss, which counts as 10000 where it is more, is larger without \
+                 shortcuts than with them.",
     refuted_if: "the interval of the difference lies on the other side",
     seeds: [4, 8],
     minutes: [3.0, 12.0],
