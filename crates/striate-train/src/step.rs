@@ -62,6 +62,8 @@ impl<N: Borrow<Network>> Step<N> {
     /// Records the step as a CUDA graph once a few batches of one shape have gone through it, and launches it by one call for batches of
     /// that shape from then on, where launching costs more than computing. On the CPU it changes nothing.
     ///
+    /// What is recorded works on the parameters as they lie: load others into them, and replace none.
+    ///
     /// Fails if the network lies on several devices, or CUDA graphs were not built in. A step fails that cannot be recorded: one with a
     /// layer that copies something to the device or back, as the sparse convolution of LeNet-5's paper does.
     pub fn recorded(mut self) -> Result<Self, TrainError> {
@@ -87,6 +89,9 @@ impl<N: Borrow<Network>> Step<N> {
     }
 
     /// Trains with one batch on the network's device: images `[N, C, H, W]` and int64 targets `[N]`.
+    ///
+    /// Fails if the batch does not fit the network, or a [recorded](Self::recorded) step can't be recorded. A loss that is no number is no
+    /// error here: it shows in the output, and in the weights.
     pub fn run(&mut self, images: &Tensor, targets: &Tensor, lr: f64) -> Result<StepOutput, TrainError> {
         let Self { network, objective, optimizer, recorder } = self;
         let mut launch = |images: &Tensor, targets: &Tensor, lr: LearningRate| {
