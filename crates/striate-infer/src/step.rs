@@ -1,10 +1,10 @@
 //! A step that is ready to run: its weights packed, its type and its use of memory decided.
 use crate::program::{Kind, Step};
 use crate::schedule::Memory;
-use std::cell::RefCell;
 use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
+use striate_torch::linear::linear;
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
@@ -46,24 +46,17 @@ enum Kernel {
     Plain(Tensor),
 }
 
-/// From this batch on, packing a linear layer's weight pays: a product with less reads it once whatever its layout.
-const PACKED_BATCH: i64 = 3;
-/// The batch that it is packed for; it is as good for others.
+/// From this batch on, the float32 kernel of our own is faster than oneDNN's on a weight that isn't packed.
+const LARGE_BATCH: i64 = 3;
+/// The batch that bfloat16 weights are packed for; it is as good for others.
 const TYPICAL_BATCH: i64 = 16;
 
 #[derive(Debug)]
 struct Linear {
-    /// Packed in place of the ordinary weight once it pays, so that memory holds it once.
-    weight: RefCell<(Tensor, Packed)>,
+    weight: Tensor,
     bias: Option<Tensor>,
     post: Post,
     onednn: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packed {
-    Yes,
-    No,
 }
 
 impl Ready {
@@ -93,11 +86,11 @@ impl Ready {
                 Work::Conv(Conv { conv, kernel, bias, sum, post })
             }
             Kind::Linear { weight, bias, post } => {
-                let mut weight = (cast(&weight)?, Packed::No);
+                let mut weight = cast(&weight)?.f_contiguous()?;
                 if onednn && kind == Type::BFloat16 {
-                    weight = (onednn::pack_linear(&weight.0, TYPICAL_BATCH)?, Packed::Yes);
+                    weight = onednn::pack_linear(&weight, TYPICAL_BATCH)?;
                 }
-                Work::Linear(Linear { weight: weight.into(), bias: cast_option(bias)?, post, onednn })
+                Work::Linear(Linear { weight, bias: cast_option(bias)?, post, onednn })
             }
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
@@ -200,14 +193,15 @@ fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post, kind
 
 impl Linear {
     fn run(&self, input: &Tensor) -> Result<Tensor, LayerError> {
-        let (weight, packed) = &mut *self.weight.borrow_mut();
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
         if !self.onednn {
-            return apply(self.post, input.f_linear(weight, self.bias.as_ref())?);
+            return apply(self.post, input.f_linear(weight, bias)?);
         }
-        if *packed == Packed::No && input.size()[0] >= PACKED_BATCH {
-            (*weight, *packed) = (onednn::pack_linear(weight, TYPICAL_BATCH)?, Packed::Yes);
+        if input.kind() == Type::Float && input.dim() == 2 && input.size()[0] >= LARGE_BATCH {
+            let relu = self.post == Post::Relu;
+            return apply(if relu { Post::None } else { self.post }, linear(input, weight, bias, relu)?);
         }
-        Ok(onednn::linear(input, weight, self.bias.as_ref(), self.post)?)
+        Ok(onednn::linear(input, weight, bias, self.post)?)
     }
 }
 

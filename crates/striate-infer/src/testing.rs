@@ -14,6 +14,7 @@ pub(crate) fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<
     });
     let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
     let _no_grad = striate_torch::no_grad();
+    striate_torch::manual_seed(1);
     let mut generator = Generator::new(1);
     for mut param in network.parameters().filter(|param| param.tensor.dim() > 0) {
         generator.uniform(&mut param.tensor, 0.3, 1.0).unwrap();

@@ -54,6 +54,9 @@ char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64
 char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 
+// act(input weight^T + bias) in float32, with a ReLU if `relu`, on an ordinary weight, which is read once for every 16 examples (linear.cpp).
+char* st_linear_batch(st_tensor input, st_tensor weight, st_tensor bias, int relu, st_tensor* out);
+
 // Channels-last feature maps of float32 or bfloat16 on the CPU; 0 if a tensor is no such, and nothing is written then.
 // Max pooling, of what a ReLU gives if there is one, with gradients (pool.cpp); `window` is the kernel's size, stride and padding, each height and width.
 int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out);

@@ -61,6 +61,13 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
+    pub(crate) fn st_linear_batch(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        relu: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_max_pool(
         input: *const C_tensor,
         window: *const i64,

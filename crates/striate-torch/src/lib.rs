@@ -4,6 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
+//! - [`linear`](mod@linear): linear layers over a batch, on an ordinary weight;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
@@ -19,6 +20,7 @@ pub mod cuda;
 mod error;
 mod ffi;
 mod generator;
+pub mod linear;
 mod memory;
 mod nearest;
 pub mod norm;
