@@ -1,6 +1,5 @@
 //! The command line.
 use crate::lab::args::LabCommand;
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use striate_layers::Mode;
@@ -161,7 +160,7 @@ pub(crate) struct PredictArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// How many classes to show for each image
-    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
@@ -267,6 +266,12 @@ pub(crate) struct RunArgs {
 pub(crate) struct DataArgs {
     /// Datasets to fetch; without any, those that there are
     pub(crate) names: Vec<String>,
+    /// Write test images of the dataset as PNG files into this folder, which must be new or empty
+    #[arg(long, value_name = "FOLDER", requires = "names")]
+    pub(crate) pictures: Option<PathBuf>,
+    /// How many of them, from the first on
+    #[arg(long, default_value_t = 20, requires = "pictures", allow_negative_numbers = true, value_parser = count)]
+    pub(crate) count: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -383,6 +388,11 @@ impl From<ModeArg> for Mode {
             ModeArg::Train => Self::Train,
         }
     }
+}
+
+/// A count above 0.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a whole number above 0".to_owned())
 }
 
 /// Channels, height and width, written as `1,32,32`.

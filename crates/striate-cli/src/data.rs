@@ -1,8 +1,11 @@
-//! `data`: fetches datasets, or lists them.
+//! `data`: fetches datasets, lists them, or writes some of their images.
 use crate::cli::DataArgs;
 use crate::error::CliError;
+use crate::lab::new_or_empty;
 use crate::{print, progress};
-use striate_datasets::{catalogue, fetch};
+use image::ColorType;
+use std::path::Path;
+use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load};
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
     if args.names.is_empty() {
@@ -14,6 +17,12 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
         }
         return print(&text);
     }
+    if let Some(folder) = &args.pictures {
+        let [name] = args.names.as_slice() else {
+            return Err(CliError::Usage("--pictures takes one dataset".to_owned()));
+        };
+        return pictures(name, folder, args.count);
+    }
     for name in &args.names {
         let bar = progress::Download::new();
         let folder = fetch(name, &mut |file, done, total| bar.update(file, done, total))?;
@@ -23,4 +32,23 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Writes the first test images as `00.png`, `01.png`, ...
+fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
+    new_or_empty(folder, "--pictures")?;
+    let test = load(name, &LoadOptions::default())?.test;
+    let failed = |error: String| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+    let images = test.images().f_narrow(0, 0, count.min(test.len()) as i64)?;
+    let (count, channels, height, width) = images.size4()?;
+    let digits = (count - 1).to_string().len().max(2);
+    let colour = if channels == 1 { ColorType::L8 } else { ColorType::Rgb8 };
+    for number in 0..count {
+        let pixels = images.f_get(number)?.f_permute([1, 2, 0])?.f_contiguous()?.f_view(-1)?;
+        let path = folder.join(format!("{number:0digits$}.png"));
+        image::save_buffer(path, &Vec::<u8>::try_from(pixels)?, width as u32, height as u32, colour)
+            .map_err(|error| failed(error.to_string()))?;
+    }
+    print(&format!("{name}: {count} pictures in {}\n", folder.display()))
 }

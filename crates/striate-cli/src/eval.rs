@@ -1,14 +1,14 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::{EvalArgs, Precision};
 use crate::error::CliError;
-use crate::{devices, images, print, print_json};
+use crate::{devices, images, print, print_json, source};
 use serde_json::{Value, json};
 use std::path::Path;
 use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
 use striate_graph::{GraphError, InitOptions, Network, Outputs};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode;
-use striate_models::{Bundle, BundleInfo};
+use striate_models::BundleInfo;
 use striate_train::{Evaluation, evaluate_with};
 use tch::Tensor;
 
@@ -18,7 +18,7 @@ const MAX_THREADS: usize = 1024;
 pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
     let devices = devices::parse(&args.devices)?;
-    let bundle = Bundle::read(&args.bundle)?;
+    let bundle = source::bundle(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
     let data = images::to_judge_by(&args.data, args.data_dir.as_deref(), &preprocess)?;

@@ -10,7 +10,7 @@ use striate_models::Model;
 use striate_train::Recipe;
 
 /// What a recipe calls data that are folders of files; its `dir` has them.
-const FOLDERS: &str = "image-folder";
+pub(crate) const FOLDERS: &str = "image-folder";
 /// Where the images lie in there that a network is judged by.
 const TEST: [&str; 2] = ["test", "val"];
 

@@ -6,8 +6,9 @@ use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArg
 use crate::cli::{Precision, TrainArgs};
 use crate::error::CliError;
 use crate::eval::{check_classes, inference, preprocess_of, set_threads};
+use crate::images::FOLDERS;
 use crate::progress::Points;
-use crate::train::{fit_together, new_folder, options_of};
+use crate::train::{RECIPE, fit_together, new_folder, options_of};
 use crate::{devices, print, print_json, recipes, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
 use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
-use striate_models::{Bundle, BundleInfo};
+use striate_models::{BundleInfo, find};
 use striate_torch::{Generator, write_atomically};
 use tch::{Device, Tensor};
 
@@ -26,6 +27,8 @@ use tch::{Device, Tensor};
 const BATCH: usize = 256;
 /// Test images that a learning-rate test evaluates after each epoch, which its figures do not depend on.
 const FEW: usize = 64;
+/// Of fewer pictures than this, what they do not wake may not be dead.
+const MANY: usize = 20;
 
 pub(crate) fn lab(command: &LabCommand) -> Result<(), CliError> {
     match command {
@@ -79,9 +82,10 @@ fn describe(report: &Report) -> String {
     let dead: Vec<String> = with_dead
         .map(|(layer, dead)| format!("{} {} of {}", layer.layer, dead.len(), layer.shape.first().unwrap_or(&0)))
         .collect();
+    let few = if report.image_count < MANY { " (few pictures prove little: others may wake them)" } else { "" };
     match dead.as_slice() {
         [] => text + "dead units: none\n",
-        dead => text + &format!("dead units: {}\n", dead.join(", ")),
+        dead => text + &format!("dead units: {}{few}\n", dead.join(", ")),
     }
 }
 
@@ -158,6 +162,7 @@ fn some(data: &InMemory, count: usize, seed: u64) -> Result<InMemory, CliError> 
 fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
+    check_name(&args.what)?;
     let train_args = TrainArgs {
         what: Some(args.what.clone()),
         data: args.data.clone(),
@@ -170,6 +175,9 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let recipe = recipes::resolve(&train_args)?;
     // A mistaken model is told before a dataset is downloaded.
     source::model(&recipe.model.name, &options_of(&recipe))?;
+    if recipe.data.name == FOLDERS {
+        return Err(CliError::Usage("lab lr takes a dataset that `striate data` lists, and no folder of images".to_owned()));
+    }
     let dir = Some(recipe.data.dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
     let data = load(&recipe.data.name, &LoadOptions { root: dir })?;
     let (model, preprocess) = fit_together(&recipe, &data.train)?;
@@ -213,10 +221,24 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let (steps, last) = (tested.points.len(), tested.points.last().map_or(0.0, |point| point.lr));
     let end = if tested.blew_up { format!("until the loss blew up at {last:.2e}") } else { format!("up to {last:.2e}") };
     print(&format!(
-        "{steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
+        "{name} on {data}: {steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
         folder.join("lr.csv").display(),
         folder.join("lr.svg").display()
     ))
+}
+
+/// Refuses files and folders that are no recipe.
+fn check_name(what: &str) -> Result<(), CliError> {
+    let path = Path::new(what);
+    let named = path.exists() || what.contains('/') || what.ends_with(".safetensors");
+    if what.ends_with(".toml") || !named || find(what).is_ok() {
+        return Ok(());
+    }
+    let recipe = [path.join(RECIPE), path.with_file_name(RECIPE)].into_iter().find(|recipe| recipe.is_file());
+    let such = recipe.map(|recipe| format!(" such as {}", recipe.display())).unwrap_or_default();
+    Err(CliError::Usage(format!(
+        "lab lr takes a model's name, as `striate models` lists them, or a recipe (a .toml file){such}: {what} is neither"
+    )))
 }
 
 fn merge(into: &mut Value, more: Value) {
@@ -272,7 +294,7 @@ struct Subjects {
 
 impl Subjects {
     fn open(path: &Path, devices: Vec<Device>) -> Result<Self, CliError> {
-        let bundle = Bundle::read(path)?;
+        let bundle = source::bundle(path)?;
         let preprocess = preprocess_of(&bundle.info, path)?;
         let network = bundle.network(path, &InitOptions { devices, ..InitOptions::default() })?;
         Ok(Self { info: bundle.info, preprocess, network })
@@ -290,16 +312,29 @@ fn texts<const N: usize>(files: [(&str, String); N]) -> BTreeMap<String, Vec<u8>
     files.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
 }
 
+/// Refuses a file.
+fn no_file(folder: &Path, option: &str) -> Result<(), CliError> {
+    match folder.is_file() {
+        true => Err(CliError::Usage(format!("{} is a file, not a folder: give another {option}", folder.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a folder that holds something, and a file.
+pub(crate) fn new_or_empty(folder: &Path, option: &str) -> Result<(), CliError> {
+    no_file(folder, option)?;
+    let refuse = |reason: &str| Err(CliError::Usage(format!("{} {reason}: give another {option}", folder.display())));
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => refuse("holds files already"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => refuse(&format!("cannot be written ({error})")),
+        _ => Ok(()),
+    }
+}
+
 impl LabOutput {
     /// Refuses a folder that holds something, before anything is computed.
     fn check(&self) -> Result<(), CliError> {
-        let Some(folder) = &self.out else { return Ok(()) };
-        let refuse = |reason: &str| Err(CliError::Usage(format!("{} {reason}: give another --out", folder.display())));
-        match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => refuse("holds files already"),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => refuse(&format!("cannot be written ({error})")),
-            _ => Ok(()),
-        }
+        self.out.as_deref().map_or(Ok(()), |folder| new_or_empty(folder, "--out"))
     }
 
     /// Writes the files into the folder, or into the first of `lab/NAME-1`, `lab/NAME-2`, ... that does not exist.

@@ -2,12 +2,11 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::{inference, preprocess_of};
-use crate::{devices, print, print_json};
+use crate::{devices, print, print_json, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_datasets::decode_image;
 use striate_graph::InitOptions;
-use striate_models::Bundle;
 use tch::{Kind, Tensor};
 
 /// What a network says of one image.
@@ -25,7 +24,7 @@ struct Answer {
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let devices = devices::parse(&args.devices)?;
-    let bundle = Bundle::read(&args.bundle)?;
+    let bundle = source::bundle(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
     let forward = inference(&network, args.precision)?;

@@ -1,11 +1,12 @@
 //! What a command line names a network by: a model of the registry with options, or a bundle.
 use crate::error::CliError;
 use crate::progress;
+use crate::train::MODEL;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use striate_graph::Network;
 use striate_models::{Bundle, BundleInfo, Model, ModelError, Pretrained, Weights, find, find_pretrained};
-use striate_train::Head;
+use striate_train::{Head, LAST};
 
 /// A model of the registry, or a bundle's model with its bundle.
 pub(crate) struct Source {
@@ -19,6 +20,26 @@ impl Source {
         let Some(path) = bundle_file(name) else { return Ok(Self { model: model(name, options)?, bundle: None }) };
         let bundle = Bundle::read(path)?;
         Ok(Self { model: changed(&bundle.info, options)?, bundle: Some(bundle) })
+    }
+}
+
+/// Reads a bundle for a command that takes nothing else, and says what to name where something else was named.
+pub(crate) fn bundle(path: &Path) -> Result<Bundle, CliError> {
+    let (name, usage) = (path.display(), |line: String| Err(CliError::Usage(line)));
+    if path.is_dir() {
+        return match [MODEL, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
+            Some(file) => usage(format!("{name} is a folder: name the bundle in it, {}", file.display())),
+            None => usage(format!("{name} is a folder without a {MODEL}: name a bundle, such as a finished run's {MODEL}")),
+        };
+    }
+    if !path.exists() && path.to_str().is_some_and(|name| find(name).is_ok()) {
+        return usage(format!("{name} is a model's name: name a trained bundle of it, such as a run's {MODEL}"));
+    }
+    match Bundle::read(path) {
+        Err(ModelError::NoBundle { .. }) => usage(format!(
+            "{name} holds weights only: name a run's {MODEL}, or make a bundle with `striate weights convert` and its --model, --mean and --std"
+        )),
+        bundle => Ok(bundle?),
     }
 }
 

@@ -24,11 +24,11 @@ use striate_train::{
 };
 
 /// The resolved recipe in a run's folder.
-const RECIPE: &str = "recipe.toml";
+pub(crate) const RECIPE: &str = "recipe.toml";
 /// The results of a finished run, the last file that it writes.
 const SUMMARY: &str = "summary.json";
 /// The bundle of the weights at the end of a run.
-const MODEL: &str = "model.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
 /// The events of a run.
 const METRICS: &str = "metrics.jsonl";
 /// Images of one evaluation step.

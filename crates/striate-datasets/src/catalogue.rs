@@ -98,7 +98,11 @@ pub fn catalogue() -> &'static [Entry] {
 }
 
 /// The dataset of a name.
-pub(crate) fn find(name: &str) -> Result<&'static Entry, DatasetError> {
+///
+/// # Errors
+///
+/// An unknown name; the message has the nearest one.
+pub fn find(name: &str) -> Result<&'static Entry, DatasetError> {
     let names = || CATALOGUE.iter().map(|entry| entry.name);
     CATALOGUE.iter().find(|entry| entry.name == name).ok_or_else(|| DatasetError::UnknownName {
         name: name.to_owned(),

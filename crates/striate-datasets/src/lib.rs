@@ -24,7 +24,7 @@ mod resize;
 mod source;
 
 pub use augment::Augment;
-pub use catalogue::{Entry, catalogue};
+pub use catalogue::{Entry, catalogue, find};
 pub use dataset::{Batch, Dataset, InMemory, Split};
 pub use digits::digits;
 pub use error::DatasetError;

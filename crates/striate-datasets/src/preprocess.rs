@@ -275,6 +275,9 @@ fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
 
 fn read_image(path: &Path) -> Result<DynamicImage, DatasetError> {
     let fault = |reason: String| DatasetError::Image { path: path.into(), reason };
+    if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
+        return Err(fault("it is empty".to_owned()));
+    }
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| fault(error.to_string()))?;
     if reader.format().is_none() {
         return Err(fault("it is neither JPEG nor PNG".to_owned()));
@@ -423,7 +426,7 @@ mod tests {
             error
         };
         assert!(fault("notes.txt", b"not an image").ends_with("it is neither JPEG nor PNG"));
-        fault("empty.png", b"");
+        assert!(fault("empty.png", b"").ends_with("it is empty"));
         fault("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
         fault("cut.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
         assert!(fault("huge.png", &huge_png()).contains("limit"));

@@ -205,8 +205,10 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> Option<std::ops::Ran
         None => Some((x, x)),
     });
     let (low, high) = ends?;
+    // Of counts and errors, which are never negative, no axis shows what is below 0.
+    let least = if low >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
     let width = if high > low { high - low } else { low.abs().max(1.0) * 0.1 };
-    Some(low - margin * width..high + margin * width + if high > low { 0.0 } else { width })
+    Some((low - margin * width).max(least)..high + margin * width + if high > low { 0.0 } else { width })
 }
 
 #[cfg(test)]
@@ -226,6 +228,13 @@ mod tests {
     fn numbers_on_axes_are_short() {
         let told = [0.0, 2.0, 0.25, -31.62, 1e-6, 120_000.0, 316.0, 0.1 + 0.2].map(number);
         assert_eq!(told, ["0", "2", "0.25", "-31.6", "1e-6", "1e5", "316", "0.3"]);
+    }
+
+    #[test]
+    fn an_axis_goes_below_zero_only_where_values_do() {
+        assert_eq!(range([0.0, 2.0].into_iter(), 0.5), Some(0.0..3.0));
+        assert_eq!(range([4.0, 8.0].into_iter(), 0.5), Some(2.0..10.0));
+        assert_eq!(range([-2.0, 2.0].into_iter(), 0.5), Some(-4.0..4.0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Dataset, LoadOptions, Split, load};
+use striate_datasets::{Dataset, LoadOptions, Split, find, load};
 use striate_torch::{FileError, write_atomically};
 use time::OffsetDateTime;
 
@@ -162,10 +162,12 @@ fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
 ///
 /// # Errors
 ///
-/// Data that is missing, a file that can't be written, a folder that another run uses; [`LabError::Stopped`] if it was asked
+/// Data that is unknown or missing, a file that can't be written, a folder that another run uses; [`LabError::Stopped`] if it was asked
 /// to stop.
 pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabError> {
     let started = Instant::now();
+    // A claim that takes no data must not hide a mistyped name.
+    find(&options.data)?;
     let folder = options.out.join(claim.name);
     fs::create_dir_all(&folder).map_err(|source| FileError::Io { action: "make", path: folder.clone(), source })?;
     let trials = Trials::open(&folder.join(TRIALS))?;

@@ -1,4 +1,4 @@
-//! The page of all outcomes: one file that needs nothing else.
+//! The page of all outcomes: one file that needs nothing else; it links the numbers that lie beside it.
 use crate::page::{document, escape};
 use crate::{Claim, Outcome};
 use std::fmt::Write;
@@ -54,7 +54,8 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
     format!(
         "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n<figure>{}</figure>\n\
          <table><thead><tr><th>Point</th><th>Measured</th><th>Verdict</th></tr></thead><tbody>\n{rows}</tbody></table>\n{remarks}\
-         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd></dl>\n\
+         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd>\
+         <dt>Numbers</dt><dd><a href=\"{0}/numbers.csv\">numbers.csv</a>, <a href=\"{0}/outcome.json\">outcome.json</a></dd></dl>\n\
          <p><small>{}</small></p>\n</section>\n",
         claim.name,
         escape(claim.title),

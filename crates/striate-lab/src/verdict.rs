@@ -77,6 +77,9 @@ impl Interval {
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.n < 2 {
+            return write!(f, "{}, measured once: no interval", short(self.mean));
+        }
         write!(f, "{} [{}, {}] over {}", short(self.mean), short(self.low), short(self.high), self.n)
     }
 }
@@ -123,7 +126,7 @@ impl Check {
             (false, true) => Verdict::Refuted,
             (false, false) => Verdict::Undecided,
         };
-        Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
+        Self { what: what.into(), measured: format!("{interval}; to be above {}", short(bound)), verdict }
     }
 
     /// The mean is to be a gain: supported, whatever its size, if the whole interval is above 0; refuted if the interval reaches 0 or
@@ -141,7 +144,7 @@ impl Check {
     pub fn below(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
         let mirrored = Interval { low: -interval.high, high: -interval.low, ..interval };
         let Self { verdict, .. } = Self::above("", mirrored, -bound);
-        Self { what: what.into(), measured: format!("{interval}; held against {}", short(bound)), verdict }
+        Self { what: what.into(), measured: format!("{interval}; to be below {}", short(bound)), verdict }
     }
 
     /// The mean is to be less than `bound` away from 0: supported if the whole interval is, refuted if none of it is.
@@ -151,7 +154,7 @@ impl Check {
             (false, true) => Verdict::Refuted,
             (false, false) => Verdict::Undecided,
         };
-        Self { what: what.into(), measured: format!("{interval}; held against ±{}", short(bound)), verdict }
+        Self { what: what.into(), measured: format!("{interval}; to be within ±{}", short(bound)), verdict }
     }
 }
 
@@ -174,6 +177,7 @@ mod tests {
     #[test]
     fn one_seed_decides_nothing() {
         let one = Interval::of(&[10.0]);
+        assert_eq!(one.to_string(), "10.00, measured once: no interval");
         for check in [Check::above("", one, 0.0), Check::below("", one, 0.0), Check::near_zero("", one, 100.0)] {
             assert_eq!(check.verdict, Verdict::Undecided);
         }

@@ -1,5 +1,5 @@
 //! The command line of `lab`.
-use clap::builder::RangedU64ValueParser;
+use crate::cli::count;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use striate_lab::DEFAULT_DATA;
@@ -39,10 +39,10 @@ pub(crate) struct LabRunArgs {
     #[arg(long)]
     pub(crate) full: bool,
     /// How many seeds; by default as many as the claim says
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) seeds: Option<u16>,
     /// The first seed; the others follow it
-    #[arg(long, value_name = "SEED", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=u64::MAX / 2))]
+    #[arg(long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true, value_parser = first_seed)]
     pub(crate) first_seed: u64,
     /// The dataset to train on
     #[arg(long, value_name = "NAME", default_value = DEFAULT_DATA)]
@@ -53,12 +53,19 @@ pub(crate) struct LabRunArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where results go; by default lab/quick or lab/full
+    /// Where results go; by default lab/quick or lab/full, or such as lab/quick-mnist with --data mnist
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Print the outcomes as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A seed that others can follow.
+fn first_seed(text: &str) -> Result<u64, String> {
+    const LARGEST: u64 = u64::MAX / 2;
+    let seed = text.parse().ok().filter(|seed| *seed <= LARGEST);
+    seed.ok_or_else(|| format!("give a whole number from 0 to {LARGEST}"))
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +85,7 @@ pub(crate) struct LabInspectArgs {
     #[arg(long = "unit", value_name = "LAYER:ROW,COLUMN")]
     pub(crate) units: Vec<String>,
     /// How many classes to show for each image
-    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
     /// How many of the images to show; statistics are of all
     #[arg(long, default_value_t = 4)]

@@ -7,7 +7,7 @@ use crate::train::stop_on_interrupt;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use striate_lab::{Claim, LabOptions, Outcome, Scale, claims, find_claim};
+use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
 
 /// The name that stands for every claim.
 const ALL: &str = "all";
@@ -46,18 +46,28 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     };
     set_threads(args.threads)?;
     let scale = if args.full { Scale::Full } else { Scale::Quick };
+    let default = || match args.data.as_str() {
+        DEFAULT_DATA => PathBuf::from(format!("lab/{scale}")),
+        // Outcomes on one dataset do not replace those on another.
+        data => PathBuf::from(format!("lab/{scale}-{data}")),
+    };
+    let out = args.out.clone().unwrap_or_else(default);
+    super::no_file(&out, "--out")?;
+    if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
+        tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");
+    }
     let options = LabOptions {
         scale,
         seeds: args.seeds.map(usize::from),
         first_seed: args.first_seed,
         data: args.data.clone(),
         data_dir: args.data_dir.clone(),
-        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("lab/{scale}"))),
+        out,
         stop: stop_on_interrupt()?,
     };
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes[0], claim.minutes[1])).sum();
     if minutes >= 1.0 {
-        tracing::info!("up to {:.0} minutes on two cores, less what is measured already", minutes.ceil());
+        tracing::info!("up to {:.0} minutes on two cores, but for what is measured already", minutes.ceil());
     }
     let mut outcomes = Vec::new();
     for claim in chosen {

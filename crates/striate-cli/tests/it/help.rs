@@ -34,7 +34,7 @@ fn the_help_of_the_program_names_every_command() {
 #[test]
 fn a_wrong_call_is_told_the_nearest_right_one() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["trian"], "unrecognized subcommand 'trian'; a similar subcommand exists: 'train' (--help tells more)"),
         (
             &["train", "--epohcs", "3"],
@@ -48,7 +48,21 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
         (&["train", "--lr", "-1"], "train.lr = -1.0 must be above 0"),
         (&["train", "--threads", "100000"], "threads = 100000 must be at most 1024: 0 takes all cores"),
         (&["train", "--optimizer", "adam"], "--optimizer adam: unknown variant `adam`, expected `sgd` or `adamw`"),
-        (&["predict", "x.safetensors", "y.png", "--top", "0"], "invalid value '0' for '--top <TOP>'"),
+        (
+            &["predict", "x.safetensors", "y.png", "--top", "0"],
+            "invalid value '0' for '--top <TOP>': give a whole number above 0 (--help",
+        ),
+        (
+            &["lab", "inspect", "x", "y", "--top", "-1"],
+            "invalid value '-1' for '--top <TOP>': give a whole number above 0 (--help",
+        ),
+        (
+            &["lab", "run", "shapes", "--first-seed", "-1"],
+            "invalid value '-1' for '--first-seed <SEED>': give a whole number from 0 to 9223372036854775807 (--help",
+        ),
+        (&["lab", "run", "shapes", "--seeds", "-1"], "invalid value '-1' for '--seeds <N>': -1 is not in 1..=1000 (--help"),
+        (&["data", "digits", "mnist", "--pictures", "x"], "--pictures takes one dataset"),
+        (&["data", "digits", "--pictures", "x", "--count", "0"], "invalid value '0' for '--count <COUNT>': give a whole number"),
         (
             &["summary", "lenet5", "--input", "1,32"],
             "invalid value '1,32' for '--input <C,H,W>': give three numbers above 0, such as 1,32,32",
@@ -63,12 +77,13 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
 #[test]
 fn an_unknown_name_is_told_the_nearest() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["summary", "nope"], "error: there is no model nope: `striate models` lists them"),
         (&["weights", "fetch", "nope"], "error: there are no published weights nope: `striate weights list` lists them"),
         (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
         (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
+        (&["lab", "run", "shapes", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
         (&["train", "-o", "activaton=tanh"], "lenet5 has no option activaton: did you mean activation?"),
         (&["train", "-o", "activation"], "--option activation: write it as NAME=VALUE"),
         (&["train", "-o", "classes=7"], "the network gives [7], but digits has 10 classes"),

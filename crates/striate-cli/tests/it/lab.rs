@@ -23,7 +23,7 @@ fn a_folder_of_pictures_becomes_a_page() {
         ["lab", "inspect", "lenet.safetensors", "pictures", "--layer", "c1", "--layer", "f6", "--unit", "c3:2,3", "--show", "1"];
     let out = sandbox.ok(&args);
     assert!(out.contains("pictures/a.png: ") && out.contains("c3:2,3 sees rows 4 to 17, columns 6 to 19"), "{out}");
-    assert!(out.ends_with("page lab/inspect-lenet5-1/index.html\n"), "{out}");
+    assert!(out.contains(" (few pictures prove little: others may wake them)\npage lab/inspect-lenet5-1/index.html\n"), "{out}");
     assert_eq!(sandbox.names("lab/inspect-lenet5-1"), ["filters.png", "image-1", "index.html", "report.json"]);
     let json = sandbox.json(&[&args[..], &["--json"]].concat());
     assert_eq!((json["image_count"].as_u64(), json["images"].as_array().unwrap().len()), (Some(2), 1));
@@ -42,10 +42,12 @@ fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
     let sandbox = sandbox();
     std::fs::create_dir(sandbox.path("empty")).unwrap();
     sandbox.write("damaged.png", b"\x89PNG\r\n\x1a\nrest");
+    sandbox.write("empty.png", b"");
     let before = sandbox.names("");
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["damaged.png"], "damaged.png cannot be read as an image"),
         (&["pictures/notes.txt"], "notes.txt cannot be read as an image: it is neither JPEG nor PNG"),
+        (&["empty.png"], "error: empty.png cannot be read as an image: it is empty"),
         (&["none.png"], "none.png cannot be read as an image"),
         (&["empty"], "empty holds no .png, .jpg or .jpeg file"),
         (&["pictures", "--layer", "c3_atc"], "there is no layer c3_atc: did you mean c3_act?"),
@@ -57,6 +59,7 @@ fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
         (&["pictures", "--unit", "c9:1,1"], "there is no layer c9"),
         (&["pictures", "--unit", "c3"], "unit c3: write it as LAYER:ROW,COLUMN"),
         (&["pictures", "--out", "pictures"], "pictures holds files already: give another --out"),
+        (&["pictures", "--out", "empty.png"], "error: empty.png is a file, not a folder: give another --out"),
     ];
     for (args, told) in cases {
         sandbox.refused_with(&[&["lab", "inspect", "lenet.safetensors"], args].concat(), &[told]);
@@ -75,6 +78,62 @@ fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn what_is_no_bundle_is_told_what_to_name() {
+    let sandbox = sandbox();
+    for (file, bundle) in [("done", "model"), ("stopped", "last")] {
+        sandbox.write(&format!("runs/{file}/recipe.toml"), "");
+        sandbox.write(&format!("runs/{file}/{bundle}.safetensors"), "");
+    }
+    sandbox.tensor("w.safetensors", "c1.weight", tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)));
+    let bundles = [
+        ("lenet5", "error: lenet5 is a model's name: name a trained bundle of it, such as a run's model.safetensors"),
+        ("runs/done", "error: runs/done is a folder: name the bundle in it, runs/done/model.safetensors"),
+        ("runs/stopped", "error: runs/stopped is a folder: name the bundle in it, runs/stopped/last.safetensors"),
+        ("pictures", "error: pictures is a folder without a model.safetensors: name a bundle, such as a finished run's"),
+        (
+            "w.safetensors",
+            "error: w.safetensors holds weights only: name a run's model.safetensors, or make a bundle with `striate ",
+        ),
+    ];
+    for (bundle, told) in bundles {
+        sandbox.refused_with(&["lab", "inspect", bundle, "pictures"], &[told]);
+        for command in [&["lab", "surface"][..], &["lab", "confusion"], &["eval"]] {
+            sandbox.refused_with(&[command, &[bundle, "--data", "digits"]].concat(), &[told]);
+        }
+    }
+    let takes = "error: lab lr takes a model's name, as `striate models` lists them, or a recipe (a .toml file)";
+    for (what, such) in [
+        ("w.safetensors", ""),
+        ("none/lenet5", ""),
+        ("runs/done", " such as runs/done/recipe.toml"),
+        ("runs/done/model.safetensors", " such as runs/done/recipe.toml"),
+    ] {
+        let line = sandbox.refused(&["lab", "lr", what]);
+        assert_eq!(line, format!("{takes}{such}: {what} is neither"));
+    }
+    let line = sandbox.refused(&["lab", "lr", "lenet5", "--data", "pictures"]);
+    assert_eq!(line, "error: lab lr takes a dataset that `striate data` lists, and no folder of images");
+}
+
+#[test]
+fn one_seed_is_told_to_decide_nothing() {
+    let sandbox = Sandbox::new();
+    let run = ["lab", "run", "gradient-norms", "--data", "digits", "--seeds", "1", "--threads", "1"];
+    let output = sandbox.striate(&run).output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success() && err.contains("one seed gives no interval"), "{err}");
+    assert!(out.contains(", measured once: no interval; to be above -1.00\n") && !out.contains("inf"), "{out}");
+    assert!(out.ends_with("\nlab/quick-digits/index.html\n"), "{out}");
+    let page = std::fs::read_to_string(sandbox.path("lab/quick-digits/index.html")).unwrap();
+    for file in ["gradient-norms/numbers.csv", "gradient-norms/outcome.json"] {
+        assert!(
+            page.contains(&format!("<a href=\"{file}\">")) && sandbox.path("lab/quick-digits").join(file).is_file(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
 fn the_surface_the_range_and_the_confusion_are_written() {
     let sandbox = sandbox();
     let surface =
@@ -82,7 +141,7 @@ fn the_surface_the_range_and_the_confusion_are_written() {
     assert_eq!((surface["examples"].as_u64(), &surface["losses"][1][1]), (Some(40), &surface["centre"]));
     assert_eq!(sandbox.names("lab/surface-lenet5-1"), ["surface.csv", "surface.svg"]);
     let lr = sandbox.ok(&["lab", "lr", "lenet5", "--data", "digits", "--steps", "30", "--out", "lr"]);
-    assert!(lr.contains("suggestion ") && lr.contains("lr/lr.svg"), "{lr}");
+    assert!(lr.starts_with("lenet5 on digits: ") && lr.contains("suggestion ") && lr.contains("lr/lr.svg"), "{lr}");
     assert_eq!(sandbox.names("lr"), ["lr.csv", "lr.svg"]);
     let confusion =
         sandbox.json(&["lab", "confusion", "lenet.safetensors", "--data", "digits", "--worst", "3", "--json", "--out", "c"]);

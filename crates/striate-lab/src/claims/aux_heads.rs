@@ -19,7 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
              that they do not help early in training and calls them regularisers",
     hypothesis: "GoogLeNet with an eighth of the channels: before the first step, the norm of the first convolution's gradient \
                  with auxiliary heads over that without, as a power of ten, is above 0; after equally many steps, the test \
-                 error without them less that with them is above 0.",
+                 error without them minus that with them is above 0.",
     refuted_if: "the interval of the first lies below 0, or that of the second reaches 0 and rules out the 0.005 that the paper \
                  reports",
     seeds: [8, 8],
@@ -72,7 +72,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let stronger = Interval::of(&logs);
     let checks = vec![
         Check::above("power of ten of the first gradient's norm with over without", stronger, 0.0),
-        Check::gain("test error without less with", Interval::of_differences(&errors[0], &errors[1]), PUBLISHED),
+        Check::gain("test error without minus with", Interval::of_differences(&errors[0], &errors[1]), PUBLISHED),
     ];
     let remarks = format!(
         "Before the first step the first convolution's gradient is {:.2} times as strong with auxiliary heads, of which the later \

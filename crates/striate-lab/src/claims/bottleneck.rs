@@ -74,7 +74,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
     }
     checks.push(Check::below(
-        "test error with bottlenecks less without",
+        "test error with bottlenecks minus without",
         Interval::of_differences(&errors[1], &errors[0]),
         LITTLE,
     ));

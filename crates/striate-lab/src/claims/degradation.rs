@@ -65,9 +65,13 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         return Err(LabError::Figure("the networks are not six".to_owned()));
     };
     let checks = vec![
-        Check::above(format!("training loss of {deep_plain} less {shallow_plain}"), Interval::of_differences(b, a), 0.0),
-        Check::above(format!("training loss of {deep_plain} less {deep_residual}"), Interval::of_differences(b, d), 0.0),
-        Check::below(format!("training loss of {deep_residual} less {shallow_residual}"), Interval::of_differences(d, c), MARGIN),
+        Check::above(format!("training loss of {deep_plain} minus {shallow_plain}"), Interval::of_differences(b, a), 0.0),
+        Check::above(format!("training loss of {deep_plain} minus {deep_residual}"), Interval::of_differences(b, d), 0.0),
+        Check::below(
+            format!("training loss of {deep_residual} minus {shallow_residual}"),
+            Interval::of_differences(d, c),
+            MARGIN,
+        ),
     ];
     let labels = Labels { title: "Training loss of plain and residual networks", x: "epoch", y: "training loss" };
     let figure = lines(labels, Axis::Log, &series)?;

@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
              average pooling 10.41%); Szegedy et al. 2014, section 5 (top-1 error about 0.6% lower)",
     hypothesis: "Network in Network for CIFAR-10 has 966,986 parameters, 6,410 fewer than with a dense head. Of a small one, \
                  without dropout, trained equally long with both heads, each at the better learning rate of 0.003 and 0.01: \
-                 the test error less the training error, and the test error, are higher with the dense head.",
+                 the test error minus the training error, and the test error, are higher with the dense head.",
     refuted_if: "a count differs, the interval of the first difference lies below 0, or that of the second reaches 0 and rules out \
                  the 0.0118 that the paper reports for the images closest to these",
     seeds: [6, 8],
@@ -70,8 +70,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     }
     let dense_less_gap = |of: &[Vec<f64>]| Interval::of_differences(&of[1], &of[0]);
     checks.extend([
-        Check::above("test less training error: dense head's less global average pooling's", dense_less_gap(&gaps), 0.0),
-        Check::gain("test error: dense head's less global average pooling's", dense_less_gap(&errors), PUBLISHED),
+        Check::above("test minus training error: dense head's minus global average pooling's", dense_less_gap(&gaps), 0.0),
+        Check::gain("test error: dense head's minus global average pooling's", dense_less_gap(&errors), PUBLISHED),
     ]);
     let remarks = format!(
         "{} images of {1}x{1} pixels, {2} epochs. The last ReLU, before the head, can silence a class for good: where a network \

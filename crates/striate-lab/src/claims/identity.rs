@@ -28,10 +28,10 @@ const APPENDED: &str = "layer3.1.";
 
 fn run(_: &mut Lab) -> Result<Finding, LabError> {
     let found = [
-        ("a scale of zero: output less input of all blocks", starts_as_identity()?),
+        ("a scale of zero: output minus input of all blocks", starts_as_identity()?),
         ("two layers appended: logits in evaluation", appended(Mode::Eval)?),
         ("two layers appended: logits in training", appended(Mode::Train)?),
-        ("after 20 steps of the layers around it: output less input", stays_identity()?),
+        ("after 20 steps of the layers around it: output minus input", stays_identity()?),
     ];
     let mut table = Table::new(["what", "largest difference"]);
     let (mut checks, mut figure) = (Vec::new(), Vec::new());

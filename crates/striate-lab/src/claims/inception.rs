@@ -114,9 +114,9 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         format!("{macs}, the farthest {:.1}% away", 100.0 * farthest),
     )];
     let names = kinds.iter().enumerate().skip(1);
-    checks.extend(names.map(|(at, (name, _))| Check::below(format!("test error of all less {name}"), against_all(at), LITTLE)));
+    checks.extend(names.map(|(at, (name, _))| Check::below(format!("test error of all minus {name}"), against_all(at), LITTLE)));
     let worst = Interval::of_differences(&errors[1], &errors[0]);
-    checks.push(Check::above("test error of 1x1 alone less all", worst, LITTLE));
+    checks.push(Check::above("test error of 1x1 alone minus all", worst, LITTLE));
     let remarks =
         "Equal multiply-adds are not equal parameters, width or time: see the numbers. Modules have no bottlenecks and no \
                    pooling branch, so that filter sizes are all that differs."

@@ -46,7 +46,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         series.push(if shortcut == Shortcut::None { line.dashed() } else { line });
     }
     let difference = |a: usize, b: usize| {
-        let what = format!("mean response of {} less {}", series[a].name, series[b].name);
+        let what = format!("mean response of {} minus {}", series[a].name, series[b].name);
         Check::above(what, Interval::of_differences(&means[a], &means[b]), 0.0)
     };
     let checks = vec![difference(0, 1), difference(2, 1)];

@@ -67,7 +67,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     }
     let difference = Interval::of_differences(&falls[0], &falls[1]);
     let [plain, residual] = [0, 1].map(|at| Interval::of(&falls[at]));
-    let checks = vec![Check::above("share of falls without shortcuts less with them", difference, 0.0)];
+    let checks = vec![Check::above("share of falls without shortcuts minus with them", difference, 0.0)];
     let remarks =
         format!("The share of falls is {plain} without shortcuts and {residual} with them. The figure shows the first seed.");
     Ok(Finding { checks, remarks, table, figure: side_by_side(&drawings) })

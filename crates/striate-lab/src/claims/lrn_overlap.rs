@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
     source: "Krizhevsky et al. 2012, sections 3.3 (LRN: top-1 and top-5 error 1.4% and 1.2% lower; 11% for 13% on CIFAR-10) and \
              3.4 (overlap: 0.4% and 0.3%); Simonyan and Zisserman 2014, section 4.1 found no gain from LRN",
     hypothesis: "A small AlexNet with and without each, four networks, each at the better learning rate of 0.03 and 0.1: the test \
-                 error without LRN less that with it, in the mean of both poolings, is above 0, and the test error of 2x2 less \
+                 error without LRN minus that with it, in the mean of both poolings, is above 0, and the test error of 2x2 minus \
                  that of 3x3, in the mean of with and without LRN, is above 0.",
     refuted_if: "the interval of one of the two differences reaches 0 and rules out the gain that the paper reports: 0.02 with LRN \
                  (on CIFAR-10, the images closest to these), 0.004 with overlap",
@@ -113,8 +113,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         Interval::of_differences(&mean(without), &mean(with))
     };
     let checks = vec![
-        Check::gain("test error without LRN less with it", gain([0, 1], [2, 3]), LRN_GAIN),
-        Check::gain("test error of 2x2 pooling less 3x3", gain([0, 2], [1, 3]), OVERLAP_GAIN),
+        Check::gain("test error without LRN minus with it", gain([0, 1], [2, 3]), LRN_GAIN),
+        Check::gain("test error of 2x2 pooling minus 3x3", gain([0, 2], [1, 3]), OVERLAP_GAIN),
     ];
     let remarks = "LRN's alpha is the paper's times the variance of its pixels, since pixels have a variance of 1 here and maps \
                    are smaller to match; with the paper's number, LRN would be little but a division by 1.68. Intervals are \

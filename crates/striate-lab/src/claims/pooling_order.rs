@@ -62,13 +62,13 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mean = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a + b) / 2.0).collect::<Vec<_>>();
     let (relu, sigmoid) = (mean(&errors[0], &errors[1]), mean(&errors[4], &errors[5]));
     checks.extend([
-        Check::near_zero("ReLU: test error after pooling less before", Interval::of_differences(&errors[1], &errors[0]), LITTLE),
+        Check::near_zero("ReLU: test error after pooling minus before", Interval::of_differences(&errors[1], &errors[0]), LITTLE),
         Check::near_zero(
-            "scaled tanh: test error after pooling less before",
+            "scaled tanh: test error after pooling minus before",
             Interval::of_differences(&errors[3], &errors[2]),
             LITTLE,
         ),
-        Check::above("test error with sigmoid less ReLU", Interval::of_differences(&sigmoid, &relu), 0.0),
+        Check::above("test error with sigmoid minus ReLU", Interval::of_differences(&sigmoid, &relu), 0.0),
     ]);
     let remarks = format!(
         "LeNet-5 with average pooling, {} images, {} epochs; initial values are PyTorch's, and LeCun's for the scaled tanh. The \

@@ -46,7 +46,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         series.push(Series::mean(name, &losses));
     }
     let lower = Interval::of_differences(&means[0], &means[1]);
-    let checks = vec![Check::above("mean training loss of the original order less pre-activation's", lower, 0.0)];
+    let checks = vec![Check::above("mean training loss of the original order minus pre-activation's", lower, 0.0)];
     let title = format!("{depth} layers, width {WIDTH}");
     let figure = lines(Labels { title: &title, x: "step", y: "training loss" }, Axis::Linear, &series)?;
     Ok(Finding { checks, remarks: String::new(), table, figure })

@@ -39,9 +39,9 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     }
     let against_a = |at: usize| Interval::of_differences(&errors[at], &errors[1]);
     let checks = vec![
-        Check::above("test error without shortcuts less A's", against_a(0), 0.0),
-        Check::near_zero("test error of B less A's", against_a(2), LITTLE),
-        Check::near_zero("test error of C less A's", against_a(3), LITTLE),
+        Check::above("test error without shortcuts minus A's", against_a(0), 0.0),
+        Check::near_zero("test error of B minus A's", against_a(2), LITTLE),
+        Check::near_zero("test error of C minus A's", against_a(3), LITTLE),
     ];
     let title = format!("{} layers with and without shortcuts", 6 * blocks + 2);
     let figure = bars(Labels { title: &title, x: "test error", y: "" }, &figure)?;
