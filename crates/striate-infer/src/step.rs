@@ -4,9 +4,8 @@ use crate::schedule::Memory;
 use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
-use striate_torch::linear::linear;
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, to_memory_format, winograd};
+use striate_torch::{MemoryFormat, TorchError, linear, memory_format, pixels, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.

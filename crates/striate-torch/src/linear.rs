@@ -1,4 +1,3 @@
-//! Linear layers over a batch, on an ordinary weight.
 use crate::{TorchError, ffi};
 use tch::Tensor;
 

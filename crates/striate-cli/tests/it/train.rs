@@ -1,8 +1,12 @@
 //! `train`, `eval` and `predict` when all goes well.
 use crate::sandbox::{QUICK, Sandbox, bits, close};
 use serde_json::Value;
-use striate_datasets::{LoadOptions, load};
+use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
+use striate_graph::InitOptions;
+use striate_infer::{Plan, PlanOptions, Precision};
+use striate_models::Bundle;
 use striate_torch::TensorFile;
+use tch::Kind;
 
 #[test]
 fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
@@ -41,6 +45,26 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
     assert_eq!(events(&sandbox, "run"), expected);
     let text = sandbox.ok(&["eval", "run/model.safetensors", "--data", "digits", "--threads", "1"]);
     assert!(text.starts_with("899 images: accuracy ") && text.lines().count() == 13, "{text}");
+}
+
+#[test]
+fn a_plan_in_bfloat16_gives_the_same_class_for_nearly_all_real_images() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["train", "--out", "run", "--epochs", "4", "--threads", "1"]);
+    let path = sandbox.path("run/model.safetensors");
+    let bundle = Bundle::read(&path).unwrap();
+    let network = bundle.network(&path, &InitOptions::default()).unwrap();
+    let preprocess: Preprocess = serde_json::from_value(bundle.info.preprocess.clone()).unwrap();
+    let test = load("digits", &LoadOptions::default()).unwrap().test;
+    let loader = Loader::new(&test, preprocess, LoaderOptions::eval(test.len())).unwrap();
+    let images = loader.epoch(0).unwrap().next().unwrap().unwrap().images;
+    let classes = |precision| {
+        let plan = Plan::new(&network, &PlanOptions { precision }).unwrap();
+        plan.forward(&images).unwrap().logits().argmax(1, false)
+    };
+    let same = classes(Precision::Fp32).eq_tensor(&classes(Precision::Bf16)).sum(Kind::Int64).int64_value(&[]);
+    println!("{same} of {}", test.len());
+    assert!(same * 1000 >= test.len() as i64 * 995, "{same} of {}", test.len());
 }
 
 #[test]
