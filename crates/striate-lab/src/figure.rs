@@ -1,6 +1,6 @@
 //! Figures as SVG text: lines, and bars with intervals.
 use crate::LabError;
-use crate::verdict::Interval;
+use crate::verdict::{Interval, short};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -141,7 +141,7 @@ pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, La
     Ok(svg)
 }
 
-/// Horizontal bars from 0, each with its interval; `labels.x` is what they measure.
+/// Horizontal bars from 0, each with its mean in numbers and its interval; `labels.x` is what they measure.
 ///
 /// # Errors
 ///
@@ -157,7 +157,9 @@ pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
         let height = 110 + 34 * bars.len() as u32;
         let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
         area.fill(&WHITE)?;
-        let longest = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0) as u32;
+        // With its value: of what is tiny, the axis has no other tick than 0.
+        let names: Vec<String> = bars.iter().map(|Bar { name, value }| format!("{name}: {}", short(value.mean))).collect();
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0) as u32;
         let mut chart = ChartBuilder::on(&area)
             .caption(labels.title, ("sans-serif", 18))
             .margin(10)
@@ -167,7 +169,7 @@ pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
         let mut mesh = chart.configure_mesh();
         mesh.disable_y_mesh().y_labels(0).light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).x_desc(labels.x);
         mesh.x_label_formatter(&|x| number(*x)).axis_desc_style(("sans-serif", 14)).draw()?;
-        for (index, Bar { name, value }) in bars.iter().enumerate() {
+        for (index, (name, Bar { value, .. })) in names.iter().zip(bars).enumerate() {
             let (top, middle, bottom) = (index as f64 + 0.2, index as f64 + 0.5, index as f64 + 0.8);
             let colour = COLOURS[index % COLOURS.len()];
             chart.draw_series([Rectangle::new([(0.0, top), (value.mean, bottom)], colour.mix(0.75).filled())])?;
@@ -243,7 +245,10 @@ mod tests {
         let svg = lines(LABELS, Axis::Log, &series).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && svg.contains("a &lt; b"), "{svg}");
         let svg = bars(LABELS, &[Bar::of("one", &[1.0]), Bar::of("two", &[1.0, 3.0]), Bar::exact("three", -2.0)]).unwrap();
-        assert!(svg.contains("three") && !svg.contains("inf") && !svg.contains("NaN"), "{svg}");
+        assert!(
+            svg.contains("two: 2.00") && svg.contains("three: -2.00") && !svg.contains("inf") && !svg.contains("NaN"),
+            "{svg}"
+        );
         assert!(lines(LABELS, Axis::Linear, &[]).unwrap_err().to_string().contains("no point"));
         assert!(bars(LABELS, &[]).is_err());
     }
