@@ -32,6 +32,7 @@ fn main() {
         .file("csrc/linear.cpp")
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
+        .file("csrc/pointwise.cpp")
         .file("csrc/pool.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/winograd_train.cpp")

@@ -1,7 +1,7 @@
 //! Milliseconds of a plan's forward pass: `latency MODEL [BATCH] [SIZE] [fp32|bf16|network]`, with two threads.
 //!
 //! Prints the median and the quartiles of runs over three seconds. `network` is the network itself, without a plan; a further
-//! argument `steps` lists the plan. For comparisons, and with others, see `cargo xtask bench`.
+//! argument `steps` lists the plan, with the median time of each step. For comparisons, and with others, see `cargo xtask bench`.
 use std::error::Error;
 use std::time::{Duration, Instant};
 use striate_graph::{InitOptions, Network};
@@ -12,6 +12,8 @@ use tch::{Device, Kind, Tensor};
 
 const THREADS: usize = 2;
 const SECONDS: u64 = 3;
+/// Runs whose median is a step's time.
+const PROFILES: usize = 31;
 /// What a plan may differ from its network, relative to the largest logit.
 const TOLERANCE: [f64; 2] = [1e-4, 0.05];
 
@@ -45,7 +47,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("the plan's logits differ by {distance:.1e}").into());
     }
     if arg(4, "") == "steps" {
-        print!("{plan}");
+        let profiles = (0..PROFILES).map(|_| plan.profile(&images)).collect::<Result<Vec<_>, _>>()?;
+        for (step, (text, _)) in profiles[0].iter().enumerate() {
+            let mut times: Vec<f64> = profiles.iter().map(|profile| 1e3 * profile[step].1).collect();
+            times.sort_by(f64::total_cmp);
+            println!("{:7.3} ms  {text}", times[PROFILES / 2]);
+        }
     }
     let mut times = Vec::new();
     let start = Instant::now();

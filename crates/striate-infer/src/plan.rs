@@ -3,6 +3,7 @@ use crate::program::{Kind, Program};
 use crate::schedule::schedule;
 use crate::step::{Ready, onednn_takes};
 use std::fmt;
+use std::time::{Duration, Instant};
 use striate_graph::{Graph, GraphError, Network, Outputs};
 use striate_layers::{Op, Shape};
 use tch::{Kind as Type, Tensor};
@@ -77,10 +78,24 @@ impl Plan {
     pub fn forward_all(&self, batches: &[&Tensor]) -> Result<Outputs, GraphError> {
         let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
         self.graph.check_inputs(&shapes)?;
+        self.run(batches, |_, _| {})
+    }
+
+    /// The steps as text, with the seconds that each took for a batch of the network's one input. Times of single runs differ: take medians of several.
+    pub fn profile(&self, batch: &Tensor) -> Result<Vec<(String, f64)>, GraphError> {
+        self.graph.check_inputs(&[Shape::of_batch(batch)])?;
+        let mut times = Vec::with_capacity(self.steps.len());
+        self.run(&[batch], |step, time| times.push((step.to_string(), time.as_secs_f64())))?;
+        Ok(times)
+    }
+
+    /// Runs all steps on batches that fit, and tells what each took.
+    fn run(&self, batches: &[&Tensor], mut ran: impl FnMut(&Ready, Duration)) -> Result<Outputs, GraphError> {
         let _no_grad = striate_torch::no_grad();
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
+            let start = Instant::now();
             let value = if step.is_input() {
                 batches.next().map(|batch| step.take_input(batch)).transpose()?
             } else {
@@ -88,6 +103,7 @@ impl Plan {
             };
             values.push(value);
             step.memory.last_uses.iter().for_each(|index| values[*index] = None);
+            ran(step, start.elapsed());
         }
         let output = |(name, step): &(String, usize)| {
             let value = values[*step].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);

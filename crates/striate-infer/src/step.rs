@@ -5,7 +5,7 @@ use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, linear, memory_format, pixels, to_memory_format, winograd};
+use striate_torch::{MemoryFormat, TorchError, linear, memory_format, pixels, pointwise, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -40,7 +40,14 @@ struct Conv {
 /// What computes a convolution, with its weight as that wants it.
 #[derive(Debug)]
 enum Kernel {
-    Winograd(winograd::Weight),
+    /// With a float32 bias, and a weight packed for oneDNN if one image has too few tiles for it.
+    Winograd {
+        weight: winograd::Weight,
+        bias: Option<Tensor>,
+        few: Option<Tensor>,
+    },
+    /// With the bias.
+    Pointwise(pointwise::Weight),
     OneDnn(Tensor),
     Plain(Tensor),
 }
@@ -68,21 +75,9 @@ impl Ready {
             Kind::Input | Kind::Gone => Work::Input,
             Kind::Channels { start, count } => Work::Channels { start, count },
             Kind::Conv { conv, weight, bias, sum, post } => {
-                let dims = input.map_or(&[][..], Shape::dims);
-                let kernel = match dims {
-                    [_, height, width] if onednn && suits_winograd(&conv, dims[0], [*height, *width], post, kind) => {
-                        Kernel::Winograd(winograd::Weight::new(&weight)?)
-                    }
-                    [channels, height, width] if onednn => {
-                        let weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
-                        let (geometry, [height, width]) = geometry(&conv, [*height, *width]);
-                        Kernel::OneDnn(onednn::pack_conv(&weight, &geometry, [1, *channels, height, width])?)
-                    }
-                    _ => Kernel::Plain(to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?),
-                };
-                let bias_kind = if matches!(kernel, Kernel::Winograd(_)) { Type::Float } else { kind };
-                let bias = bias.map(|bias| bias.f_to_dtype(bias_kind, false, true)).transpose()?;
-                Work::Conv(Conv { conv, kernel, bias, sum, post })
+                let image = input.and_then(|shape| shape.as_image().ok()).filter(|_| onednn);
+                let kernel = Kernel::new(&conv, &weight, bias.as_ref(), post, kind, image)?;
+                Work::Conv(Conv { conv, kernel, bias: cast_option(bias)?, sum, post })
             }
             Kind::Linear { weight, bias, post } => {
                 let mut weight = cast(&weight)?.f_contiguous()?;
@@ -143,9 +138,42 @@ fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
 }
 
 impl Kernel {
+    /// The fastest for convolutions of `image`, or of images that oneDNN does not take.
+    fn new(
+        conv: &Conv2d,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        post: Post,
+        kind: Type,
+        image: Option<[i64; 3]>,
+    ) -> Result<Self, TorchError> {
+        let own = to_memory_format(&weight.f_to_dtype(kind, false, true)?, MemoryFormat::ChannelsLast)?;
+        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(own)) };
+        let onednn = || {
+            let (geometry, [height, width]) = geometry(conv, [height, width]);
+            onednn::pack_conv(&own, &geometry, [1, channels, height, width])
+        };
+        if !matches!(post, Post::None | Post::Relu) {
+            return Ok(Self::OneDnn(onednn()?));
+        }
+        let unpadded = conv.pads(0, height) == (0, 0) && conv.pads(1, width) == (0, 0);
+        if conv.groups == 1 && conv.kernel_size.0 == [1, 1] && unpadded && pointwise::suits(kind, channels) {
+            return Ok(Self::Pointwise(pointwise::Weight::new(&own, bias)?));
+        }
+        match conv.winograd_tiles(image).filter(|_| winograd::available()) {
+            None => Ok(Self::OneDnn(onednn()?)),
+            Some(tiles) => Ok(Self::Winograd {
+                weight: winograd::Weight::new(weight)?,
+                bias: bias.map(|bias| bias.f_to_dtype(Type::Float, false, true)).transpose()?,
+                few: (tiles < many_tiles(kind)).then(onednn).transpose()?,
+            }),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
-            Self::Winograd(_) => "Winograd",
+            Self::Winograd { .. } => "Winograd",
+            Self::Pointwise(_) => "pointwise",
             Self::OneDnn(_) => "oneDNN",
             Self::Plain(_) => "",
         }
@@ -166,28 +194,44 @@ impl Conv {
             input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
         }
         let (bias, sum) = (self.bias.as_ref(), Sum { relu: self.post == Post::Relu, in_place });
-        match &self.kernel {
-            Kernel::Winograd(weight) => Ok(weight.conv(&input, bias, geometry.padding, inputs.get(1), sum)?),
-            Kernel::OneDnn(weight) if self.sum => Ok(onednn::conv_add(&input, weight, bias, &geometry, &inputs[1], sum)?),
-            Kernel::OneDnn(weight) => Ok(onednn::conv(&input, weight, bias, &geometry, self.post)?),
+        let weight = match &self.kernel {
+            Kernel::Winograd { weight, bias, few } => match few.as_ref().filter(|_| !self.has_many_tiles(&input)) {
+                Some(few) => few,
+                None => return Ok(weight.conv(&input, bias.as_ref(), geometry.padding, inputs.get(1), sum)?),
+            },
+            Kernel::Pointwise(weight) => return Ok(weight.conv(&input, geometry.stride, inputs.get(1), sum)?),
             Kernel::Plain(weight) => {
                 let Geometry { padding, stride, dilation, groups } = geometry;
                 let mut output = input.f_conv2d(weight, bias, stride, padding, dilation, groups)?;
                 if self.sum {
                     output = output.f_add_(&inputs[1])?;
                 }
-                apply(self.post, output)
+                return apply(self.post, output);
             }
+            Kernel::OneDnn(weight) => weight,
+        };
+        Ok(match inputs.get(1).filter(|_| self.sum) {
+            Some(other) => onednn::conv_add(&input, weight, bias, &geometry, other, sum)?,
+            None => onednn::conv(&input, weight, bias, &geometry, self.post)?,
+        })
+    }
+
+    /// Whether a batch has tiles enough for Winograd's algorithm.
+    fn has_many_tiles(&self, batch: &Tensor) -> bool {
+        match batch.size()[..] {
+            [count, channels, height, width] => {
+                let tiles = self.conv.winograd_tiles([channels, height, width]);
+                tiles.is_some_and(|tiles| count * tiles >= many_tiles(batch.kind()))
+            }
+            _ => false,
         }
     }
 }
 
-/// Whether Winograd's algorithm computes a convolution of images of these channels, height and width, and faster.
-fn suits_winograd(conv: &Conv2d, channels: i64, size: [i64; 2], post: Post, kind: Type) -> bool {
-    // With fewer tiles of one image, reading the weights is all that counts, and Winograd's are four times as large.
-    let min_tiles = if kind == Type::BFloat16 { 16 } else { 4 };
-    let tiles = conv.winograd_tiles([channels, size[0], size[1]]);
-    winograd::available() && matches!(post, Post::None | Post::Relu) && tiles.is_some_and(|tiles| tiles >= min_tiles)
+/// The tiles from which on Winograd's algorithm is faster than oneDNN. With fewer, reading the weights is all that counts, and Winograd's are four times as
+/// large as float32 ones.
+fn many_tiles(kind: Type) -> i64 {
+    if kind == Type::BFloat16 { 64 } else { 16 }
 }
 
 impl Linear {

@@ -47,6 +47,12 @@ pub(crate) fn steps(network: &Network) -> Vec<String> {
     plan.to_string()
         .lines()
         .skip(1)
-        .map(|line| line.replace("oneDNN, ", "").replace(" [oneDNN]", "").replace(" [Winograd]", ""))
+        .map(|line| {
+            line.replace("oneDNN, ", "")
+                .replace("pointwise, ", "")
+                .replace(" [oneDNN]", "")
+                .replace(" [pointwise]", "")
+                .replace(" [Winograd]", "")
+        })
         .collect()
 }

@@ -5,6 +5,15 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t kLanes = 16;
+// The floats of a weight that are fetched ahead of those that are multiplied: with one image they come from memory.
+constexpr int64_t kAhead = 2048;
+
+// For kernels that only processors of st_has_wide_vectors are to run.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define WIDE_VECTORS __attribute__((target("arch=x86-64-v4")))
+#else
+#define WIDE_VECTORS
+#endif
 
 // Sixteen channels: one instruction each where the processor has such, several where not.
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));

@@ -57,6 +57,13 @@ char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* p
 // act(input weight^T + bias) in float32, with a ReLU if `relu`, on an ordinary weight, which is read once for every 16 examples (linear.cpp).
 char* st_linear_batch(st_tensor input, st_tensor weight, st_tensor bias, int relu, st_tensor* out);
 
+// A 1x1 convolution of channels-last float32 or bfloat16 images (pointwise.cpp), with a weight [out, in] of their type that is packed once, and a float32 bias
+// with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
+int st_has_bf16_products();
+char* st_pointwise_weight(st_tensor weight, st_tensor* out);
+char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
+                   st_tensor* out);
+
 // Channels-last feature maps of float32 or bfloat16 on the CPU; 0 if a tensor is no such, and nothing is written then.
 // Max pooling, of what a ReLU gives if there is one, with gradients (pool.cpp); `window` is the kernel's size, stride and padding, each height and width.
 int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out);

@@ -127,6 +127,7 @@ ALWAYS_INLINE void block(const float* values, int64_t depth, const float* panel,
   for (int64_t k = 0; k < depth; ++k) {
     Lanes weights[vectors];
     for (int64_t v = 0; v < vectors; ++v) weights[v] = load(panel + (k * vectors + v) * kLanes);
+    for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + (k * vectors + v) * kLanes + kAhead);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t v = 0; v < vectors; ++v) sums[r][v] += values[r * depth + k] * weights[v];
   }

@@ -68,6 +68,19 @@ unsafe extern "C" {
         relu: c_int,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_has_bf16_products() -> c_int;
+    pub(crate) fn st_pointwise_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_pointwise(
+        input: *const C_tensor,
+        panels: *const C_tensor,
+        bias: *const C_tensor,
+        stride: *const i64,
+        out_channels: i64,
+        other: *const C_tensor,
+        relu: c_int,
+        in_place: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_max_pool(
         input: *const C_tensor,
         window: *const i64,

@@ -4,6 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
+//! - [`pointwise`]: 1x1 convolutions, for inference;
 //! - [`linear`]: linear layers over a batch, on an ordinary weight;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
@@ -27,6 +28,7 @@ pub mod norm;
 pub mod onednn;
 pub mod optim;
 pub mod pixels;
+pub mod pointwise;
 mod runtime;
 mod tensor_file;
 pub mod winograd;

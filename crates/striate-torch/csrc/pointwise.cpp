@@ -1,0 +1,242 @@
+// 1x1 convolutions of channels-last images, for inference: one matrix product of pixels and weights, together with what follows it. Of float32, or of
+// bfloat16 where the processor multiplies pairs of it; sums are float32. Compiled with optimisation in every profile.
+#include "lanes.h"
+#include "pixels.h"
+
+#include <ATen/ops/constant_pad_nd.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define PAIRS __attribute__((target("arch=x86-64-v4,avx512bf16")))
+#endif
+
+namespace {
+
+// A block of products: pixels by vectors of output channels, as many as registers hold.
+constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
+// Blocks that a thread takes through all weights, so that their pixels stay in its cache.
+constexpr int64_t kChunk = 10;
+// The floats of a line of the cache. While a block is computed, the pixels of the next one are fetched.
+constexpr int64_t kLine = 16;
+
+// The pixels that the outputs, numbered in their order, read: all of them, or each few down and across.
+struct Reading {
+  int64_t height, width, image, row, pixel;
+  bool all;
+
+  int64_t at(int64_t i) const { return all ? i * pixel : i / (height * width) * image + i / width % height * row + i % width * pixel; }
+};
+
+template <typename T>
+struct Product {
+  const T* input;
+  Reading reading;
+  const T* panels;    // [panel][depth][64], of bfloat16 [panel][depth / 2][64][2]
+  const float* bias;  // whole vectors of it
+  const T* other;     // nullptr if nothing is added
+  T* output;
+  int64_t count, depth, out_channels;
+  bool relu;
+
+  int64_t blocks() const { return (count + kRows - 1) / kRows; }
+};
+
+ALWAYS_INLINE void put(float* to, Lanes value) { store(to, value); }
+#ifdef PAIRS
+// The processor's own rounding, to the nearest as that of `store`.
+ALWAYS_INLINE void put(uint16_t* to, Lanes value) {
+  __m256i halves;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"((__m512)value));
+  memcpy(to, &halves, sizeof halves);
+}
+#endif
+
+// Adds what follows to the sums of some pixels, which the bias is in, and writes them.
+template <int64_t rows, int64_t vectors, typename T>
+ALWAYS_INLINE void finish(Lanes (&sums)[rows][vectors], const Product<T>& product, int64_t first, int64_t column) {
+  const int64_t channels = product.out_channels, at = first * channels + column, count = channels - column;
+  const T* other = product.other == nullptr ? nullptr : product.other + at;
+  T* to = product.output + at;
+  if (count < vectors * kLanes) {
+    // Not all of the last vector.
+    for (int64_t r = 0; r < rows; ++r) {
+      T values[vectors * kLanes] = {};
+      if (other != nullptr) memcpy(values, other + r * channels, count * sizeof(T));
+      for (int64_t v = 0; v < vectors; ++v) {
+        Lanes value = sums[r][v] + load(values + v * kLanes);
+        if (product.relu) value = value < 0.0f ? Lanes{} : value;
+        put(values + v * kLanes, value);
+      }
+      memcpy(to + r * channels, values, count * sizeof(T));
+    }
+    return;
+  }
+  if (other != nullptr)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t v = 0; v < vectors; ++v) sums[r][v] += load(other + r * channels + v * kLanes);
+  if (product.relu)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t v = 0; v < vectors; ++v) sums[r][v] = sums[r][v] < 0.0f ? Lanes{} : sums[r][v];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) put(to + r * channels + v * kLanes, sums[r][v]);
+}
+
+template <int64_t rows, int64_t vectors>
+ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column) {
+  const float *panel = product.panels + column * product.depth, *from[rows];
+  for (int64_t r = 0; r < rows; ++r) from[r] = product.input + product.reading.at(first + r);
+  const int64_t ahead = rows * product.reading.pixel;
+  Lanes sums[rows][vectors];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) sums[r][v] = load(product.bias + column + v * kLanes);
+  for (int64_t k = 0; k < product.depth;) {
+    for (int64_t r = 0; r < rows; ++r) __builtin_prefetch(from[r] + ahead + k);
+    for (const int64_t end = std::min(k + kLine, product.depth); k < end; ++k, panel += vectors * kLanes) {
+      Lanes weights[vectors];
+      for (int64_t v = 0; v < vectors; ++v) weights[v] = load(panel + v * kLanes);
+      for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + v * kLanes + kAhead);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t v = 0; v < vectors; ++v) sums[r][v] += from[r][k] * weights[v];
+    }
+  }
+  finish(sums, product, first, column);
+}
+
+#ifdef PAIRS
+template <int64_t rows, int64_t vectors>
+PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, int64_t column) {
+  const uint16_t *panel = product.panels + column * product.depth, *from[rows];
+  for (int64_t r = 0; r < rows; ++r) from[r] = product.input + product.reading.at(first + r);
+  const int64_t ahead = rows * product.reading.pixel;
+  __m512 sums[rows][vectors];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) sums[r][v] = _mm512_loadu_ps(product.bias + column + v * kLanes);
+  for (int64_t k = 0; k < product.depth;) {
+    for (int64_t r = 0; r < rows; ++r) __builtin_prefetch(from[r] + ahead + k);
+    for (const int64_t end = std::min(k + 2 * kLine, product.depth); k < end; k += 2, panel += 2 * vectors * kLanes) {
+      __m512i weights[vectors];
+      for (int64_t v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + 2 * v * kLanes);
+      for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + 2 * v * kLanes + 2 * kAhead);
+      for (int64_t r = 0; r < rows; ++r) {
+        int32_t pair;
+        memcpy(&pair, from[r] + k, sizeof pair);
+        const __m512i pairs = _mm512_set1_epi32(pair);
+        // GCC 12 moves sums about when it is given the intrinsic.
+        for (int64_t v = 0; v < vectors; ++v) asm("vdpbf16ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(pairs), "v"(weights[v]));
+      }
+    }
+  }
+  Lanes values[rows][vectors];
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) values[r][v] = (Lanes)sums[r][v];
+  finish(values, product, first, column);
+}
+#endif
+
+// Blocks first..last, of about equal height, in the output channels of a panel.
+#define BLOCKS(vectors)                                       \
+  for (int64_t i = first; i < last; ++i) {                    \
+    const int64_t row = i * product.count / all;              \
+    switch ((i + 1) * product.count / all - row) {            \
+      case 6: block<6, vectors>(product, row, column); break; \
+      case 5: block<5, vectors>(product, row, column); break; \
+      case 4: block<4, vectors>(product, row, column); break; \
+      case 3: block<3, vectors>(product, row, column); break; \
+      case 2: block<2, vectors>(product, row, column); break; \
+      default: block<1, vectors>(product, row, column);       \
+    }                                                         \
+  }
+#define PANEL                                                                        \
+  const int64_t all = product.blocks();                                              \
+  switch ((std::min(kPanel, product.out_channels - column) + kLanes - 1) / kLanes) { \
+    case 4: BLOCKS(4) break;                                                         \
+    case 3: BLOCKS(3) break;                                                         \
+    case 2: BLOCKS(2) break;                                                         \
+    default: BLOCKS(1)                                                               \
+  }
+
+// Macros, since a template that is called by functions of two targets has neither's.
+WIDE_VECTORS void panel(const Product<float>& product, int64_t first, int64_t last, int64_t column) { PANEL }
+#ifdef PAIRS
+PAIRS void panel(const Product<uint16_t>& product, int64_t first, int64_t last, int64_t column) { PANEL }
+#else
+void panel(const Product<uint16_t>&, int64_t, int64_t, int64_t) {}  // no weight is packed for it
+#endif
+
+template <typename T>
+void run(const Product<T>& product) {
+  const int64_t panels = (product.out_channels + kPanel - 1) / kPanel, blocks = product.blocks();
+  // Threads share out what is larger, weights or pixels, so that each reads but a part of it.
+  if (product.out_channels > product.count) {
+    return parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
+      for (int64_t end; first < last; first = end) {
+        const int64_t p = first / blocks;
+        end = std::min(last, (p + 1) * blocks);
+        panel(product, first - p * blocks, end - p * blocks, p * kPanel);
+      }
+    });
+  }
+  parallel(blocks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t end; first < last; first = end) {
+      end = std::min(last, first + kChunk);
+      for (int64_t p = 0; p < panels; ++p) panel(product, first, end, p * kPanel);
+    }
+  });
+}
+
+}  // namespace
+
+int st_has_bf16_products() {
+#ifdef PAIRS
+  return st_has_wide_vectors() != 0 && __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return 0;
+#endif
+}
+
+char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
+  return caught([&] {
+    const at::Tensor& w = tensor_of(weight);
+    const bool pairs = w.scalar_type() == at::kBFloat16;
+    TORCH_CHECK(w.dim() == 2 && w.is_cpu() && (pairs || w.scalar_type() == at::kFloat), "expected a weight [out, in] on the CPU");
+    TORCH_CHECK(!pairs || (w.size(1) % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", w.size(1), " channels");
+    const int64_t together = pairs ? 2 : 1, rows = w.size(1) / together, columns = (w.size(0) + kLanes - 1) / kLanes * kLanes;
+    const at::Tensor padded = at::constant_pad_nd(w, {0, 0, 0, columns - w.size(0)});
+    const at::Tensor matrix = padded.view({columns, rows, together}).transpose(0, 1).contiguous();
+    at::Tensor panels = at::empty({matrix.numel()}, w.options());
+    const int64_t value = together * w.element_size();
+    const char* from = static_cast<const char*>(matrix.const_data_ptr());
+    char* to = static_cast<char*>(panels.data_ptr());
+    for (int64_t c = 0; c < columns; c += kPanel)
+      for (int64_t k = 0; k < rows; ++k) to = std::copy_n(from + (k * columns + c) * value, std::min(kPanel, columns - c) * value, to);
+    *out = new at::Tensor(panels);
+  });
+}
+
+char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
+                   st_tensor* out) {
+  return caught([&] {
+    const at::Tensor &x = tensor_of(input), &weight = tensor_of(panels), &shifts = tensor_of(bias);
+    const int64_t columns = shifts.numel(), down = stride[0], across = stride[1];
+    int64_t pixel = 0;
+    TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type() && rows_of_pixels(x, pixel),
+                "expected channels-last images of the weight's type on the CPU");
+    TORCH_CHECK(weight.numel() == x.size(1) * columns, "the weight is for other channels");
+    const std::vector<int64_t> size{x.size(0), out_channels, (x.size(2) + down - 1) / down, (x.size(3) + across - 1) / across};
+    at::Tensor added;
+    if (other != nullptr) {
+      added = tensor_of(other).contiguous(at::MemoryFormat::ChannelsLast);
+      TORCH_CHECK(added.sizes() == size && added.scalar_type() == x.scalar_type() && added.is_cpu(), "what is added has another shape");
+    }
+    at::Tensor output = in_place && added.defined() ? added : channels_last(size, x);
+    const int64_t row = x.size(3) * pixel, count = size[0] * size[2] * size[3];
+    const Reading reading{size[2], size[3], x.size(2) * row, row * down, pixel * across, down == 1 && across == 1};
+    with_type(x, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      const T* plus = added.defined() ? static_cast<const T*>(added.const_data_ptr()) : nullptr;
+      run(Product<T>{static_cast<const T*>(x.const_data_ptr()), reading, static_cast<const T*>(weight.const_data_ptr()),
+                     shifts.const_data_ptr<float>(), plus, static_cast<T*>(output.data_ptr()), count, x.size(1), out_channels, relu != 0});
+    });
+    *out = new at::Tensor(output);
+  });
+}

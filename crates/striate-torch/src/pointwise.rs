@@ -1,0 +1,145 @@
+//! 1x1 convolutions for inference on the CPU, in float32 or bfloat16: a matrix product of pixels and weights, at up to 95% of what the processor can
+//! multiply. It also begins at once, where libtorch looks oneDNN's kernel up anew at each call, which is a good part of a small layer's time.
+use crate::onednn::Sum;
+use crate::winograd::{self, LANES};
+use crate::{MemoryFormat, TorchError, ffi, memory_format};
+use tch::{Device, Kind, Tensor};
+
+/// Whether this processor is fast at it, for so many input channels of this type: an even number in bfloat16.
+pub fn suits(kind: Kind, in_channels: i64) -> bool {
+    match kind {
+        Kind::Float => winograd::available(),
+        // SAFETY: no precondition.
+        Kind::BFloat16 => in_channels % 2 == 0 && unsafe { ffi::st_has_bf16_products() != 0 },
+        _ => false,
+    }
+}
+
+/// A weight and a bias that are packed.
+#[derive(Debug)]
+pub struct Weight {
+    panels: Tensor,
+    /// With zeros up to whole vectors.
+    bias: Tensor,
+    out_channels: i64,
+}
+
+impl Weight {
+    /// Packs a weight `[out, in, 1, 1]` that [`suits`], and a bias `[out]`, which is kept in float32.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, TorchError> {
+        let [out_channels, in_channels, 1, 1] = weight.size()[..] else {
+            return Err(TorchError::new(&format!("expected a weight [out, in, 1, 1], got {:?}", weight.size())));
+        };
+        if !suits(weight.kind(), in_channels) {
+            let kind = weight.kind();
+            return Err(TorchError::new(&format!("this processor has no products of {in_channels} channels in {kind:?}")));
+        }
+        let padded = Tensor::f_zeros([(out_channels + LANES - 1) / LANES * LANES], (Kind::Float, Device::Cpu))?;
+        if let Some(bias) = bias {
+            padded.f_narrow(0, 0, out_channels)?.f_copy_(bias)?;
+        }
+        let matrix = weight.f_contiguous()?.f_view([out_channels, in_channels])?;
+        // SAFETY: the tensor lives for the call, which checks what it is.
+        let panels = ffi::tensor_from(|out| unsafe { ffi::st_pointwise_weight(matrix.as_ptr(), out) })?;
+        Ok(Self { panels, bias: padded, out_channels })
+    }
+
+    /// `convolution + bias` of channels-last images `[N, in, H, W]`, or of some channels of such, of the weight's type, plus `other` if there is one:
+    /// channels-last.
+    pub fn conv(&self, input: &Tensor, stride: [i64; 2], other: Option<&Tensor>, sum: Sum) -> Result<Tensor, TorchError> {
+        if stride.iter().any(|step| *step < 1) {
+            return Err(TorchError::new(&format!("expected steps above 0, got {stride:?}")));
+        }
+        let in_place = sum.in_place && other.is_some_and(|other| memory_format(other) == Some(MemoryFormat::ChannelsLast));
+        let (panels, bias, other) = (self.panels.as_ptr(), self.bias.as_ptr(), other.map_or(std::ptr::null(), Tensor::as_ptr));
+        // SAFETY: tensors and the array of two live for the call, which checks types and shapes.
+        ffi::tensor_from(|out| unsafe {
+            let (input, relu, in_place) = (input.as_ptr(), i32::from(sum.relu), i32::from(in_place));
+            ffi::st_pointwise(input, panels, bias, stride.as_ptr(), self.out_channels, other, relu, in_place, out)
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::to_memory_format;
+
+    fn random(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu))
+    }
+
+    fn images(size: &[i64], kind: Kind) -> Tensor {
+        to_memory_format(&random(size).to_kind(kind), MemoryFormat::ChannelsLast).unwrap()
+    }
+
+    fn double(tensor: &Tensor) -> Tensor {
+        tensor.to_kind(Kind::Double)
+    }
+
+    /// Of one image, and of sizes that leave blocks and panels of every height and width unfilled.
+    #[test]
+    fn it_is_the_convolution_with_what_follows() {
+        crate::manual_seed(1);
+        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind, 2)) {
+            let tolerance = if kind == Kind::Float { 1e-5 } else { 1.0 / 256.0 };
+            for (batch, channels, out, side, stride) in [
+                (1, 64, 256, 9, [1, 1]),
+                (2, 18, 24, 7, [2, 2]),
+                (3, 130, 100, 4, [1, 1]),
+                (1, 32, 40, 8, [3, 1]),
+                (1, 512, 7, 1, [2, 2]),
+                (2, 6, 180, 1, [1, 1]),
+                (0, 8, 8, 3, [1, 1]),
+            ] {
+                let (weight, bias) = (random(&[out, channels, 1, 1]).to_kind(kind), random(&[out]));
+                let x = images(&[batch, channels, side, side + 1], kind);
+                let part = Tensor::cat(&[&x, &x, &x], 1).narrow(1, channels / 2, channels);
+                for (x, bias) in [(&x, Some(&bias)), (&part, None)] {
+                    let packed = Weight::new(&weight, bias).unwrap();
+                    let plain = double(x).conv2d(&double(&weight), bias.map(double), stride, [0, 0], [1, 1], 1);
+                    for (relu, in_place, added) in
+                        [(false, false, false), (true, false, false), (true, false, true), (false, true, true)]
+                    {
+                        let other = added.then(|| images(&plain.size(), kind));
+                        let sum = other.as_ref().map_or_else(|| plain.shallow_clone(), |other| &plain + double(other));
+                        let expected = if relu { sum.relu() } else { sum };
+                        let got = packed.conv(x, stride, other.as_ref(), Sum { relu, in_place }).unwrap();
+                        assert_eq!(got.size(), expected.size());
+                        assert!(batch == 0 || in_place == other.is_some_and(|other| other.data_ptr() == got.data_ptr()));
+                        assert!(
+                            double(&got).allclose(&expected, tolerance, 1e-4, false),
+                            "{kind:?} {batch} {channels} {out} {relu} {added}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_is_given_on_and_what_does_not_fit_is_an_error() {
+        if !suits(Kind::Float, 1) {
+            return println!("skipped: this processor has no wide vectors");
+        }
+        crate::manual_seed(1);
+        let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+        let packed = Weight::new(&ones(&[5, 4, 1, 1]), None).unwrap();
+        let sum = Sum { relu: true, in_place: false };
+        let x = images(&[1, 4, 3, 3], Kind::Float);
+        assert!(bool::try_from(packed.conv(&(&x * f64::NAN), [1, 1], None, sum).unwrap().isnan().all()).unwrap());
+        let message = |x: &Tensor| packed.conv(x, [1, 1], None, sum).unwrap_err().to_string();
+        assert_eq!(message(&x.narrow(1, 0, 3)), "the weight is for other channels");
+        for wrong in [x.to_kind(Kind::Double), x.contiguous(), x.get(0)] {
+            assert_eq!(message(&wrong), "expected channels-last images of the weight's type on the CPU");
+        }
+        assert!(packed.conv(&x, [0, 1], None, sum).is_err());
+        assert!(packed.conv(&x, [1, 1], Some(&x), sum).unwrap_err().to_string().contains("another shape"));
+        let error = Weight::new(&ones(&[5, 4, 3, 3]), None).unwrap_err().to_string();
+        assert_eq!(error, "expected a weight [out, in, 1, 1], got [5, 4, 3, 3]");
+        assert!(Weight::new(&ones(&[5, 4, 1, 1]).to_kind(Kind::Double), None).is_err());
+        assert!(Weight::new(&ones(&[5, 4, 1, 1]), Some(&ones(&[4]))).is_err());
+        assert!(Weight::new(&ones(&[5, 3, 1, 1]).to_kind(Kind::BFloat16), None).is_err());
+    }
+}
