@@ -29,7 +29,6 @@ fn main() {
     }
     shim.files(["csrc/shim.cpp", "csrc/cuda.cpp", "csrc/memory.cpp"]).compile("striate_shim");
     build()
-        .file("csrc/linear.cpp")
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
         .file("csrc/pointwise.cpp")

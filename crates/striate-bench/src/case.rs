@@ -24,7 +24,7 @@ pub enum Mode {
     Planning,
     /// Writing a checkpoint with the state of SGD with momentum.
     Checkpoint,
-    /// A product of two square matrices (`matmul`), whose rate is the limit that others are held against.
+    /// A product of two square matrices (`matmul`), the fastest that there is, whose rate is the limit that others are held against.
     Product,
     /// An epoch of the loader: over 60,000 images in memory, or over four batches of JPEG files.
     Load,

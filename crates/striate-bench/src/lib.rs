@@ -14,6 +14,7 @@ mod load;
 mod memory;
 mod peers;
 mod plot;
+mod product;
 mod publish;
 mod record;
 mod report;

@@ -1,6 +1,6 @@
 //! Doing what a case says, so that it can be timed.
 use crate::case::{Case, Layout, Mode, Precision};
-use crate::{BenchError, load::load, memory::Base};
+use crate::{BenchError, load::load, memory::Base, product::product};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -49,14 +49,8 @@ impl Work {
         let work = |run| Self { run, device, base: Base::now(), images: None, flops: None, distance: None };
         match case.mode {
             Mode::Product => {
-                let matrix = || Tensor::f_randn([case.size, case.size], (kind(case.precision), device));
-                let (left, right) = (matrix()?, matrix()?);
-                let flops = 2 * case.size.unsigned_abs().pow(3);
-                let product = work(Box::new(move || {
-                    let _product = left.f_matmul(&right)?;
-                    Ok(())
-                }));
-                Ok(Self { flops: Some(flops), ..product })
+                let flops = Some(2 * case.size.unsigned_abs().pow(3));
+                Ok(Self { flops, ..work(product(case.size, kind(case.precision), device)?) })
             }
             Mode::Load => {
                 let (run, images) = load(case, seed)?;

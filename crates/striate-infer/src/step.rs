@@ -5,7 +5,7 @@ use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, linear, memory_format, pixels, pointwise, to_memory_format, winograd};
+use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -52,17 +52,22 @@ enum Kernel {
     Plain(Tensor),
 }
 
-/// From this batch on, the float32 kernel of our own is faster than oneDNN's on a weight that isn't packed.
-const LARGE_BATCH: i64 = 3;
 /// The batch that bfloat16 weights are packed for; it is as good for others.
 const TYPICAL_BATCH: i64 = 16;
 
 #[derive(Debug)]
 struct Linear {
-    weight: Tensor,
+    kernel: LinearKernel,
     bias: Option<Tensor>,
     post: Post,
-    onednn: bool,
+}
+
+#[derive(Debug)]
+enum LinearKernel {
+    /// With the bias.
+    Pointwise(pointwise::Weight),
+    OneDnn(Tensor),
+    Plain(Tensor),
 }
 
 impl Ready {
@@ -80,11 +85,16 @@ impl Ready {
                 Work::Conv(Conv { conv, kernel, bias: cast_option(bias)?, sum, post })
             }
             Kind::Linear { weight, bias, post } => {
-                let mut weight = cast(&weight)?.f_contiguous()?;
-                if onednn && kind == Type::BFloat16 {
-                    weight = onednn::pack_linear(&weight, TYPICAL_BATCH)?;
-                }
-                Work::Linear(Linear { weight, bias: cast_option(bias)?, post, onednn })
+                let weight = cast(&weight)?.f_contiguous()?;
+                let kernel = match weight.size()[..] {
+                    [_, features] if onednn && pointwise::suits(kind, features) => {
+                        LinearKernel::Pointwise(pointwise::Weight::new(&weight, bias.as_ref())?)
+                    }
+                    _ if onednn && kind == Type::BFloat16 => LinearKernel::OneDnn(onednn::pack_linear(&weight, TYPICAL_BATCH)?),
+                    _ if onednn => LinearKernel::OneDnn(weight),
+                    _ => LinearKernel::Plain(weight),
+                };
+                Work::Linear(Linear { kernel, bias: cast_option(bias)?, post })
             }
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
@@ -234,17 +244,24 @@ fn many_tiles(kind: Type) -> i64 {
     if kind == Type::BFloat16 { 64 } else { 16 }
 }
 
+impl LinearKernel {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Pointwise(_) => "pointwise",
+            Self::OneDnn(_) => "oneDNN",
+            Self::Plain(_) => "",
+        }
+    }
+}
+
 impl Linear {
     fn run(&self, input: &Tensor) -> Result<Tensor, LayerError> {
-        let (weight, bias) = (&self.weight, self.bias.as_ref());
-        if !self.onednn {
-            return apply(self.post, input.f_linear(weight, bias)?);
+        let (bias, relu) = (self.bias.as_ref(), self.post == Post::Relu);
+        match &self.kernel {
+            LinearKernel::Pointwise(weight) => apply(if relu { Post::None } else { self.post }, weight.linear(input, relu)?),
+            LinearKernel::OneDnn(weight) => Ok(onednn::linear(input, weight, bias, self.post)?),
+            LinearKernel::Plain(weight) => apply(self.post, input.f_linear(weight, bias)?),
         }
-        if input.kind() == Type::Float && input.dim() == 2 && input.size()[0] >= LARGE_BATCH {
-            let relu = self.post == Post::Relu;
-            return apply(if relu { Post::None } else { self.post }, linear(input, weight, bias, relu)?);
-        }
-        Ok(onednn::linear(input, weight, bias, self.post)?)
     }
 }
 
@@ -301,7 +318,7 @@ impl fmt::Display for Ready {
         let (op, kernel) = match &self.work {
             Work::Input => ("Input", ""),
             Work::Conv(conv) => ("Conv2d", conv.kernel.name()),
-            Work::Linear(linear) => ("Linear", if linear.onednn { "oneDNN" } else { "" }),
+            Work::Linear(linear) => ("Linear", linear.kernel.name()),
             Work::Channels { .. } => ("Channels", ""),
             Work::Layer { op, .. } => (op.layer().name(), ""),
         };

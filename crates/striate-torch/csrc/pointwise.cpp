@@ -1,9 +1,10 @@
-// 1x1 convolutions of channels-last images, for inference: one matrix product of pixels and weights, together with what follows it. Of float32, or of
-// bfloat16 where the processor multiplies pairs of it; sums are float32. Compiled with optimisation in every profile.
+// 1x1 convolutions of channels-last images, and linear layers, whose examples are images of one pixel, for inference: a matrix product of pixels and
+// weights, together with what follows it. Of float32, or of bfloat16 where the processor multiplies pairs of it; sums are float32. Compiled with optimisation
+// in every profile.
 #include "lanes.h"
 #include "pixels.h"
 
-#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -16,6 +17,8 @@ namespace {
 constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 // Blocks that a thread takes through all weights, so that their pixels stay in its cache.
 constexpr int64_t kChunk = 10;
+// Values of a pixel that such blocks take at a time where each weight is read once, so that all multiply it while it is in the cache.
+constexpr int64_t kDepth = 512;
 // The floats of a line of the cache. While a block is computed, the pixels of the next one are fetched.
 constexpr int64_t kLine = 16;
 
@@ -81,73 +84,85 @@ ALWAYS_INLINE void finish(Lanes (&sums)[rows][vectors], const Product<T>& produc
     for (int64_t v = 0; v < vectors; ++v) put(to + r * channels + v * kLanes, sums[r][v]);
 }
 
+// Products with the values begin..end of each pixel. What was summed up before is in `partial`, or is the bias; so is what is not yet all.
+struct Part {
+  int64_t begin, end;
+  float* partial;
+};
+
+#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
+#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
+
 template <int64_t rows, int64_t vectors>
-ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column) {
-  const float *panel = product.panels + column * product.depth, *from[rows];
-  for (int64_t r = 0; r < rows; ++r) from[r] = product.input + product.reading.at(first + r);
-  const int64_t ahead = rows * product.reading.pixel;
+ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column, const Part& part) {
+  const float *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
+  EACH_ROW from[r] = product.input + product.reading.at(first + r);
+  const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
+  const float* before = part.begin == 0 ? product.bias + column : part.partial;
   Lanes sums[rows][vectors];
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < vectors; ++v) sums[r][v] = load(product.bias + column + v * kLanes);
-  for (int64_t k = 0; k < product.depth;) {
-    for (int64_t r = 0; r < rows; ++r) __builtin_prefetch(from[r] + ahead + k);
-    for (const int64_t end = std::min(k + kLine, product.depth); k < end; ++k, panel += vectors * kLanes) {
+  EACH_ROW EACH_VECTOR sums[r][v] = load(before + r * step + v * kLanes);
+  for (int64_t k = part.begin; k < part.end;) {
+    EACH_ROW __builtin_prefetch(from[r] + ahead + k);
+    for (const int64_t end = std::min(k + kLine, part.end); k < end; ++k, panel += vectors * kLanes) {
       Lanes weights[vectors];
-      for (int64_t v = 0; v < vectors; ++v) weights[v] = load(panel + v * kLanes);
-      for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + v * kLanes + kAhead);
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t v = 0; v < vectors; ++v) sums[r][v] += from[r][k] * weights[v];
+      EACH_VECTOR weights[v] = load(panel + v * kLanes);
+      EACH_VECTOR __builtin_prefetch(panel + v * kLanes + kAhead);
+      EACH_ROW EACH_VECTOR sums[r][v] += from[r][k] * weights[v];
     }
   }
-  finish(sums, product, first, column);
+  if (part.end == product.depth) return finish(sums, product, first, column);
+  EACH_ROW EACH_VECTOR store(part.partial + r * kPanel + v * kLanes, sums[r][v]);
 }
 
 #ifdef PAIRS
 template <int64_t rows, int64_t vectors>
-PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, int64_t column) {
-  const uint16_t *panel = product.panels + column * product.depth, *from[rows];
-  for (int64_t r = 0; r < rows; ++r) from[r] = product.input + product.reading.at(first + r);
-  const int64_t ahead = rows * product.reading.pixel;
+PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, int64_t column, const Part& part) {
+  const uint16_t *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
+  EACH_ROW from[r] = product.input + product.reading.at(first + r);
+  const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
+  const float* before = part.begin == 0 ? product.bias + column : part.partial;
   __m512 sums[rows][vectors];
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < vectors; ++v) sums[r][v] = _mm512_loadu_ps(product.bias + column + v * kLanes);
-  for (int64_t k = 0; k < product.depth;) {
-    for (int64_t r = 0; r < rows; ++r) __builtin_prefetch(from[r] + ahead + k);
-    for (const int64_t end = std::min(k + 2 * kLine, product.depth); k < end; k += 2, panel += 2 * vectors * kLanes) {
+  EACH_ROW EACH_VECTOR sums[r][v] = _mm512_loadu_ps(before + r * step + v * kLanes);
+  for (int64_t k = part.begin; k < part.end;) {
+    EACH_ROW __builtin_prefetch(from[r] + ahead + k);
+    for (const int64_t end = std::min(k + 2 * kLine, part.end); k < end; k += 2, panel += 2 * vectors * kLanes) {
       __m512i weights[vectors];
-      for (int64_t v = 0; v < vectors; ++v) weights[v] = _mm512_loadu_si512(panel + 2 * v * kLanes);
-      for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + 2 * v * kLanes + 2 * kAhead);
-      for (int64_t r = 0; r < rows; ++r) {
+      EACH_VECTOR weights[v] = _mm512_loadu_si512(panel + 2 * v * kLanes);
+      EACH_VECTOR __builtin_prefetch(panel + 2 * v * kLanes + 2 * kAhead);
+      EACH_ROW {
         int32_t pair;
         memcpy(&pair, from[r] + k, sizeof pair);
         const __m512i pairs = _mm512_set1_epi32(pair);
         // GCC 12 moves sums about when it is given the intrinsic.
-        for (int64_t v = 0; v < vectors; ++v) asm("vdpbf16ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(pairs), "v"(weights[v]));
+        EACH_VECTOR asm("vdpbf16ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(pairs), "v"(weights[v]));
       }
     }
   }
   Lanes values[rows][vectors];
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < vectors; ++v) values[r][v] = (Lanes)sums[r][v];
-  finish(values, product, first, column);
+  EACH_ROW EACH_VECTOR values[r][v] = (Lanes)sums[r][v];
+  if (part.end == product.depth) return finish(values, product, first, column);
+  EACH_ROW EACH_VECTOR store(part.partial + r * kPanel + v * kLanes, values[r][v]);
 }
 #endif
 
-// Blocks first..last, of about equal height, in the output channels of a panel.
-#define BLOCKS(vectors)                                       \
-  for (int64_t i = first; i < last; ++i) {                    \
-    const int64_t row = i * product.count / all;              \
-    switch ((i + 1) * product.count / all - row) {            \
-      case 6: block<6, vectors>(product, row, column); break; \
-      case 5: block<5, vectors>(product, row, column); break; \
-      case 4: block<4, vectors>(product, row, column); break; \
-      case 3: block<3, vectors>(product, row, column); break; \
-      case 2: block<2, vectors>(product, row, column); break; \
-      default: block<1, vectors>(product, row, column);       \
-    }                                                         \
-  }
+// Blocks first..last, of about equal height, in the output channels of a panel, through `depth` values of each pixel at a time.
+#define BLOCKS(vectors)                                                                                                          \
+  for (int64_t begin = 0; begin < product.depth; begin += depth)                                                                 \
+    for (int64_t i = first; i < last; ++i) {                                                                                     \
+      const int64_t row = i * product.count / all;                                                                               \
+      const Part part{begin, std::min(begin + depth, product.depth), partials + (i - first) * kRows * kPanel};                   \
+      switch ((i + 1) * product.count / all - row) {                                                                             \
+        case 6: block<6, vectors>(product, row, column, part); break;                                                            \
+        case 5: block<5, vectors>(product, row, column, part); break;                                                            \
+        case 4: block<4, vectors>(product, row, column, part); break;                                                            \
+        case 3: block<3, vectors>(product, row, column, part); break;                                                            \
+        case 2: block<2, vectors>(product, row, column, part); break;                                                            \
+        default: block<1, vectors>(product, row, column, part);                                                                  \
+      }                                                                                                                          \
+    }
 #define PANEL                                                                        \
   const int64_t all = product.blocks();                                              \
+  alignas(64) float partials[kChunk * kRows * kPanel];                               \
   switch ((std::min(kPanel, product.out_channels - column) + kLanes - 1) / kLanes) { \
     case 4: BLOCKS(4) break;                                                         \
     case 3: BLOCKS(3) break;                                                         \
@@ -156,11 +171,11 @@ PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, 
   }
 
 // Macros, since a template that is called by functions of two targets has neither's.
-WIDE_VECTORS void panel(const Product<float>& product, int64_t first, int64_t last, int64_t column) { PANEL }
+WIDE_VECTORS void panel(const Product<float>& product, int64_t first, int64_t last, int64_t column, int64_t depth) { PANEL }
 #ifdef PAIRS
-PAIRS void panel(const Product<uint16_t>& product, int64_t first, int64_t last, int64_t column) { PANEL }
+PAIRS void panel(const Product<uint16_t>& product, int64_t first, int64_t last, int64_t column, int64_t depth) { PANEL }
 #else
-void panel(const Product<uint16_t>&, int64_t, int64_t, int64_t) {}  // no weight is packed for it
+void panel(const Product<uint16_t>&, int64_t, int64_t, int64_t, int64_t) {}  // no weight is packed for it
 #endif
 
 template <typename T>
@@ -171,15 +186,30 @@ void run(const Product<T>& product) {
     return parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
       for (int64_t end; first < last; first = end) {
         const int64_t p = first / blocks;
-        end = std::min(last, (p + 1) * blocks);
-        panel(product, first - p * blocks, end - p * blocks, p * kPanel);
+        end = std::min({last, (p + 1) * blocks, first + kChunk});
+        panel(product, first - p * blocks, end - p * blocks, p * kPanel, end - first > 1 ? kDepth : product.depth);
       }
     });
   }
   parallel(blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t end; first < last; first = end) {
       end = std::min(last, first + kChunk);
-      for (int64_t p = 0; p < panels; ++p) panel(product, first, end, p * kPanel);
+      for (int64_t p = 0; p < panels; ++p) panel(product, first, end, p * kPanel, product.depth);
+    }
+  });
+}
+
+// Rows of a weight as panels, and zeros in place of those that fill the last vector.
+template <typename T>
+void pack(const T* weight, int64_t rows, int64_t depth, int64_t columns, T* panels) {
+  constexpr int64_t together = sizeof(T) == sizeof(float) ? 1 : 2;
+  parallel((columns + kPanel - 1) / kPanel, 1, [&](int64_t first, int64_t last) {
+    for (int64_t c = first * kPanel; c < std::min(last * kPanel, columns); c += kPanel) {
+      const int64_t width = std::min(kPanel, columns - c);
+      for (int64_t start = 0; start < depth; start += kLine)
+        for (int64_t j = 0; j < width; ++j)
+          for (int64_t k = start; k < std::min(start + kLine, depth); ++k)
+            panels[c * depth + (k / together * width + j) * together + k % together] = c + j < rows ? weight[(c + j) * depth + k] : T{};
     }
   });
 }
@@ -198,17 +228,14 @@ char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
   return caught([&] {
     const at::Tensor& w = tensor_of(weight);
     const bool pairs = w.scalar_type() == at::kBFloat16;
-    TORCH_CHECK(w.dim() == 2 && w.is_cpu() && (pairs || w.scalar_type() == at::kFloat), "expected a weight [out, in] on the CPU");
+    TORCH_CHECK(w.dim() == 2 && w.is_cpu() && w.is_contiguous() && (pairs || w.scalar_type() == at::kFloat), "expected a weight [out, in] on the CPU");
     TORCH_CHECK(!pairs || (w.size(1) % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", w.size(1), " channels");
-    const int64_t together = pairs ? 2 : 1, rows = w.size(1) / together, columns = (w.size(0) + kLanes - 1) / kLanes * kLanes;
-    const at::Tensor padded = at::constant_pad_nd(w, {0, 0, 0, columns - w.size(0)});
-    const at::Tensor matrix = padded.view({columns, rows, together}).transpose(0, 1).contiguous();
-    at::Tensor panels = at::empty({matrix.numel()}, w.options());
-    const int64_t value = together * w.element_size();
-    const char* from = static_cast<const char*>(matrix.const_data_ptr());
-    char* to = static_cast<char*>(panels.data_ptr());
-    for (int64_t c = 0; c < columns; c += kPanel)
-      for (int64_t k = 0; k < rows; ++k) to = std::copy_n(from + (k * columns + c) * value, std::min(kPanel, columns - c) * value, to);
+    const int64_t rows = w.size(0), depth = w.size(1), columns = (rows + kLanes - 1) / kLanes * kLanes;
+    at::Tensor panels = at::empty({columns * depth}, w.options());
+    with_type(w, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      pack(static_cast<const T*>(w.const_data_ptr()), rows, depth, columns, static_cast<T*>(panels.data_ptr()));
+    });
     *out = new at::Tensor(panels);
   });
 }

@@ -54,9 +54,6 @@ char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64
 char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 
-// act(input weight^T + bias) in float32, with a ReLU if `relu`, on an ordinary weight, which is read once for every 16 examples (linear.cpp).
-char* st_linear_batch(st_tensor input, st_tensor weight, st_tensor bias, int relu, st_tensor* out);
-
 // A 1x1 convolution of channels-last float32 or bfloat16 images (pointwise.cpp), with a weight [out, in] of their type that is packed once, and a float32 bias
 // with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
 int st_has_bf16_products();

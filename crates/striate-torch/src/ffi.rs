@@ -61,13 +61,6 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
-    pub(crate) fn st_linear_batch(
-        input: *const C_tensor,
-        weight: *const C_tensor,
-        bias: *const C_tensor,
-        relu: c_int,
-        out: *mut *mut C_tensor,
-    ) -> *mut c_char;
     pub(crate) fn st_has_bf16_products() -> c_int;
     pub(crate) fn st_pointwise_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_pointwise(

@@ -4,8 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
-//! - [`pointwise`]: 1x1 convolutions, for inference;
-//! - [`linear`]: linear layers over a batch, on an ordinary weight;
+//! - [`pointwise`]: 1x1 convolutions and linear layers, for inference;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
@@ -21,7 +20,6 @@ pub mod cuda;
 mod error;
 mod ffi;
 mod generator;
-mod linear;
 mod memory;
 mod nearest;
 pub mod norm;
@@ -35,7 +33,6 @@ pub mod winograd;
 
 pub use error::TorchError;
 pub use generator::{Generator, derive_seed, manual_seed};
-pub use linear::linear;
 pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
 pub use nearest::nearest;
 pub use runtime::{

@@ -1,5 +1,6 @@
-//! 1x1 convolutions for inference on the CPU, in float32 or bfloat16: a matrix product of pixels and weights, at up to 95% of what the processor can
-//! multiply. It also begins at once, where libtorch looks oneDNN's kernel up anew at each call, which is a good part of a small layer's time.
+//! 1x1 convolutions and linear layers for inference on the CPU, in float32 or bfloat16: matrix products of pixels, or of examples, and weights, at up to 95%
+//! of what the processor can multiply. They also begin at once, where libtorch looks oneDNN's kernel up anew at each call, which is a good part of a small
+//! layer's time, and fetch weights from memory ahead of their use.
 use crate::onednn::Sum;
 use crate::winograd::{self, LANES};
 use crate::{MemoryFormat, TorchError, ffi, memory_format};
@@ -25,10 +26,10 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Packs a weight `[out, in, 1, 1]` that [`suits`], and a bias `[out]`, which is kept in float32.
+    /// Packs a weight `[out, in, 1, 1]` or `[out, in]` that [`suits`], and a bias `[out]`, which is kept in float32.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, TorchError> {
-        let [out_channels, in_channels, 1, 1] = weight.size()[..] else {
-            return Err(TorchError::new(&format!("expected a weight [out, in, 1, 1], got {:?}", weight.size())));
+        let ([out_channels, in_channels, 1, 1] | [out_channels, in_channels]) = weight.size()[..] else {
+            return Err(TorchError::new(&format!("expected a weight [out, in] or [out, in, 1, 1], got {:?}", weight.size())));
         };
         if !suits(weight.kind(), in_channels) {
             let kind = weight.kind();
@@ -42,6 +43,15 @@ impl Weight {
         // SAFETY: the tensor lives for the call, which checks what it is.
         let panels = ffi::tensor_from(|out| unsafe { ffi::st_pointwise_weight(matrix.as_ptr(), out) })?;
         Ok(Self { panels, bias: padded, out_channels })
+    }
+
+    /// `input weight^T + bias` of `[N, in]`, with a ReLU after it if `relu`.
+    pub fn linear(&self, input: &Tensor, relu: bool) -> Result<Tensor, TorchError> {
+        let [examples, features] = input.size()[..] else {
+            return Err(TorchError::new(&format!("expected examples [N, in], got {:?}", input.size())));
+        };
+        let pixels = input.f_contiguous()?.f_view([examples, features, 1, 1])?;
+        Ok(self.conv(&pixels, [1, 1], None, Sum { relu, in_place: false })?.f_view([examples, self.out_channels])?)
     }
 
     /// `convolution + bias` of channels-last images `[N, in, H, W]`, or of some channels of such, of the weight's type, plus `other` if there is one:
@@ -107,12 +117,37 @@ mod tests {
                         let expected = if relu { sum.relu() } else { sum };
                         let got = packed.conv(x, stride, other.as_ref(), Sum { relu, in_place }).unwrap();
                         assert_eq!(got.size(), expected.size());
-                        assert!(batch == 0 || in_place == other.is_some_and(|other| other.data_ptr() == got.data_ptr()));
+                        // A map of one pixel may lie in either way.
+                        let may = other.as_ref().is_some_and(|other| memory_format(other) == Some(MemoryFormat::ChannelsLast));
+                        let written_over = other.is_some_and(|other| other.data_ptr() == got.data_ptr());
+                        assert!(batch == 0 || written_over == (in_place && may), "{batch} {channels} {out}");
                         assert!(
                             double(&got).allclose(&expected, tolerance, 1e-4, false),
                             "{kind:?} {batch} {channels} {out} {relu} {added}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    /// Of more values than are multiplied at a time, and more examples than a block has.
+    #[test]
+    fn it_is_the_linear_layer_of_any_batch() {
+        crate::manual_seed(1);
+        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind, 2)) {
+            let tolerance = if kind == Kind::Float { 1e-5 } else { 1.0 / 256.0 };
+            for (batch, input, output) in
+                [(1, 2, 1), (3, 34, 7), (16, 2100, 140), (17, 6, 65), (130, 1024, 72), (61, 1500, 300), (0, 4, 4)]
+            {
+                let (weight, bias) = (random(&[output, input]).to_kind(kind), random(&[output]));
+                let x = random(&[input, batch]).to_kind(kind).tr();
+                let packed = Weight::new(&weight, Some(&bias)).unwrap();
+                let expected = double(&x).linear(&double(&weight), Some(&double(&bias)));
+                for (relu, expected) in [(true, expected.relu()), (false, expected)] {
+                    let got = packed.linear(&x, relu).unwrap();
+                    assert_eq!(got.size(), [batch, output]);
+                    assert!(double(&got).allclose(&expected, tolerance, 1e-3, false), "{kind:?} {batch} {input} {output}");
                 }
             }
         }
@@ -137,7 +172,8 @@ mod tests {
         assert!(packed.conv(&x, [0, 1], None, sum).is_err());
         assert!(packed.conv(&x, [1, 1], Some(&x), sum).unwrap_err().to_string().contains("another shape"));
         let error = Weight::new(&ones(&[5, 4, 3, 3]), None).unwrap_err().to_string();
-        assert_eq!(error, "expected a weight [out, in, 1, 1], got [5, 4, 3, 3]");
+        assert_eq!(error, "expected a weight [out, in] or [out, in, 1, 1], got [5, 4, 3, 3]");
+        assert_eq!(packed.linear(&x, true).unwrap_err().to_string(), "expected examples [N, in], got [1, 4, 3, 3]");
         assert!(Weight::new(&ones(&[5, 4, 1, 1]).to_kind(Kind::Double), None).is_err());
         assert!(Weight::new(&ones(&[5, 4, 1, 1]), Some(&ones(&[4]))).is_err());
         assert!(Weight::new(&ones(&[5, 3, 1, 1]).to_kind(Kind::BFloat16), None).is_err());
