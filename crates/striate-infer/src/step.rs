@@ -4,6 +4,7 @@ use crate::schedule::Memory;
 use std::fmt;
 use striate_graph::GraphError;
 use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
+use striate_torch::int8::{self, Scale};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::{MemoryFormat, TorchError, linear, memory_format, pixels, to_memory_format, winograd};
 use tch::{Device, Kind as Type, Tensor};
@@ -17,6 +18,16 @@ pub(crate) struct Ready {
     /// The type that it computes in.
     kind: Type,
     pub(crate) memory: Memory,
+    scales: Option<Scales>,
+}
+
+/// What the bytes of a step's inputs and of its output stand for, in a plan in int8.
+#[derive(Debug)]
+pub(crate) struct Scales {
+    pub(crate) inputs: Vec<Scale>,
+    pub(crate) output: Scale,
+    /// Whether it gives bytes, and not float32.
+    pub(crate) bytes: bool,
 }
 
 #[derive(Debug)]
@@ -24,6 +35,7 @@ enum Work {
     Input,
     Conv(Conv),
     Linear(Linear),
+    LinearInt8(int8::Linear, Post),
     Channels { start: i64, count: i64 },
     Layer { op: Op, params: Vec<Tensor> },
 }
@@ -42,6 +54,7 @@ struct Conv {
 enum Kernel {
     Winograd(winograd::Weight),
     OneDnn(Tensor),
+    Int8(int8::Conv),
     Plain(Tensor),
 }
 
@@ -60,7 +73,16 @@ struct Linear {
 
 impl Ready {
     /// Prepares a step whose first input has the shape `input` for one example.
-    pub(crate) fn new(step: Step, input: Option<&Shape>, kind: Type, memory: Memory, onednn: bool) -> Result<Self, TorchError> {
+    pub(crate) fn new(
+        step: Step,
+        input: Option<&Shape>,
+        kind: Type,
+        memory: Memory,
+        onednn: bool,
+        scales: Option<Scales>,
+    ) -> Result<Self, TorchError> {
+        // What the bytes stand for that it computes with.
+        let bytes = scales.as_ref().filter(|_| kind == Type::Uint8).and_then(|scales| scales.inputs.first().copied());
         // Copies: the network's parameters may change.
         let cast = |tensor: &Tensor| -> Result<Tensor, TorchError> { Ok(tensor.f_to_dtype(kind, false, true)?) };
         let cast_option = |tensor: Option<Tensor>| tensor.as_ref().map(cast).transpose();
@@ -69,35 +91,42 @@ impl Ready {
             Kind::Channels { start, count } => Work::Channels { start, count },
             Kind::Conv { conv, weight, bias, sum, post } => {
                 let dims = input.map_or(&[][..], Shape::dims);
-                let kernel = match dims {
-                    [_, height, width] if onednn && suits_winograd(&conv, dims[0], [*height, *width], post, kind) => {
+                let kernel = match (dims, bytes) {
+                    ([channels, height, width], Some(scale)) => {
+                        let (geometry, [height, width]) = geometry(&conv, [*height, *width]);
+                        Kernel::Int8(int8::Conv::new(&weight, bias.as_ref(), &geometry, scale, [1, *channels, height, width])?)
+                    }
+                    ([_, height, width], None) if onednn && suits_winograd(&conv, dims[0], [*height, *width], post, kind) => {
                         Kernel::Winograd(winograd::Weight::new(&weight)?)
                     }
-                    [channels, height, width] if onednn => {
+                    ([channels, height, width], None) if onednn => {
                         let weight = to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?;
                         let (geometry, [height, width]) = geometry(&conv, [*height, *width]);
                         Kernel::OneDnn(onednn::pack_conv(&weight, &geometry, [1, *channels, height, width])?)
                     }
                     _ => Kernel::Plain(to_memory_format(&cast(&weight)?, MemoryFormat::ChannelsLast)?),
                 };
-                let bias_kind = if matches!(kernel, Kernel::Winograd(_)) { Type::Float } else { kind };
+                let bias_kind = if matches!(kernel, Kernel::Winograd(_) | Kernel::Int8(_)) { Type::Float } else { kind };
                 let bias = bias.map(|bias| bias.f_to_dtype(bias_kind, false, true)).transpose()?;
                 Work::Conv(Conv { conv, kernel, bias, sum, post })
             }
-            Kind::Linear { weight, bias, post } => {
-                let mut weight = cast(&weight)?.f_contiguous()?;
-                if onednn && kind == Type::BFloat16 {
-                    weight = onednn::pack_linear(&weight, TYPICAL_BATCH)?;
+            Kind::Linear { weight, bias, post } => match bytes {
+                Some(scale) => Work::LinearInt8(int8::Linear::new(&weight, bias.as_ref(), scale)?, post),
+                None => {
+                    let mut weight = cast(&weight)?.f_contiguous()?;
+                    if onednn && kind == Type::BFloat16 {
+                        weight = onednn::pack_linear(&weight, TYPICAL_BATCH)?;
+                    }
+                    Work::Linear(Linear { weight, bias: cast_option(bias)?, post, onednn })
                 }
-                Work::Linear(Linear { weight, bias: cast_option(bias)?, post, onednn })
-            }
+            },
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
                 let float = |param: &Tensor| if param.is_floating_point() { cast(param) } else { Ok(param.f_detach_copy()?) };
                 Work::Layer { op, params: params.iter().map(float).collect::<Result<_, _>>()? }
             }
         };
-        Ok(Self { name: step.layers.join(" + "), work, inputs: step.inputs, kind, memory })
+        Ok(Self { name: step.layers.join(" + "), work, inputs: step.inputs, kind, memory, scales })
     }
 
     /// Whether it is an input of the network.
@@ -111,23 +140,52 @@ impl Ready {
         if batch.dim() == 4 { Ok(to_memory_format(&batch, MemoryFormat::ChannelsLast)?) } else { Ok(batch) }
     }
 
+    /// A value that it gave, in float32.
+    pub(crate) fn in_float(&self, value: &Tensor) -> Result<Tensor, TorchError> {
+        converted(value, Type::Float, self.scales.as_ref().map(|scales| scales.output))
+    }
+
     /// Computes the step from the values of its inputs.
     pub(crate) fn run(&self, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
-        let cast = |input: &usize| {
+        let cast = |(place, input): (usize, &usize)| {
             let value = values[*input].as_ref().ok_or_else(|| TorchError::new("a value was given up too early"))?;
-            Ok(if value.kind() == self.kind { value.shallow_clone() } else { value.f_to_kind(self.kind)? })
+            converted(value, self.kind, self.scales.as_ref().map(|scales| scales.inputs[place]))
         };
-        let inputs: Vec<Tensor> = self.inputs.iter().map(cast).collect::<Result<_, GraphError>>()?;
+        let inputs: Vec<Tensor> = self.inputs.iter().enumerate().map(cast).collect::<Result<_, TorchError>>()?;
         let error = |op, source| GraphError::Layer { layer: self.name.clone(), op, source };
         match &self.work {
             Work::Input => Err(TorchError::new("an input is not computed").into()),
-            Work::Conv(conv) => conv.run(&inputs, self.memory.in_place).map_err(|source| error("Conv2d", source)),
+            Work::Conv(conv) => {
+                conv.run(&inputs, self.memory.in_place, self.scales.as_ref()).map_err(|source| error("Conv2d", source))
+            }
             Work::Linear(linear) => linear.run(&inputs[0]).map_err(|source| error("Linear", source)),
+            Work::LinearInt8(linear, post) => {
+                let output = self.scales.as_ref().and_then(Scales::of_output);
+                let value = linear.forward(&inputs[0], *post == Post::Relu, output)?;
+                finish(*post, value).map_err(|source| error("Linear", source))
+            }
             Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
             Work::Layer { op, params } => {
                 layer(op, params, &inputs, self.memory.in_place).map_err(|source| error(op.layer().name(), source))
             }
         }
+    }
+}
+
+impl Scales {
+    /// The scale of the bytes that the step gives, if it does.
+    fn of_output(&self) -> Option<Scale> {
+        self.bytes.then_some(self.output)
+    }
+}
+
+/// A value in another type; bytes are of this scale.
+fn converted(value: &Tensor, kind: Type, scale: Option<Scale>) -> Result<Tensor, TorchError> {
+    match (value.kind(), kind, scale) {
+        (from, to, _) if from == to => Ok(value.shallow_clone()),
+        (_, Type::Uint8, Some(scale)) => scale.quantize(&value.f_to_kind(Type::Float)?),
+        (Type::Uint8, _, Some(scale)) => scale.dequantize(value),
+        _ => Ok(value.f_to_kind(kind)?),
     }
 }
 
@@ -146,20 +204,21 @@ impl Kernel {
     fn name(&self) -> &'static str {
         match self {
             Self::Winograd(_) => "Winograd",
-            Self::OneDnn(_) => "oneDNN",
+            Self::OneDnn(_) | Self::Int8(_) => "oneDNN",
             Self::Plain(_) => "",
         }
     }
 }
 
 impl Conv {
-    fn run(&self, inputs: &[Tensor], in_place: bool) -> Result<Tensor, LayerError> {
+    fn run(&self, inputs: &[Tensor], in_place: bool, scales: Option<&Scales>) -> Result<Tensor, LayerError> {
         let [_, height, width] = Shape::of_batch(&inputs[0]).as_image()?;
         let (geometry, padded) = geometry(&self.conv, [height, width]);
         let mut input = inputs[0].shallow_clone();
         if padded != [height, width] {
             let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
-            input = input.f_constant_pad_nd([left, right, top, bottom])?;
+            let zero = if input.kind() == Type::Uint8 { scales.map(|scales| scales.inputs[0].zero_point as f64) } else { None };
+            input = input.f_pad([left, right, top, bottom], "constant", zero)?;
         }
         if memory_format(&input).is_none() {
             // The kernels would copy some channels of other pixels more slowly.
@@ -170,6 +229,16 @@ impl Conv {
             Kernel::Winograd(weight) => Ok(weight.conv(&input, bias, geometry.padding, inputs.get(1), sum)?),
             Kernel::OneDnn(weight) if self.sum => Ok(onednn::conv_add(&input, weight, bias, &geometry, &inputs[1], sum)?),
             Kernel::OneDnn(weight) => Ok(onednn::conv(&input, weight, bias, &geometry, self.post)?),
+            Kernel::Int8(conv) => match (scales, inputs) {
+                (Some(scales), [_, other]) => {
+                    let other = (other, scales.inputs[1]);
+                    Ok(conv.forward_add(&input, &geometry, other, scales.output, sum)?)
+                }
+                _ => {
+                    let value = conv.forward(&input, &geometry, sum.relu, scales.and_then(Scales::of_output))?;
+                    finish(self.post, value)
+                }
+            },
             Kernel::Plain(weight) => {
                 let Geometry { padding, stride, dilation, groups } = geometry;
                 let mut output = input.f_conv2d(weight, bias, stride, padding, dilation, groups)?;
@@ -197,11 +266,15 @@ impl Linear {
             return apply(self.post, input.f_linear(weight, bias)?);
         }
         if input.kind() == Type::Float && input.dim() == 2 && input.size()[0] >= LARGE_BATCH {
-            let relu = self.post == Post::Relu;
-            return apply(if relu { Post::None } else { self.post }, linear(input, weight, bias, relu)?);
+            return finish(self.post, linear(input, weight, bias, self.post == Post::Relu)?);
         }
         Ok(onednn::linear(input, weight, bias, self.post)?)
     }
+}
+
+/// What an operator that knows ReLU alone left of an activation.
+fn finish(post: Post, value: Tensor) -> Result<Tensor, LayerError> {
+    apply(if post == Post::Relu { Post::None } else { post }, value)
 }
 
 /// Computes an activation over a value that nobody else reads.
@@ -258,6 +331,7 @@ impl fmt::Display for Ready {
             Work::Input => ("Input", ""),
             Work::Conv(conv) => ("Conv2d", conv.kernel.name()),
             Work::Linear(linear) => ("Linear", if linear.onednn { "oneDNN" } else { "" }),
+            Work::LinearInt8(..) => ("Linear", "oneDNN"),
             Work::Channels { .. } => ("Channels", ""),
             Work::Layer { op, .. } => (op.layer().name(), ""),
         };
@@ -266,7 +340,12 @@ impl fmt::Display for Ready {
             Work::Channels { start, count } => write!(f, "{start}..{}", start + count)?,
             _ => f.write_str(&self.name)?,
         }
-        let notes = [(!kernel.is_empty(), kernel), (self.kind == Type::BFloat16, "bf16"), (self.memory.in_place, "in place")];
+        let kind = match self.kind {
+            Type::BFloat16 => "bf16",
+            Type::Uint8 => "int8",
+            _ => "",
+        };
+        let notes = [(!kernel.is_empty(), kernel), (!kind.is_empty(), kind), (self.memory.in_place, "in place")];
         let notes: Vec<&str> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
         if notes.is_empty() { Ok(()) } else { write!(f, " [{}]", notes.join(", ")) }
     }

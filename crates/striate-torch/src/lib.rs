@@ -4,6 +4,7 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
+//! - [`int8`]: values as bytes, and convolutions and linear layers of them, for inference;
 //! - [`linear`]: linear layers over a batch, on an ordinary weight;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
@@ -20,6 +21,7 @@ pub mod cuda;
 mod error;
 mod ffi;
 mod generator;
+pub mod int8;
 mod linear;
 mod memory;
 mod nearest;
