@@ -150,3 +150,224 @@ impl Histogram {
         Some(Scale { step, zero_point: (-low / step).round() as i64 })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::plan::{PlanOptions, frozen, kinds};
+    use crate::testing::{conv, network};
+    use striate_graph::{Network, NetworkBuilder, Value};
+    use striate_layers::{Activation, Add, Concat, Conv2d, Flatten, Linear, LocalResponseNorm, MaxPool2d, Mode, Op};
+    use tch::Device;
+
+    fn histogram(values: &Tensor) -> Histogram {
+        let mut histogram = Histogram::default();
+        histogram.widen(values).unwrap();
+        histogram.count(values).unwrap();
+        histogram
+    }
+
+    /// The squared error of values as bytes.
+    fn error(scale: Scale, values: &Tensor) -> f64 {
+        let rounded = scale.dequantize(&scale.quantize(values).unwrap()).unwrap();
+        (rounded - values).square().sum(Type::Double).double_value(&[])
+    }
+
+    #[test]
+    fn the_scale_has_a_smaller_error_than_the_whole_range_and_than_its_neighbours() {
+        striate_torch::manual_seed(1);
+        let normal = Tensor::randn([100_000], (Type::Float, Device::Cpu));
+        let heavy = &normal * normal.exp();
+        for values in [normal.relu(), heavy.relu(), normal.shallow_clone(), heavy.shallow_clone(), -heavy.relu()] {
+            let histogram = histogram(&values);
+            let scale = histogram.best_scale().unwrap();
+            let zero_point = if values.min().double_value(&[]) >= 0.0 { Some(0) } else { None };
+            assert_eq!(zero_point.unwrap_or(scale.zero_point), scale.zero_point);
+            assert!((0..=MAX).contains(&scale.zero_point));
+            let least = error(scale, &values);
+            let other = |factor: f64| error(Scale { step: scale.step * factor, ..scale }, &values);
+            assert!(least < 0.9 * error(histogram_range(&histogram), &values), "{scale:?}");
+            assert!(least < 1.02 * other(1.1) && least < 1.02 * other(0.9), "{scale:?}: {least} {} {}", other(1.1), other(0.9));
+        }
+    }
+
+    fn histogram_range(Histogram { low, high, .. }: &Histogram) -> Scale {
+        let step = (high - low) / MAX as f64;
+        Scale { step, zero_point: (-low / step).round() as i64 }
+    }
+
+    #[test]
+    fn zeros_alone_have_a_scale_and_what_is_not_finite_has_none() {
+        let of = |values: &[f32]| histogram(&Tensor::from_slice(values)).best_scale();
+        assert_eq!(of(&[0.0, 0.0]), Some(Scale { step: 1.0, zero_point: 0 }));
+        assert_eq!(of(&[0.0, f32::NAN, 1.0]), None);
+        assert_eq!(of(&[0.0, f32::INFINITY]), None);
+        let mut later = Histogram::default();
+        for values in [[f32::NAN, 1.0], [2.0, 3.0]] {
+            later.widen(&Tensor::from_slice(&values)).unwrap();
+        }
+        assert_eq!(later.best_scale(), None);
+    }
+
+    fn images(batch: i64, [height, width]: [i64; 2]) -> Tensor {
+        striate_torch::manual_seed(2);
+        Tensor::randn([batch, 4, height, width], (Type::Float, Device::Cpu))
+    }
+
+    /// Each step of the plan with its scale and whether it gives bytes; fails unless the plan computes nearly what the network does.
+    fn steps(network: &Network) -> Vec<(String, Scale, bool)> {
+        let plan = Plan::calibrated(network, &[images(64, [6, 6]), images(8, [6, 6])]).unwrap();
+        let _no_grad = striate_torch::no_grad();
+        for (batch, size) in [(1, [6, 6]), (3, [6, 6]), (2, [9, 7])] {
+            let images = images(batch, size);
+            let Ok(expected) = network.forward(&images, Mode::Eval) else { continue };
+            let got = plan.forward(&images).unwrap();
+            assert_eq!(plan.forward(&images).unwrap().outputs(), got.outputs(), "a second call differs");
+            for ((name, expected), (_, got)) in expected.outputs().iter().zip(got.outputs()) {
+                let worst = ((got - expected).abs().max() / expected.abs().max()).double_value(&[]);
+                assert!(worst < 0.05, "{name} differs by {worst:.1e} at {batch} {size:?}:\n{plan}");
+            }
+        }
+        let program = frozen(network).unwrap();
+        let mut kinds = kinds(&program, Type::Uint8);
+        let gives = gives_bytes(&program, &mut kinds);
+        let float = Plan::new(network, &PlanOptions::default()).unwrap();
+        let scales = scales(&program, &gives, &float, &[images(64, [6, 6])]).unwrap();
+        plan.to_string()
+            .lines()
+            .map(str::to_owned)
+            .zip(scales)
+            .map(|(line, scales)| (line, scales.output, scales.bytes))
+            .collect()
+    }
+
+    fn lines(steps: &[(String, Scale, bool)]) -> Vec<&str> {
+        steps.iter().map(|(line, ..)| line.as_str()).collect()
+    }
+
+    fn conv_relu(net: &mut NetworkBuilder, name: &str, conv: Conv2d, x: Value) -> Result<Value, GraphError> {
+        let x = net.add(name, conv, x)?;
+        net.add(&format!("{name}.relu"), Activation::Relu, x)
+    }
+
+    #[test]
+    fn what_passes_values_on_has_their_scale() {
+        if skipped() {
+            return;
+        }
+        let network = network(|net, x| {
+            let x = conv_relu(net, "stem", conv(), x)?;
+            let pooled = net.add("pool", MaxPool2d::new(3).stride(1).padding(1), x)?;
+            let a = conv_relu(net, "a", Conv2d::new(5, 1), pooled)?;
+            let b = conv_relu(net, "b", Conv2d::new(3, 1), pooled)?;
+            let b = conv_relu(net, "c", conv(), b)?;
+            let x = net.add("concat", Concat, [a, b])?;
+            let x = conv_relu(net, "d", conv(), x)?;
+            net.add("last", conv(), x)
+        });
+        let steps = steps(&network);
+        assert_eq!(
+            lines(&steps),
+            [
+                "Input input",
+                "Conv2d stem + stem.relu [oneDNN, int8]",
+                "MaxPool2d pool [int8]",
+                "Conv2d a + a.relu + b + b.relu [oneDNN, int8]",
+                "Channels 0..5 [int8]",
+                "Channels 5..8 [int8]",
+                "Conv2d c + c.relu [oneDNN, int8]",
+                "Concat concat [int8]",
+                "Conv2d d + d.relu [oneDNN, int8]",
+                "Conv2d last [oneDNN, int8]",
+            ]
+        );
+        let groups: Vec<&[usize]> = vec![&[1, 2], &[3, 4, 5, 6, 7], &[8], &[9]];
+        for group in &groups {
+            assert!(group.iter().all(|index| steps[*index].1 == steps[group[0]].1), "{steps:?}");
+        }
+        assert!(groups.windows(2).all(|pair| steps[pair[0][0]].1 != steps[pair[1][0]].1), "{steps:?}");
+        assert_eq!(
+            steps.iter().map(|step| step.2).collect::<Vec<_>>(),
+            [false, true, true, true, true, true, true, true, true, false]
+        );
+    }
+
+    fn skipped() -> bool {
+        let skipped = !int8::available();
+        if skipped {
+            println!("skipped: no AVX-512 VNNI");
+        }
+        skipped
+    }
+
+    #[test]
+    fn what_bytes_do_not_fit_is_computed_in_float32() {
+        if skipped() {
+            return;
+        }
+        let network = network(|net, x| {
+            let x = net.add("first", conv(), x)?;
+            let x = net.add("tanh", Activation::Tanh, x)?;
+            let x = net.add("pool", MaxPool2d::new(2), x)?;
+            let x = conv_relu(net, "second", Conv2d::new(4, 2).padding(1), x)?;
+            let x = net.add("norm", LocalResponseNorm::new(3), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("hidden", Linear::new(20), x)?;
+            let x = net.add("relu", Activation::Relu, x)?;
+            net.add("fc", Linear::new(5), x)
+        });
+        let steps = steps(&network);
+        assert_eq!(
+            lines(&steps),
+            [
+                "Input input",
+                "Conv2d first + tanh [oneDNN, int8]",
+                "MaxPool2d pool",
+                "Conv2d second + second.relu [oneDNN, int8]",
+                "LocalResponseNorm norm",
+                "Flatten flatten",
+                "Linear hidden + relu [oneDNN, int8]",
+                "Linear fc [oneDNN]",
+            ]
+        );
+        assert!(steps.iter().all(|step| !step.2), "{steps:?}");
+    }
+
+    #[test]
+    fn shortcuts_are_written_over_only_where_nobody_reads_them_again() {
+        if skipped() {
+            return;
+        }
+        for (read_again, relu) in [(false, true), (true, true), (true, false)] {
+            let network = network(|net, x| {
+                let x = net.add("stem", conv(), x)?;
+                let x = if relu { net.add("stem.relu", Activation::Relu, x)? } else { x };
+                let y = conv_relu(net, "a", conv(), x)?;
+                let y = net.add("b", conv(), y)?;
+                let y = net.add("add", Add, [y, x])?;
+                let y = net.add("add.relu", Activation::Relu, y)?;
+                let y = if read_again { net.add("both", Concat, [y, x])? } else { y };
+                net.add("last", Conv2d::same(4, 1), y)
+            });
+            let steps = steps(&network);
+            let sum = steps.iter().find(|(line, ..)| line.contains("add")).unwrap();
+            assert_eq!(sum.0.contains("in place"), !read_again, "{steps:?}");
+            assert_eq!(steps[1].1.zero_point == 0, relu);
+        }
+    }
+
+    #[test]
+    fn an_output_of_bytes_is_given_in_float32_and_uneven_padding_is_the_zero_point() {
+        if skipped() {
+            return;
+        }
+        let network = network(|net, x| {
+            let x = net.add("stem", conv(), x)?;
+            net.output("stem", x)?;
+            net.add("last", Conv2d::same(4, 2), x)
+        });
+        let steps = steps(&network);
+        assert!(steps[1].2 && steps[1].1.zero_point > 50, "{steps:?}");
+    }
+}

@@ -155,14 +155,14 @@ impl fmt::Display for Plan {
 }
 
 /// A network as the steps of its plan.
-fn frozen(network: &Network) -> Result<Program, TorchError> {
+pub(crate) fn frozen(network: &Network) -> Result<Program, TorchError> {
     let mut program = Program::of(network);
     passes::run(&mut program)?;
     Ok(program)
 }
 
 /// The type that each step computes in, where `kind` is that of convolutions.
-fn kinds(program: &Program, kind: Type) -> Vec<Type> {
+pub(crate) fn kinds(program: &Program, kind: Type) -> Vec<Type> {
     let takes = if kind == Type::Uint8 { int8::takes_bytes } else { takes_half };
     let mut kinds: Vec<Type> = program.steps.iter().map(|step| if takes(&step.kind) { kind } else { Type::Float }).collect();
     // Logits rounded to 8 bits would tie: from the last linear layer on, or the pooling after the last convolution, it is float32.
