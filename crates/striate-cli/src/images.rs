@@ -28,7 +28,7 @@ pub(crate) fn named(data: &str) -> Result<(String, Option<PathBuf>), CliError> {
     }
     match folder.components().count() {
         1 => Ok((data.to_owned(), None)),
-        _ => Err(CliError::Usage(format!("--data {data}: there is no such folder"))),
+        _ => Err(CliError::Usage(format!("{data}: there is no such folder"))),
     }
 }
 

@@ -138,16 +138,18 @@ FOR_BOTH(uint16_t)
 
 // Bytes, whose ReLU is themselves; without gradients.
 FOR_EACH_PROCESSOR void pool_some(const uint8_t* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, uint8_t* y, uint8_t*) {
-  const Axis &down = pool.down, &across = pool.across;
+  // Copies: what is written through a pointer to bytes could be the pool itself, for all the compiler knows.
+  const Axis down = pool.down, across = pool.across;
+  const int64_t channels = pool.channels;
   for (int64_t row = first; row < last; ++row)
     for (int64_t column = 0; column < across.out; ++column) {
-      uint8_t* __restrict best = y + (row * across.out + column) * pool.channels;
-      memset(best, 0, pool.channels);
+      uint8_t* __restrict best = y + (row * across.out + column) * channels;
+      memset(best, 0, channels);
       const int64_t i0 = row / down.out * down.in + down.begin(row % down.out), j0 = across.begin(column);
       for (int64_t i = down.first(row % down.out); i < down.last(row % down.out); ++i)
         for (int64_t j = across.first(column); j < across.last(column); ++j) {
           const uint8_t* __restrict value = x + ((i0 + i) * across.in + j0 + j) * pixel;
-          for (int64_t c = 0; c < pool.channels; ++c) best[c] = std::max(best[c], value[c]);
+          for (int64_t c = 0; c < channels; ++c) best[c] = value[c] > best[c] ? value[c] : best[c];
         }
     }
 }
