@@ -161,8 +161,8 @@ impl Ready {
             Work::Linear(linear) => linear.run(&inputs[0]).map_err(|source| error("Linear", source)),
             Work::LinearInt8(linear, post) => {
                 let output = self.scales.as_ref().and_then(Scales::of_output);
-                let value = linear.forward(&inputs[0], *post == Post::Relu, output)?;
-                finish(*post, value).map_err(|source| error("Linear", source))
+                let value = linear.forward(&inputs[0], *post == Post::Relu, output).map_err(LayerError::from);
+                value.and_then(|value| finish(*post, value)).map_err(|source| error("Linear", source))
             }
             Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
             Work::Layer { op, params } => {
