@@ -160,7 +160,7 @@ mod tests {
     use crate::plan::{PlanOptions, frozen, kinds};
     use crate::testing::{conv, network};
     use striate_graph::{Network, NetworkBuilder, Value};
-    use striate_layers::{Activation, Add, Concat, Conv2d, Flatten, Linear, LocalResponseNorm, MaxPool2d, Mode, Op};
+    use striate_layers::{Activation, Add, Concat, Conv2d, Flatten, Linear, LocalResponseNorm, MaxPool2d, Mode};
     use tch::Device;
 
     fn histogram(values: &Tensor) -> Histogram {
