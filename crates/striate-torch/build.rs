@@ -29,6 +29,7 @@ fn main() {
     }
     shim.files(["csrc/shim.cpp", "csrc/cuda.cpp", "csrc/memory.cpp"]).compile("striate_shim");
     build()
+        .file("csrc/int8.cpp")
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
         .file("csrc/pointwise.cpp")

@@ -40,6 +40,8 @@ pub enum Precision {
     Fp32,
     /// bfloat16.
     Bf16,
+    /// int8, of plans on the CPU alone.
+    Int8,
 }
 
 /// How images and feature maps lie in memory.
@@ -118,7 +120,7 @@ impl FromStr for Case {
             mode: parsed(mode).ok_or_else(|| refuse(mode, "mode"))?,
             batch: number(batch, "b").ok_or_else(|| refuse(batch, "batch, such as b16"))?.into(),
             size: number(size, "").ok_or_else(|| refuse(size, "size, such as 224"))?.into(),
-            precision: parsed(precision).ok_or_else(|| refuse(precision, "precision: fp32 or bf16"))?,
+            precision: parsed(precision).ok_or_else(|| refuse(precision, "precision: fp32, bf16 or int8"))?,
             memory_format: parsed(memory_format).ok_or_else(|| refuse(memory_format, "memory format"))?,
             threads: number(threads, "t").ok_or_else(|| refuse(threads, "number of threads, such as t2"))? as usize,
             device: device.to_owned(),
@@ -131,6 +133,9 @@ impl FromStr for Case {
         let trains = matches!(case.mode, Mode::Optimizer | Mode::Checkpoint);
         if trains && case.precision == Precision::Bf16 {
             return Err(refuse(precision, &format!("precision of {mode}, which is fp32")));
+        }
+        if case.precision == Precision::Int8 && (case.mode != Mode::Plan || device != "cpu") {
+            return Err(refuse(precision, "precision but of plan on cpu"));
         }
         case.torch_device()?;
         Ok(case)
@@ -157,10 +162,11 @@ impl Case {
         Self { model: model.to_owned(), mode, batch, size, precision, memory_format, threads, device }
     }
 
-    /// The product that tells the limit of cases with this one's precision, threads and device.
-    pub fn limit(&self) -> Self {
+    /// The product that tells the limit of cases with this one's precision, threads and device; libtorch has none in int8.
+    pub fn limit(&self) -> Option<Self> {
         let limit = Self { model: "matmul".to_owned(), mode: Mode::Product, batch: 1, size: PRODUCT, ..self.clone() };
-        Self { memory_format: Layout::Contiguous, ..limit }
+        let limit = Self { memory_format: Layout::Contiguous, ..limit };
+        (self.mode <= Mode::Train && self.precision != Precision::Int8).then_some(limit)
     }
 
     /// The device; an error if this machine has none of that name.
@@ -239,8 +245,11 @@ pub fn full_set(threads: usize) -> Vec<Case> {
         for mode in [Mode::Infer, Mode::Plan, Mode::Train, Mode::Optimizer, Mode::Planning, Mode::Checkpoint] {
             let runs = mode <= Mode::Train;
             let batches: &[i64] = if runs { &[1, 4, 16, 64, 128] } else { &[1] };
-            let precisions: &[Precision] =
-                if mode <= Mode::Train { &[Precision::Fp32, Precision::Bf16] } else { &[Precision::Fp32] };
+            let precisions: &[Precision] = match mode {
+                Mode::Plan => &[Precision::Fp32, Precision::Bf16, Precision::Int8],
+                Mode::Infer | Mode::Train => &[Precision::Fp32, Precision::Bf16],
+                _ => &[Precision::Fp32],
+            };
             // A plan has its own.
             let layouts: &[Layout] = if matches!(mode, Mode::Infer | Mode::Train) {
                 &[Layout::ChannelsLast, Layout::Contiguous]
@@ -250,7 +259,7 @@ pub fn full_set(threads: usize) -> Vec<Case> {
             let all = Case::of(variant.name, mode, 1, threads);
             for device in &devices {
                 for &batch in batches {
-                    for &precision in precisions {
+                    for &precision in precisions.iter().filter(|precision| **precision != Precision::Int8 || device == "cpu") {
                         for &memory_format in layouts {
                             for threads in [1, threads] {
                                 cases.push(Case {
@@ -280,7 +289,7 @@ pub fn full_set(threads: usize) -> Vec<Case> {
 }
 
 fn limits(cases: &[Case]) -> BTreeSet<Case> {
-    cases.iter().filter(|case| case.mode <= Mode::Train).map(Case::limit).collect()
+    cases.iter().filter_map(Case::limit).collect()
 }
 
 /// In a fixed order, each once.
@@ -381,6 +390,7 @@ mod tests {
             ("resnet50/plam/b1/224/fp32/channels-last/t1/cpu", "`plam` is no mode"),
             ("resnet50/plan/b0/224/fp32/channels-last/t1/cpu", "`b0` is no batch"),
             ("resnet50/optimizer/b1/224/bf16/channels-last/t1/cpu", "which is fp32"),
+            ("resnet50/infer/b1/224/int8/channels-last/t1/cpu", "but of plan"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/tpu", "no such device"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/cuda:99", "graphics card"),
             ("resnet50/load/b1/224/fp32/channels-last/t1/cpu", "loader-plain"),

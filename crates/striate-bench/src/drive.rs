@@ -67,7 +67,7 @@ impl Measuring<'_> {
         if case.mode == Mode::Product {
             return self.product(case).map(|(row, _)| vec![Record::Row(row.into())]);
         }
-        let limit = if case.mode <= Mode::Train { Some(self.limit(&case.limit())?) } else { None };
+        let limit = case.limit().map(|product| self.limit(&product)).transpose()?;
         if !peers.is_empty() {
             return self.in_turns(case, &peers, limit);
         }

@@ -81,6 +81,7 @@ fn kind(precision: Precision) -> Kind {
     match precision {
         Precision::Fp32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
+        Precision::Int8 => Kind::Int8,
     }
 }
 
@@ -143,7 +144,10 @@ impl Networked {
                 work.run = Box::new(move || logits(&network, &images).map(drop));
             }
             Mode::Plan => {
-                let plan = Plan::new(&self.network, &plan_options(case))?;
+                let plan = match case.precision {
+                    Precision::Int8 => Plan::calibrated(&self.network, std::slice::from_ref(&images))?,
+                    _ => Plan::new(&self.network, &plan_options(case))?,
+                };
                 drop(self.network);
                 work.base = Base::fresh();
                 work.distance = distance(plan.forward(&images)?.logits())?;
@@ -251,6 +255,7 @@ fn plan_options(case: &Case) -> PlanOptions {
     let precision = match case.precision {
         Precision::Fp32 => striate_infer::Precision::Fp32,
         Precision::Bf16 => striate_infer::Precision::Bf16,
+        Precision::Int8 => striate_infer::Precision::Int8,
     };
     PlanOptions { precision }
 }
@@ -298,6 +303,17 @@ mod tests {
             work.run().unwrap();
             work.run().unwrap();
         }
+    }
+
+    #[test]
+    fn a_plan_in_int8_runs_where_the_processor_has_it() {
+        if !striate_torch::int8::available() {
+            println!("skipped: no AVX-512 VNNI");
+            return;
+        }
+        let mut work = Work::prepare(&"resnet-tiny/plan/b2/40/int8/channels-last/t1/cpu".parse().unwrap(), 3, None).unwrap();
+        assert!((1e-4..0.2).contains(&work.distance.unwrap()), "{:?}", work.distance);
+        work.run().unwrap();
     }
 
     #[test]

@@ -126,21 +126,32 @@ pub(crate) struct EvalArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
-    /// The type that the network computes in: bfloat16 is faster where the processor has it, and rounds
-    #[arg(long, value_name = "TYPE", default_value = "float32")]
-    pub(crate) precision: Precision,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
+/// How a plan computes.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The type that the network computes in: bfloat16 and int8 are faster where the processor has them, and round
+    #[arg(long, value_name = "TYPE", default_value = "float32")]
+    pub(crate) precision: Precision,
+    /// For int8: the dataset or folder, as for --data, whose training images show which values there are
+    #[arg(long, value_name = "NAME or FOLDER")]
+    pub(crate) calibrate: Option<String>,
+}
+
 /// The type that a plan computes in.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 pub(crate) enum Precision {
     #[value(alias = "fp32")]
     Float32,
     #[value(alias = "bf16")]
     Bfloat16,
+    Int8,
 }
 
 impl From<Precision> for striate_infer::Precision {
@@ -148,6 +159,7 @@ impl From<Precision> for striate_infer::Precision {
         match precision {
             Precision::Float32 => Self::Fp32,
             Precision::Bfloat16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
         }
     }
 }
@@ -165,9 +177,8 @@ pub(crate) struct PredictArgs {
     /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
-    /// The type that the network computes in: bfloat16 is faster where the processor has it, and rounds
-    #[arg(long, value_name = "TYPE", default_value = "float32")]
-    pub(crate) precision: Precision,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,5 +1,5 @@
 //! `eval`: a bundle on a dataset's test set.
-use crate::cli::{EvalArgs, Precision};
+use crate::cli::{EvalArgs, PlanArgs, Precision};
 use crate::error::CliError;
 use crate::{devices, images, print, print_json, source};
 use serde_json::{Value, json};
@@ -14,6 +14,9 @@ use tch::Tensor;
 
 /// More cores than this no machine has, and libtorch overflows its stack with many more.
 const MAX_THREADS: usize = 1024;
+/// Images that int8 is calibrated on: more of them change the scales by little.
+const CALIBRATION_BATCH: usize = 32;
+const CALIBRATION_BATCHES: usize = 8;
 
 pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
@@ -21,10 +24,12 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let bundle = source::bundle(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
+    let known = args.data_dir.as_deref().filter(|_| args.plan.calibrate.as_ref() == Some(&args.data));
+    let calibration = calibration(&args.plan, known, &preprocess)?;
     let data = images::to_judge_by(&args.data, args.data_dir.as_deref(), &preprocess)?;
     check_classes(&args.bundle, &bundle.info.classes, &*data)?;
     let loader = Loader::new(&*data, preprocess, LoaderOptions::eval(args.batch_size))?;
-    let forward = inference(&network, args.precision)?;
+    let forward = inference(&network, args.plan.precision, &calibration)?;
     let evaluation = evaluate_with(&network, &loader, bundle.info.model()?.loss(), |images| Ok(forward(images)?))?;
     if args.json {
         return print_json(&report(&evaluation, data.classes()));
@@ -32,10 +37,29 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     print(&describe(&evaluation, data.classes()))
 }
 
-/// What runs the network in evaluation: a plan, or, if it is spread over several devices, the network itself.
-pub(crate) fn inference(network: &Network, precision: Precision) -> Result<Box<Forward<'_>>, CliError> {
+/// The images that a plan in int8 is calibrated on: batches of training images, drawn by a fixed seed. `dir` has the dataset's files, if they lie
+/// elsewhere than in the cache.
+pub(crate) fn calibration(args: &PlanArgs, dir: Option<&Path>, preprocess: &Preprocess) -> Result<Vec<Tensor>, CliError> {
+    let data = match (args.precision, &args.calibrate) {
+        (Precision::Int8, Some(data)) => images::to_train_with(data, dir, preprocess)?,
+        (Precision::Int8, None) => {
+            return Err(CliError::Usage("--precision int8 needs images: name a dataset or a folder with --calibrate".to_owned()));
+        }
+        (_, Some(_)) => return Err(CliError::Usage("--calibrate is for --precision int8 only".to_owned())),
+        (_, None) => return Ok(Vec::new()),
+    };
+    let loader = Loader::new(&*data, preprocess.clone(), LoaderOptions::train(CALIBRATION_BATCH, 0))?;
+    let batches = loader.epoch(0)?.take(CALIBRATION_BATCHES);
+    batches.map(|batch| Ok(batch?.images)).collect()
+}
+
+/// What runs the network in evaluation: a plan, or, if it is spread over several devices, the network itself. int8 is calibrated on `images`.
+pub(crate) fn inference<'n>(network: &'n Network, precision: Precision, images: &[Tensor]) -> Result<Box<Forward<'n>>, CliError> {
     if network.graph().places() == 1 {
-        let plan = Plan::new(network, &PlanOptions { precision: precision.into() })?;
+        let plan = match precision {
+            Precision::Int8 => Plan::calibrated(network, images)?,
+            precision => Plan::new(network, &PlanOptions { precision: precision.into() })?,
+        };
         return Ok(Box::new(move |images| plan.forward(images)));
     }
     if !matches!(precision, Precision::Float32) {

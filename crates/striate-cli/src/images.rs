@@ -4,7 +4,7 @@ use crate::recipes::absolute;
 use crate::train::{fit_together, model_for};
 use std::path::{Path, PathBuf};
 use striate_datasets::{
-    Dataset, ImageFolder, ImageSize, LoadOptions, Normalise, Preprocess, Split, catalogue, channel_statistics, load,
+    Dataset, ImageFolder, ImageSize, InMemory, LoadOptions, Normalise, Preprocess, Split, catalogue, channel_statistics, load,
 };
 use striate_models::Model;
 use striate_train::Recipe;
@@ -28,7 +28,7 @@ pub(crate) fn named(data: &str) -> Result<(String, Option<PathBuf>), CliError> {
     }
     match folder.components().count() {
         1 => Ok((data.to_owned(), None)),
-        _ => Err(CliError::Usage(format!("--data {data}: there is no such folder"))),
+        _ => Err(CliError::Usage(format!("{data}: there is no such folder"))),
     }
 }
 
@@ -66,13 +66,31 @@ pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Mode
 
 /// The images that a network is judged by, as its bundle wants them but for normalising.
 pub(crate) fn to_judge_by(data: &str, dir: Option<&Path>, preprocess: &Preprocess) -> Result<Box<dyn Dataset>, CliError> {
+    one_part(data, dir, preprocess, |split| split.test, part)
+}
+
+/// Those that a network is trained with, likewise.
+pub(crate) fn to_train_with(data: &str, dir: Option<&Path>, preprocess: &Preprocess) -> Result<Box<dyn Dataset>, CliError> {
+    let train = |root: &Path| Some(root.join("train")).filter(|folder| folder.is_dir());
+    one_part(data, dir, preprocess, |split| split.train, train)
+}
+
+/// A part of a dataset; of a folder of files, the whole where it has no such part.
+fn one_part(
+    data: &str,
+    dir: Option<&Path>,
+    preprocess: &Preprocess,
+    of_split: impl Fn(Split) -> InMemory,
+    of_folder: impl Fn(&Path) -> Option<PathBuf>,
+) -> Result<Box<dyn Dataset>, CliError> {
     let (name, given) = named(data)?;
     let dir = dir.or(given.as_deref());
     if name != FOLDERS {
-        return Ok(Box::new(load(&name, &LoadOptions { root: dir.map(Path::to_owned) })?.test.fit(preprocess)?));
+        let split = load(&name, &LoadOptions { root: dir.map(Path::to_owned) })?;
+        return Ok(Box::new(of_split(split).fit(preprocess)?));
     }
     let root = root(dir)?;
-    Ok(Box::new(ImageFolder::open(part(root).as_deref().unwrap_or(root), preprocess.clone())?))
+    Ok(Box::new(ImageFolder::open(of_folder(root).as_deref().unwrap_or(root), preprocess.clone())?))
 }
 
 fn root(dir: Option<&Path>) -> Result<&Path, CliError> {

@@ -255,7 +255,7 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
     check_classes(&args.bundle, &info.classes, &raw)?;
     let data = raw.fit(&preprocess)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
-    let forward = inference(&network, Precision::Float32)?;
+    let forward = inference(&network, Precision::Float32, &[])?;
     let device = network.device();
     let confusion = confusion(&loader, |images| Ok(forward(&images.f_to_device(device)?)?))?;
     let worst: Vec<i64> = confusion.mistakes.iter().take(args.worst).map(|mistake| mistake.example).collect();

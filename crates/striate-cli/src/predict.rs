@@ -1,7 +1,7 @@
 //! `predict`: the likeliest classes of images.
 use crate::cli::PredictArgs;
 use crate::error::CliError;
-use crate::eval::{inference, preprocess_of};
+use crate::eval::{calibration, inference, preprocess_of};
 use crate::{devices, print, print_json, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let bundle = source::bundle(&args.bundle)?;
     let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
-    let forward = inference(&network, args.precision)?;
+    let forward = inference(&network, args.plan.precision, &calibration(&args.plan, None, &preprocess)?)?;
     let classify = |image: &PathBuf| {
         let input = decode_image(image, &preprocess)?.f_to_device(network.device())?;
         classify(forward(&input)?.logits(), image, &bundle.info.classes, args.top)

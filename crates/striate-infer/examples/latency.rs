@@ -1,4 +1,4 @@
-//! Milliseconds of a plan's forward pass: `latency MODEL [BATCH] [SIZE] [fp32|bf16|network]`, with two threads.
+//! Milliseconds of a plan's forward pass: `latency MODEL [BATCH] [SIZE] [fp32|bf16|int8|network]`, with two threads.
 //!
 //! Prints the median and the quartiles of runs over three seconds. `network` is the network itself, without a plan; a further
 //! argument `steps` lists the plan, with the median time of each step. For comparisons, and with others, see `cargo xtask bench`.
@@ -15,7 +15,13 @@ const SECONDS: u64 = 3;
 /// Runs whose median is a step's time.
 const PROFILES: usize = 31;
 /// What a plan may differ from its network, relative to the largest logit.
-const TOLERANCE: [f64; 2] = [1e-4, 0.05];
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Fp32 => 1e-4,
+        Precision::Bf16 => 0.05,
+        Precision::Int8 => 0.2,
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,8 +34,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let network = Network::new(find(arg(0, "resnet18"))?.model(&[])?.graph()?, &InitOptions::default())?;
     let images = Tensor::f_randn([batch, 3, size, size], (Kind::Float, Device::Cpu))?;
     let start = Instant::now();
-    let precision = if arg(3, "fp32") == "bf16" { Precision::Bf16 } else { Precision::Fp32 };
-    let plan = Plan::new(&network, &PlanOptions { precision })?;
+    let precision = match arg(3, "fp32") {
+        "bf16" => Precision::Bf16,
+        "int8" => Precision::Int8,
+        _ => Precision::Fp32,
+    };
+    let plan = match precision {
+        Precision::Int8 => Plan::calibrated(&network, &[images.shallow_clone()])?,
+        precision => Plan::new(&network, &PlanOptions { precision })?,
+    };
     let planning = start.elapsed();
     let run: Box<dyn Fn() -> Result<Tensor, Box<dyn Error>>> = match arg(3, "fp32") {
         "network" => Box::new(|| Ok(network.forward(&images, Mode::Eval)?.logits().shallow_clone())),
@@ -43,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let expected = network.forward(&images, Mode::Eval)?.logits().shallow_clone();
     let distance = ((run()? - &expected).abs().max() / expected.abs().max()).double_value(&[]);
-    if distance > TOLERANCE[usize::from(precision == Precision::Bf16)] {
+    if distance > tolerance(precision) {
         return Err(format!("the plan's logits differ by {distance:.1e}").into());
     }
     if arg(4, "") == "steps" {

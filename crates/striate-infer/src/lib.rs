@@ -34,6 +34,9 @@
 //! What is absent on purpose: training, taps, and architectures. A plan has copies of the network's parameters: later
 //! changes of the network don't reach it.
 
+mod conv;
+mod int8;
+mod linear;
 mod passes;
 mod plan;
 mod program;

@@ -1,12 +1,14 @@
+use crate::int8;
 use crate::passes;
 use crate::program::{Kind, Program};
 use crate::schedule::schedule;
-use crate::step::{Ready, onednn_takes};
+use crate::step::{Ready, Scales, onednn_takes};
 use std::fmt;
 use std::time::{Duration, Instant};
 use striate_graph::{Graph, GraphError, Network, Outputs};
 use striate_layers::{Op, Shape};
-use tch::{Kind as Type, Tensor};
+use striate_torch::TorchError;
+use tch::{Device, Kind as Type, Tensor};
 
 /// The type that a plan computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,6 +19,8 @@ pub enum Precision {
     /// Weights and feature maps in bfloat16, which has 8 bits of mantissa; what is sensitive to rounding, and everything from
     /// the last linear layer on, in float32.
     Bf16,
+    /// Weights and feature maps in bytes, as [`Plan::calibrated`] makes them; the same in float32 as with `Bf16`, and some more.
+    Int8,
 }
 
 /// How a [`Plan`] is made.
@@ -42,24 +46,59 @@ impl Plan {
     /// Freezes a network as it is now.
     ///
     /// Weights are packed for the size of input that the network was built for; others work too, and may run a little
-    /// slower. Fails only if libtorch does, such as for want of memory.
+    /// slower. Fails if libtorch does, such as for want of memory, and in int8, which needs images: see [`Plan::calibrated`].
     pub fn new(network: &Network, options: &PlanOptions) -> Result<Self, GraphError> {
         let _no_grad = striate_torch::no_grad();
         let kind = match options.precision {
             Precision::Fp32 => Type::Float,
             Precision::Bf16 => Type::BFloat16,
+            Precision::Int8 => {
+                return Err(TorchError::new("int8 needs images to calibrate: make the plan by `calibrated`").into());
+            }
         };
-        let mut program = Program::of(network);
-        passes::run(&mut program)?;
-        let memory = schedule(&program);
+        let program = frozen(network)?;
         let kinds = kinds(&program, kind);
+        let scales = kinds.iter().map(|_| None).collect();
+        Self::of(network, program, kinds, scales, options.precision)
+    }
+
+    /// Freezes a network as it is now, in int8: convolutions, the linear layers before the last, and what only passes their values on compute with
+    /// bytes, and everything else in float32.
+    ///
+    /// `images` are batches of the network's one input, such as it will get: a few hundred images are enough. They say which values the bytes of
+    /// each feature map stand for; larger ones are clipped. Needs a CPU with AVX-512 VNNI ([`striate_torch::int8::available`]).
+    pub fn calibrated(network: &Network, images: &[Tensor]) -> Result<Self, GraphError> {
+        if network.device() != Device::Cpu || !striate_torch::int8::available() {
+            return Err(TorchError::new("int8 needs a CPU with AVX-512 VNNI, and libtorch's oneDNN").into());
+        }
+        if images.iter().all(|batch| batch.numel() == 0) {
+            return Err(TorchError::new("int8 needs at least one image to calibrate").into());
+        }
+        let _no_grad = striate_torch::no_grad();
+        let program = frozen(network)?;
+        let mut kinds = kinds(&program, Type::Uint8);
+        let bytes = int8::gives_bytes(&program, &mut kinds);
+        let float = Self::new(network, &PlanOptions::default())?;
+        let scales = int8::scales(&program, &bytes, &float, images)?;
+        Self::of(network, program, kinds, scales.into_iter().map(Some).collect(), Precision::Int8)
+    }
+
+    /// Prepares each step of a program for the type that it computes in.
+    fn of(
+        network: &Network,
+        program: Program,
+        kinds: Vec<Type>,
+        scales: Vec<Option<Scales>>,
+        precision: Precision,
+    ) -> Result<Self, GraphError> {
+        let memory = schedule(&program);
         let shapes: Vec<Shape> = program.steps.iter().map(|step| step.shape.clone()).collect();
         let mut steps = Vec::with_capacity(shapes.len());
-        for ((step, memory), kind) in program.steps.into_iter().zip(memory).zip(kinds) {
+        for (((step, memory), kind), scales) in program.steps.into_iter().zip(memory).zip(kinds).zip(scales) {
             let input = step.inputs.first().map(|input| &shapes[*input]);
-            steps.push(Ready::new(step, input, kind, memory, onednn_takes(network.device(), kind))?);
+            steps.push(Ready::new(step, input, kind, memory, onednn_takes(network.device(), kind), scales)?);
         }
-        Ok(Self { steps, outputs: program.outputs, graph: network.graph().clone(), precision: options.precision })
+        Ok(Self { steps, outputs: program.outputs, graph: network.graph().clone(), precision })
     }
 
     /// The type that it computes in.
@@ -76,38 +115,45 @@ impl Plan {
 
     /// [`Plan::forward`] with a batch for each input of the network.
     pub fn forward_all(&self, batches: &[&Tensor]) -> Result<Outputs, GraphError> {
-        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
-        self.graph.check_inputs(&shapes)?;
-        self.run(batches, |_, _| {})
+        self.run(batches, |_, _, _| Ok(()))
     }
 
-    /// The steps as text, with the seconds that each took for a batch of the network's one input. Times of single runs differ: take medians of several.
+    /// The steps as text, with the seconds that each takes for a batch of the network's one input. Times of single runs differ: take medians of several.
     pub fn profile(&self, batch: &Tensor) -> Result<Vec<(String, f64)>, GraphError> {
-        self.graph.check_inputs(&[Shape::of_batch(batch)])?;
         let mut times = Vec::with_capacity(self.steps.len());
-        self.run(&[batch], |step, time| times.push((step.to_string(), time.as_secs_f64())))?;
+        self.run(&[batch], |index, _, time| {
+            times.push((self.steps[index].to_string(), time.as_secs_f64()));
+            Ok(())
+        })?;
         Ok(times)
     }
 
-    /// Runs all steps on batches that fit, and tells what each took.
-    fn run(&self, batches: &[&Tensor], mut ran: impl FnMut(&Ready, Duration)) -> Result<Outputs, GraphError> {
+    /// [`Plan::forward_all`], which shows `see` the value of each step, and the time that it took.
+    pub(crate) fn run(
+        &self,
+        batches: &[&Tensor],
+        mut see: impl FnMut(usize, &Tensor, Duration) -> Result<(), TorchError>,
+    ) -> Result<Outputs, GraphError> {
+        let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
+        self.graph.check_inputs(&shapes)?;
         let _no_grad = striate_torch::no_grad();
         let mut batches = batches.iter();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
+        for (index, step) in self.steps.iter().enumerate() {
             let start = Instant::now();
             let value = if step.is_input() {
                 batches.next().map(|batch| step.take_input(batch)).transpose()?
             } else {
                 Some(step.run(&values)?)
             };
+            let time = start.elapsed();
+            value.iter().try_for_each(|value| see(index, value, time))?;
             values.push(value);
             step.memory.last_uses.iter().for_each(|index| values[*index] = None);
-            ran(step, start.elapsed());
         }
         let output = |(name, step): &(String, usize)| {
-            let value = values[*step].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
-            Ok((name.clone(), value.f_to_kind(Type::Float)?))
+            let value = values[*step].as_ref().map_or_else(|| Ok(Tensor::new()), |value| self.steps[*step].in_float(value));
+            Ok((name.clone(), value?))
         };
         let outputs = self.outputs.iter().map(output).collect::<Result<Vec<_>, GraphError>>()?;
         Outputs::of(outputs).ok_or(GraphError::NoOutput)
@@ -121,9 +167,17 @@ impl fmt::Display for Plan {
     }
 }
 
+/// A network as the steps of its plan.
+pub(crate) fn frozen(network: &Network) -> Result<Program, TorchError> {
+    let mut program = Program::of(network);
+    passes::run(&mut program)?;
+    Ok(program)
+}
+
 /// The type that each step computes in, where `kind` is that of convolutions.
-fn kinds(program: &Program, kind: Type) -> Vec<Type> {
-    let mut kinds: Vec<Type> = program.steps.iter().map(|step| if takes_half(&step.kind) { kind } else { Type::Float }).collect();
+pub(crate) fn kinds(program: &Program, kind: Type) -> Vec<Type> {
+    let takes = if kind == Type::Uint8 { int8::takes_bytes } else { takes_half };
+    let mut kinds: Vec<Type> = program.steps.iter().map(|step| if takes(&step.kind) { kind } else { Type::Float }).collect();
     // Logits rounded to 8 bits would tie: from the last linear layer on, or the pooling after the last convolution, it is float32.
     for (_, output) in &program.outputs {
         let mut index = *output;

@@ -1,11 +1,14 @@
 //! A step that is ready to run: its weights packed, its type and its use of memory decided.
+use crate::conv::{Conv, Kernel};
+use crate::linear::Linear;
 use crate::program::{Kind, Step};
 use crate::schedule::Memory;
 use std::fmt;
 use striate_graph::GraphError;
-use striate_layers::{Activation, Conv2d, Forward, LayerError, Mode, Op, Shape};
-use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
+use striate_layers::{Activation, Forward, LayerError, Mode, Op, Shape};
+use striate_torch::int8::Scale;
+use striate_torch::onednn::{self, Post};
+use striate_torch::{MemoryFormat, TorchError, pixels, to_memory_format};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -17,6 +20,16 @@ pub(crate) struct Ready {
     /// The type that it computes in.
     kind: Type,
     pub(crate) memory: Memory,
+    scales: Option<Scales>,
+}
+
+/// What the bytes of a step's inputs and of its output stand for, in a plan in int8.
+#[derive(Debug)]
+pub(crate) struct Scales {
+    pub(crate) inputs: Vec<Scale>,
+    pub(crate) output: Scale,
+    /// Whether it gives bytes, and not float32.
+    pub(crate) bytes: bool,
 }
 
 #[derive(Debug)]
@@ -28,73 +41,52 @@ enum Work {
     Layer { op: Op, params: Vec<Tensor> },
 }
 
+/// A weight and a bias.
 #[derive(Debug)]
-struct Conv {
-    conv: Conv2d,
-    kernel: Kernel,
-    bias: Option<Tensor>,
-    sum: bool,
-    post: Post,
+pub(crate) struct Params {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Option<Tensor>,
 }
 
-/// What computes a convolution, with its weight as that wants it.
-#[derive(Debug)]
-enum Kernel {
-    /// With a float32 bias, and a weight packed for oneDNN if one image has too few tiles for it.
-    Winograd {
-        weight: winograd::Weight,
-        bias: Option<Tensor>,
-        few: Option<Tensor>,
-    },
-    /// With the bias.
-    Pointwise(pointwise::Weight),
-    OneDnn(Tensor),
-    Plain(Tensor),
-}
-
-/// The batch that bfloat16 weights are packed for; it is as good for others.
-const TYPICAL_BATCH: i64 = 16;
-
-#[derive(Debug)]
-struct Linear {
-    kernel: LinearKernel,
-    bias: Option<Tensor>,
-    post: Post,
-}
-
-#[derive(Debug)]
-enum LinearKernel {
-    /// With the bias.
-    Pointwise(pointwise::Weight),
-    OneDnn(Tensor),
-    Plain(Tensor),
+impl Params {
+    /// Copies, since the network's may change.
+    pub(crate) fn cast(&self, kind: Type) -> Result<Self, TorchError> {
+        let cast = |tensor: &Tensor| tensor.f_to_dtype(kind, false, true);
+        Ok(Self { weight: cast(&self.weight)?, bias: self.bias.as_ref().map(cast).transpose()? })
+    }
 }
 
 impl Ready {
     /// Prepares a step whose first input has the shape `input` for one example.
-    pub(crate) fn new(step: Step, input: Option<&Shape>, kind: Type, memory: Memory, onednn: bool) -> Result<Self, TorchError> {
+    pub(crate) fn new(
+        step: Step,
+        input: Option<&Shape>,
+        kind: Type,
+        memory: Memory,
+        onednn: bool,
+        scales: Option<Scales>,
+    ) -> Result<Self, TorchError> {
+        // What the bytes stand for that it computes with.
+        let bytes = scales.as_ref().filter(|_| kind == Type::Uint8).and_then(|scales| scales.inputs.first().copied());
         // Copies: the network's parameters may change.
         let cast = |tensor: &Tensor| -> Result<Tensor, TorchError> { Ok(tensor.f_to_dtype(kind, false, true)?) };
-        let cast_option = |tensor: Option<Tensor>| tensor.as_ref().map(cast).transpose();
         let work = match step.kind {
             Kind::Input | Kind::Gone => Work::Input,
             Kind::Channels { start, count } => Work::Channels { start, count },
             Kind::Conv { conv, weight, bias, sum, post } => {
-                let image = input.and_then(|shape| shape.as_image().ok()).filter(|_| onednn);
-                let kernel = Kernel::new(&conv, &weight, bias.as_ref(), post, kind, image)?;
-                Work::Conv(Conv { conv, kernel, bias: cast_option(bias)?, sum, post })
+                let (params, image) = (Params { weight, bias }, input.and_then(|shape| shape.as_image().ok()));
+                let kernel = match (bytes, image) {
+                    (Some(scale), Some(image)) => Kernel::int8(&conv, &params, scale, image)?,
+                    _ => Kernel::new(&conv, &params, post, kind, image.filter(|_| onednn))?,
+                };
+                Work::Conv(Conv { conv, kernel, sum, post })
             }
             Kind::Linear { weight, bias, post } => {
-                let weight = cast(&weight)?.f_contiguous()?;
-                let kernel = match weight.size()[..] {
-                    [_, features] if onednn && pointwise::suits(kind, features) => {
-                        LinearKernel::Pointwise(pointwise::Weight::new(&weight, bias.as_ref())?)
-                    }
-                    _ if onednn && kind == Type::BFloat16 => LinearKernel::OneDnn(onednn::pack_linear(&weight, TYPICAL_BATCH)?),
-                    _ if onednn => LinearKernel::OneDnn(weight),
-                    _ => LinearKernel::Plain(weight),
-                };
-                Work::Linear(Linear { kernel, bias: cast_option(bias)?, post })
+                let params = Params { weight, bias };
+                Work::Linear(match bytes {
+                    Some(scale) => Linear::int8(&params, post, scale)?,
+                    None => Linear::new(&params, post, kind, onednn)?,
+                })
             }
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
@@ -102,7 +94,7 @@ impl Ready {
                 Work::Layer { op, params: params.iter().map(float).collect::<Result<_, _>>()? }
             }
         };
-        Ok(Self { name: step.layers.join(" + "), work, inputs: step.inputs, kind, memory })
+        Ok(Self { name: step.layers.join(" + "), work, inputs: step.inputs, kind, memory, scales })
     }
 
     /// Whether it is an input of the network.
@@ -116,18 +108,25 @@ impl Ready {
         if batch.dim() == 4 { Ok(to_memory_format(&batch, MemoryFormat::ChannelsLast)?) } else { Ok(batch) }
     }
 
+    /// A value that it gave, in float32.
+    pub(crate) fn in_float(&self, value: &Tensor) -> Result<Tensor, TorchError> {
+        converted(value, Type::Float, self.scales.as_ref().map(|scales| scales.output))
+    }
+
     /// Computes the step from the values of its inputs.
     pub(crate) fn run(&self, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
-        let cast = |input: &usize| {
+        let cast = |(place, input): (usize, &usize)| {
             let value = values[*input].as_ref().ok_or_else(|| TorchError::new("a value was given up too early"))?;
-            Ok(if value.kind() == self.kind { value.shallow_clone() } else { value.f_to_kind(self.kind)? })
+            converted(value, self.kind, self.scales.as_ref().map(|scales| scales.inputs[place]))
         };
-        let inputs: Vec<Tensor> = self.inputs.iter().map(cast).collect::<Result<_, GraphError>>()?;
+        let inputs: Vec<Tensor> = self.inputs.iter().enumerate().map(cast).collect::<Result<_, TorchError>>()?;
         let error = |op, source| GraphError::Layer { layer: self.name.clone(), op, source };
         match &self.work {
             Work::Input => Err(TorchError::new("an input is not computed").into()),
-            Work::Conv(conv) => conv.run(&inputs, self.memory.in_place).map_err(|source| error("Conv2d", source)),
-            Work::Linear(linear) => linear.run(&inputs[0]).map_err(|source| error("Linear", source)),
+            Work::Conv(conv) => {
+                conv.run(&inputs, self.memory.in_place, self.scales.as_ref()).map_err(|source| error("Conv2d", source))
+            }
+            Work::Linear(linear) => linear.run(&inputs[0], self.scales.as_ref()).map_err(|source| error("Linear", source)),
             Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
             Work::Layer { op, params } => {
                 layer(op, params, &inputs, self.memory.in_place).map_err(|source| error(op.layer().name(), source))
@@ -136,137 +135,30 @@ impl Ready {
     }
 }
 
-/// How the kernel moves over an input of this height and width, and their size once what doesn't lie evenly is padded.
-fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
-    let pads = [0, 1].map(|axis| conv.pads(axis, size[axis]));
-    let (stride, dilation, groups) = (conv.stride.0, conv.dilation.0, conv.groups);
-    if pads.iter().all(|(before, after)| before == after) {
-        return (Geometry { padding: pads.map(|(before, _)| before), stride, dilation, groups }, size);
-    }
-    let padded = [0, 1].map(|axis| size[axis] + pads[axis].0 + pads[axis].1);
-    (Geometry { padding: [0, 0], stride, dilation, groups }, padded)
-}
-
-impl Kernel {
-    /// The fastest for convolutions of `image`, or of images that oneDNN does not take.
-    fn new(
-        conv: &Conv2d,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        post: Post,
-        kind: Type,
-        image: Option<[i64; 3]>,
-    ) -> Result<Self, TorchError> {
-        let own = to_memory_format(&weight.f_to_dtype(kind, false, true)?, MemoryFormat::ChannelsLast)?;
-        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(own)) };
-        let onednn = || {
-            let (geometry, [height, width]) = geometry(conv, [height, width]);
-            onednn::pack_conv(&own, &geometry, [1, channels, height, width])
-        };
-        if !matches!(post, Post::None | Post::Relu) {
-            return Ok(Self::OneDnn(onednn()?));
-        }
-        let unpadded = conv.pads(0, height) == (0, 0) && conv.pads(1, width) == (0, 0);
-        if conv.groups == 1 && conv.kernel_size.0 == [1, 1] && unpadded && pointwise::suits(kind, channels) {
-            return Ok(Self::Pointwise(pointwise::Weight::new(&own, bias)?));
-        }
-        match conv.winograd_tiles(image).filter(|_| winograd::available()) {
-            None => Ok(Self::OneDnn(onednn()?)),
-            Some(tiles) => Ok(Self::Winograd {
-                weight: winograd::Weight::new(weight)?,
-                bias: bias.map(|bias| bias.f_to_dtype(Type::Float, false, true)).transpose()?,
-                few: (tiles < many_tiles(kind)).then(onednn).transpose()?,
-            }),
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Winograd { .. } => "Winograd",
-            Self::Pointwise(_) => "pointwise",
-            Self::OneDnn(_) => "oneDNN",
-            Self::Plain(_) => "",
-        }
+impl Scales {
+    /// The scale of the bytes that the step gives, if it does.
+    pub(crate) fn of_output(&self) -> Option<Scale> {
+        self.bytes.then_some(self.output)
     }
 }
 
-impl Conv {
-    fn run(&self, inputs: &[Tensor], in_place: bool) -> Result<Tensor, LayerError> {
-        let [_, height, width] = Shape::of_batch(&inputs[0]).as_image()?;
-        let (geometry, padded) = geometry(&self.conv, [height, width]);
-        let mut input = inputs[0].shallow_clone();
-        if padded != [height, width] {
-            let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
-            input = input.f_constant_pad_nd([left, right, top, bottom])?;
-        }
-        if memory_format(&input).is_none() {
-            // The kernels would copy some channels of other pixels more slowly.
-            input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
-        }
-        let (bias, sum) = (self.bias.as_ref(), Sum { relu: self.post == Post::Relu, in_place });
-        let weight = match &self.kernel {
-            Kernel::Winograd { weight, bias, few } => match few.as_ref().filter(|_| !self.has_many_tiles(&input)) {
-                Some(few) => few,
-                None => return Ok(weight.conv(&input, bias.as_ref(), geometry.padding, inputs.get(1), sum)?),
-            },
-            Kernel::Pointwise(weight) => return Ok(weight.conv(&input, geometry.stride, inputs.get(1), sum)?),
-            Kernel::Plain(weight) => {
-                let Geometry { padding, stride, dilation, groups } = geometry;
-                let mut output = input.f_conv2d(weight, bias, stride, padding, dilation, groups)?;
-                if self.sum {
-                    output = output.f_add_(&inputs[1])?;
-                }
-                return apply(self.post, output);
-            }
-            Kernel::OneDnn(weight) => weight,
-        };
-        Ok(match inputs.get(1).filter(|_| self.sum) {
-            Some(other) => onednn::conv_add(&input, weight, bias, &geometry, other, sum)?,
-            None => onednn::conv(&input, weight, bias, &geometry, self.post)?,
-        })
-    }
-
-    /// Whether a batch has tiles enough for Winograd's algorithm.
-    fn has_many_tiles(&self, batch: &Tensor) -> bool {
-        match batch.size()[..] {
-            [count, channels, height, width] => {
-                let tiles = self.conv.winograd_tiles([channels, height, width]);
-                tiles.is_some_and(|tiles| count * tiles >= many_tiles(batch.kind()))
-            }
-            _ => false,
-        }
+/// A value in another type; bytes are of this scale.
+fn converted(value: &Tensor, kind: Type, scale: Option<Scale>) -> Result<Tensor, TorchError> {
+    match (value.kind(), kind, scale) {
+        (from, to, _) if from == to => Ok(value.shallow_clone()),
+        (_, Type::Uint8, Some(scale)) => scale.quantize(&value.f_to_kind(Type::Float)?),
+        (Type::Uint8, _, Some(scale)) => scale.dequantize(value),
+        _ => Ok(value.f_to_kind(kind)?),
     }
 }
 
-/// The tiles from which on Winograd's algorithm is faster than oneDNN. With fewer, reading the weights is all that counts, and Winograd's are four times as
-/// large as float32 ones.
-fn many_tiles(kind: Type) -> i64 {
-    if kind == Type::BFloat16 { 64 } else { 16 }
-}
-
-impl LinearKernel {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Pointwise(_) => "pointwise",
-            Self::OneDnn(_) => "oneDNN",
-            Self::Plain(_) => "",
-        }
-    }
-}
-
-impl Linear {
-    fn run(&self, input: &Tensor) -> Result<Tensor, LayerError> {
-        let (bias, relu) = (self.bias.as_ref(), self.post == Post::Relu);
-        match &self.kernel {
-            LinearKernel::Pointwise(weight) => apply(if relu { Post::None } else { self.post }, weight.linear(input, relu)?),
-            LinearKernel::OneDnn(weight) => Ok(onednn::linear(input, weight, bias, self.post)?),
-            LinearKernel::Plain(weight) => apply(self.post, input.f_linear(weight, bias)?),
-        }
-    }
+/// What an operator that knows ReLU alone left of an activation.
+pub(crate) fn finish(post: Post, value: Tensor) -> Result<Tensor, LayerError> {
+    apply(if post == Post::Relu { Post::None } else { post }, value)
 }
 
 /// Computes an activation over a value that nobody else reads.
-fn apply(post: Post, mut value: Tensor) -> Result<Tensor, LayerError> {
+pub(crate) fn apply(post: Post, mut value: Tensor) -> Result<Tensor, LayerError> {
     Ok(match post {
         Post::None => value,
         Post::Relu => value.f_relu_()?,
@@ -327,7 +219,12 @@ impl fmt::Display for Ready {
             Work::Channels { start, count } => write!(f, "{start}..{}", start + count)?,
             _ => f.write_str(&self.name)?,
         }
-        let notes = [(!kernel.is_empty(), kernel), (self.kind == Type::BFloat16, "bf16"), (self.memory.in_place, "in place")];
+        let kind = match self.kind {
+            Type::BFloat16 => "bf16",
+            Type::Uint8 => "int8",
+            _ => "",
+        };
+        let notes = [(!kernel.is_empty(), kernel), (!kind.is_empty(), kind), (self.memory.in_place, "in place")];
         let notes: Vec<&str> = notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect();
         if notes.is_empty() { Ok(()) } else { write!(f, " [{}]", notes.join(", ")) }
     }

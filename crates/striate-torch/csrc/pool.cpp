@@ -1,5 +1,5 @@
-// Max pooling, with the ReLU before it, of channels-last float32 or bfloat16 images. A backward pass needs one byte of each value, where libtorch keeps its
-// input and an int64. Compiled with optimisation in every profile.
+// Max pooling, with the ReLU before it, of channels-last float32 or bfloat16 images, and of bytes. A backward pass needs one byte of each value, where
+// libtorch keeps its input and an int64. Compiled with optimisation in every profile.
 #include "lanes.h"
 #include "pixels.h"
 
@@ -136,18 +136,38 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
 FOR_BOTH(float)
 FOR_BOTH(uint16_t)
 
+// Bytes, whose ReLU is themselves; without gradients.
+FOR_EACH_PROCESSOR void pool_some(const uint8_t* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, uint8_t* y, uint8_t*) {
+  // Copies: what is written through a pointer to bytes could be the pool itself, for all the compiler knows.
+  const Axis down = pool.down, across = pool.across;
+  const int64_t channels = pool.channels;
+  for (int64_t row = first; row < last; ++row)
+    for (int64_t column = 0; column < across.out; ++column) {
+      uint8_t* __restrict best = y + (row * across.out + column) * channels;
+      memset(best, 0, channels);
+      const int64_t i0 = row / down.out * down.in + down.begin(row % down.out), j0 = across.begin(column);
+      for (int64_t i = down.first(row % down.out); i < down.last(row % down.out); ++i)
+        for (int64_t j = across.first(column); j < across.last(column); ++j) {
+          const uint8_t* __restrict value = x + ((i0 + i) * across.in + j0 + j) * pixel;
+          for (int64_t c = 0; c < channels; ++c) best[c] = value[c] > best[c] ? value[c] : best[c];
+        }
+    }
+}
+
 int64_t grain(int64_t row) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, row)); }
 
 at::Tensor forward_of(const at::Tensor& x, int64_t pixel, const Pool& pool, uint8_t* index) {
   const Axis &down = pool.down, &across = pool.across;
   at::Tensor y = channels_last({pool.images, pool.channels, down.out, across.out}, x);
-  with_type(x, [&](auto* type) {
+  const auto run = [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T* from = static_cast<const T*>(x.const_data_ptr());
     T* to = static_cast<T*>(y.data_ptr());
     parallel(pool.images * down.out, grain(across.out * pool.channels),
              [&](int64_t first, int64_t last) { pool_some(from, pixel, pool, first, last, to, index); });
-  });
+  };
+  if (x.scalar_type() == at::kByte) run(static_cast<uint8_t*>(nullptr));
+  else with_type(x, run);
   return y;
 }
 
@@ -187,7 +207,8 @@ int st_max_pool(st_tensor tensor, const int64_t* window, int64_t out_height, int
   try {
     const at::Tensor& x = tensor_of(tensor);
     int64_t pixel = 0;
-    if (!x.is_cpu() || !(x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat) || !rows_of_pixels(x, pixel) || x.numel() == 0) return 0;
+    const auto type = x.scalar_type();
+    if (!x.is_cpu() || !(type == at::kBFloat16 || type == at::kFloat || type == at::kByte) || !rows_of_pixels(x, pixel) || x.numel() == 0) return 0;
     const auto axis = [&](int which, int64_t size) { return Axis{x.size(2 + which), size, window[which], window[2 + which], window[4 + which]}; };
     const Pool pool{x.size(0), x.size(1), axis(0, out_height), axis(1, out_width), relu != 0};
     const bool derived = at::GradMode::is_enabled() && x.requires_grad();

@@ -9,6 +9,11 @@ typedef void* st_tensor;
 typedef void* st_generator;
 typedef void* st_stream;
 typedef void* st_graph;
+// What bytes stand for: step * (byte - zero_point).
+typedef struct {
+  double step;
+  int64_t zero_point;
+} st_scale;
 
 void st_free_message(char* message);
 const char* st_torch_version();
@@ -61,7 +66,24 @@ char* st_pointwise_weight(st_tensor weight, st_tensor* out);
 char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
                    st_tensor* out);
 
-// Channels-last feature maps of float32 or bfloat16 on the CPU; 0 if a tensor is no such, and nothing is written then.
+// Values as bytes, and oneDNN's operators that compute with them (int8.cpp): uint8 inputs, int8 weights with a scale for each output channel in
+// `scales`, float32 biases. The output is uint8, or float32 where `output` is nullptr. A linear layer's input has the zero point 0.
+int st_has_int8();
+char* st_quantize(st_tensor values, st_scale scale, st_tensor* out);
+char* st_dequantize(st_tensor bytes, st_scale scale, st_tensor* out);
+// Adds the number of values in each of `bins` equal parts of low..high, zeros left out, to `counts`.
+char* st_count(st_tensor values, double low, double high, int64_t* counts, int64_t bins);
+char* st_int8_pack_conv(st_tensor weight, st_tensor scales, st_scale input, const int64_t* geometry, int64_t groups, const int64_t* input_size,
+                        st_tensor* out);
+char* st_int8_conv(st_tensor input, st_scale scale, st_tensor weight, st_tensor scales, st_tensor bias, const int64_t* geometry, int64_t groups,
+                   int relu, const st_scale* output, st_tensor* out);
+char* st_int8_conv_add(st_tensor input, st_scale scale, st_tensor weight, st_tensor scales, st_tensor bias, const int64_t* geometry, int64_t groups,
+                       int relu, st_scale output, st_tensor other, st_scale other_scale, int in_place, st_tensor* out);
+char* st_int8_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
+char* st_int8_linear(st_tensor input, double step, st_tensor weight, st_tensor scales, st_tensor bias, int relu, const st_scale* output,
+                     st_tensor* out);
+
+// Channels-last feature maps of float32, bfloat16 or uint8 on the CPU; 0 if a tensor is no such, and nothing is written then.
 // Max pooling, of what a ReLU gives if there is one, with gradients (pool.cpp); `window` is the kernel's size, stride and padding, each height and width.
 int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out);
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);

@@ -19,6 +19,14 @@ pub(crate) struct CGraph {
     _private: [u8; 0],
 }
 
+/// What bytes stand for: `step * (byte - zero_point)`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CScale {
+    pub(crate) step: f64,
+    pub(crate) zero_point: i64,
+}
+
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
@@ -60,6 +68,57 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+    ) -> *mut c_char;
+    pub(crate) fn st_has_int8() -> c_int;
+    pub(crate) fn st_quantize(values: *const C_tensor, scale: CScale, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_dequantize(bytes: *const C_tensor, scale: CScale, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_count(values: *const C_tensor, low: f64, high: f64, counts: *mut i64, bins: i64) -> *mut c_char;
+    pub(crate) fn st_int8_pack_conv(
+        weight: *const C_tensor,
+        scales: *const C_tensor,
+        input: CScale,
+        geometry: *const i64,
+        groups: i64,
+        input_size: *const i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_int8_conv(
+        input: *const C_tensor,
+        scale: CScale,
+        weight: *const C_tensor,
+        scales: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        relu: c_int,
+        output: *const CScale,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_int8_conv_add(
+        input: *const C_tensor,
+        scale: CScale,
+        weight: *const C_tensor,
+        scales: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        groups: i64,
+        relu: c_int,
+        output: CScale,
+        other: *const C_tensor,
+        other_scale: CScale,
+        in_place: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_int8_pack_linear(weight: *const C_tensor, batch: i64, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_int8_linear(
+        input: *const C_tensor,
+        step: f64,
+        weight: *const C_tensor,
+        scales: *const C_tensor,
+        bias: *const C_tensor,
+        relu: c_int,
+        output: *const CScale,
+        out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn st_has_bf16_products() -> c_int;
     pub(crate) fn st_pointwise_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;

@@ -5,6 +5,7 @@
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
 //! - [`pointwise`]: 1x1 convolutions and linear layers, for inference;
+//! - [`int8`]: values as bytes, and convolutions and linear layers of them, for inference;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
@@ -20,6 +21,7 @@ pub mod cuda;
 mod error;
 mod ffi;
 mod generator;
+pub mod int8;
 mod memory;
 mod nearest;
 pub mod norm;

@@ -57,7 +57,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    fn pairs(&self) -> [i64; 6] {
+    pub(crate) fn pairs(&self) -> [i64; 6] {
         let ([top, left], [down, across], [high, wide]) = (self.padding, self.stride, self.dilation);
         [top, left, down, across, high, wide]
     }
@@ -136,7 +136,7 @@ pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, post: Post
     ffi::tensor_from(|out| unsafe { ffi::st_linear(input.as_ptr(), weight.as_ptr(), pointer(bias), post.name().as_ptr(), out) })
 }
 
-fn pointer(tensor: Option<&Tensor>) -> *const torch_sys::C_tensor {
+pub(crate) fn pointer(tensor: Option<&Tensor>) -> *const torch_sys::C_tensor {
     tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 

@@ -1,4 +1,4 @@
-//! Pooling and concatenation of channels-last feature maps `[N, C, H, W]` in float32 or bfloat16 on the CPU: libtorch's own write and keep
+//! Pooling and concatenation of channels-last feature maps `[N, C, H, W]` in float32, bfloat16 or uint8 on the CPU: libtorch's own write and keep
 //! indices of eight bytes, or copy value by value.
 //!
 //! Channels of other tensors' pixels, as [`Tensor::narrow`] gives them, are taken as they are.
@@ -59,7 +59,11 @@ mod tests {
     use tch::{Device, Kind};
 
     fn images(size: [i64; 4], kind: Kind) -> Tensor {
-        to_memory_format(&Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind), MemoryFormat::ChannelsLast).unwrap()
+        let values = match kind {
+            Kind::Uint8 => Tensor::randint(256, size, (kind, Device::Cpu)),
+            kind => Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind),
+        };
+        to_memory_format(&values, MemoryFormat::ChannelsLast).unwrap()
     }
 
     /// Outputs and gradients, from a gradient of the outputs.
@@ -73,20 +77,27 @@ mod tests {
     #[test]
     fn max_pooling_is_libtorchs_with_every_padding_and_rounding() {
         crate::manual_seed(1);
-        for kind in [Kind::Float, Kind::BFloat16] {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Uint8] {
             for (kernel, stride, padding, ceil) in
                 [(3, 2, 1, false), (3, 1, 1, false), (2, 2, 0, false), (3, 2, 0, true), (2, 3, 1, true), (5, 1, 2, false)]
             {
                 for size in [[2, 19, 9, 7], [1, 1, 6, 6], [3, 64, 5, 5], [5, 6, 14, 14]] {
                     let x = images(size, kind);
                     let window = Window { kernel_size: [kernel; 2], stride: [stride; 2], padding: [padding; 2] };
-                    let libtorchs = |x: &Tensor| x.max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], ceil);
+                    // libtorch counts the places of uint8 maps in uint8.
+                    let computed = if kind == Kind::Uint8 { Kind::Float } else { kind };
+                    let libtorchs = |x: &Tensor| {
+                        let pooled = x.to_kind(computed).max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], ceil);
+                        pooled.to_kind(kind)
+                    };
                     let expected = libtorchs(&x);
                     let out = [expected.size()[2], expected.size()[3]];
                     assert_eq!(max_pool(&x, &window, out, false).unwrap(), expected, "{kind:?} {window:?}");
                     let part = Tensor::cat(&[&x, &x], 1).narrow(1, size[1] / 2, size[1]);
                     assert_eq!(max_pool(&part, &window, out, false).unwrap(), libtorchs(&part));
-
+                    if kind == Kind::Uint8 {
+                        continue; // no gradients
+                    }
                     let upstream = images(expected.size().try_into().unwrap(), kind);
                     for relu in [false, true] {
                         let [got, got_gradient] = with_gradients(&x, &upstream, |x| max_pool(x, &window, out, relu).unwrap());
@@ -169,7 +180,7 @@ mod tests {
     #[test]
     fn channels_follow_each_other_whole_or_parts_of_other_tensors() {
         crate::manual_seed(1);
-        for kind in [Kind::Float, Kind::BFloat16] {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Uint8] {
             let (a, b) = (images([2, 5, 3, 4], kind), images([2, 8, 3, 4], kind));
             for parts in [vec![a.shallow_clone(), b.narrow(1, 2, 3)], vec![b.narrow(1, 7, 1)], vec![a.shallow_clone(), a, b]] {
                 let joined = concat_channels(&parts).unwrap();

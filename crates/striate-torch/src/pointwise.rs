@@ -105,7 +105,11 @@ mod tests {
             ] {
                 let (weight, bias) = (random(&[out, channels, 1, 1]).to_kind(kind), random(&[out]));
                 let x = images(&[batch, channels, side, side + 1], kind);
-                let part = Tensor::cat(&[&x, &x, &x], 1).narrow(1, channels / 2, channels);
+                let part = to_memory_format(&Tensor::cat(&[&x, &x, &x], 1), MemoryFormat::ChannelsLast).unwrap().narrow(
+                    1,
+                    channels / 2,
+                    channels,
+                );
                 for (x, bias) in [(&x, Some(&bias)), (&part, None)] {
                     let packed = Weight::new(&weight, bias).unwrap();
                     let plain = double(x).conv2d(&double(&weight), bias.map(double), stride, [0, 0], [1, 1], 1);

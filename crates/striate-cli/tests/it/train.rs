@@ -1,7 +1,7 @@
 //! `train`, `eval` and `predict` when all goes well.
 use crate::sandbox::{QUICK, Sandbox, bits, close};
 use serde_json::Value;
-use striate_datasets::{Dataset, LoadOptions, Loader, LoaderOptions, Preprocess, load};
+use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, load};
 use striate_graph::InitOptions;
 use striate_infer::{Plan, PlanOptions, Precision};
 use striate_models::Bundle;
@@ -48,23 +48,54 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
 }
 
 #[test]
-fn a_plan_in_bfloat16_gives_the_same_class_for_nearly_all_real_images() {
+fn plans_in_bfloat16_and_int8_give_the_same_class_for_nearly_all_real_images() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["train", "--out", "run", "--epochs", "4", "--threads", "1"]);
     let path = sandbox.path("run/model.safetensors");
     let bundle = Bundle::read(&path).unwrap();
     let network = bundle.network(&path, &InitOptions::default()).unwrap();
     let preprocess: Preprocess = serde_json::from_value(bundle.info.preprocess.clone()).unwrap();
-    let test = load("digits", &LoadOptions::default()).unwrap().test;
-    let loader = Loader::new(&test, preprocess, LoaderOptions::eval(test.len())).unwrap();
-    let images = loader.epoch(0).unwrap().next().unwrap().unwrap().images;
-    let classes = |precision| {
-        let plan = Plan::new(&network, &PlanOptions { precision }).unwrap();
-        plan.forward(&images).unwrap().logits().argmax(1, false)
+    let digits = load("digits", &LoadOptions::default()).unwrap();
+    let images = |data: &InMemory| {
+        let loader = Loader::new(data, preprocess.clone(), LoaderOptions::eval(data.len())).unwrap();
+        loader.epoch(0).unwrap().next().unwrap().unwrap().images
     };
-    let same = classes(Precision::Fp32).eq_tensor(&classes(Precision::Bf16)).sum(Kind::Int64).int64_value(&[]);
-    println!("{same} of {}", test.len());
-    assert!(same * 1000 >= test.len() as i64 * 995, "{same} of {}", test.len());
+    let test = images(&digits.test);
+    let classes = |plan: Plan| plan.forward(&test).unwrap().logits().argmax(1, false);
+    let plan = |precision| Plan::new(&network, &PlanOptions { precision }).unwrap();
+    let expected = classes(plan(Precision::Fp32));
+    let check = |plan: Plan, thousandths: i64| {
+        let precision = plan.precision();
+        let same = expected.eq_tensor(&classes(plan)).sum(Kind::Int64).int64_value(&[]);
+        println!("{precision:?}: {same} of {}", digits.test.len());
+        assert!(same * 1000 >= digits.test.len() as i64 * thousandths, "{precision:?}: {same} of {}", digits.test.len());
+    };
+    check(plan(Precision::Bf16), 995);
+
+    let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json"];
+    let int8 = [&eval[..], &["--precision", "int8", "--calibrate", "digits"]].concat();
+    if !striate_torch::int8::available() {
+        println!("skipped: no AVX-512 VNNI");
+        return;
+    }
+    check(Plan::calibrated(&network, &[images(&digits.train).narrow(0, 0, 256)]).unwrap(), 990);
+    let (plain, int8) = (sandbox.json(&eval), sandbox.json(&int8));
+    let accuracy = |report: &Value| report["accuracy"].as_f64().unwrap();
+    assert!((accuracy(&plain) - accuracy(&int8)).abs() < 0.01 && plain["loss"] != int8["loss"], "{plain} {int8}");
+}
+
+#[test]
+fn int8_and_images_to_calibrate_go_together() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("model.safetensors", 10);
+    for command in [&["eval", "model.safetensors", "--data", "digits"][..], &["predict", "model.safetensors", "x.png"]] {
+        let told = "error: --precision int8 needs images: name a dataset or a folder with --calibrate";
+        sandbox.refused_with(&[command, &["--precision", "int8"]].concat(), &[told]);
+        let told = "error: --calibrate is for --precision int8 only";
+        sandbox.refused_with(&[command, &["--calibrate", "digits"]].concat(), &[told]);
+        let missing = ["--precision", "int8", "--calibrate", "no/folder"];
+        sandbox.refused_with(&[command, &missing].concat(), &["no/folder: there is no such folder"]);
+    }
 }
 
 #[test]
@@ -91,12 +122,20 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
         assert!(close(&report["loss"], &summary["test"]["loss"]), "{report}");
         assert_eq!(report["confusion"], serde_json::json!([[5, 0], [0, 5]]));
     }
-    assert!(sandbox.ok(&["predict", "run/model.safetensors", "pictures/val/light/1.png"]).contains("light"));
+    let predict = ["predict", "run/model.safetensors", "pictures/val/light/1.png"];
+    assert!(sandbox.ok(&predict).contains("light"));
+    if striate_torch::int8::available() {
+        // The folder with parts, or a folder of classes.
+        for folder in ["pictures", "pictures/train"] {
+            let int8 = ["--precision", "int8", "--calibrate", folder];
+            assert!(sandbox.ok(&[&predict[..], &int8].concat()).contains("light"));
+        }
+    }
     sandbox.ok(&["train", "run/recipe.toml", "--epochs", "1", "--out", "again"]);
 
     let error = sandbox.refused(&["train", "--data", "pictures/train"]);
     assert!(error.contains("has no folder `test` or `val`"), "{error}");
-    assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("--data pictures/vla: there is no such folder"));
+    assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("pictures/vla: there is no such folder"));
     let error = sandbox.refused(&["train", "--data", "image-folder"]);
     assert!(error.contains("name the folder with --data-dir"), "{error}");
     std::fs::rename(sandbox.path("pictures/val/dark"), sandbox.path("pictures/val/black")).unwrap();

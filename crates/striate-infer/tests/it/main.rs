@@ -15,6 +15,7 @@ const SIZES: [i64; 7] = [28, 32, 64, 96, 160, 224, 299];
 /// Differences allowed, relative to the largest logit.
 const FP32: f64 = 1e-4;
 const BF16: f64 = 0.06;
+const INT8: f64 = 0.15;
 
 /// Channels of hidden linear layers, where a variant has such: its millions would only take time.
 const HIDDEN: i64 = 64;
@@ -113,11 +114,13 @@ fn networks_of_every_family_keep_their_logits() {
     assert_eq!(seen, variants().map(|variant| variant.family).collect());
 }
 
+const SOME_OF_EACH_KIND: [&str; 8] =
+    ["lenet5", "alexnet-tiny", "alexnet-paper-tiny", "vgg-tiny", "nin-tiny", "googlenet-tiny", "resnet18", "resnet50"];
+
 #[test]
 fn bfloat16_is_close() {
     let mut wrong = Vec::new();
-    for name in ["lenet5", "alexnet-tiny", "alexnet-paper-tiny", "vgg-tiny", "nin-tiny", "googlenet-tiny", "resnet18", "resnet50"]
-    {
+    for name in SOME_OF_EACH_KIND {
         let model = small(find(name).unwrap());
         let network = network(&model);
         let plan = Plan::new(&network, &PlanOptions { precision: Precision::Bf16 }).unwrap();
@@ -129,6 +132,58 @@ fn bfloat16_is_close() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether this machine has no int8; says so.
+fn skipped() -> bool {
+    let skipped = !striate_torch::int8::available();
+    if skipped {
+        println!("skipped: no AVX-512 VNNI");
+    }
+    skipped
+}
+
+#[test]
+fn int8_is_close_at_any_batch_and_size() {
+    if skipped() {
+        return;
+    }
+    let mut wrong = Vec::new();
+    for name in SOME_OF_EACH_KIND.into_iter().chain(["inception-v3-tiny", "preact-resnet-tiny"]) {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let takes_any = network.forward(&images(&model, 1, 37, Kind::Float), Mode::Eval).is_ok();
+        for more in [0].into_iter().chain(takes_any.then_some(37)) {
+            let calibration = [images(&model, 8, more, Kind::Float), images(&model, 3, more, Kind::Float)];
+            let plan = Plan::calibrated(&network, &calibration).unwrap();
+            assert_eq!(plan.precision(), Precision::Int8);
+            assert!(plan.to_string().contains("int8"), "{plan}");
+            for batch in [1, 4] {
+                let distance = distance(&network, &plan, &images(&model, batch, more, Kind::Float));
+                println!("{name}, batch {batch}, {more} more: {distance:.1e}");
+                if !(FP32..=INT8).contains(&distance) {
+                    wrong.push(format!("{name}, batch {batch}, {more} more: {distance:.1e}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn int8_needs_images_with_finite_values() {
+    if skipped() {
+        return;
+    }
+    let model = small(find("lenet5").unwrap());
+    let network = network(&model);
+    let error = |images: &[Tensor]| Plan::calibrated(&network, images).unwrap_err().to_string();
+    assert_eq!(error(&[]), "int8 needs at least one image to calibrate");
+    assert_eq!(error(&[images(&model, 1, 0, Kind::Float).narrow(0, 0, 0)]), "int8 needs at least one image to calibrate");
+    let nan = images(&model, 1, 0, Kind::Float) * f64::NAN;
+    assert!(error(&[nan]).ends_with("the calibration images give values that are not finite"));
+    let refused = Plan::new(&network, &PlanOptions { precision: Precision::Int8 }).unwrap_err().to_string();
+    assert_eq!(refused, "int8 needs images to calibrate: make the plan by `calibrated`");
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! Convolutions, with the kernel that is the fastest for each and its weight as that wants it.
+use crate::step::{Params, Scales, apply, finish};
+use striate_layers::{Conv2d, LayerError, Shape};
+use striate_torch::int8::{self, Scale};
+use striate_torch::onednn::{self, Geometry, Post, Sum};
+use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
+use tch::{Kind as Type, Tensor};
+
+#[derive(Debug)]
+pub(crate) struct Conv {
+    pub(crate) conv: Conv2d,
+    pub(crate) kernel: Kernel,
+    /// Whether the second input is added.
+    pub(crate) sum: bool,
+    pub(crate) post: Post,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kernel {
+    /// With what computes fewer tiles than it pays for, if one image has fewer.
+    Winograd {
+        weight: winograd::Weight,
+        bias: Option<Tensor>,
+        few: Option<Params>,
+    },
+    Pointwise(pointwise::Weight),
+    OneDnn(Params),
+    Int8(int8::Conv),
+    Plain(Params),
+}
+
+impl Kernel {
+    /// The fastest in this type for convolutions of `image`; without one, for those that oneDNN does not take.
+    pub(crate) fn new(
+        conv: &Conv2d,
+        params: &Params,
+        post: Post,
+        kind: Type,
+        image: Option<[i64; 3]>,
+    ) -> Result<Self, TorchError> {
+        let mut own = params.cast(kind)?;
+        own.weight = to_memory_format(&own.weight, MemoryFormat::ChannelsLast)?;
+        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(own)) };
+        let unpadded = conv.pads(0, height) == (0, 0) && conv.pads(1, width) == (0, 0);
+        let pointwise = conv.groups == 1 && conv.kernel_size.0 == [1, 1] && unpadded && pointwise::suits(kind, channels);
+        let tiles = conv.winograd_tiles(image).filter(|_| winograd::available());
+        let relu_at_most = matches!(post, Post::None | Post::Relu);
+        if relu_at_most && pointwise {
+            return Ok(Self::Pointwise(pointwise::Weight::new(&own.weight, params.bias.as_ref())?));
+        }
+        let (geometry, [height, width]) = geometry(conv, [height, width]);
+        let packed = || -> Result<Params, TorchError> {
+            let weight = onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?;
+            Ok(Params { weight, bias: own.bias.as_ref().map(Tensor::shallow_clone) })
+        };
+        Ok(match tiles.filter(|_| relu_at_most) {
+            None => Self::OneDnn(packed()?),
+            Some(tiles) => Self::Winograd {
+                weight: winograd::Weight::new(&params.weight)?,
+                bias: params.cast(Type::Float)?.bias,
+                few: (tiles < many_tiles(kind)).then(packed).transpose()?,
+            },
+        })
+    }
+
+    /// For images whose bytes have this scale.
+    pub(crate) fn int8(
+        conv: &Conv2d,
+        params: &Params,
+        scale: Scale,
+        [channels, height, width]: [i64; 3],
+    ) -> Result<Self, TorchError> {
+        let (geometry, [height, width]) = geometry(conv, [height, width]);
+        let size = [1, channels, height, width];
+        Ok(Self::Int8(int8::Conv::new(&params.weight, params.bias.as_ref(), &geometry, scale, size)?))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Winograd { .. } => "Winograd",
+            Self::Pointwise(_) => "pointwise",
+            Self::OneDnn(_) | Self::Int8(_) => "oneDNN",
+            Self::Plain(_) => "",
+        }
+    }
+}
+
+impl Conv {
+    pub(crate) fn run(&self, inputs: &[Tensor], in_place: bool, scales: Option<&Scales>) -> Result<Tensor, LayerError> {
+        let [_, height, width] = Shape::of_batch(&inputs[0]).as_image()?;
+        let (geometry, padded) = geometry(&self.conv, [height, width]);
+        let mut input = inputs[0].shallow_clone();
+        if padded != [height, width] {
+            let ((top, bottom), (left, right)) = (self.conv.pads(0, height), self.conv.pads(1, width));
+            let zero = if input.kind() == Type::Uint8 { scales.map(|scales| scales.inputs[0].zero_point as f64) } else { None };
+            input = input.f_pad([left, right, top, bottom], "constant", zero)?;
+        }
+        if memory_format(&input).is_none() {
+            // The kernels would copy some channels of other pixels more slowly.
+            input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
+        }
+        let (other, sum) = (inputs.get(1).filter(|_| self.sum), Sum { relu: self.post == Post::Relu, in_place });
+        let Params { weight, bias } = match &self.kernel {
+            Kernel::Winograd { weight, bias, few } => match few.as_ref().filter(|_| !self.has_many_tiles(&input)) {
+                Some(few) => few,
+                None => return Ok(weight.conv(&input, bias.as_ref(), geometry.padding, other, sum)?),
+            },
+            Kernel::Pointwise(weight) => return Ok(weight.conv(&input, geometry.stride, other, sum)?),
+            Kernel::Int8(conv) => {
+                return match (scales, other) {
+                    (Some(scales), Some(other)) => {
+                        Ok(conv.forward_add(&input, &geometry, (other, scales.inputs[1]), scales.output, sum)?)
+                    }
+                    _ => finish(self.post, conv.forward(&input, &geometry, sum.relu, scales.and_then(Scales::of_output))?),
+                };
+            }
+            Kernel::Plain(Params { weight, bias }) => {
+                let Geometry { padding, stride, dilation, groups } = geometry;
+                let mut output = input.f_conv2d(weight, bias.as_ref(), stride, padding, dilation, groups)?;
+                if let Some(other) = other {
+                    output = output.f_add_(other)?;
+                }
+                return apply(self.post, output);
+            }
+            Kernel::OneDnn(params) => params,
+        };
+        Ok(match other {
+            Some(other) => onednn::conv_add(&input, weight, bias.as_ref(), &geometry, other, sum)?,
+            None => onednn::conv(&input, weight, bias.as_ref(), &geometry, self.post)?,
+        })
+    }
+
+    /// Whether a batch has tiles enough for Winograd's algorithm.
+    fn has_many_tiles(&self, batch: &Tensor) -> bool {
+        let tiles = Shape::of_batch(batch).as_image().ok().and_then(|image| self.conv.winograd_tiles(image));
+        tiles.is_some_and(|tiles| batch.size()[0] * tiles >= many_tiles(batch.kind()))
+    }
+}
+
+/// The tiles from which on Winograd's algorithm is faster than oneDNN. With fewer, reading the weights is all that counts, and Winograd's are four times
+/// as large as float32 ones.
+fn many_tiles(kind: Type) -> i64 {
+    if kind == Type::BFloat16 { 64 } else { 16 }
+}
+
+/// How the kernel moves over an input of this height and width, and their size once what doesn't lie evenly is padded.
+fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
+    let pads = [0, 1].map(|axis| conv.pads(axis, size[axis]));
+    let (stride, dilation, groups) = (conv.stride.0, conv.dilation.0, conv.groups);
+    if pads.iter().all(|(before, after)| before == after) {
+        return (Geometry { padding: pads.map(|(before, _)| before), stride, dilation, groups }, size);
+    }
+    let padded = [0, 1].map(|axis| size[axis] + pads[axis].0 + pads[axis].1);
+    (Geometry { padding: [0, 0], stride, dilation, groups }, padded)
+}

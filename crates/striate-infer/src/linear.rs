@@ -1,0 +1,68 @@
+//! Linear layers, with the kernel that is the fastest for each and its weight as that wants it.
+use crate::step::{Params, Scales, apply, finish};
+use striate_layers::LayerError;
+use striate_torch::int8::{self, Scale};
+use striate_torch::onednn::{self, Post};
+use striate_torch::{TorchError, pointwise};
+use tch::{Kind as Type, Tensor};
+
+/// The batch that bfloat16 weights are packed for by oneDNN; it is as good for others.
+const TYPICAL_BATCH: i64 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) kernel: Kernel,
+    post: Post,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kernel {
+    Pointwise(pointwise::Weight),
+    OneDnn(Params),
+    Int8(int8::Linear),
+    Plain(Params),
+}
+
+impl Kernel {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pointwise(_) => "pointwise",
+            Self::OneDnn(_) | Self::Int8(_) => "oneDNN",
+            Self::Plain(_) => "",
+        }
+    }
+}
+
+impl Linear {
+    /// In this type; `onednn` says whether oneDNN takes it.
+    pub(crate) fn new(params: &Params, post: Post, kind: Type, onednn: bool) -> Result<Self, TorchError> {
+        let mut own = params.cast(kind)?;
+        own.weight = own.weight.f_contiguous()?;
+        let kernel = if !onednn {
+            Kernel::Plain(own)
+        } else if pointwise::suits(kind, own.weight.size()[1]) {
+            Kernel::Pointwise(pointwise::Weight::new(&own.weight, params.bias.as_ref())?)
+        } else {
+            if kind == Type::BFloat16 {
+                own.weight = onednn::pack_linear(&own.weight, TYPICAL_BATCH)?;
+            }
+            Kernel::OneDnn(own)
+        };
+        Ok(Self { kernel, post })
+    }
+
+    /// For examples whose bytes have this scale.
+    pub(crate) fn int8(params: &Params, post: Post, scale: Scale) -> Result<Self, TorchError> {
+        Ok(Self { kernel: Kernel::Int8(int8::Linear::new(&params.weight, params.bias.as_ref(), scale)?), post })
+    }
+
+    pub(crate) fn run(&self, input: &Tensor, scales: Option<&Scales>) -> Result<Tensor, LayerError> {
+        let relu = self.post == Post::Relu;
+        match &self.kernel {
+            Kernel::Pointwise(weight) => finish(self.post, weight.linear(input, relu)?),
+            Kernel::OneDnn(Params { weight, bias }) => Ok(onednn::linear(input, weight, bias.as_ref(), self.post)?),
+            Kernel::Int8(linear) => finish(self.post, linear.forward(input, relu, scales.and_then(Scales::of_output))?),
+            Kernel::Plain(Params { weight, bias }) => apply(self.post, input.f_linear(weight, bias.as_ref())?),
+        }
+    }
+}
