@@ -60,8 +60,8 @@ ALWAYS_INLINE void for_channels(int64_t channels, Body body) {
   body(std::max<int64_t>(0, channels - kLanes), std::min(channels, kLanes));
 }
 
-// Output rows first..last of all images; `index`, which may be nullptr, gets the position of each value within its window.
-template <typename T>
+// Output rows first..last of all images; `index`, if there is one, gets the position of each value within its window.
+template <bool indexed, typename T>
 ALWAYS_INLINE void pool_rows(const T* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, T* y, uint8_t* index) {
   const Axis &down = pool.down, &across = pool.across;
   const int64_t channels = pool.channels;
@@ -82,14 +82,16 @@ ALWAYS_INLINE void pool_rows(const T* x, int64_t pixel, const Pool& pool, int64_
         for (int64_t i = i_first; i < i_last; ++i)
           for (int64_t j = j_first; j < j_last; ++j) {
             const Lanes value = load_some(corner + (i * across.in + j) * pixel + c, end, count);
-            const Bits here = Bits{} + static_cast<uint32_t>(i * across.kernel + j);
-            where = value > best ? here : where;
+            if constexpr (indexed) {
+              const Bits here = Bits{} + static_cast<uint32_t>(i * across.kernel + j);
+              where = value > best ? here : where;
+            }
             best = value > best ? value : best;
             nan = value == value ? nan : value;
           }
         best = nan == nan ? best : nan;
         store_some(y + at + c, y_end, count, best);
-        if (index != nullptr) store_some(index + at + c, index_end, count, narrow(where));
+        if constexpr (indexed) store_some(index + at + c, index_end, count, narrow(where));
       });
     }
   }
@@ -127,7 +129,8 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
 
 #define FOR_BOTH(T)                                                                                                                                    \
   FOR_EACH_PROCESSOR void pool_some(const T* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, T* y, uint8_t* index) {                  \
-    pool_rows(x, pixel, pool, first, last, y, index);                                                                                                  \
+    if (index == nullptr) pool_rows<false>(x, pixel, pool, first, last, y, index);                                                                     \
+    else pool_rows<true>(x, pixel, pool, first, last, y, index);                                                                                       \
   }                                                                                                                                                    \
   FOR_EACH_PROCESSOR void spread(const T* gradient, const uint8_t* index, const Pool& pool, const Windows& rows, const Windows& columns,              \
                                  int64_t first, int64_t last, T* to) {                                                                                \
