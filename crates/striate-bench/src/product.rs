@@ -18,14 +18,14 @@ pub(crate) fn product(size: i64, kind: Kind, device: Device) -> Result<Run, Benc
     let on_cpu = device == Device::Cpu;
     if on_cpu && (onednn::supports_bf16() || (kind == Kind::Float && onednn::available())) {
         let (left, packed) = (left.shallow_clone(), onednn::pack_linear(&right, size)?);
-        ways.push(Box::new(move || Ok(drop(onednn::linear(&left, &packed, None, Post::None)?))));
+        ways.push(way(move || onednn::linear(&left, &packed, None, Post::None)));
     }
     if on_cpu && pointwise::suits(kind, size) {
         let pixels = left.f_view([size, size, 1, 1])?;
         let weight = pointwise::Weight::new(&right.f_view([size, size, 1, 1])?, None)?;
-        ways.push(Box::new(move || Ok(drop(weight.conv(&pixels, [1, 1], None, Sum { relu: false, in_place: false })?))));
+        ways.push(way(move || weight.conv(&pixels, [1, 1], None, Sum { relu: false, in_place: false })));
     }
-    let mut best: Run = Box::new(move || Ok(drop(left.f_matmul(&right)?)));
+    let mut best = way(move || left.f_matmul(&right));
     let mut least = shortest(&mut best)?;
     for mut way in ways {
         let time = shortest(&mut way)?;
@@ -34,6 +34,10 @@ pub(crate) fn product(size: i64, kind: Kind, device: Device) -> Result<Run, Benc
         }
     }
     Ok(best)
+}
+
+fn way<E: Into<BenchError>>(product: impl Fn() -> Result<Tensor, E> + 'static) -> Run {
+    Box::new(move || product().map(drop).map_err(Into::into))
 }
 
 fn shortest(run: &mut Run) -> Result<Duration, BenchError> {

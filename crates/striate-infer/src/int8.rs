@@ -324,7 +324,7 @@ mod tests {
                 "LocalResponseNorm norm",
                 "Flatten flatten",
                 "Linear hidden + relu [oneDNN, int8]",
-                "Linear fc [oneDNN]",
+                "Linear fc [pointwise]",
             ]
         );
         assert!(steps.iter().all(|step| !step.2), "{steps:?}");

@@ -1,9 +1,8 @@
-//! The best of many runs of single 3x3 convolutions, oneDNN's direct one against Winograd's algorithm, in float32 and bfloat16:
-//! `convolutions [THREADS [train]]`, for inference, or for the forward pass and the gradients of input and weight. GFLOP/s count
-//! the direct convolution's operations in both.
+//! The best of many runs of single convolutions, oneDNN's against ours, in float32 and bfloat16: `convolutions [THREADS [train]]`. For inference 3x3 by
+//! Winograd's algorithm, then 1x1; or of the former the forward pass and the gradients of input and weight. GFLOP/s count the direct convolution's operations.
 use std::time::{Duration, Instant};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, to_memory_format, winograd};
+use striate_torch::{MemoryFormat, TorchError, pointwise, to_memory_format, winograd};
 use tch::{Device, Kind, Tensor};
 
 /// Input channels, output channels, height and width, batch.
@@ -23,6 +22,19 @@ const SHAPES: [[i64; 4]; 14] = [
     [16, 16, 32, 128],
     [96, 208, 14, 16],
 ];
+/// Input channels, output channels, height and width, step, batch.
+const POINTWISE: [[i64; 5]; 10] = [
+    [64, 256, 56, 1, 1],
+    [256, 64, 56, 1, 1],
+    [128, 512, 28, 1, 1],
+    [1024, 256, 14, 1, 1],
+    [1024, 2048, 14, 2, 1],
+    [2048, 512, 7, 1, 1],
+    [832, 384, 7, 1, 1],
+    [64, 256, 56, 1, 16],
+    [256, 64, 56, 1, 16],
+    [1024, 256, 14, 1, 16],
+];
 const TIME: Duration = Duration::from_millis(200);
 
 fn best(run: impl Fn() -> Result<(), TorchError>) -> Result<f64, TorchError> {
@@ -41,23 +53,50 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     striate_torch::keep_memory_warm();
     let train = std::env::args().nth(2).is_some_and(|word| word == "train");
     for [channels, out_channels, size, batch] in SHAPES {
-        let mut line = format!("{channels}x{size}x{size} to {out_channels}, batch {batch}:");
+        print!("3x3 {channels}x{size}x{size} to {out_channels}, batch {batch}:");
         for kind in [Kind::Float, Kind::BFloat16] {
             let weight = Tensor::f_randn([out_channels, channels, 3, 3], (Kind::Float, Device::Cpu))?;
-            let images = Tensor::f_randn([batch, channels, size, size], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
-            let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
-            let [direct, winograd] = if train { training(&images, &weight)? } else { inference(&images, &weight)? };
-            let passes = if train { 3 } else { 1 };
-            let speed = |ms: f64| 18e-6 * (channels * out_channels * size * size * batch * passes) as f64 / ms;
-            let (ratio, speeds) = (direct / winograd, [direct, winograd].map(speed));
-            line += &format!(
-                "  {kind:?} {direct:.2} ms {:.0} GFLOP/s, {winograd:.2} ms {:.0}, ratio {ratio:.2}",
-                speeds[0], speeds[1]
-            );
+            let images = images([batch, channels, size, size], kind)?;
+            let times = if train { training(&images, &weight)? } else { inference(&images, &weight)? };
+            tell(kind, times, channels * out_channels * size * size * batch * if train { 27 } else { 9 });
         }
-        println!("{line}");
+        println!();
+    }
+    for [channels, out_channels, size, step, batch] in POINTWISE.iter().filter(|_| !train) {
+        print!("1x1/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let images = images([*batch, *channels, *size, *size], kind)?;
+            let times = one_by_one(&images, *out_channels, *step)?;
+            tell(kind, times, channels * out_channels * (size / step) * (size / step) * batch);
+        }
+        println!();
     }
     Ok(())
+}
+
+fn images(size: [i64; 4], kind: Kind) -> Result<Tensor, TorchError> {
+    to_memory_format(&Tensor::f_randn(size, (Kind::Float, Device::Cpu))?.f_to_kind(kind)?, MemoryFormat::ChannelsLast)
+}
+
+/// Prints oneDNN's time and ours.
+fn tell(kind: Kind, [theirs, ours]: [f64; 2], macs: i64) {
+    let [their_speed, speed] = [theirs, ours].map(|ms| 2e-6 * macs as f64 / ms);
+    print!("  {kind:?} {theirs:.3} ms {their_speed:.0} GFLOP/s, {ours:.3} ms {speed:.0}, ratio {:.2}", theirs / ours);
+}
+
+/// With packed weights, bias and ReLU.
+fn one_by_one(images: &Tensor, out_channels: i64, step: i64) -> Result<[f64; 2], TorchError> {
+    let _no_grad = striate_torch::no_grad();
+    let geometry = Geometry { padding: [0, 0], stride: [step; 2], dilation: [1, 1], groups: 1 };
+    let size = images.size();
+    let weight = self::images([out_channels, size[1], 1, 1], images.kind())?;
+    let bias = Tensor::f_randn([out_channels], (Kind::Float, Device::Cpu))?;
+    let own_bias = bias.f_to_kind(images.kind())?;
+    let packed = onednn::pack_conv(&weight, &geometry, [1, size[1], size[2], size[3]])?;
+    let theirs = best(|| onednn::conv(images, &packed, Some(&own_bias), &geometry, Post::Relu).map(drop))?;
+    let weight = pointwise::Weight::new(&weight, Some(&bias))?;
+    let sum = Sum { relu: true, in_place: false };
+    Ok([theirs, best(|| weight.conv(images, [step; 2], None, sum).map(drop))?])
 }
 
 /// Direct and Winograd's, with packed weights, bias and ReLU.
