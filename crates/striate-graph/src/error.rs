@@ -48,7 +48,7 @@ pub enum GraphError {
         /// What was asked for.
         name: String,
         /// The name that was meant, if one is near.
-        nearest: Option<String>,
+        nearest: Vec<String>,
     },
     /// A network without outputs.
     #[error("the network has no output: name one with `output`")]
@@ -133,8 +133,12 @@ impl From<tch::TchError> for GraphError {
     }
 }
 
-fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(|| ": the network's summary lists them".to_owned(), |name| format!(": did you mean {name}?"))
+fn did_you_mean(nearest: &[String]) -> String {
+    match nearest {
+        [] => ": the network's summary lists them".to_owned(),
+        [one] => format!(": did you mean {one}?"),
+        [first @ .., last] => format!(": did you mean {} or {last}?", first.join(", ")),
+    }
 }
 
 fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {

@@ -2,7 +2,7 @@ use crate::builder::Progress;
 use crate::towers::Part;
 use crate::{GraphError, NetworkBuilder};
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape, infer_shape};
-use striate_torch::nearest;
+use striate_torch::nearest_few;
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -134,14 +134,15 @@ impl Graph {
         self.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Input))
     }
 
-    /// The node of that name; the error names the nearest one, if one is near.
+    /// The node of that name; the error names the nearest ones, if some are near.
     pub fn node(&self, name: &str) -> Result<&Node, GraphError> {
         Ok(&self.nodes[self.index_of(name)?])
     }
 
     pub(crate) fn index_of(&self, name: &str) -> Result<usize, GraphError> {
         self.nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            let nearest = nearest(name, self.nodes.iter().map(|node| node.name.as_str())).map(str::to_owned);
+            let nearest = nearest_few(name, self.nodes.iter().map(|node| node.name.as_str()));
+            let nearest = nearest.into_iter().map(str::to_owned).collect();
             GraphError::UnknownLayer { name: name.to_owned(), nearest }
         })
     }

@@ -38,20 +38,18 @@ impl Kernel {
         kind: Type,
         image: Option<[i64; 3]>,
     ) -> Result<Self, TorchError> {
-        let mut own = params.cast(kind)?;
-        own.weight = to_memory_format(&own.weight, MemoryFormat::ChannelsLast)?;
-        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(own)) };
+        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(channels_last(params, kind)?)) };
         let unpadded = conv.pads(0, height) == (0, 0) && conv.pads(1, width) == (0, 0);
         let pointwise = conv.groups == 1 && conv.kernel_size.0 == [1, 1] && unpadded && pointwise::suits(kind, channels);
         let tiles = conv.winograd_tiles(image).filter(|_| winograd::available());
         let relu_at_most = matches!(post, Post::None | Post::Relu);
         if relu_at_most && pointwise {
-            return Ok(Self::Pointwise(pointwise::Weight::new(&own.weight, params.bias.as_ref())?));
+            return Ok(Self::Pointwise(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?));
         }
         let (geometry, [height, width]) = geometry(conv, [height, width]);
         let packed = || -> Result<Params, TorchError> {
-            let weight = onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?;
-            Ok(Params { weight, bias: own.bias.as_ref().map(Tensor::shallow_clone) })
+            let own = channels_last(params, kind)?;
+            Ok(Params { weight: onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?, ..own })
         };
         Ok(match tiles.filter(|_| relu_at_most) {
             None => Self::OneDnn(packed()?),
@@ -95,8 +93,8 @@ impl Conv {
             let zero = if input.kind() == Type::Uint8 { scales.map(|scales| scales.inputs[0].zero_point as f64) } else { None };
             input = input.f_pad([left, right, top, bottom], "constant", zero)?;
         }
-        if memory_format(&input).is_none() {
-            // The kernels would copy some channels of other pixels more slowly.
+        if memory_format(&input).is_none() && !matches!(self.kernel, Kernel::Pointwise(_)) {
+            // The other kernels would copy some channels of other pixels more slowly.
             input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
         }
         let (other, sum) = (inputs.get(1).filter(|_| self.sum), Sum { relu: self.post == Post::Relu, in_place });
@@ -137,6 +135,12 @@ impl Conv {
     }
 }
 
+/// A copy in this type whose weight is channels-last.
+fn channels_last(params: &Params, kind: Type) -> Result<Params, TorchError> {
+    let own = params.cast(kind)?;
+    Ok(Params { weight: to_memory_format(&own.weight, MemoryFormat::ChannelsLast)?, ..own })
+}
+
 /// The tiles from which on Winograd's algorithm is faster than oneDNN. With fewer, reading the weights is all that counts, and Winograd's are four times
 /// as large as float32 ones.
 fn many_tiles(kind: Type) -> i64 {
@@ -152,4 +156,42 @@ fn geometry(conv: &Conv2d, size: [i64; 2]) -> (Geometry, [i64; 2]) {
     }
     let padded = [0, 1].map(|axis| size[axis] + pads[axis].0 + pads[axis].1);
     (Geometry { padding: [0, 0], stride, dilation, groups }, padded)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::testing::{conv, network, steps};
+    use striate_layers::{Conv2d, Forward, Layer, LayerError, Mode, Op, Shape};
+    use tch::Tensor;
+
+    /// A layer of a user's own that gives images channel by channel.
+    #[derive(Debug)]
+    struct Contiguous;
+
+    impl Layer for Contiguous {
+        fn name(&self) -> &'static str {
+            "Contiguous"
+        }
+
+        fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
+            Ok(inputs[0].clone())
+        }
+    }
+
+    impl Forward for Contiguous {
+        fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
+            Ok(inputs[0].f_contiguous()?)
+        }
+    }
+
+    #[test]
+    fn maps_may_lie_in_any_way() {
+        let network = network(|net, x| {
+            let x = net.add("conv", conv(), x)?;
+            let x = net.add("contiguous", Op::custom(Contiguous), x)?;
+            net.add("one", Conv2d::new(3, 1), x)
+        });
+        assert_eq!(steps(&network), ["Conv2d conv", "Contiguous contiguous", "Conv2d one"]);
+    }
 }

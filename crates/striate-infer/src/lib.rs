@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is made from a network once and computes what the network computes in evaluation, several times faster: batch norm is
 //! folded into convolutions; activations and the additions of residual blocks are computed by the convolution before them;
-//! 1x1 convolutions of one input are one convolution; weights are packed for oneDNN; values are written over as soon as
+//! 1x1 convolutions of one input are one convolution; weights are packed once; values are written over as soon as
 //! nobody reads them again. Its [`std::fmt::Display`] lists the steps.
 //!
 //! ```

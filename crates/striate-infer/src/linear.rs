@@ -36,17 +36,18 @@ impl Kernel {
 impl Linear {
     /// In this type; `onednn` says whether oneDNN takes it.
     pub(crate) fn new(params: &Params, post: Post, kind: Type, onednn: bool) -> Result<Self, TorchError> {
-        let mut own = params.cast(kind)?;
-        own.weight = own.weight.f_contiguous()?;
-        let kernel = if !onednn {
-            Kernel::Plain(own)
-        } else if pointwise::suits(kind, own.weight.size()[1]) {
-            Kernel::Pointwise(pointwise::Weight::new(&own.weight, params.bias.as_ref())?)
+        let kernel = if onednn && pointwise::suits(kind, params.weight.size()[1]) {
+            Kernel::Pointwise(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?)
         } else {
-            if kind == Type::BFloat16 {
-                own.weight = onednn::pack_linear(&own.weight, TYPICAL_BATCH)?;
+            let mut own = params.cast(kind)?;
+            own.weight = own.weight.f_contiguous()?;
+            match (onednn, kind) {
+                (true, Type::BFloat16) => {
+                    Kernel::OneDnn(Params { weight: onednn::pack_linear(&own.weight, TYPICAL_BATCH)?, ..own })
+                }
+                (true, _) => Kernel::OneDnn(own),
+                (false, _) => Kernel::Plain(own),
             }
-            Kernel::OneDnn(own)
         };
         Ok(Self { kernel, post })
     }

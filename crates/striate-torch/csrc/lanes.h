@@ -5,6 +5,9 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t kLanes = 16;
+// A block of products: pixels, or tiles of such, by vectors of output channels, as many as registers hold; and the output channels of a panel of weights.
+constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
+
 // The floats of a weight that are fetched ahead of those that are multiplied: with one image they come from memory.
 constexpr int64_t kAhead = 2048;
 

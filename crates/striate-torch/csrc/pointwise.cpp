@@ -13,8 +13,6 @@
 
 namespace {
 
-// A block of products: pixels by vectors of output channels, as many as registers hold.
-constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 // Blocks that a thread takes through all weights, so that their pixels stay in its cache.
 constexpr int64_t kChunk = 10;
 // Values of a pixel that such blocks take at a time where each weight is read once, so that all multiply it while it is in the cache.
@@ -229,6 +227,7 @@ char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
     const at::Tensor& w = tensor_of(weight);
     const bool pairs = w.scalar_type() == at::kBFloat16;
     TORCH_CHECK(w.dim() == 2 && w.is_cpu() && w.is_contiguous() && (pairs || w.scalar_type() == at::kFloat), "expected a weight [out, in] on the CPU");
+    TORCH_CHECK(w.size(1) > 0, "the weight has no input channels");
     TORCH_CHECK(!pairs || (w.size(1) % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", w.size(1), " channels");
     const int64_t rows = w.size(0), depth = w.size(1), columns = (rows + kLanes - 1) / kLanes * kLanes;
     at::Tensor panels = at::empty({columns * depth}, w.options());
@@ -243,19 +242,22 @@ char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
 char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
                    st_tensor* out) {
   return caught([&] {
-    const at::Tensor &x = tensor_of(input), &weight = tensor_of(panels), &shifts = tensor_of(bias);
+    at::Tensor x = tensor_of(input);
+    const at::Tensor &weight = tensor_of(panels), &shifts = tensor_of(bias);
     const int64_t columns = shifts.numel(), down = stride[0], across = stride[1];
-    int64_t pixel = 0;
-    TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type() && rows_of_pixels(x, pixel),
-                "expected channels-last images of the weight's type on the CPU");
+    TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type(), "expected images of the weight's type on the CPU");
     TORCH_CHECK(weight.numel() == x.size(1) * columns, "the weight is for other channels");
-    const std::vector<int64_t> size{x.size(0), out_channels, (x.size(2) + down - 1) / down, (x.size(3) + across - 1) / across};
+    int64_t pixel = x.size(1);
+    if (!rows_of_pixels(x, pixel)) x = x.contiguous(at::MemoryFormat::ChannelsLast);
+    const auto steps = [](int64_t size, int64_t step) { return size == 0 ? 0 : (size - 1) / step + 1; };
+    const std::vector<int64_t> size{x.size(0), out_channels, steps(x.size(2), down), steps(x.size(3), across)};
     at::Tensor added;
     if (other != nullptr) {
       added = tensor_of(other).contiguous(at::MemoryFormat::ChannelsLast);
       TORCH_CHECK(added.sizes() == size && added.scalar_type() == x.scalar_type() && added.is_cpu(), "what is added has another shape");
     }
-    at::Tensor output = in_place && added.defined() ? added : channels_last(size, x);
+    // What is read again after some of it is written is not written over.
+    at::Tensor output = in_place && added.defined() && !added.is_alias_of(x) ? added : channels_last(size, x);
     const int64_t row = x.size(3) * pixel, count = size[0] * size[2] * size[3];
     const Reading reading{size[2], size[3], x.size(2) * row, row * down, pixel * across, down == 1 && across == 1};
     with_type(x, [&](auto* type) {

@@ -59,8 +59,8 @@ char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64
 char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 
-// A 1x1 convolution of channels-last float32 or bfloat16 images (pointwise.cpp), with a weight [out, in] of their type that is packed once, and a float32 bias
-// with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
+// A 1x1 convolution of float32 or bfloat16 images, or a linear layer, whose examples are images of one pixel (pointwise.cpp): with a weight [out, in] of their
+// type, in bfloat16 of an even `in`, that is packed once, and a float32 bias with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
 int st_has_bf16_products();
 char* st_pointwise_weight(st_tensor weight, st_tensor* out);
 char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,

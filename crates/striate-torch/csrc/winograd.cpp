@@ -43,7 +43,7 @@ char* st_winograd(st_tensor input, st_tensor weights, st_tensor bias, const int6
 int st_has_wide_vectors() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-      __builtin_cpu_supports("avx512vl") != 0;
+      __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512cd") != 0;
 #else
   return 0;
 #endif

@@ -9,8 +9,6 @@
 namespace {
 
 constexpr int64_t kIn = 6, kOut = 4, kPoints = kIn * kIn;
-// A block of products: rows of tiles by vectors of channels, as many as registers hold.
-constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 // Up to these bytes of weights, each thread takes some tiles through all three parts, so that what lies between stays in its own cache. Beyond, all
 // threads share each part of many tiles, so that weights are read seldom.
 constexpr int64_t kSmallWeight = 4 << 20;

@@ -30,24 +30,32 @@ pub struct Scale {
 impl Scale {
     /// The nearest bytes of float32 values.
     pub fn quantize(self, values: &Tensor) -> Result<Tensor, TorchError> {
+        let scale = self.for_shim()?;
         // SAFETY: the tensor lives for the call; the shim checks what it is.
-        ffi::tensor_from(|out| unsafe { ffi::st_quantize(values.as_ptr(), self.for_shim(), out) })
+        ffi::tensor_from(|out| unsafe { ffi::st_quantize(values.as_ptr(), scale, out) })
     }
 
     /// The values of bytes, in float32.
     pub fn dequantize(self, bytes: &Tensor) -> Result<Tensor, TorchError> {
+        let scale = self.for_shim()?;
         // SAFETY: as above.
-        ffi::tensor_from(|out| unsafe { ffi::st_dequantize(bytes.as_ptr(), self.for_shim(), out) })
+        ffi::tensor_from(|out| unsafe { ffi::st_dequantize(bytes.as_ptr(), scale, out) })
     }
 
-    fn for_shim(self) -> ffi::CScale {
-        ffi::CScale { step: self.step, zero_point: self.zero_point }
+    fn for_shim(self) -> Result<ffi::CScale, TorchError> {
+        if !(self.step > 0.0 && self.step.is_finite() && (0..=MAX).contains(&self.zero_point)) {
+            return Err(TorchError::new(&format!("a scale has a step above 0 and a zero point of 0 to {MAX}, got {self:?}")));
+        }
+        Ok(ffi::CScale { step: self.step, zero_point: self.zero_point })
     }
 }
 
 /// How many of float32 values lie in each of equal parts of `low..=high`: added to `counts`, one number a part. Zeros, which every scale keeps, are
 /// left out.
 pub fn count(values: &Tensor, low: f64, high: f64, counts: &mut [i64]) -> Result<(), TorchError> {
+    if !(low.is_finite() && high.is_finite()) {
+        return Err(TorchError::new(&format!("expected a range of finite numbers, got {low} to {high}")));
+    }
     if counts.is_empty() || high <= low {
         return Ok(());
     }
@@ -92,11 +100,11 @@ impl Conv {
     ) -> Result<Self, TorchError> {
         check_available()?;
         let (bytes, scales) = quantize_weight(weight)?;
-        let pairs = geometry.pairs();
+        let (pairs, scale) = (geometry.pairs()?, input.for_shim()?);
         // SAFETY: tensors and arrays live for the call, and the arrays have the lengths that the shim reads.
         let packed = ffi::tensor_from(|out| unsafe {
-            let (bytes, scales, input) = (bytes.as_ptr(), scales.as_ptr(), input.for_shim());
-            ffi::st_int8_pack_conv(bytes, scales, input, pairs.as_ptr(), geometry.groups, input_size.as_ptr(), out)
+            let (bytes, scales) = (bytes.as_ptr(), scales.as_ptr());
+            ffi::st_int8_pack_conv(bytes, scales, scale, pairs.as_ptr(), geometry.groups, input_size.as_ptr(), out)
         })?;
         Ok(Self { weight: Weight { packed, scales, bias: copy_of(bias)? }, input })
     }
@@ -104,13 +112,13 @@ impl Conv {
     /// `convolution + bias`, with a ReLU if asked for: bytes of the scale `output`, or float32 without one.
     pub fn forward(&self, input: &Tensor, geometry: &Geometry, relu: bool, output: Option<Scale>) -> Result<Tensor, TorchError> {
         check_bytes(input)?;
-        let (Weight { packed, scales, bias }, pairs) = (&self.weight, geometry.pairs());
-        let output = output.map(Scale::for_shim);
+        let (Weight { packed, scales, bias }, pairs) = (&self.weight, geometry.pairs()?);
+        let (scale, output) = (self.input.for_shim()?, output.map(Scale::for_shim).transpose()?);
         // SAFETY: tensors, the array and the scale live for the call.
         ffi::tensor_from(|out| unsafe {
             ffi::st_int8_conv(
                 input.as_ptr(),
-                self.input.for_shim(),
+                scale,
                 packed.as_ptr(),
                 scales.as_ptr(),
                 onednn::pointer(bias.as_ref()),
@@ -134,21 +142,23 @@ impl Conv {
     ) -> Result<Tensor, TorchError> {
         check_bytes(input)?;
         check_bytes(other.0)?;
-        let (Weight { packed, scales, bias }, pairs) = (&self.weight, geometry.pairs());
+        let (Weight { packed, scales, bias }, pairs) = (&self.weight, geometry.pairs()?);
+        let [scale, output, other_scale] = [self.input, output, other.1].map(Scale::for_shim);
+        let (scale, output, other_scale) = (scale?, output?, other_scale?);
         // SAFETY: tensors and the array live for the call.
         ffi::tensor_from(|out| unsafe {
             ffi::st_int8_conv_add(
                 input.as_ptr(),
-                self.input.for_shim(),
+                scale,
                 packed.as_ptr(),
                 scales.as_ptr(),
                 onednn::pointer(bias.as_ref()),
                 pairs.as_ptr(),
                 geometry.groups,
                 sum.relu.into(),
-                output.for_shim(),
+                output,
                 other.0.as_ptr(),
-                other.1.for_shim(),
+                other_scale,
                 sum.in_place.into(),
                 out,
             )
@@ -160,6 +170,7 @@ impl Conv {
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
+    in_features: i64,
     step: f64,
 }
 
@@ -167,6 +178,13 @@ impl Linear {
     /// From a floating-point weight `[out, in]` and bias `[out]`, for inputs `[N, in]` of this scale.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, input: Scale) -> Result<Self, TorchError> {
         check_available()?;
+        input.for_shim()?;
+        let [out_features, in_features] = weight.size()[..] else {
+            return Err(TorchError::new(&format!("expected a weight [out, in], got {:?}", weight.size())));
+        };
+        if let Some(bias) = bias.filter(|bias| bias.size() != [out_features]) {
+            return Err(TorchError::new(&format!("expected a bias [{out_features}], got {:?}", bias.size())));
+        }
         let (bytes, scales) = quantize_weight(weight)?;
         // What the zero point adds to each sum is a bias too; oneDNN would compute it in every call.
         let offset = bytes
@@ -179,14 +197,17 @@ impl Linear {
         };
         // SAFETY: the tensor lives for the call.
         let packed = ffi::tensor_from(|out| unsafe { ffi::st_int8_pack_linear(bytes.as_ptr(), TYPICAL_BATCH, out) })?;
-        Ok(Self { weight: Weight { packed, scales, bias: copy_of(Some(&bias))? }, step: input.step })
+        Ok(Self { weight: Weight { packed, scales, bias: copy_of(Some(&bias))? }, in_features, step: input.step })
     }
 
     /// `input weight^T + bias`, with a ReLU if asked for: bytes of the scale `output`, or float32 without one.
     pub fn forward(&self, input: &Tensor, relu: bool, output: Option<Scale>) -> Result<Tensor, TorchError> {
         check_bytes(input)?;
+        if !matches!(input.size()[..], [_, features] if features == self.in_features) {
+            return Err(TorchError::new(&format!("expected examples [N, {}], got {:?}", self.in_features, input.size())));
+        }
         let Weight { packed, scales, bias } = &self.weight;
-        let output = output.map(Scale::for_shim);
+        let output = output.map(Scale::for_shim).transpose()?;
         // SAFETY: tensors and the scale live for the call.
         ffi::tensor_from(|out| unsafe {
             ffi::st_int8_linear(
@@ -403,6 +424,15 @@ mod tests {
         let error = conv.forward(&random(&[1, 6, 9, 9]), &GEOMETRY, false, None).unwrap_err().to_string();
         assert_eq!(error, "expected uint8 on the CPU, got Float on Cpu");
         assert!(conv.forward(&bytes(&[1, 5, 9, 9]), &GEOMETRY, false, None).is_err());
+        assert!(conv.forward(&bytes(&[1, 6, 9, 9]), &Geometry { groups: 0, ..GEOMETRY }, false, None).is_err());
+        let wrong = Scale { step: 1.0, zero_point: 256 };
+        let error = wrong.quantize(&random(&[2])).unwrap_err().to_string();
+        assert_eq!(error, format!("a scale has a step above 0 and a zero point of 0 to 255, got {wrong:?}"));
+        assert!(count(&random(&[2]), f64::NEG_INFINITY, 1.0, &mut [0]).is_err());
+        let linear = Linear::new(&random(&[3, 4]), None, SCALES[0]).unwrap();
+        let error = linear.forward(&bytes(&[2, 5]), false, None).unwrap_err().to_string();
+        assert_eq!(error, "expected examples [N, 4], got [2, 5]");
+        assert!(Linear::new(&random(&[3, 4]), Some(&random(&[1])), SCALES[0]).is_err());
         // A channel of zeros stays one.
         let (weight, scales) = quantize_weight(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap();
         assert_eq!(weight.count_nonzero(None::<i64>).int64_value(&[]), 0);

@@ -36,7 +36,7 @@ pub mod winograd;
 pub use error::TorchError;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
-pub use nearest::nearest;
+pub use nearest::{nearest, nearest_few};
 pub use runtime::{
     Autocast, NoGrad, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, torch_version,
 };

@@ -4,6 +4,8 @@ use strsim::damerau_levenshtein;
 const SHORTEST_BEGINNING: usize = 3;
 /// One slip of the finger is forgiven for every so many letters, and always one.
 const LETTERS_PER_SLIP: usize = 4;
+/// No more names than this are told.
+const FEW: usize = 3;
 
 /// The known name that somebody who typed `name` meant, if one is near enough: one that begins with it, or that is a few
 /// slips away (a letter missing, too much, wrong, or swapped with its neighbour), whatever the case. Of several the nearest,
@@ -17,19 +19,50 @@ const LETTERS_PER_SLIP: usize = 4;
 /// assert_eq!(nearest("transformer", known), None);
 /// ```
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    ranked(name, known).into_iter().find(|(how, _)| how.0 < How::Within).map(|(_, known)| known)
+}
+
+/// Up to three known names that somebody who typed `name` meant, the likeliest first: as [`nearest`], and then those that it is a part of.
+///
+/// ```
+/// use striate_torch::nearest_few;
+/// let known = ["conv1", "relu", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1"];
+/// assert_eq!(nearest_few("layer1.0.conv3", known), ["layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1"]);
+/// assert_eq!(nearest_few("conv2", known), ["conv1", "layer1.0.conv2"]);
+/// ```
+pub fn nearest_few<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    ranked(name, known).into_iter().map(|(_, known)| known).take(FEW).collect()
+}
+
+/// How a known name may be what was meant, the likeliest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum How {
+    Completed,
+    Near,
+    Within,
+}
+
+/// The known names that may be meant, the likeliest first.
+fn ranked<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<((How, usize), &'a str)> {
     let name = name.to_lowercase();
     let letters = name.chars().count();
     let slips = (letters / LETTERS_PER_SLIP).max(1);
-    let distance = |known: &&str| {
+    let rank = |known: &str| {
         let known = known.to_lowercase();
-        let completes = letters >= SHORTEST_BEGINNING && known.starts_with(&name);
         let distance = damerau_levenshtein(&known, &name);
-        // A single letter is one slip from every other.
-        let near = distance <= slips && distance < letters;
-        (completes || near).then_some((!completes, distance))
+        let long = letters >= SHORTEST_BEGINNING;
+        let how = match () {
+            () if long && known.starts_with(&name) => How::Completed,
+            // A single letter is one slip from every other.
+            () if distance <= slips && distance < letters => How::Near,
+            () if long && known.contains(&name) => How::Within,
+            () => return None,
+        };
+        Some((how, distance))
     };
-    let near = known.into_iter().filter_map(|known| Some((distance(&known)?, known)));
-    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+    let mut ranked: Vec<_> = known.into_iter().filter_map(|known| Some((rank(known)?, known))).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked
 }
 
 #[cfg(test)]

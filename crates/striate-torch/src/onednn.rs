@@ -57,9 +57,16 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    pub(crate) fn pairs(&self) -> [i64; 6] {
+    /// Padding, stride and dilation, once they are what libtorch can divide by.
+    pub(crate) fn pairs(&self) -> Result<[i64; 6], TorchError> {
+        let positive = [self.stride, self.dilation].iter().flatten().all(|step| *step > 0) && self.groups > 0;
+        if !positive || self.padding.iter().any(|zeros| *zeros < 0) {
+            return Err(TorchError::new(&format!(
+                "stride, dilation and groups must be above 0, and padding 0 or more: got {self:?}"
+            )));
+        }
         let ([top, left], [down, across], [high, wide]) = (self.padding, self.stride, self.dilation);
-        [top, left, down, across, high, wide]
+        Ok([top, left, down, across, high, wide])
     }
 }
 
@@ -68,7 +75,7 @@ impl Geometry {
 /// What it gives is opaque: only [`conv`] and [`conv_add`] read it.
 pub fn pack_conv(weight: &Tensor, geometry: &Geometry, input_size: [i64; 4]) -> Result<Tensor, TorchError> {
     check(&[weight])?;
-    let pairs = geometry.pairs();
+    let pairs = geometry.pairs()?;
     // SAFETY: tensors and arrays live for the call, and the arrays have the lengths that the shim reads.
     ffi::tensor_from(|out| unsafe {
         ffi::st_pack_conv(weight.as_ptr(), pairs.as_ptr(), geometry.groups, input_size.as_ptr(), out)
@@ -84,7 +91,7 @@ pub fn conv(
     post: Post,
 ) -> Result<Tensor, TorchError> {
     check(&[input])?;
-    let pairs = geometry.pairs();
+    let pairs = geometry.pairs()?;
     // SAFETY: as above; the name is a static NUL-terminated string.
     ffi::tensor_from(|out| unsafe {
         let (input, weight, post) = (input.as_ptr(), weight.as_ptr(), post.name().as_ptr());
@@ -113,7 +120,7 @@ pub fn conv_add(
     check(&[input, other])?;
     // Written over, a tensor of another memory format would be left as it was.
     let in_place = sum.in_place && crate::memory_format(other) == Some(crate::MemoryFormat::ChannelsLast);
-    let (pairs, relu) = (geometry.pairs(), i32::from(sum.relu));
+    let (pairs, relu) = (geometry.pairs()?, i32::from(sum.relu));
     // SAFETY: tensors and the array live for the call.
     ffi::tensor_from(|out| unsafe {
         let (input, weight, other) = (input.as_ptr(), weight.as_ptr(), other.as_ptr());
@@ -248,5 +255,13 @@ mod tests {
         assert_eq!(error, "oneDNN takes float32 and bfloat16 on the CPU, got Double on Cpu");
         let wrong = conv(&images(&[1, 5, 9, 9]), &random(&[8, 3, 3, 3]), None, &GEOMETRY, Post::None);
         assert!(wrong.is_err());
+        for wrong in [
+            Geometry { stride: [0, 1], ..GEOMETRY },
+            Geometry { groups: 0, ..GEOMETRY },
+            Geometry { padding: [0, -1], ..GEOMETRY },
+        ] {
+            let error = conv(&images(&[1, 6, 9, 9]), &random(&[8, 3, 3, 3]), None, &wrong, Post::None).unwrap_err();
+            assert!(error.to_string().starts_with("stride, dilation and groups must be above 0"));
+        }
     }
 }

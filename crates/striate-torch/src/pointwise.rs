@@ -37,6 +37,9 @@ impl Weight {
         }
         let padded = Tensor::f_zeros([(out_channels + LANES - 1) / LANES * LANES], (Kind::Float, Device::Cpu))?;
         if let Some(bias) = bias {
+            if bias.size() != [out_channels] {
+                return Err(TorchError::new(&format!("expected a bias [{out_channels}], got {:?}", bias.size())));
+            }
             padded.f_narrow(0, 0, out_channels)?.f_copy_(bias)?;
         }
         let matrix = weight.f_contiguous()?.f_view([out_channels, in_channels])?;
@@ -54,8 +57,8 @@ impl Weight {
         Ok(self.conv(&pixels, [1, 1], None, Sum { relu, in_place: false })?.f_view([examples, self.out_channels])?)
     }
 
-    /// `convolution + bias` of channels-last images `[N, in, H, W]`, or of some channels of such, of the weight's type, plus `other` if there is one:
-    /// channels-last.
+    /// `convolution + bias` of images `[N, in, H, W]` of the weight's type, plus `other` if there is one: channels-last. Images that are neither channels-last nor
+    /// some channels of such are copied.
     pub fn conv(&self, input: &Tensor, stride: [i64; 2], other: Option<&Tensor>, sum: Sum) -> Result<Tensor, TorchError> {
         if stride.iter().any(|step| *step < 1) {
             return Err(TorchError::new(&format!("expected steps above 0, got {stride:?}")));
@@ -110,7 +113,7 @@ mod tests {
                     channels / 2,
                     channels,
                 );
-                for (x, bias) in [(&x, Some(&bias)), (&part, None)] {
+                for (x, bias) in [(&x, Some(&bias)), (&part, None), (&x.contiguous(), None)] {
                     let packed = Weight::new(&weight, bias).unwrap();
                     let plain = double(x).conv2d(&double(&weight), bias.map(double), stride, [0, 0], [1, 1], 1);
                     for (relu, in_place, added) in
@@ -135,9 +138,10 @@ mod tests {
         }
     }
 
-    /// Of more values than are multiplied at a time, and more examples than a block has.
+    /// Of more values than are multiplied at a time, and more examples than a block has, on one thread, which takes several blocks.
     #[test]
     fn it_is_the_linear_layer_of_any_batch() {
+        crate::set_num_threads(1);
         crate::manual_seed(1);
         for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind, 2)) {
             let tolerance = if kind == Kind::Float { 1e-5 } else { 1.0 / 256.0 };
@@ -158,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_is_not_written_over() {
+        if !suits(Kind::Float, 1) {
+            return println!("skipped: this processor has no wide vectors");
+        }
+        crate::manual_seed(1);
+        let (weight, x) = (random(&[130, 130, 1, 1]), images(&[1, 130, 4, 4], Kind::Float));
+        let expected = x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1) + &x;
+        let got = Weight::new(&weight, None).unwrap().conv(&x, [1, 1], Some(&x), Sum { relu: false, in_place: true }).unwrap();
+        assert!(got.allclose(&expected, 1e-4, 1e-4, false));
+    }
+
+    #[test]
     fn a_nan_is_given_on_and_what_does_not_fit_is_an_error() {
         if !suits(Kind::Float, 1) {
             return println!("skipped: this processor has no wide vectors");
@@ -170,8 +186,8 @@ mod tests {
         assert!(bool::try_from(packed.conv(&(&x * f64::NAN), [1, 1], None, sum).unwrap().isnan().all()).unwrap());
         let message = |x: &Tensor| packed.conv(x, [1, 1], None, sum).unwrap_err().to_string();
         assert_eq!(message(&x.narrow(1, 0, 3)), "the weight is for other channels");
-        for wrong in [x.to_kind(Kind::Double), x.contiguous(), x.get(0)] {
-            assert_eq!(message(&wrong), "expected channels-last images of the weight's type on the CPU");
+        for wrong in [x.to_kind(Kind::Double), x.get(0)] {
+            assert_eq!(message(&wrong), "expected images of the weight's type on the CPU");
         }
         assert!(packed.conv(&x, [0, 1], None, sum).is_err());
         assert!(packed.conv(&x, [1, 1], Some(&x), sum).unwrap_err().to_string().contains("another shape"));
@@ -179,7 +195,8 @@ mod tests {
         assert_eq!(error, "expected a weight [out, in] or [out, in, 1, 1], got [5, 4, 3, 3]");
         assert_eq!(packed.linear(&x, true).unwrap_err().to_string(), "expected examples [N, in], got [1, 4, 3, 3]");
         assert!(Weight::new(&ones(&[5, 4, 1, 1]).to_kind(Kind::Double), None).is_err());
-        assert!(Weight::new(&ones(&[5, 4, 1, 1]), Some(&ones(&[4]))).is_err());
+        assert!(Weight::new(&ones(&[5, 4, 1, 1]), Some(&ones(&[1]))).is_err());
+        assert!(Weight::new(&ones(&[5, 0]), None).is_err());
         assert!(Weight::new(&ones(&[5, 3, 1, 1]).to_kind(Kind::BFloat16), None).is_err());
     }
 }

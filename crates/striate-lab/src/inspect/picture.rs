@@ -83,20 +83,38 @@ fn from_pixels(height: i64, width: i64, pixels: Vec<u8>) -> Result<RgbImage, Lab
         .ok_or_else(|| LabError::Figure(format!("{height}x{width} pixels do not fit their bytes")))
 }
 
-/// A map `[H, W]` in colours, from its least value (dark) to its largest (light); a map of equal values is dark.
-fn of_map(map: &Tensor) -> Result<RgbImage, LabError> {
+/// A map `[H, W]` in colours, from a least value (dark) to the largest, which lies `range` above it (light); where all are equal it is dark.
+fn of_map(map: &Tensor, least: f64, range: f64) -> Result<RgbImage, LabError> {
     let (height, width) = map.size2()?;
-    let values = Vec::<f64>::try_from(map.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?;
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let range = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
     let share = |value: f64| if range > 0.0 { (value - least) / range } else { 0.0 };
-    from_pixels(height, width, values.iter().flat_map(|value| viridis(share(*value)).0).collect())
+    from_pixels(height, width, values_of(map)?.into_iter().flat_map(|value| viridis(share(value)).0).collect())
 }
 
-/// Maps `[K, H, W]` side by side, as many in a row as make it about square, each in its own colours.
+fn values_of(maps: &Tensor) -> Result<Vec<f64>, LabError> {
+    Ok(Vec::try_from(maps.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?)
+}
+
+/// The least of some values, and how far the largest lies above it.
+fn least_and_range(maps: &Tensor) -> Result<(f64, f64), LabError> {
+    let values = values_of(maps)?;
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok((least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least))
+}
+
+/// Whether maps of a shape `[K]` or `[K, H, W]` have one value each, which is told apart from others by their common colours only.
+pub(crate) fn have_one_value(shape: &[i64]) -> bool {
+    shape.iter().skip(1).product::<i64>() == 1
+}
+
+/// Maps `[K, H, W]` side by side, as many in a row as make it about square, each in its own colours; maps of one value in common ones.
 pub(crate) fn grid_of_maps(maps: &Tensor) -> Result<RgbImage, LabError> {
-    let count = maps.size()[0];
-    grid(&(0..count).map(|index| of_map(&maps.f_select(0, index)?)).collect::<Result<Vec<_>, _>>()?)
+    let common = if have_one_value(&maps.size()) { Some(least_and_range(maps)?) } else { None };
+    let picture = |index: i64| -> Result<RgbImage, LabError> {
+        let map = maps.f_select(0, index)?;
+        let (least, range) = common.map_or_else(|| least_and_range(&map), Ok)?;
+        of_map(&map, least, range)
+    };
+    grid(&(0..maps.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// Filters `[K, C, H, W]` of a first layer side by side, each with 0 in the middle of its range: in colours for three channels, and
@@ -220,6 +238,16 @@ mod tests {
         assert_eq!((at(5, 5), at(5, 55)), (viridis(0.0), viridis(1.0)));
         assert_eq!((at(71, 5), at(125, 5)), (viridis(1.0), viridis(0.0)));
         assert_eq!((at(5, 80), at(90, 90), at(0, 0)), (viridis(0.0), GAP_COLOUR, GAP_COLOUR));
+    }
+
+    #[test]
+    fn maps_of_one_value_share_their_colours() {
+        let grid = grid_of_maps(&Tensor::from_slice(&[3.0, 1.0, 2.0]).view([3, 1, 1])).unwrap();
+        let at = |x, y| *grid.get_pixel(x, y);
+        let (width, middle) = (grid.width(), 10);
+        let seen: Vec<Rgb<u8>> = (0..width).map(|x| at(x, middle)).collect();
+        assert!([0.0, 1.0].iter().all(|share| seen.contains(&viridis(*share))), "{seen:?}");
+        assert!(have_one_value(&[84]) && have_one_value(&[16, 1, 1]) && !have_one_value(&[16, 2, 1]));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The page of an inspection.
+use super::picture::have_one_value;
 use super::{Evidence, ImageReport, LayerPicture, Report};
 use crate::page::{document, escape, figure, number, percent, picture, table};
 use std::collections::BTreeMap;
@@ -89,7 +90,12 @@ fn about_maps(maps: &LayerPicture) -> String {
     let shown =
         if maps.shown < all { format!("the first {} of {all} channels", maps.shown) } else { format!("all {all} channels") };
     let shape = maps.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
-    format!("<code>{}</code> ({shape}): {shown}, each from its least value (dark) to its largest (light).", escape(&maps.layer))
+    let colours = if have_one_value(&maps.shape) {
+        "from their least value (dark) to their largest"
+    } else {
+        "each from its least value (dark) to its largest"
+    };
+    format!("<code>{}</code> ({shape}): {shown}, {colours} (light).", escape(&maps.layer))
 }
 
 /// The likeliest classes with their maps.
