@@ -430,7 +430,8 @@ mod tests {
         assert_eq!(error, format!("a scale has a step above 0 and a zero point of 0 to 255, got {wrong:?}"));
         assert!(count(&random(&[2]), f64::NEG_INFINITY, 1.0, &mut [0]).is_err());
         let linear = Linear::new(&random(&[3, 4]), None, SCALES[0]).unwrap();
-        let error = linear.forward(&bytes(&[2, 5]), false, None).unwrap_err().to_string();
+        let wrong = Tensor::zeros([2, 5], (Kind::Uint8, Device::Cpu));
+        let error = linear.forward(&wrong, false, None).unwrap_err().to_string();
         assert_eq!(error, "expected examples [N, 4], got [2, 5]");
         assert!(Linear::new(&random(&[3, 4]), Some(&random(&[1])), SCALES[0]).is_err());
         // A channel of zeros stays one.
