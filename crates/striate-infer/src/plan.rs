@@ -119,6 +119,8 @@ impl Plan {
     }
 
     /// The steps as text, with the seconds that each takes for a batch of the network's one input. Times of single runs differ: take medians of several.
+    ///
+    /// Fails as [`Plan::forward`] does.
     pub fn profile(&self, batch: &Tensor) -> Result<Vec<(String, f64)>, GraphError> {
         let mut times = Vec::with_capacity(self.steps.len());
         self.run(&[batch], |index, _, time| {

@@ -1,6 +1,5 @@
 //! 1x1 convolutions and linear layers for inference on the CPU, in float32 or bfloat16: matrix products of pixels, or of examples, and weights, at up to 95%
-//! of what the processor can multiply. They also begin at once, where libtorch looks oneDNN's kernel up anew at each call, which is a good part of a small
-//! layer's time, and fetch weights from memory ahead of their use.
+//! of what the processor can multiply. They gain most over oneDNN where layers are small or weights come from memory, from which they are fetched ahead.
 use crate::onednn::Sum;
 use crate::winograd::{self, LANES};
 use crate::{MemoryFormat, TorchError, ffi, memory_format};
