@@ -1,7 +1,7 @@
 //! Claims as plain data, each with the function that puts it to the test.
 use crate::claims::CLAIMS;
 use crate::verdict::{Check, Verdict};
-use crate::{Lab, LabError};
+use crate::{Lab, LabError, Training};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use striate_torch::nearest;
@@ -18,7 +18,7 @@ pub enum Scale {
 
 impl Scale {
     /// The first for a quick run, the second for a full one.
-    pub fn pick<T>(self, quick: T, full: T) -> T {
+    pub fn pick<T>(self, [quick, full]: [T; 2]) -> T {
         match self {
             Self::Quick => quick,
             Self::Full => full,
@@ -28,7 +28,7 @@ impl Scale {
 
 impl fmt::Display for Scale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.pick("quick", "full"))
+        f.write_str(self.pick(["quick", "full"]))
     }
 }
 
@@ -47,6 +47,8 @@ pub struct Claim {
     pub hypothesis: &'static str,
     /// What would refute it.
     pub refuted_if: &'static str,
+    /// What is built, and how it is trained.
+    pub recipe: Recipe,
     /// Seeds of a quick run and of a full one; 0 if nothing is drawn that the verdict rests on.
     pub seeds: [usize; 2],
     /// About how many minutes each takes on two cores.
@@ -59,6 +61,40 @@ impl Claim {
     /// Whether it is a matter of exact equality, and not of chance.
     pub fn is_exact(&self) -> bool {
         self.seeds == [0, 0]
+    }
+}
+
+/// What an experiment takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recipe {
+    /// The networks, or whatever else is computed.
+    pub networks: &'static str,
+    /// How each network is trained, in a quick run and in a full one; none if nothing is trained.
+    pub training: Option<[Training; 2]>,
+    /// Learning rates of which each network is trained with its best, in place of the training's own; may be empty.
+    pub rates: &'static [f64],
+}
+
+impl Recipe {
+    /// Of what is computed without training.
+    pub(crate) const fn untrained(networks: &'static str) -> Self {
+        Self { networks, training: None, rates: &[] }
+    }
+
+    /// Of networks that are trained with the learning rate of their training.
+    pub(crate) const fn trained(networks: &'static str, training: [Training; 2]) -> Self {
+        Self { networks, training: Some(training), rates: &[] }
+    }
+
+    /// In words, for a quick run or a full one.
+    pub fn at(&self, scale: Scale) -> String {
+        let Some(training) = self.training.map(|both| scale.pick(both)) else { return self.networks.to_owned() };
+        let rates: Vec<String> = self.rates.iter().map(f64::to_string).collect();
+        let rate = match rates.split_last() {
+            None => training.lr.to_string(),
+            Some((last, others)) => format!("the best of {} and {last}", others.join(", ")),
+        };
+        format!("{} {training}, from a learning rate of {rate} down to 0 with a cosine.", self.networks)
     }
 }
 
@@ -143,7 +179,7 @@ mod tests {
         let names: std::collections::BTreeSet<_> = claims().iter().map(|claim| claim.name).collect();
         assert_eq!(names.len(), claims().len());
         for claim in claims() {
-            for text in [claim.title, claim.claim, claim.source, claim.hypothesis, claim.refuted_if] {
+            for text in [claim.title, claim.claim, claim.source, claim.hypothesis, claim.refuted_if, claim.recipe.networks] {
                 assert!(!text.is_empty(), "{}", claim.name);
             }
             assert!(claim.minutes[0] <= 5.0, "{}: a quick run takes up to 5 minutes", claim.name);
@@ -157,6 +193,23 @@ mod tests {
         let error = find_claim("degradatoin").unwrap_err().to_string();
         assert_eq!(error, "there is no claim \"degradatoin\": did you mean degradation?");
         assert!(find_claim("transformers").unwrap_err().to_string().contains("lab list"));
+    }
+
+    #[test]
+    fn a_recipe_tells_what_is_trained_and_how() {
+        let quick =
+            Training { size: 16, train: 512, test: 64, batch: 32, epochs: 2, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
+        let both = [quick, Training { epochs: 9, aux_weight: 0.3, ..quick }];
+        let recipe = Recipe::trained("Two networks.", both);
+        assert_eq!(
+            recipe.at(Scale::Quick),
+            "Two networks. Each is trained on 512 images of 16x16 pixels and tested on 64: 2 epochs, batches of 32, stochastic \
+             gradient descent with a momentum of 0.9 and a weight decay of 0.0001, from a learning rate of 0.1 down to 0 with a cosine."
+        );
+        let best = Recipe { rates: &[0.01, 0.03, 0.1], ..recipe }.at(Scale::Full);
+        assert!(best.contains(": 9 epochs, ") && best.contains("with the losses of auxiliary heads times 0.3, from"), "{best}");
+        assert!(best.contains("a learning rate of the best of 0.01, 0.03 and 0.1 down"), "{best}");
+        assert_eq!(Recipe::untrained("Counts.").at(Scale::Full), "Counts.");
     }
 
     #[test]

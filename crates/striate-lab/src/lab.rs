@@ -150,8 +150,7 @@ impl Lab {
 }
 
 fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
-    let [quick, full] = claim.seeds;
-    let count = if claim.is_exact() { 0 } else { options.seeds.unwrap_or(options.scale.pick(quick, full)) };
+    let count = if claim.is_exact() { 0 } else { options.seeds.unwrap_or(options.scale.pick(claim.seeds)) };
     (0..count as u64).map(|seed| options.first_seed + seed).collect()
 }
 

@@ -31,7 +31,7 @@ mod training;
 mod trials;
 pub mod verdict;
 
-pub use claim::{Claim, Finding, Scale, Table, claims, find_claim};
+pub use claim::{Claim, Finding, Recipe, Scale, Table, claims, find_claim};
 pub use error::LabError;
 pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, run};
 pub use training::{Curve, Training};

@@ -24,7 +24,7 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
         TITLE,
         &format!(
             "<h1>{TITLE}</h1>\n<p>Each claim as an experiment: what was measured, and what follows. An interval holds the mean over \
-             seeds with a confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if \
+             seeds, or over turns where time is measured, with a confidence of 95% (Student's t); a point is supported if the whole interval is on its side, refuted if \
              none of it is, and undecided otherwise; a gain that may be none is refuted if the interval rules out the published one. A claim is refuted if one of its points is.</p>\n\
              <table><thead><tr><th>Claim</th><th>Verdict</th><th>Source</th></tr></thead><tbody>\n{overview}</tbody></table>\n{body}"
         ),
@@ -43,7 +43,14 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         remarks => format!("<p>{}</p>\n", escape(remarks)),
     };
     let mut rerun = format!("cargo xtask lab run {} --{}", claim.name, outcome.scale);
-    let how = format!("{}; {}; {}", outcome.date, outcome.machine, threads(outcome.threads));
+    let how = format!(
+        "A {} run of {}; {}; {}; {:.0} s, without what had been measured before.",
+        outcome.scale,
+        outcome.date,
+        outcome.machine,
+        threads(outcome.threads),
+        outcome.seconds
+    );
     if !claim.is_exact() {
         let _ = write!(rerun, " --seeds {}", outcome.seeds.len());
         if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
@@ -51,10 +58,11 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         }
         let _ = write!(rerun, " --data {}", outcome.data);
     }
+    let _ = write!(rerun, " --threads {}", outcome.threads);
     format!(
         "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n<figure>{}</figure>\n\
          <table><thead><tr><th>Point</th><th>Measured</th><th>Verdict</th></tr></thead><tbody>\n{rows}</tbody></table>\n{remarks}\
-         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd>\
+         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Recipe</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd>\
          <dt>Numbers</dt><dd><a href=\"{0}/numbers.csv\">numbers.csv</a>, <a href=\"{0}/outcome.json\">outcome.json</a></dd></dl>\n\
          <p><small>{}</small></p>\n</section>\n",
         claim.name,
@@ -65,6 +73,7 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         figure.trim(),
         escape(claim.hypothesis),
         escape(claim.refuted_if),
+        escape(&claim.recipe.at(outcome.scale)),
         escape(&rerun),
         escape(&how),
     )

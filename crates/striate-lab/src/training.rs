@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::fmt;
 use striate_datasets::{Batch, Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
 use striate_graph::{Graph, InitOptions, Kernels, Network};
 use striate_layers::loss::Loss;
@@ -22,7 +23,7 @@ const KERNELS: Kernels = Kernels::Fast;
 
 /// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on the first `train` images,
 /// in an order of the seed's, with a cosine schedule.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Training {
     /// Height and width of the images.
     pub size: i64,
@@ -40,6 +41,22 @@ pub struct Training {
     pub weight_decay: f64,
     /// The weight of the loss of each auxiliary head.
     pub aux_weight: f64,
+}
+
+impl fmt::Display for Training {
+    /// All but the learning rate.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, train, test, batch, epochs, weight_decay, aux_weight, .. } = self;
+        write!(
+            f,
+            "Each is trained on {train} images of {size}x{size} pixels and tested on {test}: {epochs} epochs, batches of {batch}, \
+             stochastic gradient descent with a momentum of 0.9 and a weight decay of {weight_decay}"
+        )?;
+        if *aux_weight > 0.0 {
+            write!(f, ", with the losses of auxiliary heads times {aux_weight}")?;
+        }
+        Ok(())
+    }
 }
 
 /// How a training run went. Errors are shares of wrong answers.

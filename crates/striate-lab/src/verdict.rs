@@ -101,8 +101,11 @@ pub(crate) fn short(x: f64) -> String {
 pub struct Check {
     /// What is said.
     pub what: String,
-    /// What was measured.
+    /// What was measured, and what it is held against.
     pub measured: String,
+    /// The interval in it, if it is one over several measurements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
     /// What follows.
     pub verdict: Verdict,
 }
@@ -111,7 +114,12 @@ impl Check {
     /// An exact statement.
     pub fn exact(what: impl Into<String>, holds: bool, measured: impl Into<String>) -> Self {
         let verdict = if holds { Verdict::Supported } else { Verdict::Refuted };
-        Self { what: what.into(), measured: measured.into(), verdict }
+        Self { what: what.into(), measured: measured.into(), interval: None, verdict }
+    }
+
+    fn of_interval(what: impl Into<String>, interval: Interval, against: &str, verdict: Verdict) -> Self {
+        let measured = format!("{interval}; {against}");
+        Self { what: what.into(), measured, interval: (interval.n > 1).then_some(interval), verdict }
     }
 
     /// A count that is to be exactly `expected`.
@@ -126,7 +134,7 @@ impl Check {
             (false, true) => Verdict::Refuted,
             (false, false) => Verdict::Undecided,
         };
-        Self { what: what.into(), measured: format!("{interval}; to be above {}", short(bound)), verdict }
+        Self::of_interval(what, interval, &format!("to be above {}", short(bound)), verdict)
     }
 
     /// The mean is to be a gain: supported, whatever its size, if the whole interval is above 0; refuted if the interval reaches 0 or
@@ -137,14 +145,14 @@ impl Check {
             (false, true) => Verdict::Refuted,
             (false, false) => Verdict::Undecided,
         };
-        Self { what: what.into(), measured: format!("{interval}; published: {}", short(published)), verdict }
+        Self::of_interval(what, interval, &format!("published: {}", short(published)), verdict)
     }
 
     /// The mean is to be below `bound`.
     pub fn below(what: impl Into<String>, interval: Interval, bound: f64) -> Self {
         let mirrored = Interval { low: -interval.high, high: -interval.low, ..interval };
         let Self { verdict, .. } = Self::above("", mirrored, -bound);
-        Self { what: what.into(), measured: format!("{interval}; to be below {}", short(bound)), verdict }
+        Self::of_interval(what, interval, &format!("to be below {}", short(bound)), verdict)
     }
 
     /// The mean is to be less than `bound` away from 0: supported if the whole interval is, refuted if none of it is.
@@ -154,7 +162,7 @@ impl Check {
             (false, true) => Verdict::Refuted,
             (false, false) => Verdict::Undecided,
         };
-        Self { what: what.into(), measured: format!("{interval}; to be within ±{}", short(bound)), verdict }
+        Self::of_interval(what, interval, &format!("to be within ±{}", short(bound)), verdict)
     }
 }
 
@@ -205,7 +213,7 @@ mod tests {
 
     #[test]
     fn one_refuted_check_refutes() {
-        let check = |verdict| Check { what: String::new(), measured: String::new(), verdict };
+        let check = |verdict| Check { what: String::new(), measured: String::new(), interval: None, verdict };
         let [yes, no, unknown] = [Verdict::Supported, Verdict::Refuted, Verdict::Undecided].map(check);
         assert_eq!(Verdict::of(&[yes.clone(), unknown.clone(), no]), Verdict::Refuted);
         assert_eq!(Verdict::of(&[yes.clone(), unknown]), Verdict::Undecided);

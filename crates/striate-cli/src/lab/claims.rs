@@ -34,6 +34,7 @@ fn describe(claim: &Claim) -> Value {
         "source": claim.source,
         "hypothesis": claim.hypothesis,
         "refuted_if": claim.refuted_if,
+        "recipe": {"quick": claim.recipe.at(Scale::Quick), "full": claim.recipe.at(Scale::Full)},
         "seeds": {"quick": claim.seeds[0], "full": claim.seeds[1]},
         "minutes": {"quick": claim.minutes[0], "full": claim.minutes[1]},
     })
@@ -65,7 +66,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         out,
         stop: stop_on_interrupt()?,
     };
-    let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes[0], claim.minutes[1])).sum();
+    let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
     if minutes >= 1.0 {
         tracing::info!("up to {:.0} minutes on two cores, but for what is measured already", minutes.ceil());
     }

@@ -1,7 +1,9 @@
 //! A look inside: what is written, how it reads in a browser, and what is refused.
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, interrupt, program};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use striate_lab::find_claim;
 
 /// A sandbox with LeNet-5 at its first weights and a folder of two pictures.
 fn sandbox() -> Sandbox {
@@ -134,6 +136,33 @@ fn one_seed_is_told_to_decide_nothing() {
 }
 
 #[test]
+fn a_run_of_all_claims_that_is_stopped_has_a_page_of_those_before() {
+    let sandbox = Sandbox::new();
+    let all = ["lab", "run", "all", "--data", "digits", "--seeds", "2", "--threads", "1", "--out", "lab"];
+    let mut command = Command::new(program());
+    command.current_dir(sandbox.path("")).args(all).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let trained = |line: &String| line.contains("INFO pooling-order: ReLU before pooling");
+    let first = lines.find(trained).expect("a training run is told");
+    interrupt(&child);
+    assert_eq!(lines.last().as_deref(), Some("error: stopped; the same command goes on where it was"));
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(130));
+    let told = String::from_utf8(stdout).unwrap();
+    let page = std::fs::read_to_string(sandbox.path("lab/index.html")).unwrap();
+    let done: Vec<&str> = page.split("<section id=\"").skip(1).map(|section| section.split('"').next().unwrap()).collect();
+    assert_eq!(done, ["shapes", "parameters"], "the lecture's order");
+    for name in done {
+        assert!(told.contains(&format!("{}: supported\n", find_claim(name).unwrap().title)), "{told}");
+    }
+    // What was measured is kept, so that the next run need not measure it.
+    let trials = std::fs::read_to_string(sandbox.path("lab/pooling-order/trials.jsonl")).unwrap();
+    let what = first.split(": ").nth(1).unwrap().split(" (").next().unwrap();
+    assert!(trials.lines().next().is_some_and(|trial| trial.contains(what)), "{first}: {trials}");
+}
+
+#[test]
 fn the_surface_the_range_and_the_confusion_are_written() {
     let sandbox = sandbox();
     let surface =
@@ -165,7 +194,9 @@ fn the_pages_open_in_a_browser() {
     let sandbox = sandbox();
     sandbox.ok(&["lab", "inspect", "lenet.safetensors", "pictures", "--unit", "c3:2,3", "--out", "look"]);
     sandbox.ok(&["lab", "confusion", "lenet.safetensors", "--data", "digits", "--out", "confused"]);
-    for (page, pictures) in [("look/index.html", 2 * (1 + 10 + 1 + 1 + 2) + 1), ("confused/index.html", 24)] {
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lab/index.html");
+    sandbox.write("claims.html", std::fs::read(published).unwrap());
+    for (page, pictures) in [("look/index.html", 2 * (1 + 10 + 1 + 1 + 2) + 1), ("confused/index.html", 24), ("claims.html", 0)] {
         let html = std::fs::read_to_string(sandbox.path(page)).unwrap();
         for outside in ["<script", "<link rel=\"stylesheet", "src=\"http", "@import", "url("] {
             assert!(!html.contains(outside), "{page} holds {outside}");
@@ -173,7 +204,7 @@ fn the_pages_open_in_a_browser() {
         let probed = sandbox.write("probed.html", html.replacen("</head>", &format!("{PROBE}</head>"), 1));
         let (dom, messages) = open(chromium, &probed, &sandbox.path("profile"));
         let sizes = dom.split("data-sizes=\"").nth(1).unwrap_or_else(|| panic!("{page}: {messages}")).split('"').next().unwrap();
-        let sizes: Vec<u64> = sizes.split(' ').map(|size| size.parse().unwrap()).collect();
+        let sizes: Vec<u64> = sizes.split_whitespace().map(|size| size.parse().unwrap()).collect();
         assert_eq!(sizes.len(), pictures, "{page}");
         assert!(sizes.iter().all(|size| *size > 0), "{page}: {sizes:?}");
         assert!(!messages.contains("CONSOLE"), "{page}: {messages}");

@@ -1,5 +1,5 @@
 //! A run that is interrupted with Ctrl-C and resumed ends with the same bits as one that ran through.
-use crate::sandbox::{Sandbox, bits, error_line, program};
+use crate::sandbox::{Sandbox, bits, error_line, interrupt, program};
 use assert_cmd::Command;
 use serde_json::Value;
 use std::path::Path;
@@ -41,12 +41,6 @@ fn wait_for_step(child: &mut Child, folder: &Path, step: u64) {
         assert!(start.elapsed() < Duration::from_secs(60), "the run did not come to step {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Sends the signal of Ctrl-C.
-fn interrupt(child: &Child) {
-    let status = std::process::Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
-    assert!(status.success());
 }
 
 /// Starts or resumes the run, interrupts it after `step`, and returns what it said and the step after which it stopped.

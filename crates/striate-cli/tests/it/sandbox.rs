@@ -2,6 +2,7 @@
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use striate_datasets::{Fit, Normalise, Preprocess, idx};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, find};
@@ -147,4 +148,10 @@ pub(crate) fn bits(path: &Path) -> Vec<(String, Vec<u8>)> {
 pub(crate) fn close(one: &serde_json::Value, other: &serde_json::Value) -> bool {
     let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
     (one - other).abs() <= 1e-5 * other.abs()
+}
+
+/// Sends the signal of Ctrl-C.
+pub(crate) fn interrupt(child: &Child) {
+    let status = std::process::Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(status.success());
 }

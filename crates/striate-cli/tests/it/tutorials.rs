@@ -3,6 +3,7 @@ use crate::sandbox::{Sandbox, program};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use striate_lab::{Outcome, Scale, Verdict, claims};
 use tch::{Device, Kind, Tensor};
 
 fn file(path: &str) -> PathBuf {
@@ -157,8 +158,29 @@ fn follow_the_lecture(chapter: &str, commands: usize) {
         assert_eq!(told[..], got[..told.len()], "{command}");
         let rest: Vec<&String> = got[told.len()..].iter().filter(|line| !line.is_empty()).collect();
         assert_eq!(rest, ["lab/index.html"], "{command}");
-        let name = command.rsplit(' ').next().unwrap();
-        assert!(file(&format!("../../docs/lab/{name}/figure.svg")).is_file(), "{name} has no figure");
+    }
+}
+
+#[test]
+fn the_lecture_quotes_the_published_outcomes() {
+    let tutorial = text("../../docs/tutorials/lecture.md");
+    let page = text("../../docs/lab/index.html");
+    let blocks = blocks(&tutorial, "console");
+    assert_eq!(blocks.len(), claims().len());
+    for (block, claim) in blocks.into_iter().zip(claims()) {
+        let outcome: Outcome = serde_json::from_str(&text(&format!("../../docs/lab/{}/outcome.json", claim.name))).unwrap();
+        assert_eq!((outcome.claim.as_str(), outcome.verdict), (claim.name, Verdict::of(&outcome.checks)));
+        assert_eq!(outcome.scale, Scale::Full);
+        let (command, told) = block.split_once('\n').unwrap();
+        assert_eq!(command.trim_end_matches(" --full"), format!("$ cargo xtask lab run {}", claim.name));
+        let mut lines = vec![format!("{}: {}", claim.title, outcome.verdict)];
+        for check in &outcome.checks {
+            lines.push(format!("  {:<9}  {}: {}", check.verdict.to_string(), check.what, check.measured));
+            assert!(page.contains(&format!("<td>{}</td>", check.measured)), "the page lacks {}", check.measured);
+        }
+        assert_eq!(told.lines().collect::<Vec<_>>(), lines);
+        let figure = format!("../lab/{}/figure.svg", claim.name);
+        assert!(tutorial.contains(&format!("]({figure})")) && file("../../docs/tutorials").join(&figure).is_file(), "{figure}");
     }
 }
 

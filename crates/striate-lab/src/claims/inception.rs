@@ -1,7 +1,7 @@
 //! All filter sizes at once, against each alone at the same cost.
 use super::per_seed;
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{AdaptiveAvgPool2d, Concat, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d};
 use striate_models::ConvUnit;
@@ -17,11 +17,19 @@ pub(super) const CLAIM: Claim = Claim {
                  filters side by side is at most 0.01 above that with any of the three sizes alone, and the worst of them \
                  alone, 1x1, is above it by more than 0.01.",
     refuted_if: "costs differ by more, or the interval of one of the four differences lies on the other side",
+    recipe: Recipe::trained(
+        "A stem of 3x3, three modules with pooling between them, global average pooling; a module has 8 filters of each size side by \
+         side, or of one size as many as cost the same.",
+        TRAINING,
+    ),
     seeds: [4, 8],
     minutes: [1.5, 6.0],
     run,
 };
 
+const QUICK: Training =
+    Training { size: 16, train: 4096, test: 4096, batch: 64, epochs: 5, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
+const TRAINING: [Training; 2] = [QUICK, Training { train: 8192, test: 10_000, epochs: 8, ..QUICK }];
 /// A difference in test error that counts as little.
 const LITTLE: f64 = 0.01;
 /// The greatest share by which costs differ.
@@ -78,10 +86,7 @@ fn alone(input: [i64; 3], classes: i64, kernel: i64, macs: u64) -> Result<Module
 }
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let quick =
-        Training { size: 16, train: 4096, test: 4096, batch: 64, epochs: 5, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
-    let full = Training { train: 8192, test: 10_000, epochs: 8, ..quick.clone() };
-    let training = lab.scale().pick(quick, full);
+    let training = lab.scale().pick(TRAINING);
     let all = vec![(1, WIDTH), (3, WIDTH), (5, WIDTH)];
     let data = lab.data(training.size, training.train, training.test)?;
     let input = striate_datasets::Dataset::shape(&data.train);

@@ -1,8 +1,8 @@
 //! The landscape around trained weights, with and without shortcuts.
-use super::degradation::{network, training};
+use super::degradation::{TRAINING, network};
 use super::per_seed;
 use crate::surface::{Surface, SurfaceOptions, loss_surface};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table};
 use serde::{Deserialize, Serialize};
 use striate_layers::loss::Loss;
 use striate_models::Shortcut;
@@ -17,6 +17,11 @@ pub(super) const CLAIM: Claim = Claim {
                  of falls in all rises and falls of the logarithm of the loss, which counts as 10000 where it is more, is larger without \
                  shortcuts than with them.",
     refuted_if: "the interval of the difference lies on the other side",
+    recipe: Recipe::trained(
+        "The networks of degradation with 44 layers (56 in a full run), each surface of 9x9 points (11x11) on the first 256 training \
+         images.",
+        TRAINING,
+    ),
     seeds: [4, 8],
     minutes: [3.0, 12.0],
     run,
@@ -33,8 +38,8 @@ struct Landscape {
 }
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let training = training(lab);
-    let (blocks, points) = lab.scale().pick((7, 9), (9, 11));
+    let training = lab.scale().pick(TRAINING);
+    let (blocks, points) = lab.scale().pick([(7, 9), (9, 11)]);
     let mut table = Table::new(["network", "seed", "first step", "second step", "loss"]);
     let (mut falls, mut drawings) = (Vec::new(), Vec::new());
     for (kind, shortcut) in [("plain", Shortcut::None), ("residual", Shortcut::A)] {

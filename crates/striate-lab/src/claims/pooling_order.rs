@@ -3,7 +3,7 @@ use super::relu::best_rate;
 use super::{exact_network, largest_difference, per_seed, random};
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
 use striate_layers::{Activation, Mode};
 use striate_models::{LeNetConfig, LeNetPooling, Order};
 use tch::{Device, Tensor};
@@ -20,11 +20,20 @@ pub(super) const CLAIM: Claim = Claim {
                  of 0.03, 0.1 and 0.3: the test errors of both orders are within 0.03 of each other with ReLU and with the \
                  scaled tanh, and sigmoid's, in the mean of both orders, is above ReLU's.",
     refuted_if: "an output or a gradient differs by more, or the interval of one of the three differences lies on the other side",
+    recipe: Recipe {
+        networks: "LeNet-5 in both orders, with max pooling on random images in float64; and with average pooling, trained. Initial \
+                   values are PyTorch's, and LeCun's for the scaled tanh.",
+        training: Some(TRAINING),
+        rates: &RATES,
+    },
     seeds: [6, 8],
     minutes: [2.0, 8.0],
     run,
 };
 
+const QUICK: Training =
+    Training { size: 28, train: 8192, test: 4096, batch: 64, epochs: 5, lr: 0.0, weight_decay: 0.0, aux_weight: 0.0 };
+const TRAINING: [Training; 2] = [QUICK, Training { train: 20_000, test: 10_000, epochs: 6, ..QUICK }];
 const ROUNDING: f64 = 1e-12;
 /// A difference in test error that counts as little.
 const LITTLE: f64 = 0.03;
@@ -34,8 +43,7 @@ const ACTIVATIONS: [(&str, Activation); 3] =
 const ORDERS: [(&str, Order); 2] = [("before", Order::BeforePooling), ("after", Order::AfterPooling)];
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let quick = Training { size: 28, train: 8192, test: 4096, batch: 64, epochs: 5, lr: 0.0, weight_decay: 0.0, aux_weight: 0.0 };
-    let training = lab.scale().pick(quick.clone(), Training { train: 20_000, test: 10_000, epochs: 6, ..quick });
+    let training = lab.scale().pick(TRAINING);
     let mut checks =
         ACTIVATIONS.map(|(name, activation)| same_with_max(name, activation)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut table = Table::new(["nonlinearity", "order", "learning rate", "seed", "training loss", "test error"]);
@@ -43,7 +51,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (name, activation) in ACTIVATIONS {
         for (place, order) in ORDERS {
             let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
-                let training = Training { lr, ..training.clone() };
+                let training = Training { lr, ..training };
                 lab.train(&format!("{name} {place} pooling at {lr}"), &training, seed, |input, classes| {
                     let pooling = LeNetPooling::Average;
                     Ok(LeNetConfig { input, classes, activation, order, pooling, ..LeNetConfig::modern() }.graph()?)
@@ -71,11 +79,8 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         Check::above("test error with sigmoid minus ReLU", Interval::of_differences(&sigmoid, &relu), 0.0),
     ]);
     let remarks = format!(
-        "LeNet-5 with average pooling, {} images, {} epochs; initial values are PyTorch's, and LeCun's for the scaled tanh. The \
-         order is not judged with sigmoid, whose test errors are {} before pooling and {} after: unless it learns, they \
-         tell nothing of the order. LeCun's trainable subsampling is not compared.",
-        training.train,
-        training.epochs,
+        "The order is not judged with sigmoid, whose test errors are {} before pooling and {} after: unless it learns, they tell \
+         nothing of the order. LeCun's trainable subsampling is not compared.",
         short(Interval::of(&errors[4]).mean),
         short(Interval::of(&errors[5]).mean)
     );

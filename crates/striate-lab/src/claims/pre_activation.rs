@@ -1,7 +1,7 @@
 //! Batch norm and ReLU before the convolutions.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
 use striate_graph::Graph;
 use striate_models::{ActivationOrder, Architecture, ResNetConfig};
 
@@ -11,21 +11,27 @@ pub(super) const CLAIM: Claim = Claim {
     claim: "With batch norm and ReLU before the convolutions and nothing after the addition, very deep residual networks train \
             more easily: the training loss of 1001 layers falls fast from the start, where the original order is slow.",
     source: "He et al. 2016, section 4.1 and figure 6 (left)",
-    hypothesis: "The mean training loss over the first epochs of a deep, narrow network is lower with pre-activation.",
+    hypothesis: "The mean training loss over all steps of the first two epochs (three in a full run), with 110 layers (164), is lower with \
+                 pre-activation.",
     refuted_if: "the interval of the difference lies on the other side",
+    recipe: Recipe::trained(
+        "Residual (A) networks for small images with 4 channels in the first layers: 110 layers in a quick run, 164 in a full one.",
+        TRAINING,
+    ),
     seeds: [6, 8],
     minutes: [1.5, 12.0],
     run,
 };
 
+const QUICK: Training =
+    Training { size: 16, train: 4096, test: 1024, batch: 64, epochs: 2, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
+const TRAINING: [Training; 2] = [QUICK, Training { epochs: 3, ..QUICK }];
 /// Channels of the first layers.
 const WIDTH: i64 = 4;
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let quick =
-        Training { size: 16, train: 4096, test: 1024, batch: 64, epochs: 2, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
-    let training = lab.scale().pick(quick.clone(), Training { epochs: 3, ..quick });
-    let blocks = lab.scale().pick(18, 27);
+    let training = lab.scale().pick(TRAINING);
+    let blocks = lab.scale().pick([18, 27]);
     let depth = 6 * blocks + 2;
     let mut table = Table::new(["order", "seed", "step", "training loss"]);
     let (mut means, mut series) = (Vec::new(), Vec::new());

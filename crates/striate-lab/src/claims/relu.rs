@@ -2,7 +2,7 @@
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::verdict::short;
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Table, Training};
+use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
 use striate_graph::Graph;
 use striate_layers::{Activation, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d};
 
@@ -17,13 +17,21 @@ pub(super) const CLAIM: Claim = Claim {
                  rate of 0.01, 0.03, 0.1 and 0.3, found with a seed of its own: the logarithm of tanh's number over ReLU's, \
                  and of sigmoid's over ReLU's, is above 0.",
     refuted_if: "the interval of one of the two logarithms lies on the other side",
+    recipe: Recipe {
+        networks: "Three convolutions of 5x5 with 16, 16 and 32 filters, each with its nonlinearity and max pooling, and a dense layer.",
+        training: Some(TRAINING),
+        rates: &RATES,
+    },
     seeds: [4, 8],
     minutes: [1.5, 8.0],
     run,
 };
 
+const QUICK: Training =
+    Training { size: 16, train: 8192, test: 1024, batch: 64, epochs: 4, lr: 0.0, weight_decay: 0.0, aux_weight: 0.0 };
+const TRAINING: [Training; 2] = [QUICK, Training { train: 16_384, epochs: 6, ..QUICK }];
 /// Learning rates that are tried.
-pub(super) const RATES: [f64; 4] = [0.01, 0.03, 0.1, 0.3];
+const RATES: [f64; 4] = [0.01, 0.03, 0.1, 0.3];
 /// Steps that the training loss is averaged over.
 const WINDOW: usize = 20;
 /// How far the seed that learning rates are chosen with is from the first of the others.
@@ -69,14 +77,12 @@ pub(super) fn best_rate(
 }
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let quick = Training { size: 16, train: 8192, test: 1024, batch: 64, epochs: 4, lr: 0.0, weight_decay: 0.0, aux_weight: 0.0 };
-    let full = Training { train: 16_384, epochs: 6, ..quick.clone() };
-    let (training, loss) = lab.scale().pick((quick, 0.5), (full, 0.35));
+    let (training, loss) = (lab.scale().pick(TRAINING), lab.scale().pick([0.5, 0.35]));
     let mut table = Table::new(["nonlinearity", "learning rate", "seed", "steps", "reached", "final training loss"]);
     let (mut logs, mut series, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
     for (name, activation) in [("ReLU", Activation::Relu), ("tanh", Activation::Tanh), ("sigmoid", Activation::Sigmoid)] {
         let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
-            let training = Training { lr, ..training.clone() };
+            let training = Training { lr, ..training };
             lab.train(&format!("{name} at {lr}"), &training, seed, |input, classes| network(input, classes, activation))
         };
         let steps = |curve: &Curve| curve.steps_to_loss(loss, WINDOW).unwrap_or(curve.step_loss.len()) as f64;

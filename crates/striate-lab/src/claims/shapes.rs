@@ -1,6 +1,6 @@
 //! What valid and "same" convolutions do to height and width, and what the classic networks make of it.
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Finding, Lab, LabError, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
 use striate_graph::Graph;
 use striate_layers::Conv2d;
 use striate_models::find;
@@ -8,12 +8,13 @@ use striate_models::find;
 pub(super) const CLAIM: Claim = Claim {
     name: "shapes",
     title: "Height and width fall while channels grow",
-    claim: "A valid convolution with a kernel of k shrinks n values to n - k + 1; a same convolution keeps n. From LeNet-5 over \
-            AlexNet to VGG, height and width fall towards the output while the number of channels grows.",
+    claim: "A valid convolution with a kernel of k shrinks n values to n - k + 1; a same convolution keeps n. In LeNet-5, AlexNet \
+            and VGG, height and width fall from input to output while the number of channels grows.",
     source: "LeCun et al. 1998, figure 2; Krizhevsky et al. 2012, figure 2; Simonyan and Zisserman 2014, table 1",
     hypothesis: "The shapes of LeNet-5, AlexNet (2012) and VGG-16 are exactly the papers'; valid convolutions give n - k + 1 and \
                  same ones n, for every odd kernel up to 11 at sizes of 11 to 32.",
     refuted_if: "one of the shapes is another",
+    recipe: Recipe::untrained("The shapes that each network's layers have as it is built, and those of single convolutions."),
     seeds: [0, 0],
     minutes: [0.1, 0.1],
     run,

@@ -2,7 +2,7 @@
 use super::{exact_network, largest_difference, random};
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Finding, Lab, LabError, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
 use striate_graph::Network;
 use striate_layers::Mode;
 use striate_layers::loss::cross_entropy;
@@ -18,6 +18,10 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "The logits in evaluation and training, the loss, and all parameters after a step of gradient descent, of the two towers equal those of the grouped \
                  network, in float64 to 1e-12 of the largest value.",
     refuted_if: "one of them differs by more",
+    recipe: Recipe::untrained(
+        "AlexNet (2012) without dropout, a narrow one in a quick run, and two random images; the two devices are both the processor, \
+         so that what is tested is that the network is spread and exchanges as the paper's.",
+    ),
     seeds: [0, 0],
     minutes: [0.1, 0.5],
     run,
@@ -27,7 +31,7 @@ pub(super) const CLAIM: Claim = Claim {
 const ROUNDING: f64 = 1e-12;
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let name = lab.scale().pick("alexnet-paper-tiny", "alexnet-paper");
+    let name = lab.scale().pick(["alexnet-paper-tiny", "alexnet-paper"]);
     let model = find(name)?.model(&[("dropout", 0.0.into())])?;
     let [channels, height, width] = model.input();
     let batch = random(&[2, channels, height, width], 1)?;
