@@ -33,6 +33,7 @@ fn main() {
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
         .file("csrc/pointwise.cpp")
+        .file("csrc/pointwise_train.cpp")
         .file("csrc/pool.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/winograd_train.cpp")

@@ -1,6 +1,6 @@
 use crate::shape::{in_range, numel, one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
-use striate_torch::winograd;
+use striate_torch::{pointwise, winograd};
 use tch::{Device, Kind, Tensor};
 
 /// The zeros around an image before a convolution.
@@ -142,8 +142,16 @@ impl Conv2d {
         (kernel && padding && lanes).then(|| tiles(height, vertical.0) * tiles(width, horizontal.0))
     }
 
-    /// What [`Forward::forward`] computes, by Winograd's algorithm where that is faster with gradients: on a CPU with wide vectors, in
-    /// float32 or bfloat16.
+    /// Whether `striate_torch::pointwise` computes this convolution with gradients: 1x1 at stride 1, with multiples of 16 channels.
+    fn is_pointwise(&self, in_channels: i64) -> bool {
+        let [kernel, stride] = [self.kernel_size, self.stride].map(|pair| pair.0);
+        let unpadded = self.pads(0, 1) == (0, 0) && self.pads(1, 1) == (0, 0);
+        let lanes = in_channels % winograd::LANES == 0 && self.out_channels % winograd::LANES == 0;
+        [kernel, stride] == [[1, 1]; 2] && unpadded && lanes && self.groups == 1
+    }
+
+    /// What [`Forward::forward`] computes, by Winograd's algorithm or our own matrix product where they are faster with gradients: on a CPU
+    /// with wide vectors, in float32 and the former in bfloat16.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, mode: Mode) -> Result<Tensor, LayerError> {
         // Below, the transformed weights cost more than they save.
         let min_tiles = if input.kind() == Kind::BFloat16 { 128 } else { 16 };
@@ -155,7 +163,11 @@ impl Conv2d {
             _ => false,
         };
         let computes = matches!(input.kind(), Kind::Float | Kind::BFloat16) && params[0].kind() == Kind::Float;
-        if computes && input.device() == Device::Cpu && winograd::available() && fits(&input.size()) {
+        let computes = computes && input.device() == Device::Cpu && winograd::available();
+        if computes && input.kind() == Kind::Float && input.dim() == 4 && self.is_pointwise(input.size()[1]) {
+            return Ok(pointwise::conv(input, &params[0], params.get(1))?);
+        }
+        if computes && fits(&input.size()) {
             let padding = [self.pads(0, input.size()[2]).0, self.pads(1, input.size()[3]).0];
             return Ok(winograd::conv(input, &params[0], params.get(1), padding)?);
         }

@@ -29,6 +29,24 @@ static ALWAYS_INLINE Lanes load(const float* from) { return *reinterpret_cast<co
 static ALWAYS_INLINE void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
 static ALWAYS_INLINE void store(uint8_t* to, Bytes values) { *reinterpret_cast<Bytes*>(to) = values; }
 
+// Sixteen rows of sixteen become columns: pairs of rows exchange what lies across the diagonal, single values first, then blocks of 2, 4 and 8.
+#define EXCHANGE(apart, first, second)                        \
+  for (int64_t i = 0; i < kLanes; ++i)                        \
+    if ((i & apart) == 0) {                                   \
+      const Lanes a = rows[i], b = rows[i + apart];           \
+      rows[i] = __builtin_shufflevector(a, b, EXPAND first);  \
+      rows[i + apart] = __builtin_shufflevector(a, b, EXPAND second); \
+    }
+#define EXPAND(...) __VA_ARGS__
+static ALWAYS_INLINE void transpose(Lanes (&rows)[kLanes]) {
+  EXCHANGE(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30), (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+  EXCHANGE(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+  EXCHANGE(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+  EXCHANGE(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+}
+#undef EXCHANGE
+#undef EXPAND
+
 // In two steps, each of which is an instruction; one step is sixteen.
 static ALWAYS_INLINE Bytes narrow(Bits values) { return __builtin_convertvector(__builtin_convertvector(values, Halves), Bytes); }
 static ALWAYS_INLINE Bits widen(Bytes values) { return __builtin_convertvector(__builtin_convertvector(values, Halves), Bits); }

@@ -1,6 +1,8 @@
 // 1x1 convolutions of channels-last images, and linear layers, whose examples are images of one pixel, for inference: a matrix product of pixels and
 // weights, together with what follows it. Of float32, or of bfloat16 where the processor multiplies pairs of it; sums are float32. Compiled with optimisation
 // in every profile.
+#include "pointwise.h"
+
 #include "lanes.h"
 #include "pixels.h"
 
@@ -197,17 +199,45 @@ void run(const Product<T>& product) {
   });
 }
 
-// Rows of a weight as panels, and zeros in place of those that fill the last vector.
+// What a panel multiplies: of column `c` the values `depth`, `step` apart, and zeros in place of columns that fill the last vector.
 template <typename T>
-void pack(const T* weight, int64_t rows, int64_t depth, int64_t columns, T* panels) {
+struct Matrix {
+  const T* values;
+  int64_t depth, step, columns, column_step;
+
+  T at(int64_t k, int64_t c) const { return c < columns ? values[k * step + c * column_step] : T{}; }
+};
+
+template <typename T>
+void pack_values(const Matrix<T>& matrix, int64_t begin, int64_t end, int64_t column, int64_t width, T* panel) {
   constexpr int64_t together = sizeof(T) == sizeof(float) ? 1 : 2;
-  parallel((columns + kPanel - 1) / kPanel, 1, [&](int64_t first, int64_t last) {
-    for (int64_t c = first * kPanel; c < std::min(last * kPanel, columns); c += kPanel) {
-      const int64_t width = std::min(kPanel, columns - c);
-      for (int64_t start = 0; start < depth; start += kLine)
-        for (int64_t j = 0; j < width; ++j)
-          for (int64_t k = start; k < std::min(start + kLine, depth); ++k)
-            panels[c * depth + (k / together * width + j) * together + k % together] = c + j < rows ? weight[(c + j) * depth + k] : T{};
+  for (int64_t j = 0; j < width; ++j)
+    for (int64_t k = begin; k < end; ++k) panel[(k / together * width + j) * together + k % together] = matrix.at(k, column + j);
+}
+
+// Sixteen values of as many columns.
+WIDE_VECTORS void pack_block(const Matrix<float>& matrix, int64_t begin, int64_t column, int64_t width, float* to) {
+  const float* from = matrix.values + begin * matrix.step + column * matrix.column_step;
+  Lanes rows[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) rows[i] = load(from + i * (matrix.step == 1 ? matrix.column_step : matrix.step));
+  if (matrix.step == 1) transpose(rows);
+  for (int64_t i = 0; i < kLanes; ++i) store(to + i * width, rows[i]);
+}
+
+template <typename T>
+void pack(const Matrix<T>& matrix, int64_t padded, T* panels) {
+  const int64_t depth = matrix.depth, lines = (depth + kLine - 1) / kLine, all = (padded + kPanel - 1) / kPanel;
+  parallel(all * lines, 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t column = i / lines * kPanel, width = std::min(kPanel, padded - column), begin = i % lines * kLine, end = std::min(begin + kLine, depth);
+      T* panel = panels + column * depth;
+      if constexpr (sizeof(T) == sizeof(float)) {
+        if (end - begin == kLanes && column + width <= matrix.columns) {
+          for (int64_t c = 0; c < width; c += kLanes) pack_block(matrix, begin, column + c, width, panel + begin * width + c);
+          continue;
+        }
+      }
+      pack_values(matrix, begin, end, column, width, panel);
     }
   });
 }
@@ -222,50 +252,57 @@ int st_has_bf16_products() {
 #endif
 }
 
-char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
-  return caught([&] {
-    const at::Tensor& w = tensor_of(weight);
-    const bool pairs = w.scalar_type() == at::kBFloat16;
-    TORCH_CHECK(w.dim() == 2 && w.is_cpu() && w.is_contiguous() && (pairs || w.scalar_type() == at::kFloat), "expected a weight [out, in] on the CPU");
-    TORCH_CHECK(w.size(1) > 0, "the weight has no input channels");
-    TORCH_CHECK(!pairs || (w.size(1) % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", w.size(1), " channels");
-    const int64_t rows = w.size(0), depth = w.size(1), columns = (rows + kLanes - 1) / kLanes * kLanes;
-    at::Tensor panels = at::empty({columns * depth}, w.options());
-    with_type(w, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      pack(static_cast<const T*>(w.const_data_ptr()), rows, depth, columns, static_cast<T*>(panels.data_ptr()));
-    });
-    *out = new at::Tensor(panels);
+at::Tensor pointwise_panels(const at::Tensor& weight, bool around) {
+  const bool pairs = weight.scalar_type() == at::kBFloat16;
+  TORCH_CHECK(weight.dim() == 2 && weight.is_cpu() && weight.is_contiguous() && (pairs || weight.scalar_type() == at::kFloat),
+              "expected a weight [out, in] on the CPU");
+  const int64_t rows = weight.size(0), width = weight.size(1), depth = around ? rows : width, columns = around ? width : rows;
+  TORCH_CHECK(depth > 0, "the weight has no input channels");
+  TORCH_CHECK(!pairs || (depth % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", depth, " channels");
+  const int64_t padded = (columns + kLanes - 1) / kLanes * kLanes;
+  at::Tensor panels = at::empty({padded * depth}, weight.options());
+  with_type(weight, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* values = static_cast<const T*>(weight.const_data_ptr());
+    pack(Matrix<T>{values, depth, around ? width : 1, columns, around ? 1 : width}, padded, static_cast<T*>(panels.data_ptr()));
   });
+  return panels;
+}
+
+at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const int64_t* stride, int64_t out_channels,
+                     at::Tensor added, bool relu, bool in_place) {
+  const int64_t columns = shifts.numel(), down = stride[0], across = stride[1];
+  TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type(), "expected images of the weight's type on the CPU");
+  TORCH_CHECK(weight.numel() == x.size(1) * columns, "the weight is for other channels");
+  int64_t pixel = x.size(1);
+  if (!rows_of_pixels(x, pixel)) x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const auto steps = [](int64_t size, int64_t step) { return size == 0 ? 0 : (size - 1) / step + 1; };
+  const std::vector<int64_t> size{x.size(0), out_channels, steps(x.size(2), down), steps(x.size(3), across)};
+  if (added.defined()) {
+    added = added.contiguous(at::MemoryFormat::ChannelsLast);
+    TORCH_CHECK(added.sizes() == size && added.scalar_type() == x.scalar_type() && added.is_cpu(), "what is added has another shape");
+  }
+  // What is read again after some of it is written is not written over.
+  at::Tensor output = in_place && added.defined() && !added.is_alias_of(x) ? added : channels_last(size, x);
+  const int64_t row = x.size(3) * pixel, count = size[0] * size[2] * size[3];
+  const Reading reading{size[2], size[3], x.size(2) * row, row * down, pixel * across, down == 1 && across == 1};
+  with_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* plus = added.defined() ? static_cast<const T*>(added.const_data_ptr()) : nullptr;
+    run(Product<T>{static_cast<const T*>(x.const_data_ptr()), reading, static_cast<const T*>(weight.const_data_ptr()),
+                   shifts.const_data_ptr<float>(), plus, static_cast<T*>(output.data_ptr()), count, x.size(1), out_channels, relu});
+  });
+  return output;
+}
+
+char* st_pointwise_weight(st_tensor weight, st_tensor* out) {
+  return caught([&] { *out = new at::Tensor(pointwise_panels(tensor_of(weight), false)); });
 }
 
 char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
                    st_tensor* out) {
   return caught([&] {
-    at::Tensor x = tensor_of(input);
-    const at::Tensor &weight = tensor_of(panels), &shifts = tensor_of(bias);
-    const int64_t columns = shifts.numel(), down = stride[0], across = stride[1];
-    TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type(), "expected images of the weight's type on the CPU");
-    TORCH_CHECK(weight.numel() == x.size(1) * columns, "the weight is for other channels");
-    int64_t pixel = x.size(1);
-    if (!rows_of_pixels(x, pixel)) x = x.contiguous(at::MemoryFormat::ChannelsLast);
-    const auto steps = [](int64_t size, int64_t step) { return size == 0 ? 0 : (size - 1) / step + 1; };
-    const std::vector<int64_t> size{x.size(0), out_channels, steps(x.size(2), down), steps(x.size(3), across)};
-    at::Tensor added;
-    if (other != nullptr) {
-      added = tensor_of(other).contiguous(at::MemoryFormat::ChannelsLast);
-      TORCH_CHECK(added.sizes() == size && added.scalar_type() == x.scalar_type() && added.is_cpu(), "what is added has another shape");
-    }
-    // What is read again after some of it is written is not written over.
-    at::Tensor output = in_place && added.defined() && !added.is_alias_of(x) ? added : channels_last(size, x);
-    const int64_t row = x.size(3) * pixel, count = size[0] * size[2] * size[3];
-    const Reading reading{size[2], size[3], x.size(2) * row, row * down, pixel * across, down == 1 && across == 1};
-    with_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const T* plus = added.defined() ? static_cast<const T*>(added.const_data_ptr()) : nullptr;
-      run(Product<T>{static_cast<const T*>(x.const_data_ptr()), reading, static_cast<const T*>(weight.const_data_ptr()),
-                     shifts.const_data_ptr<float>(), plus, static_cast<T*>(output.data_ptr()), count, x.size(1), out_channels, relu != 0});
-    });
-    *out = new at::Tensor(output);
+    const at::Tensor added = other == nullptr ? at::Tensor() : tensor_of(other);
+    *out = new at::Tensor(pointwise(tensor_of(input), tensor_of(panels), tensor_of(bias), stride, out_channels, added, relu != 0, in_place != 0));
   });
 }

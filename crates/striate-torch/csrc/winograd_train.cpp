@@ -1,6 +1,7 @@
 // Winograd's convolution with its gradients. With y = A^T ((G g G^T) * (B^T d B)) A for a tile, the gradient of the kernel g is
 // G^T (sum over tiles of (B^T d B) * (A dy A^T)) G: again 36 matrix products, of values by tiles. The gradient of the input is the convolution of dy with
 // the kernel turned around, inputs and outputs exchanged.
+#include "outer.h"
 #include "winograd.h"
 
 #include <ATen/autocast_mode.h>
@@ -60,18 +61,30 @@ struct Kernels {
   float* at(int64_t depth, int64_t column) const { return values + depth * depth_step + column * column_step; }
 };
 
-// Transforms one row of a panel: what `depth` adds to `width` columns from `column` on. Points lie `point_step` apart.
+// Transforms sixteen rows of a panel: what the values from `depth` on add to `width` columns from `column` on. Rows lie `width` apart, points `point_step`.
 FOR_EACH_PROCESSOR void transform_weight(const Kernels& kernels, int64_t depth, int64_t column, int64_t width, float* to, int64_t point_step) {
   for (int64_t c = 0; c < width; c += kLanes) {
-    Lanes g[9], t[18], points[kPoints];
-    const float* from = kernels.at(depth, column + c);
+    Lanes g[9][kLanes];  // of each place, the rows
     for (int64_t i = 0; i < 3; ++i)
-      for (int64_t j = 0; j < 3; ++j)
-        for (int64_t lane = 0; lane < kLanes; ++lane)
-          g[3 * i + j][lane] = from[lane * kernels.column_step + i * kernels.row_step + j * kernels.step];
-    for (int64_t j = 0; j < 3; ++j) weight_to_points(g + j, 3, t + j, 3);
-    for (int64_t i = 0; i < kIn; ++i) weight_to_points(t + 3 * i, 1, points + i * kIn, 1);
-    for (int64_t p = 0; p < kPoints; ++p) store(to + p * point_step + c, points[p]);
+      for (int64_t j = 0; j < 3; ++j) {
+        Lanes(&rows)[kLanes] = g[3 * i + j];
+        const float* from = kernels.at(depth, column + c) + i * kernels.row_step + j * kernels.step;
+        if (kernels.column_step == 1) {
+          for (int64_t r = 0; r < kLanes; ++r) rows[r] = load(from + r * kernels.depth_step);
+        } else if (kernels.depth_step == 1) {
+          for (int64_t lane = 0; lane < kLanes; ++lane) rows[lane] = load(from + lane * kernels.column_step);
+          transpose(rows);
+        } else {
+          for (int64_t r = 0; r < kLanes; ++r)
+            for (int64_t lane = 0; lane < kLanes; ++lane) rows[r][lane] = from[r * kernels.depth_step + lane * kernels.column_step];
+        }
+      }
+    for (int64_t r = 0; r < kLanes; ++r) {
+      Lanes t[18], points[kPoints];
+      for (int64_t j = 0; j < 3; ++j) weight_to_points(&g[j][r], 3 * kLanes, t + j, 3);
+      for (int64_t i = 0; i < kIn; ++i) weight_to_points(t + 3 * i, 1, points + i * kIn, 1);
+      for (int64_t p = 0; p < kPoints; ++p) store(to + p * point_step + r * width + c, points[p]);
+    }
   }
 }
 
@@ -81,11 +94,11 @@ at::Tensor transformed(const at::Tensor& weight, bool around) {
   at::Tensor packed = at::empty({kPoints, points}, weight.options().memory_format(at::MemoryFormat::Contiguous));
   const Kernels kernels(weight, around);
   float* to = packed.data_ptr<float>();
-  const int64_t panels = (columns + kPanel - 1) / kPanel;
-  parallel(panels * depth, 16, [&](int64_t first, int64_t last) {
+  const int64_t panels = (columns + kPanel - 1) / kPanel, blocks = depth / kLanes;
+  parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t column = i / depth * kPanel, width = std::min(kPanel, columns - column);
-      transform_weight(kernels, i % depth, column, width, to + column * depth + i % depth * width, points);
+      const int64_t column = i / blocks * kPanel, width = std::min(kPanel, columns - column), row = i % blocks * kLanes;
+      transform_weight(kernels, row, column, width, to + column * depth + row * width, points);
     }
   });
   return packed;
@@ -120,62 +133,22 @@ FOR_EACH_PROCESSOR void transform_gradient(const uint16_t* gradient, int64_t cha
   gradient_tile(gradient, channels, tiles, tile, points, step);
 }
 
-// Two lists of values by tile, [count, step] each, and the sums over tiles of the products of one's with the other's.
-struct Outer {
-  const float *x, *y;
-  int64_t x_step, y_step, count;
-  float* sums;
-  int64_t width;
-  bool first;
-};
-
-template <int64_t rows, int64_t vectors>
-ALWAYS_INLINE void outer_block(const Outer& o, int64_t row) {
-  Lanes sums[rows][vectors] = {};
-  if (!o.first)
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t v = 0; v < vectors; ++v) sums[r][v] = load(o.sums + (row + r) * o.width + v * kLanes);
-  for (int64_t t = 0; t < o.count; ++t) {
-    Lanes values[vectors];
-    for (int64_t v = 0; v < vectors; ++v) values[v] = load(o.y + t * o.y_step + v * kLanes);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t v = 0; v < vectors; ++v) sums[r][v] += o.x[t * o.x_step + row + r] * values[v];
-  }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < vectors; ++v) store(o.sums + (row + r) * o.width + v * kLanes, sums[r][v]);
-}
-
-template <int64_t vectors>
-ALWAYS_INLINE void outer_blocks(const Outer& o, int64_t rows) {
-  int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows) outer_block<kRows, vectors>(o, row);
-  // Channels come in sixteens.
-  if (rows - row >= 4) outer_block<4, vectors>(o, row), row += 4;
-  if (rows - row >= 2) outer_block<2, vectors>(o, row);
-}
-
-// Adds the products of `rows` values of x with `columns` of y.
-FOR_EACH_PROCESSOR void multiply_outer(const Outer& o, int64_t rows, int64_t columns) {
-  switch (columns / kLanes) {
-    case 4: return outer_blocks<4>(o, rows);
-    case 3: return outer_blocks<3>(o, rows);
-    case 2: return outer_blocks<2>(o, rows);
-    default: return outer_blocks<1>(o, rows);
-  }
-}
-
-// Transforms the sums for one input channel, [36, out] with points `step` apart, into the gradient of its kernels.
-FOR_EACH_PROCESSOR void finish_weight(const float* sums, int64_t step, int64_t out_channels, const Kernels& kernels, int64_t channel) {
-  for (int64_t c = 0; c < out_channels; c += kLanes) {
+// Transforms the sums for one output channel, [36, in] with points `step` apart, into the gradient of its kernels.
+FOR_EACH_PROCESSOR void finish_weight(const float* sums, int64_t step, int64_t channels, const Kernels& kernels, int64_t column) {
+  for (int64_t c = 0; c < channels; c += kLanes) {
     Lanes p[kPoints], t[18], g[9];
     for (int64_t i = 0; i < kPoints; ++i) p[i] = load(sums + i * step + c);
     for (int64_t j = 0; j < kIn; ++j) weight_from_points(p + j, kIn, t + j, kIn);
     for (int64_t i = 0; i < 3; ++i) weight_from_points(t + i * kIn, 1, g + 3 * i, 1);
-    float* to = kernels.at(channel, c);
     for (int64_t i = 0; i < 3; ++i)
-      for (int64_t j = 0; j < 3; ++j)
-        for (int64_t lane = 0; lane < kLanes; ++lane)
-          to[lane * kernels.column_step + i * kernels.row_step + j * kernels.step] = g[3 * i + j][lane];
+      for (int64_t j = 0; j < 3; ++j) {
+        float* to = kernels.at(c, column) + i * kernels.row_step + j * kernels.step;
+        if (kernels.depth_step == 1) {
+          store(to, g[3 * i + j]);
+          continue;
+        }
+        for (int64_t lane = 0; lane < kLanes; ++lane) to[lane * kernels.depth_step] = g[3 * i + j][lane];
+      }
   }
 }
 
@@ -187,7 +160,7 @@ at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, 
   const int64_t x_step = channels + kLanes, y_step = out_channels + kLanes;
   const int64_t most = std::max(kSharedCache / (kPoints * (x_step + y_step) * int64_t{sizeof(float)}), kTiles);
   const int64_t parts = std::max<int64_t>((count + most - 1) / most, 1), each = (count + parts - 1) / parts;
-  const int64_t panels = (out_channels + kPanel - 1) / kPanel;
+  const int64_t panels = (channels + kPanel - 1) / kPanel;
   const auto options = weight.options().memory_format(at::MemoryFormat::Contiguous);
   at::Tensor sums = at::empty({kPoints, points}, options), values = at::empty({kPoints * each * (x_step + y_step)}, options);
   float *all = sums.data_ptr<float>(), *x = values.data_ptr<float>(), *y = x + kPoints * each * x_step;
@@ -204,16 +177,16 @@ at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, 
       for (int64_t i = first; i < last; ++i) {
         const int64_t point = i / panels, column = i % panels * kPanel;
         for (int64_t t = 0; t == 0 || t < here; t += kTiles)
-          multiply_outer({x + (point * each + t) * x_step, y + (point * each + t) * y_step + column, x_step, y_step, std::min(kTiles, here - t),
-                          all + point * points + column, out_channels, begin + t == 0},
-                         channels, std::min(kPanel, out_channels - column));
+          multiply_outer({y + (point * each + t) * y_step, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
+                          all + point * points + column, channels, begin + t == 0},
+                         out_channels, std::min(kPanel, channels - column));
       }
     });
   }
   at::Tensor result = at::empty_like(weight);
   const Kernels kernels(result, false);
-  parallel(channels, 1, [&](int64_t first, int64_t last) {
-    for (int64_t c = first; c < last; ++c) finish_weight(all + c * out_channels, points, out_channels, kernels, c);
+  parallel(out_channels, 1, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c) finish_weight(all + c * channels, points, channels, kernels, c);
   });
   return result;
 }
@@ -224,6 +197,8 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
                             int64_t top, int64_t left) {
     TORCH_CHECK(input.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.size(1) == input.size(1),
                 "Winograd's convolution takes images and a weight [out, in, 3, 3], got ", input.sizes(), " and ", weight.sizes());
+    TORCH_CHECK(weight.size(0) % kLanes == 0 && weight.size(1) % kLanes == 0, "Winograd's convolution takes multiples of ", kLanes, " channels, got ",
+                weight.sizes());
     TORCH_CHECK(top >= 0 && top <= 2 && left >= 0 && left <= 2, "Winograd's convolution takes a padding of at most 2");
     TORCH_CHECK(weight.scalar_type() == at::kFloat && weight.is_cpu(), "Winograd's convolution takes a float32 weight on the CPU");
     const float* bias_values = nullptr;

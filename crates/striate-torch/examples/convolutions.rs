@@ -1,5 +1,5 @@
 //! The best of many runs of single convolutions, oneDNN's against ours, in float32 and bfloat16: `convolutions [THREADS [train]]`. For inference 3x3 by
-//! Winograd's algorithm, then 1x1; or of the former the forward pass and the gradients of input and weight. GFLOP/s count the direct convolution's operations.
+//! Winograd's algorithm, then 1x1; or of both the forward pass and the gradients of input and weight, of 1x1 in float32. GFLOP/s count the direct convolution's operations.
 use std::time::{Duration, Instant};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::{MemoryFormat, TorchError, pointwise, to_memory_format, winograd};
@@ -62,12 +62,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         println!();
     }
-    for [channels, out_channels, size, step, batch] in POINTWISE.iter().filter(|_| !train) {
+    for [channels, out_channels, size, step, batch] in POINTWISE.iter().filter(|[_, _, _, step, _]| !train || *step == 1) {
         print!("1x1/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
-        for kind in [Kind::Float, Kind::BFloat16] {
+        for kind in [Kind::Float, Kind::BFloat16].into_iter().take(if train { 1 } else { 2 }) {
             let images = images([*batch, *channels, *size, *size], kind)?;
-            let times = one_by_one(&images, *out_channels, *step)?;
-            tell(kind, times, channels * out_channels * (size / step) * (size / step) * batch);
+            let weight = Tensor::f_randn([*out_channels, *channels, 1, 1], (Kind::Float, Device::Cpu))?;
+            let times = if train { training(&images, &weight)? } else { one_by_one(&images, &weight, *step)? };
+            tell(kind, times, channels * out_channels * (size / step) * (size / step) * batch * if train { 3 } else { 1 });
         }
         println!();
     }
@@ -85,12 +86,12 @@ fn tell(kind: Kind, [theirs, ours]: [f64; 2], macs: i64) {
 }
 
 /// With packed weights, bias and ReLU.
-fn one_by_one(images: &Tensor, out_channels: i64, step: i64) -> Result<[f64; 2], TorchError> {
+fn one_by_one(images: &Tensor, weight: &Tensor, step: i64) -> Result<[f64; 2], TorchError> {
     let _no_grad = striate_torch::no_grad();
     let geometry = Geometry { padding: [0, 0], stride: [step; 2], dilation: [1, 1], groups: 1 };
     let size = images.size();
-    let weight = self::images([out_channels, size[1], 1, 1], images.kind())?;
-    let bias = Tensor::f_randn([out_channels], (Kind::Float, Device::Cpu))?;
+    let weight = to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?;
+    let bias = Tensor::f_randn([weight.size()[0]], (Kind::Float, Device::Cpu))?;
     let own_bias = bias.f_to_kind(images.kind())?;
     let packed = onednn::pack_conv(&weight, &geometry, [1, size[1], size[2], size[3]])?;
     let theirs = best(|| onednn::conv(images, &packed, Some(&own_bias), &geometry, Post::Relu).map(drop))?;
@@ -114,17 +115,21 @@ fn inference(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
     Ok([direct, best(|| transformed.conv(images, Some(&bias), [1, 1], None, sum).map(drop))?])
 }
 
-/// Direct, with a weight of the images' type, and Winograd's: forward and backward.
+/// oneDNN's, with a weight of the images' type, and Winograd's or our matrix product: forward and backward.
 fn training(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
     let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
     let (images, own_weight) =
         (leaf(images)?, leaf(&to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?)?);
-    let weight = leaf(weight)?;
-    let upstream = images.f_conv2d(&own_weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?.f_detach()?;
+    let weight = leaf(&to_memory_format(weight, MemoryFormat::ChannelsLast)?)?;
+    let padding = [weight.size()[2] / 2; 2];
+    let direct = |weight: &Tensor| images.f_conv2d(weight, None::<Tensor>, [1, 1], padding, [1, 1], 1);
+    let ours = || {
+        if padding == [0, 0] { pointwise::conv(&images, &weight, None) } else { winograd::conv(&images, &weight, None, padding) }
+    };
+    let upstream = direct(&own_weight)?.f_detach()?;
     let step = |y: Tensor, weight: &Tensor| -> Result<(), TorchError> {
         Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(Kind::Float)?], &[&images, weight], false, false)?;
         Ok(())
     };
-    let direct = best(|| step(images.f_conv2d(&own_weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)?, &own_weight))?;
-    Ok([direct, best(|| step(winograd::conv(&images, &weight, None, [1, 1])?, &weight))?])
+    Ok([best(|| step(direct(&own_weight)?, &own_weight))?, best(|| step(ours()?, &weight))?])
 }

@@ -186,6 +186,12 @@ unsafe extern "C" {
         padding: *const i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_conv1x1(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;
     pub(crate) fn st_has_bf16() -> c_int;
     pub(crate) fn st_pack_conv(
