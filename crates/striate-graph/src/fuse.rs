@@ -146,7 +146,8 @@ mod tests {
             let twice = net.add("twice_bn", BatchNorm2d::new(), last)?;
             let one = net.add("one_relu", RELU, twice)?;
             let both = net.add("both", Add, [one, twice])?;
-            let uneven = net.add("uneven", Conv2d::new(24, 1).padding(Padding::Same), both)?;
+            let reduced = net.add("reduced", Conv2d::new(32, 1), both)?;
+            let uneven = net.add("uneven", Conv2d::new(24, 1).padding(Padding::Same), reduced)?;
             let narrow = net.add("narrow_bn", BatchNorm2d::new(), uneven)?;
             let narrow = net.add("narrow_relu", RELU, narrow)?;
             let narrow = net.add("norm_pool", MaxPool2d::new(3).stride(2).padding(1), narrow)?;

@@ -144,7 +144,7 @@ impl Lab {
 }
 
 /// What tells a network from every other: all that its layers are made of.
-fn digest(graph: &Graph) -> String {
+pub(crate) fn digest(graph: &Graph) -> String {
     let layers = format!("{:?}", graph.nodes());
     Sha256::digest(layers.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

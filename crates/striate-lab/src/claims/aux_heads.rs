@@ -1,9 +1,10 @@
 //! Auxiliary heads.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::training::{classes_of, shape_of};
+use crate::training::{classes_of, digest, shape_of};
 use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
 use serde_json::json;
+use striate_datasets::Batch;
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_layers::loss::cross_entropy;
@@ -27,7 +28,7 @@ pub(super) const CLAIM: Claim = Claim {
         TRAINING,
     ),
     seeds: [8, 8],
-    minutes: [2.5, 16.0],
+    minutes: [4.0, 16.0],
     run,
 };
 
@@ -57,8 +58,11 @@ const COLUMNS: [&str; 7] =
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let training = lab.scale().pick(TRAINING);
     let shares = per_seed(lab, |lab, seed| {
-        let settings = json!({ "what": format!("first gradients, seed {seed}"), "data": lab.data_name(), "training": training });
-        lab.trial(settings, |lab| gradients(lab, &training, seed))
+        let data = lab.data(training.size, training.train, training.test)?;
+        let graph = network(shape_of(&data), classes_of(&data), true)?;
+        let what = format!("first gradients, seed {seed}");
+        let settings = json!({ "what": what, "network": digest(&graph), "data": lab.data_name(), "training": training });
+        lab.trial(settings, |lab| gradients(lab.batch(&data, 256, seed)?, graph, training.aux_weight, seed))
     })?;
     let mut table = Table::new(COLUMNS);
     let (mut errors, mut series) = (Vec::new(), Vec::new());
@@ -94,17 +98,14 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
 }
 
 /// The norm of the gradient of the first convolution's weights before the first step: of the main loss alone, and of all.
-fn gradients(lab: &mut Lab, training: &Training, seed: u64) -> Result<[f64; 2], LabError> {
-    let data = lab.data(training.size, training.train, training.test)?;
-    let graph = network(shape_of(&data), classes_of(&data), true)?;
+fn gradients(batch: Batch, graph: Graph, aux_weight: f64, seed: u64) -> Result<[f64; 2], LabError> {
     let network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
-    let batch = lab.batch(&data, 256, seed)?;
     let outputs = network.forward(&batch.images, Mode::Train)?;
     let main = cross_entropy(outputs.logits(), &batch.labels, 0.0)?;
     let mut all = main.shallow_clone();
     for head in ["aux1", "aux2"] {
         if let Some(logits) = outputs.get(head) {
-            all = all.f_add(&cross_entropy(logits, &batch.labels, 0.0)?.f_mul_scalar(training.aux_weight)?)?;
+            all = all.f_add(&cross_entropy(logits, &batch.labels, 0.0)?.f_mul_scalar(aux_weight)?)?;
         }
     }
     let trainable = network.trainable();
