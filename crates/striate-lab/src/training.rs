@@ -49,7 +49,7 @@ impl fmt::Display for Training {
         let Self { size, train, test, batch, epochs, weight_decay, aux_weight, .. } = self;
         write!(
             f,
-            "Each is trained on {train} images of {size}x{size} pixels and tested on {test}: {epochs} epochs, batches of {batch}, \
+            "Each is trained on the first {train} images, or as many as there are, of {size}x{size} pixels and tested on {test}: {epochs} epochs, batches of {batch}, \
              stochastic gradient descent with a momentum of 0.9 and a weight decay of {weight_decay}"
         )?;
         if *aux_weight > 0.0 {

@@ -103,7 +103,7 @@ pub struct Check {
     pub what: String,
     /// What was measured, and what it is held against.
     pub measured: String,
-    /// The interval in it, if it is one over several measurements.
+    /// The interval in it, if it has ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// What follows.
@@ -119,7 +119,12 @@ impl Check {
 
     fn of_interval(what: impl Into<String>, interval: Interval, against: &str, verdict: Verdict) -> Self {
         let measured = format!("{interval}; {against}");
-        Self { what: what.into(), measured, interval: (interval.n > 1).then_some(interval), verdict }
+        Self {
+            what: what.into(),
+            measured,
+            interval: (interval.low.is_finite() && interval.high.is_finite()).then_some(interval),
+            verdict,
+        }
     }
 
     /// A count that is to be exactly `expected`.

@@ -36,7 +36,7 @@ ALWAYS_INLINE void outer_blocks(const Outer& o, int64_t rows) {
   if (rows - row >= 2) outer_block<2, vectors>(o, row);
 }
 
-// Adds the products of `rows` values of x with `columns` of y.
+// The sums for `rows` values of x and `columns` of y, added to those that are there unless they are the first.
 FOR_EACH_PROCESSOR static void multiply_outer(const Outer& o, int64_t rows, int64_t columns) {
   switch (columns / kLanes) {
     case 4: return outer_blocks<4>(o, rows);

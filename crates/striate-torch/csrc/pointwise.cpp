@@ -1,4 +1,4 @@
-// 1x1 convolutions of channels-last images, and linear layers, whose examples are images of one pixel, for inference: a matrix product of pixels and
+// 1x1 convolutions of channels-last images, and linear layers, whose examples are images of one pixel: a matrix product of pixels and
 // weights, together with what follows it. Of float32, or of bfloat16 where the processor multiplies pairs of it; sums are float32. Compiled with optimisation
 // in every profile.
 #include "pointwise.h"
@@ -257,7 +257,7 @@ at::Tensor pointwise_panels(const at::Tensor& weight, bool around) {
   TORCH_CHECK(weight.dim() == 2 && weight.is_cpu() && weight.is_contiguous() && (pairs || weight.scalar_type() == at::kFloat),
               "expected a weight [out, in] on the CPU");
   const int64_t rows = weight.size(0), width = weight.size(1), depth = around ? rows : width, columns = around ? width : rows;
-  TORCH_CHECK(depth > 0, "the weight has no input channels");
+  TORCH_CHECK(depth > 0, "the weight is empty");
   TORCH_CHECK(!pairs || (depth % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", depth, " channels");
   const int64_t padded = (columns + kLanes - 1) / kLanes * kLanes;
   at::Tensor panels = at::empty({padded * depth}, weight.options());
@@ -275,7 +275,10 @@ at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& s
   TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type(), "expected images of the weight's type on the CPU");
   TORCH_CHECK(weight.numel() == x.size(1) * columns, "the weight is for other channels");
   int64_t pixel = x.size(1);
-  if (!rows_of_pixels(x, pixel)) x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  if (!rows_of_pixels(x, pixel)) {
+    x = x.contiguous(at::MemoryFormat::ChannelsLast);
+    pixel = x.size(1);
+  }
   const auto steps = [](int64_t size, int64_t step) { return size == 0 ? 0 : (size - 1) / step + 1; };
   const std::vector<int64_t> size{x.size(0), out_channels, steps(x.size(2), down), steps(x.size(3), across)};
   if (added.defined()) {

@@ -6,5 +6,5 @@
 at::Tensor pointwise_panels(const at::Tensor& weight, bool around);
 
 // The convolution of `input`, every `stride`-th pixel down and across, with such panels; see st_pointwise.
-at::Tensor pointwise(at::Tensor input, const at::Tensor& panels, const at::Tensor& bias, const int64_t* stride, int64_t out_channels,
-                     at::Tensor other, bool relu, bool in_place);
+at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const int64_t* stride, int64_t out_channels,
+                     at::Tensor added, bool relu, bool in_place);

@@ -62,24 +62,20 @@ struct Sums {
 };
 
 at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, const at::Tensor& weight) {
-  int64_t x_step = input.size(1), y_step = gradient.size(1);
-  rows_of_pixels(input, x_step);
-  rows_of_pixels(gradient, y_step);
-  const Sums sums{{gradient.const_data_ptr<float>(), y_step}, {input.const_data_ptr<float>(), x_step}, weight.size(0), weight.size(1)};
+  const Sums sums{{gradient.const_data_ptr<float>(), weight.size(0)}, {input.const_data_ptr<float>(), weight.size(1)}, weight.size(0), weight.size(1)};
   const int64_t pixels = input.size(0) * input.size(2) * input.size(3), size = sums.out_channels * sums.channels;
   const int64_t panels = (sums.channels + kPanel - 1) / kPanel, threads = at::get_num_threads();
-  const bool own = size <= kOwnSums || panels < threads;
-  // One layout by either name.
-  const bool dense = weight.is_contiguous() || weight.is_contiguous(at::MemoryFormat::ChannelsLast);
-  at::Tensor result = at::empty_like(weight, dense ? at::MemoryFormat::Preserve : at::MemoryFormat::Contiguous);
+  // Contiguous by either name.
+  at::Tensor result = at::empty_like(weight, weight.is_contiguous() ? at::MemoryFormat::Preserve : at::MemoryFormat::Contiguous);
   const auto options = result.options().memory_format(at::MemoryFormat::Contiguous);
   at::Tensor scratch = at::empty({threads, Sums::scratch()}, options);
   float *to = result.data_ptr<float>(), *apart = scratch.data_ptr<float>();
   if (pixels == 0) return result.zero_();
-  if (!own) {
-    parallel(threads, 1, [&](int64_t first, int64_t last) {
+  if (size > kOwnSums) {
+    const int64_t parts = std::min(threads, panels);
+    parallel(parts, 1, [&](int64_t first, int64_t last) {
       for (int64_t part = first; part < last; ++part)
-        sums.add(0, pixels, part * panels / threads * kPanel, std::min((part + 1) * panels / threads * kPanel, sums.channels), to,
+        sums.add(0, pixels, part * panels / parts * kPanel, std::min((part + 1) * panels / parts * kPanel, sums.channels), to,
                  apart + part * Sums::scratch());
     });
     return result;
@@ -98,10 +94,9 @@ at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, 
 class Convolution1x1 : public torch::autograd::Function<Convolution1x1> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, at::Tensor input, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-    const at::Tensor zeros = at::zeros({(weight.size(0) + kLanes - 1) / kLanes * kLanes}, weight.options().memory_format(at::MemoryFormat::Contiguous));
-    if (bias.has_value()) zeros.narrow(0, 0, weight.size(0)).copy_(*bias);
+    const at::Tensor shifts = bias.has_value() ? bias->contiguous() : zeros(weight.size(0), weight);
     input = input.contiguous(at::MemoryFormat::ChannelsLast);
-    at::Tensor output = pointwise(input, pointwise_panels(matrix(weight), false), zeros, kOneStep, weight.size(0), at::Tensor(), false, false);
+    at::Tensor output = pointwise(input, pointwise_panels(matrix(weight), false), shifts, kOneStep, weight.size(0), at::Tensor(), false, false);
     context->save_for_backward({input, weight});
     context->saved_data["bias"] = bias.has_value();
     return output;
@@ -113,16 +108,15 @@ class Convolution1x1 : public torch::autograd::Function<Convolution1x1> {
     const at::Tensor &input = saved[0], &weight = saved[1];
     const at::Tensor gradient = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
     torch::autograd::variable_list result(3);
-    if (context->needs_input_grad(0)) {
-      const at::Tensor zeros = at::zeros({weight.size(1)}, weight.options().memory_format(at::MemoryFormat::Contiguous));
-      result[0] = pointwise(gradient, pointwise_panels(matrix(weight), true), zeros, kOneStep, weight.size(1), at::Tensor(), false, false);
-    }
+    if (context->needs_input_grad(0))
+      result[0] = pointwise(gradient, pointwise_panels(matrix(weight), true), zeros(weight.size(1), weight), kOneStep, weight.size(1), at::Tensor(), false, false);
     if (context->needs_input_grad(1)) result[1] = weight_gradient(input, gradient, weight);
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) result[2] = gradient.sum({0, 2, 3});
     return result;
   }
 
  private:
+  static at::Tensor zeros(int64_t count, const at::Tensor& like) { return at::zeros({count}, like.options().memory_format(at::MemoryFormat::Contiguous)); }
   static at::Tensor matrix(const at::Tensor& weight) { return weight.contiguous().view({weight.size(0), weight.size(1)}); }
 };
 
@@ -132,15 +126,15 @@ char* st_conv1x1(st_tensor input, st_tensor weight, st_tensor bias, st_tensor* o
   return caught([&] {
     const at::Tensor &x = tensor_of(input), &w = tensor_of(weight);
     const auto optional = bias == nullptr ? std::optional<at::Tensor>() : std::optional<at::Tensor>(tensor_of(bias));
+    TORCH_CHECK(x.dim() == 4 && w.dim() == 4 && w.size(2) == 1 && w.size(3) == 1 && w.size(1) == x.size(1), "expected images and a weight [out, in, 1, 1], got ",
+                x.sizes(), " and ", w.sizes());
+    TORCH_CHECK(w.size(0) % kLanes == 0 && w.size(1) % kLanes == 0 && w.numel() > 0, "expected multiples of ", kLanes, " channels, got ", w.sizes());
     // Autocasting has convolutions read bfloat16.
     if (at::autocast::is_autocast_enabled(at::kCPU)) {
       *out = new at::Tensor(at::conv2d(x, w, optional));
       return;
     }
     const auto floats = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };
-    TORCH_CHECK(x.dim() == 4 && w.dim() == 4 && w.size(2) == 1 && w.size(3) == 1 && w.size(1) == x.size(1), "expected images and a weight [out, in, 1, 1], got ",
-                x.sizes(), " and ", w.sizes());
-    TORCH_CHECK(w.size(0) % kLanes == 0 && w.size(1) % kLanes == 0 && w.numel() > 0, "expected multiples of ", kLanes, " channels, got ", w.sizes());
     TORCH_CHECK(floats(x) && floats(w) && (!optional.has_value() || (floats(*optional) && optional->sizes() == at::IntArrayRef{w.size(0)})),
                 "expected images, a weight and a bias for each output channel of float32 on the CPU");
     *out = new at::Tensor(Convolution1x1::apply(x, w, optional));

@@ -6,6 +6,7 @@
 
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace {
@@ -156,6 +157,7 @@ FOR_EACH_PROCESSOR void finish_weight(const float* sums, int64_t step, int64_t c
 template <typename T>
 at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, const at::Tensor& weight, const Tiles& tiles) {
   const int64_t channels = input.size(1), out_channels = gradient.size(1), points = channels * out_channels, count = tiles.count();
+  if (count == 0) return at::zeros_like(weight);
   // Apart by other than a power of two, or the rows of a panel would share a few places of the cache.
   const int64_t x_step = channels + kLanes, y_step = out_channels + kLanes;
   const int64_t most = std::max(kSharedCache / (kPoints * (x_step + y_step) * int64_t{sizeof(float)}), kTiles);

@@ -1,5 +1,6 @@
-//! 1x1 convolutions and linear layers on the CPU, for inference and, the former, in float32 for training, in float32 or bfloat16: matrix products of pixels, or of examples, and weights, at up to 95%
-//! of what the processor can multiply. They gain most over oneDNN where layers are small or weights come from memory, from which they are fetched ahead.
+//! 1x1 convolutions and linear layers on the CPU, in float32 or bfloat16: matrix products of pixels, or of examples, and weights, at up to 95% of what the
+//! processor can multiply. They gain most over oneDNN where layers are small or weights come from memory, from which they are fetched ahead. [`conv`] has
+//! gradients, in float32; a [`Weight`] that is packed once has none.
 use crate::onednn::Sum;
 use crate::winograd::{self, LANES};
 use crate::{MemoryFormat, TorchError, ffi, memory_format};
@@ -105,6 +106,8 @@ mod tests {
                 (48, 80, [2, 14, 14], MemoryFormat::ChannelsLast, false),
                 (320, 528, [1, 9, 15], MemoryFormat::ChannelsLast, true),
                 (64, 32, [3, 7, 9], MemoryFormat::Contiguous, false),
+                (576, 272, [1, 13, 8], MemoryFormat::ChannelsLast, false),
+                (64, 2064, [1, 3, 4], MemoryFormat::ChannelsLast, false),
                 (16, 32, [0, 7, 9], MemoryFormat::ChannelsLast, true),
             ] {
                 let leaf = |size: &[i64]| to_memory_format(&random(size), layout).unwrap().set_requires_grad(true);
@@ -113,6 +116,7 @@ mod tests {
                 let y = conv(&x, &weight, bias.as_ref()).unwrap();
                 let upstream = random(&y.size());
                 (&y * &upstream).sum(Kind::Float).backward();
+                assert_eq!(weight.grad().stride(), weight.stride());
                 let leaf = |tensor: &Tensor| double(&tensor.detach()).set_requires_grad(true);
                 let (exact_x, exact_weight, exact_bias) = (leaf(&x), leaf(&weight), bias.as_ref().map(leaf));
                 let exact = exact_x.conv2d(&exact_weight, exact_bias.as_ref(), [1, 1], [0, 0], [1, 1], 1);
@@ -232,6 +236,22 @@ mod tests {
                     assert!(double(&got).allclose(&expected, tolerance, 1e-3, false), "{kind:?} {batch} {input} {output}");
                 }
             }
+        }
+    }
+
+    /// Pixels that lie in no rows: one that is repeated, and a part of each row of some of the channels.
+    #[test]
+    fn images_of_any_layout_are_read() {
+        if !suits(Kind::Float, 1) {
+            return println!("skipped: this processor has no wide vectors");
+        }
+        crate::manual_seed(1);
+        let weight = random(&[20, 16, 1, 1]);
+        let packed = Weight::new(&weight, None).unwrap();
+        let part = images(&[1, 64, 8, 8], Kind::Float).narrow(1, 0, 16).narrow(3, 0, 5);
+        for x in [random(&[2, 16, 1, 1]).expand([2, 16, 8, 8], false), part] {
+            let got = packed.conv(&x, [1, 1], None, Sum { relu: false, in_place: false }).unwrap();
+            assert!(got.allclose(&x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1), 1e-4, 1e-4, false));
         }
     }
 

@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn no_images_have_no_gradients() {
+        let (x, weight) = (random(&[0, 16, 8, 8]).set_requires_grad(true), random(&[32, 16, 3, 3]).set_requires_grad(true));
+        conv(&x, &weight, None, [1, 1]).unwrap().sum(Kind::Float).backward();
+        assert_eq!(x.grad().size(), [0, 16, 8, 8]);
+        assert_eq!(weight.grad(), Tensor::zeros_like(&weight));
+    }
+
+    #[test]
     fn a_second_derivative_is_an_error() {
         let (x, weight) = (random(&[1, 16, 8, 8]).set_requires_grad(true), random(&[16, 16, 3, 3]));
         let sum = conv(&x, &weight, None, [1, 1]).unwrap().sum(Kind::Float);

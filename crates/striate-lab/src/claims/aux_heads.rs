@@ -51,7 +51,7 @@ fn network(input: [i64; 3], classes: i64, aux_heads: bool) -> Result<Graph, LabE
     Ok(config.graph()?)
 }
 
-/// The norm is that of the first convolution's gradient before the first step.
+/// The norm is that of the first convolution's gradient before the first step, in the network with heads: of the main loss alone, and of all.
 const COLUMNS: [&str; 7] =
     ["auxiliary heads", "seed", "epoch", "first gradient's norm", "training loss", "test loss", "test error"];
 
