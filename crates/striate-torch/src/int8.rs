@@ -246,14 +246,24 @@ fn check_bytes(tensor: &Tensor) -> Result<(), TorchError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{MemoryFormat, memory_format, to_memory_format};
+    use crate::{Generator, MemoryFormat, memory_format, to_memory_format};
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// A test's own numbers: tests side by side would share libtorch's.
+        static DRAWN: RefCell<Generator> = RefCell::new(Generator::new(1));
+    }
 
     fn random(size: &[i64]) -> Tensor {
-        Tensor::randn(size, (Kind::Float, Device::Cpu))
+        let mut drawn = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        DRAWN.with_borrow_mut(|generator| generator.normal(&mut drawn, 0.0, 1.0)).unwrap();
+        drawn
     }
 
     fn bytes(size: &[i64]) -> Tensor {
-        to_memory_format(&Tensor::randint(MAX + 1, size, (Kind::Uint8, Device::Cpu)), MemoryFormat::ChannelsLast).unwrap()
+        let mut drawn = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        DRAWN.with_borrow_mut(|generator| generator.uniform(&mut drawn, 0.0, (MAX + 1) as f64)).unwrap();
+        to_memory_format(&drawn.floor().clamp_max(MAX as f64).to_kind(Kind::Uint8), MemoryFormat::ChannelsLast).unwrap()
     }
 
     /// Whether this machine has int8; says so if not.
@@ -285,7 +295,7 @@ mod tests {
         let expected = (expected / scale.step + scale.zero_point as f64).round().clamp(0.0, 255.0);
         let worst = (got.to_kind(Kind::Double) - &expected).abs().max().double_value(&[]);
         assert!(got.kind() == Kind::Uint8 && worst <= 1.0, "{worst} of {scale:?}");
-        assert!(expected.std(false).double_value(&[]) > 5.0, "the bytes are all alike");
+        assert!(expected.std(false).double_value(&[]) > 10.0, "the bytes are all alike");
     }
 
     fn assert_same(got: &Tensor, expected: &Tensor) {
@@ -298,7 +308,6 @@ mod tests {
 
     #[test]
     fn bytes_are_the_nearest_values_and_those_outside_the_ends() {
-        crate::manual_seed(1);
         for scale in SCALES {
             let x = to_memory_format(&(random(&[3, 7, 5, 9]) * 3.0), MemoryFormat::ChannelsLast).unwrap();
             for x in [&x, &x.narrow(1, 2, 4), &x.contiguous(), &x.flatten(1, -1)] {
@@ -332,7 +341,6 @@ mod tests {
         if skipped() {
             return;
         }
-        crate::manual_seed(1);
         for (input, bias) in [(SCALES[0], true), (SCALES[1], true), (SCALES[1], false)] {
             let (weight, shift) = (random(&[8, 3, 3, 3]), random(&[8]));
             let bias = bias.then_some(&shift);
@@ -358,7 +366,6 @@ mod tests {
         if skipped() {
             return;
         }
-        crate::manual_seed(1);
         let geometry = |padding| Geometry { padding: [padding; 2], stride: [1, 1], dilation: [1, 1], groups: 1 };
         for (size, kernel) in [([2, 16, 9, 7], 3), ([3, 16, 1, 1], 1)] {
             let (weight, bias, x) = (random(&[32, 16, kernel, kernel]), random(&[32]), bytes(&size));
@@ -395,7 +402,6 @@ mod tests {
         if skipped() {
             return;
         }
-        crate::manual_seed(1);
         for input in SCALES {
             let (weight, bias) = (random(&[40, 133]), random(&[40]));
             let spread = 133_f64.sqrt() * 74.0 * input.step;
@@ -419,7 +425,6 @@ mod tests {
         if skipped() {
             return;
         }
-        crate::manual_seed(1);
         let conv = Conv::new(&random(&[8, 3, 3, 3]), None, &GEOMETRY, SCALES[0], [1, 6, 9, 9]).unwrap();
         let error = conv.forward(&random(&[1, 6, 9, 9]), &GEOMETRY, false, None).unwrap_err().to_string();
         assert_eq!(error, "expected uint8 on the CPU, got Float on Cpu");
