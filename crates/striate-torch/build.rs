@@ -29,12 +29,13 @@ fn main() {
     }
     shim.files(["csrc/shim.cpp", "csrc/cuda.cpp", "csrc/memory.cpp"]).compile("striate_shim");
     build()
+        .file("csrc/conv_train.cpp")
         .file("csrc/int8.cpp")
         .file("csrc/norm.cpp")
         .file("csrc/pixels.cpp")
         .file("csrc/pointwise.cpp")
-        .file("csrc/pointwise_train.cpp")
         .file("csrc/pool.cpp")
+        .file("csrc/weight_gradient.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/winograd_train.cpp")
         .opt_level(3)

@@ -1,6 +1,7 @@
 use crate::shape::{in_range, numel, one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
-use striate_torch::{pointwise, winograd};
+use striate_torch::onednn::Geometry;
+use striate_torch::{conv, winograd};
 use tch::{Device, Kind, Tensor};
 
 /// The zeros around an image before a convolution.
@@ -142,36 +143,32 @@ impl Conv2d {
         (kernel && padding && lanes).then(|| tiles(height, vertical.0) * tiles(width, horizontal.0))
     }
 
-    /// Whether `striate_torch::pointwise` computes this convolution with gradients: 1x1 at stride 1, with multiples of 16 channels.
-    fn is_pointwise(&self, in_channels: i64) -> bool {
-        let [kernel, stride] = [self.kernel_size, self.stride].map(|pair| pair.0);
-        let unpadded = self.pads(0, 1) == (0, 0) && self.pads(1, 1) == (0, 0);
-        let lanes = in_channels % winograd::LANES == 0 && self.out_channels % winograd::LANES == 0;
-        [kernel, stride] == [[1, 1]; 2] && unpadded && lanes && self.groups == 1
-    }
-
-    /// What [`Forward::forward`] computes, by Winograd's algorithm or our own matrix product where they are faster with gradients: on a CPU
-    /// with wide vectors, in float32 and the former in bfloat16.
+    /// What [`Forward::forward`] computes, by kernels of our own where they are faster with gradients: on a CPU with wide vectors, in float32 and bfloat16,
+    /// with multiples of 16 channels in one group.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, mode: Mode) -> Result<Tensor, LayerError> {
-        // Below, the transformed weights cost more than they save.
-        let min_tiles = if input.kind() == Kind::BFloat16 { 128 } else { 16 };
-        let fits = |size: &[i64]| match size {
-            &[batch, channels, height, width] => {
-                let tiles = self.winograd_tiles([channels, height, width]);
-                tiles.is_some_and(|tiles| tiles * batch >= min_tiles) && channels.min(self.out_channels) >= 32
-            }
-            _ => false,
+        let (kind, &[batch, channels, height, width]) = (input.kind(), input.size().as_slice()) else {
+            return self.forward(params, &[input], mode);
         };
-        let computes = matches!(input.kind(), Kind::Float | Kind::BFloat16) && params[0].kind() == Kind::Float;
-        let computes = computes && input.device() == Device::Cpu && winograd::available();
-        if computes && input.kind() == Kind::Float && input.dim() == 4 && self.is_pointwise(input.size()[1]) {
-            return Ok(pointwise::conv(input, &params[0], params.get(1))?);
+        let [(top, bottom), (left, right)] = [self.pads(0, height), self.pads(1, width)];
+        let lanes = channels % winograd::LANES == 0 && self.out_channels % winograd::LANES == 0;
+        let computes = lanes && self.groups == 1 && (top, left) == (bottom, right) && winograd::available();
+        let types = matches!(kind, Kind::Float | Kind::BFloat16) && params[0].kind() == Kind::Float;
+        if !computes || !types || input.device() != Device::Cpu {
+            return self.forward(params, &[input], mode);
         }
-        if computes && fits(&input.size()) {
-            let padding = [self.pads(0, input.size()[2]).0, self.pads(1, input.size()[3]).0];
-            return Ok(winograd::conv(input, &params[0], params.get(1), padding)?);
+        // Below, the transformed weights cost more than they save.
+        let min_tiles = if kind == Kind::BFloat16 { 128 } else { 16 };
+        let tiles = self.winograd_tiles([channels, height, width]).unwrap_or(0);
+        if tiles * batch >= min_tiles && channels.min(self.out_channels) >= 32 {
+            return Ok(winograd::conv(input, &params[0], params.get(1), [top, left])?);
         }
-        self.forward(params, &[input], mode)
+        // libtorch's gradient is as fast where a window moves by one pixel, but of wide maps in bfloat16.
+        let apart = self.kernel_size.0 == [1, 1] || self.stride.0 != [1, 1];
+        if !conv::suits(kind) || !(apart || kind == Kind::BFloat16 && channels.min(self.out_channels) >= 64) {
+            return self.forward(params, &[input], mode);
+        }
+        let geometry = Geometry { padding: [top, left], stride: self.stride.0, dilation: self.dilation.0, groups: 1 };
+        Ok(conv::conv(input, &params[0], params.get(1), &geometry)?)
     }
 
     fn check_options(&self, in_channels: i64) -> Result<(), LayerError> {

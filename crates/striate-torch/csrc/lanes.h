@@ -17,6 +17,11 @@ constexpr int64_t kAhead = 2048;
 #else
 #define WIDE_VECTORS
 #endif
+// For those that only processors of st_has_bf16_products are to run.
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define PAIRS __attribute__((target("arch=x86-64-v4,avx512bf16")))
+#endif
 
 // Sixteen channels: one instruction each where the processor has such, several where not.
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -60,4 +65,9 @@ static ALWAYS_INLINE void store(uint16_t* to, Lanes value) {
   Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   rounded = value != value ? Bits{} + 0x7fc0u : rounded;
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(rounded, Halves);
+}
+// The values of two, each beside the other's.
+static ALWAYS_INLINE Bits paired(const uint16_t* first, const uint16_t* second) {
+  const auto bits = [](const uint16_t* from) { return __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits); };
+  return bits(first) | bits(second) << 16;
 }

@@ -8,11 +8,6 @@
 
 #include <ATen/ops/empty.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define PAIRS __attribute__((target("arch=x86-64-v4,avx512bf16")))
-#endif
-
 namespace {
 
 // Blocks that a thread takes through all weights, so that their pixels stay in its cache.
@@ -215,7 +210,10 @@ void pack_values(const Matrix<T>& matrix, int64_t begin, int64_t end, int64_t co
     for (int64_t k = begin; k < end; ++k) panel[(k / together * width + j) * together + k % together] = matrix.at(k, column + j);
 }
 
-// Sixteen values of as many columns.
+// Sixteen values, or pairs of such, of as many columns.
+template <typename T>
+constexpr int64_t kPacked = kLanes * sizeof(float) / sizeof(T);
+
 WIDE_VECTORS void pack_block(const Matrix<float>& matrix, int64_t begin, int64_t column, int64_t width, float* to) {
   const float* from = matrix.values + begin * matrix.step + column * matrix.column_step;
   Lanes rows[kLanes];
@@ -223,21 +221,31 @@ WIDE_VECTORS void pack_block(const Matrix<float>& matrix, int64_t begin, int64_t
   if (matrix.step == 1) transpose(rows);
   for (int64_t i = 0; i < kLanes; ++i) store(to + i * width, rows[i]);
 }
+WIDE_VECTORS void pack_block(const Matrix<uint16_t>& matrix, int64_t begin, int64_t column, int64_t width, uint16_t* to) {
+  const uint16_t* from = matrix.values + begin * matrix.step + column * matrix.column_step;
+  Lanes rows[kLanes];
+  if (matrix.step == 1) {
+    for (int64_t i = 0; i < kLanes; ++i) memcpy(&rows[i], from + i * matrix.column_step, sizeof rows[i]);
+    transpose(rows);
+  } else {
+    for (int64_t i = 0; i < kLanes; ++i) rows[i] = reinterpret_cast<Lanes>(paired(from + 2 * i * matrix.step, from + (2 * i + 1) * matrix.step));
+  }
+  for (int64_t i = 0; i < kLanes; ++i) memcpy(to + 2 * i * width, &rows[i], sizeof rows[i]);
+}
 
 template <typename T>
 void pack(const Matrix<T>& matrix, int64_t padded, T* panels) {
-  const int64_t depth = matrix.depth, lines = (depth + kLine - 1) / kLine, all = (padded + kPanel - 1) / kPanel;
+  const int64_t depth = matrix.depth, lines = (depth + kPacked<T> - 1) / kPacked<T>, all = (padded + kPanel - 1) / kPanel;
   parallel(all * lines, 4, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t column = i / lines * kPanel, width = std::min(kPanel, padded - column), begin = i % lines * kLine, end = std::min(begin + kLine, depth);
+      const int64_t column = i / lines * kPanel, width = std::min(kPanel, padded - column), begin = i % lines * kPacked<T>;
+      const int64_t end = std::min(begin + kPacked<T>, depth);
       T* panel = panels + column * depth;
-      if constexpr (sizeof(T) == sizeof(float)) {
-        if (end - begin == kLanes && column + width <= matrix.columns) {
-          for (int64_t c = 0; c < width; c += kLanes) pack_block(matrix, begin, column + c, width, panel + begin * width + c);
-          continue;
-        }
+      if (end - begin < kPacked<T> || column + width > matrix.columns) {
+        pack_values(matrix, begin, end, column, width, panel);
+        continue;
       }
-      pack_values(matrix, begin, end, column, width, panel);
+      for (int64_t c = 0; c < width; c += kLanes) pack_block(matrix, begin, column + c, width, panel + begin * width + c * kPacked<T> / kLanes);
     }
   });
 }

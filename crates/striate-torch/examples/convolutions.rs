@@ -1,8 +1,9 @@
 //! The best of many runs of single convolutions, oneDNN's against ours, in float32 and bfloat16: `convolutions [THREADS [train]]`. For inference 3x3 by
-//! Winograd's algorithm, then 1x1; or of both the forward pass and the gradients of input and weight, of 1x1 in float32. GFLOP/s count the direct convolution's operations.
+//! Winograd's algorithm, then 1x1; or the forward pass and the gradients of input and weight: 3x3 by Winograd's algorithm, then others, whose gradients of weights
+//! are sums of outer products. GFLOP/s count the direct convolution's operations.
 use std::time::{Duration, Instant};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, pointwise, to_memory_format, winograd};
+use striate_torch::{MemoryFormat, TorchError, conv, pointwise, to_memory_format, winograd};
 use tch::{Device, Kind, Tensor};
 
 /// Input channels, output channels, height and width, batch.
@@ -35,6 +36,25 @@ const POINTWISE: [[i64; 5]; 10] = [
     [256, 64, 56, 1, 16],
     [1024, 256, 14, 1, 16],
 ];
+/// For training: input channels, output channels, height and width, the window's size and step, batch.
+const TRAINED: [[i64; 6]; 16] = [
+    [64, 256, 56, 1, 1, 8],
+    [256, 64, 56, 1, 1, 8],
+    [128, 512, 28, 1, 1, 8],
+    [1024, 256, 14, 1, 1, 8],
+    [256, 1024, 14, 1, 1, 8],
+    [2048, 512, 7, 1, 1, 8],
+    [256, 512, 56, 1, 2, 8],
+    [1024, 2048, 14, 1, 2, 8],
+    [64, 128, 56, 3, 2, 16],
+    [128, 256, 28, 3, 2, 16],
+    [256, 512, 14, 3, 2, 16],
+    [512, 512, 7, 3, 1, 16],
+    [256, 256, 14, 3, 1, 16],
+    [64, 64, 56, 3, 1, 16],
+    [16, 32, 28, 5, 1, 16],
+    [64, 192, 27, 5, 1, 16],
+];
 const TIME: Duration = Duration::from_millis(200);
 
 fn best(run: impl Fn() -> Result<(), TorchError>) -> Result<f64, TorchError> {
@@ -57,18 +77,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for kind in [Kind::Float, Kind::BFloat16] {
             let weight = Tensor::f_randn([out_channels, channels, 3, 3], (Kind::Float, Device::Cpu))?;
             let images = images([batch, channels, size, size], kind)?;
-            let times = if train { training(&images, &weight)? } else { inference(&images, &weight)? };
+            let by_winograd = |images: &Tensor, weight: &Tensor| winograd::conv(images, weight, None, [1, 1]);
+            let times = if train { training(&images, &weight, 1, by_winograd)? } else { inference(&images, &weight)? };
             tell(kind, times, channels * out_channels * size * size * batch * if train { 27 } else { 9 });
         }
         println!();
     }
-    for [channels, out_channels, size, step, batch] in POINTWISE.iter().filter(|[_, _, _, step, _]| !train || *step == 1) {
+    if train {
+        for [channels, out_channels, size, window, step, batch] in TRAINED {
+            print!("{window}x{window}/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
+            for kind in [Kind::Float, Kind::BFloat16] {
+                let weight = Tensor::f_randn([out_channels, channels, window, window], (Kind::Float, Device::Cpu))?;
+                let geometry = Geometry { padding: [window / 2; 2], stride: [step; 2], dilation: [1, 1], groups: 1 };
+                let ours = |images: &Tensor, weight: &Tensor| conv::conv(images, weight, None, &geometry);
+                let times = training(&images([batch, channels, size, size], kind)?, &weight, step, ours)?;
+                tell(kind, times, channels * out_channels * window * window * (size / step) * (size / step) * batch * 3);
+            }
+            println!();
+        }
+        return Ok(());
+    }
+    for [channels, out_channels, size, step, batch] in POINTWISE {
         print!("1x1/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
-        for kind in [Kind::Float, Kind::BFloat16].into_iter().take(if train { 1 } else { 2 }) {
-            let images = images([*batch, *channels, *size, *size], kind)?;
-            let weight = Tensor::f_randn([*out_channels, *channels, 1, 1], (Kind::Float, Device::Cpu))?;
-            let times = if train { training(&images, &weight)? } else { one_by_one(&images, &weight, *step)? };
-            tell(kind, times, channels * out_channels * (size / step) * (size / step) * batch * if train { 3 } else { 1 });
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let images = images([batch, channels, size, size], kind)?;
+            let weight = Tensor::f_randn([out_channels, channels, 1, 1], (Kind::Float, Device::Cpu))?;
+            tell(kind, one_by_one(&images, &weight, step)?, channels * out_channels * (size / step) * (size / step) * batch);
         }
         println!();
     }
@@ -115,21 +149,23 @@ fn inference(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
     Ok([direct, best(|| transformed.conv(images, Some(&bias), [1, 1], None, sum).map(drop))?])
 }
 
-/// oneDNN's, with a weight of the images' type, and Winograd's or our matrix product: forward and backward.
-fn training(images: &Tensor, weight: &Tensor) -> Result<[f64; 2], TorchError> {
+/// oneDNN's, with a weight of the images' type, and ours: forward and backward.
+fn training(
+    images: &Tensor,
+    weight: &Tensor,
+    step: i64,
+    ours: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TorchError>,
+) -> Result<[f64; 2], TorchError> {
     let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
     let (images, own_weight) =
         (leaf(images)?, leaf(&to_memory_format(&weight.f_to_kind(images.kind())?, MemoryFormat::ChannelsLast)?)?);
     let weight = leaf(&to_memory_format(weight, MemoryFormat::ChannelsLast)?)?;
     let padding = [weight.size()[2] / 2; 2];
-    let direct = |weight: &Tensor| images.f_conv2d(weight, None::<Tensor>, [1, 1], padding, [1, 1], 1);
-    let ours = || {
-        if padding == [0, 0] { pointwise::conv(&images, &weight, None) } else { winograd::conv(&images, &weight, None, padding) }
-    };
+    let direct = |weight: &Tensor| images.f_conv2d(weight, None::<Tensor>, [step; 2], padding, [1, 1], 1);
     let upstream = direct(&own_weight)?.f_detach()?;
-    let step = |y: Tensor, weight: &Tensor| -> Result<(), TorchError> {
+    let back = |y: Tensor, weight: &Tensor| -> Result<(), TorchError> {
         Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(Kind::Float)?], &[&images, weight], false, false)?;
         Ok(())
     };
-    Ok([best(|| step(direct(&own_weight)?, &own_weight))?, best(|| step(ours()?, &weight))?])
+    Ok([best(|| back(direct(&own_weight)?, &own_weight))?, best(|| back(ours(&images, &weight)?, &weight))?])
 }

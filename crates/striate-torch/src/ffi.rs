@@ -186,10 +186,11 @@ unsafe extern "C" {
         padding: *const i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    pub(crate) fn st_conv1x1(
+    pub(crate) fn st_conv_train(
         input: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
+        geometry: *const i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;

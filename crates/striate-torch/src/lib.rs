@@ -4,7 +4,8 @@
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
-//! - [`pointwise`]: 1x1 convolutions, for inference and training, and linear layers, for inference;
+//! - [`pointwise`]: 1x1 convolutions and linear layers as matrix products, for inference;
+//! - [`conv`]: convolutions with gradients of our own, for training;
 //! - [`int8`]: values as bytes, and convolutions and linear layers of them, for inference;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
@@ -17,6 +18,7 @@
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
+pub mod conv;
 pub mod cuda;
 mod error;
 mod ffi;

@@ -140,7 +140,7 @@ mod tests {
         let piece = taken(32);
         let larger = taken(240);
         let held = resident() - before;
-        assert!((256..320).contains(&held), "{held} MiB for 272");
+        assert!((256..370).contains(&held), "{held} MiB for 272 and a fourth of it");
         drop((piece, larger));
         release_memory();
     }

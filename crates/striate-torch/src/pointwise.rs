@@ -1,6 +1,6 @@
 //! 1x1 convolutions and linear layers on the CPU, in float32 or bfloat16: matrix products of pixels, or of examples, and weights, at up to 95% of what the
-//! processor can multiply. They gain most over oneDNN where layers are small or weights come from memory, from which they are fetched ahead. [`conv`] has
-//! gradients, in float32; a [`Weight`] that is packed once has none.
+//! processor can multiply. They gain most over oneDNN where layers are small or weights come from memory, from which they are fetched ahead. They
+//! record no gradients: [`conv`](crate::conv::conv) does.
 use crate::onednn::Sum;
 use crate::winograd::{self, LANES};
 use crate::{MemoryFormat, TorchError, ffi, memory_format};
@@ -73,89 +73,11 @@ impl Weight {
     }
 }
 
-/// The convolution of float32 `[N, in, H, W]` with a weight `[out, in, 1, 1]` and a bias `[out]`: channels-last, with gradients, which are such products too.
-/// While autocasting it is libtorch's.
-///
-/// Both channel counts must be multiples of [`LANES`]. A second derivative is an error.
-pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TorchError> {
-    if !winograd::available() {
-        return Err(TorchError::new("this processor has no wide vectors"));
-    }
-    let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: tensors live for the call, which checks types and shapes.
-    ffi::tensor_from(|out| unsafe { ffi::st_conv1x1(input.as_ptr(), weight.as_ptr(), bias, out) })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::to_memory_format;
-
-    /// Few pixels and several chunks of them, sums for each thread and shared ones, panels of every width, strips.
-    #[test]
-    fn gradients_are_those_of_the_convolution() {
-        if !suits(Kind::Float, 1) {
-            return println!("skipped: this processor has no wide vectors");
-        }
-        crate::manual_seed(2);
-        for threads in [1, 2] {
-            crate::set_num_threads(threads);
-            for (channels, out, size, layout, with_bias) in [
-                (16, 16, [1, 1, 1], MemoryFormat::Contiguous, true),
-                (48, 80, [2, 14, 14], MemoryFormat::ChannelsLast, false),
-                (320, 528, [1, 9, 15], MemoryFormat::ChannelsLast, true),
-                (64, 32, [3, 7, 9], MemoryFormat::Contiguous, false),
-                (576, 272, [1, 13, 8], MemoryFormat::ChannelsLast, false),
-                (64, 2064, [1, 3, 4], MemoryFormat::ChannelsLast, false),
-                (16, 32, [0, 7, 9], MemoryFormat::ChannelsLast, true),
-            ] {
-                let leaf = |size: &[i64]| to_memory_format(&random(size), layout).unwrap().set_requires_grad(true);
-                let (x, weight) = (leaf(&[size[0], channels, size[1], size[2]]), leaf(&[out, channels, 1, 1]));
-                let bias = with_bias.then(|| random(&[out]).set_requires_grad(true));
-                let y = conv(&x, &weight, bias.as_ref()).unwrap();
-                let upstream = random(&y.size());
-                (&y * &upstream).sum(Kind::Float).backward();
-                assert_eq!(weight.grad().stride(), weight.stride());
-                let leaf = |tensor: &Tensor| double(&tensor.detach()).set_requires_grad(true);
-                let (exact_x, exact_weight, exact_bias) = (leaf(&x), leaf(&weight), bias.as_ref().map(leaf));
-                let exact = exact_x.conv2d(&exact_weight, exact_bias.as_ref(), [1, 1], [0, 0], [1, 1], 1);
-                (&exact * double(&upstream)).sum(Kind::Double).backward();
-                let gradients = |y: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| {
-                    let bias = bias.map(Tensor::grad);
-                    [Some(y.detach()), Some(x.grad()), Some(weight.grad()), bias].into_iter().flatten().collect::<Vec<_>>()
-                };
-                let got = gradients(&y, &x, &weight, bias.as_ref());
-                for (got, expected) in got.iter().zip(gradients(&exact, &exact_x, &exact_weight, exact_bias.as_ref())) {
-                    assert_eq!(got.size(), expected.size());
-                    let largest = expected.abs().sum(Kind::Double).clamp_min(1e-9);
-                    let worst = ((got - &expected).abs().sum(Kind::Double) / largest).double_value(&[]);
-                    assert!(worst < 1e-6, "{channels} {out} {size:?} {threads}: {worst:.1e}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_convolution_with_gradients_has_no_second_derivative_and_fits_its_channels() {
-        if !suits(Kind::Float, 1) {
-            return println!("skipped: this processor has no wide vectors");
-        }
-        let (x, weight) = (random(&[1, 16, 8, 8]).set_requires_grad(true), random(&[16, 16, 1, 1]));
-        let sum = conv(&x, &weight, None).unwrap().sum(Kind::Float);
-        let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
-        assert!(TorchError::from(error).to_string().contains("no second derivative"));
-        for (x, weight) in [
-            ([1, 16, 8, 8], [8, 16, 1, 1]),
-            ([1, 8, 8, 8], [16, 8, 1, 1]),
-            ([1, 16, 8, 8], [16, 16, 3, 3]),
-            ([1, 16, 8, 8], [16, 32, 1, 1]),
-        ] {
-            assert!(conv(&random(&x), &random(&weight), None).is_err(), "{x:?} {weight:?}");
-        }
-        assert!(conv(&x, &weight, Some(&random(&[15]))).is_err());
-        assert!(conv(&x.to_kind(Kind::Double), &weight, None).is_err());
-    }
 
     fn random(size: &[i64]) -> Tensor {
         Tensor::randn(size, (Kind::Float, Device::Cpu))
