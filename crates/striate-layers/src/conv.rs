@@ -156,13 +156,17 @@ impl Conv2d {
         if !computes || !types || input.device() != Device::Cpu {
             return self.forward(params, &[input], mode);
         }
-        // Below, the transformed weights cost more than they save.
-        let min_tiles = if kind == Kind::BFloat16 { 128 } else { 16 };
         let tiles = self.winograd_tiles([channels, height, width]).unwrap_or(0);
-        if tiles * batch >= min_tiles && channels.min(self.out_channels) >= 32 {
+        let pixels = (height + 2 * top - 2) * (width + 2 * left - 2);
+        // With fewer tiles the transformed weights cost more than they save; in bfloat16, whose products are twice as fast, so do tiles that reach far beyond the map.
+        let pays = match kind {
+            Kind::BFloat16 => tiles * batch >= 128 && tiles * winograd::TILE * winograd::TILE * 8 <= pixels * 9,
+            _ => tiles * batch >= 16,
+        };
+        if pays && channels.min(self.out_channels) >= 32 {
             return Ok(winograd::conv(input, &params[0], params.get(1), [top, left])?);
         }
-        // libtorch's gradient is as fast where a window moves by one pixel, but of wide maps in bfloat16.
+        // Where a window moves by one pixel libtorch's gradient is as fast, except in bfloat16 from 64 channels on.
         let apart = self.kernel_size.0 == [1, 1] || self.stride.0 != [1, 1];
         if !conv::suits(kind) || !(apart || kind == Kind::BFloat16 && channels.min(self.out_channels) >= 64) {
             return self.forward(params, &[input], mode);
@@ -288,6 +292,47 @@ mod tests {
 
     fn shape(conv: &Conv2d, input: [i64; 3]) -> Result<Shape, LayerError> {
         conv.output_shape(&[input.into()])
+    }
+
+    /// Whichever kernels it takes: Winograd's, our products, our gradients of weights, libtorch's.
+    #[test]
+    fn fast_is_what_forward_computes() {
+        tch::manual_seed(1);
+        let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+        for (layer, size) in [
+            (Conv2d::same(32, 3), [2, 48, 9, 12]),
+            (Conv2d::same(32, 3).stride(2), [2, 16, 9, 11]),
+            (Conv2d::same(32, 3).stride(2), [2, 16, 8, 12]),
+            (Conv2d::new(16, [3, 5]).padding([1, 2]).stride([2, 1]), [1, 32, 9, 7]),
+            (Conv2d::new(64, 5).padding(2), [1, 64, 9, 9]),
+            (Conv2d::new(64, 3).padding([1, 2]).dilation([1, 2]), [2, 64, 5, 9]),
+            (Conv2d::new(48, 1), [3, 32, 5, 7]),
+            (Conv2d::new(48, 1).stride(2).no_bias(), [3, 32, 5, 7]),
+            (Conv2d::new(32, 3).groups(2), [2, 32, 7, 7]),
+            (Conv2d::new(24, 3), [2, 8, 7, 7]),
+        ] {
+            let leaf = |size: &[i64]| random(size).set_requires_grad(true);
+            let (mut params, images) = (vec![leaf(&layer.weight_shape(size[1]))], random(&size));
+            params.extend(layer.bias.then(|| leaf(&[layer.out_channels])));
+            for (kind, most) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1e-2)] {
+                let _autocast = striate_torch::autocast(Device::Cpu, kind);
+                let images =
+                    striate_torch::to_memory_format(&images.to_kind(kind), striate_torch::MemoryFormat::ChannelsLast).unwrap();
+                let both = |y: Tensor| {
+                    let sum = (&y * y.detach()).sum(Kind::Float);
+                    let mut values = Tensor::run_backward(&[sum], &params, false, false);
+                    values.push(y);
+                    values
+                };
+                let expected = both(layer.forward(&params, &[&images], Mode::Train).unwrap());
+                let got = both(layer.forward_fast(&params, &images, Mode::Train).unwrap());
+                for (got, expected) in got.iter().zip(&expected) {
+                    assert_eq!((got.size(), got.kind()), (expected.size(), expected.kind()));
+                    let off = ((got - expected).abs().sum(Kind::Double) / expected.abs().sum(Kind::Double)).double_value(&[]);
+                    assert!(off < most, "{layer:?} {size:?} {kind:?}: {off:.1e}");
+                }
+            }
+        }
     }
 
     #[test]

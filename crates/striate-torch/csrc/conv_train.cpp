@@ -1,7 +1,6 @@
 // Convolutions with gradients. That of the weight is ours (weight_gradient.cpp); 1x1 convolutions at stride 1, and the gradients of their inputs, are our
 // products of pixels and weights (pointwise.cpp), all else libtorch's.
 #include "lanes.h"
-#include "pixels.h"
 #include "pointwise.h"
 #include "weight_gradient.h"
 
@@ -15,9 +14,9 @@ namespace {
 
 constexpr int64_t kOneStep[2] = {1, 1};
 
-Window window_of(const std::vector<int64_t>& geometry) {
+Window window_of(const int64_t* geometry) {
   Window window;
-  memcpy(&window, geometry.data(), sizeof window);
+  memcpy(&window, geometry, sizeof window);
   return window;
 }
 
@@ -26,7 +25,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
   // The weight is float32, the images float32 or bfloat16; `geometry` is padding, stride and dilation.
   static at::Tensor forward(torch::autograd::AutogradContext* context, at::Tensor input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                             const std::vector<int64_t>& geometry) {
-    const Window window = window_of(geometry);
+    const Window window = window_of(geometry.data());
     const at::Tensor used = weight.to(input.scalar_type());
     input = input.contiguous(at::MemoryFormat::ChannelsLast);
     context->save_for_backward({input, used});
@@ -40,7 +39,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
     TORCH_CHECK(!at::GradMode::is_enabled(), "this convolution has no second derivative: derive libtorch's (conv2d) for that");
     const auto saved = context->get_saved_variables();
     const at::Tensor &input = saved[0], &used = saved[1];
-    const Window window = window_of(context->saved_data["geometry"].toIntVector());
+    const Window window = window_of(context->saved_data["geometry"].toIntVector().data());
     const at::Tensor gradient = gradients[0].to(input.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
     torch::autograd::variable_list result(4);
     if (context->needs_input_grad(0)) {
@@ -73,15 +72,15 @@ char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int
   return caught([&] {
     const at::Tensor& w = tensor_of(weight);
     const auto optional = bias == nullptr ? std::optional<at::Tensor>() : std::optional<at::Tensor>(tensor_of(bias));
-    // Autocasting has convolutions read bfloat16, or float16, which is libtorch's; the weight stays what it is.
+    // Autocasting has convolutions read bfloat16, and the weight stays what it is; or float16, which is libtorch's to do.
     at::Tensor x = tensor_of(input);
     if (at::autocast::is_autocast_enabled(at::kCPU)) {
       if (at::autocast::get_autocast_dtype(at::kCPU) != at::kBFloat16 || st_has_bf16_products() == 0) {
-        const Window window = window_of(std::vector<int64_t>(geometry, geometry + 6));
+        const Window window = window_of(geometry);
         *out = new at::Tensor(at::conv2d(x, w, optional, window.stride, window.padding, window.dilation));
         return;
       }
-      x = x.to(at::kBFloat16);
+      if (x.scalar_type() == at::kFloat) x = x.to(at::kBFloat16);
     }
     const bool type = x.scalar_type() == at::kFloat || (x.scalar_type() == at::kBFloat16 && st_has_bf16_products() != 0);
     const auto floats = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };

@@ -11,6 +11,10 @@ constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 // The floats of a weight that are fetched ahead of those that are multiplied: with one image they come from memory.
 constexpr int64_t kAhead = 2048;
 
+// Over the `rows` and `vectors` of a block.
+#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
+#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
+
 // For kernels that only processors of st_has_wide_vectors are to run.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define WIDE_VECTORS __attribute__((target("arch=x86-64-v4")))
@@ -68,6 +72,6 @@ static ALWAYS_INLINE void store(uint16_t* to, Lanes value) {
 }
 // The values of two, each beside the other's.
 static ALWAYS_INLINE Bits paired(const uint16_t* first, const uint16_t* second) {
-  const auto bits = [](const uint16_t* from) { return __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits); };
-  return bits(first) | bits(second) << 16;
+  const Bits lower = __builtin_convertvector(*reinterpret_cast<const Halves*>(first), Bits);
+  return lower | __builtin_convertvector(*reinterpret_cast<const Halves*>(second), Bits) << 16;
 }

@@ -31,7 +31,7 @@ constexpr size_t SMALLEST_REST = size_t{1} << 18;
 constexpr size_t SLACK = 4;
 
 // Keeps freed blocks, and holds little more memory than was in use at one time: what is kept beyond that and some slack is unmapped
-// before anything new is mapped. So keeping costs little peak, and a step that asks for what the former one asked for faults in nothing.
+// before anything new is mapped. So keeping costs a fourth of the peak at most, and a step that asks for what the former one asked for faults in nothing.
 class WarmAllocator final : public c10::Allocator {
  public:
   explicit WarmAllocator(c10::Allocator* small) : small_(small) {}

@@ -9,13 +9,12 @@ constexpr int64_t kLineBytes = 64;
 // Memory that is fetched while products are computed, a line of the cache for each of what is counted: two pieces, one after the other.
 struct Ahead {
   struct Piece {
-    const char *begin, *end;
+    uintptr_t begin, end;
   } now, then;
 
-  const char* take(int64_t lines, const void* or_else) {
+  uintptr_t take(int64_t lines, uintptr_t or_else) {
     if (now.begin >= now.end) now = std::exchange(then, {});
-    if (now.begin >= now.end) return static_cast<const char*>(or_else);
-    return std::exchange(now.begin, now.begin + lines * kLineBytes);
+    return now.begin >= now.end ? or_else : std::exchange(now.begin, now.begin + lines * kLineBytes);
   }
 };
 
@@ -30,20 +29,17 @@ struct Outer {
   bool first;
   Ahead* ahead;  // nullptr for nothing
 
-  const char* fetched() const { return ahead == nullptr ? reinterpret_cast<const char*>(y) : ahead->take(count, y); }
+  uintptr_t fetched() const { return ahead == nullptr ? reinterpret_cast<uintptr_t>(y) : ahead->take(count, reinterpret_cast<uintptr_t>(y)); }
 };
-
-#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
-#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
 
 template <int64_t rows, int64_t vectors>
 ALWAYS_INLINE void outer_block(const Outer<float>& o, int64_t row) {
   Lanes sums[rows][vectors] = {};
   if (!o.first) EACH_ROW EACH_VECTOR sums[r][v] = load(o.sums + (row + r) * o.width + v * kLanes);
-  const char* fetched = o.fetched();
+  const uintptr_t fetched = o.fetched();
   EACH_ROW EACH_VECTOR __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
   for (int64_t t = 0; t < o.count; ++t) {
-    __builtin_prefetch(fetched + t * kLineBytes, 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
     Lanes values[vectors];
     EACH_VECTOR values[v] = load(o.y + t * o.y_step + v * kLanes);
     EACH_ROW EACH_VECTOR sums[r][v] += o.x[t * o.x_step + row + r] * values[v];
@@ -56,10 +52,10 @@ template <int64_t rows, int64_t vectors>
 PAIRS ALWAYS_INLINE void outer_block(const Outer<uint32_t>& o, int64_t row) {
   __m512 sums[rows][vectors] = {};
   if (!o.first) EACH_ROW EACH_VECTOR sums[r][v] = _mm512_loadu_ps(o.sums + (row + r) * o.width + v * kLanes);
-  const char* fetched = o.fetched();
+  const uintptr_t fetched = o.fetched();
   EACH_ROW EACH_VECTOR __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
   for (int64_t t = 0; t < o.count; ++t) {
-    __builtin_prefetch(fetched + t * kLineBytes, 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
     __m512i values[vectors];
     EACH_VECTOR values[v] = _mm512_loadu_si512(o.y + t * o.y_step + v * kLanes);
     EACH_ROW {
@@ -92,9 +88,7 @@ FOR_EACH_PROCESSOR static void multiply_outer(const Outer<float>& o, int64_t row
 #ifdef PAIRS
 PAIRS static void multiply_outer(const Outer<uint32_t>& o, int64_t rows, int64_t columns) { OUTER }
 #else
-static void multiply_outer(const Outer<uint32_t>&, int64_t, int64_t) {}  // nothing calls it
+static void multiply_outer(const Outer<uint32_t>&, int64_t, int64_t) {}  // no image is bfloat16 then
 #endif
 #undef OUTER
 #undef OUTER_BLOCKS
-#undef EACH_ROW
-#undef EACH_VECTOR

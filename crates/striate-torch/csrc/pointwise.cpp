@@ -85,9 +85,6 @@ struct Part {
   float* partial;
 };
 
-#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
-#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
-
 template <int64_t rows, int64_t vectors>
 ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column, const Part& part) {
   const float *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];

@@ -119,8 +119,8 @@ char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor oth
 char* st_winograd_weight(st_tensor weight, st_tensor* out);
 // The same convolution, of weights that are transformed at each call, with gradients (winograd_train.cpp).
 char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, st_tensor* out);
-// A convolution in one group of float32 or, or while autocasting, bfloat16 images and a float32 weight, with gradients (conv_train.cpp). `geometry` is as for
-// st_conv, `bias` may be nullptr, channels are multiples of 16.
+// A convolution in one group of float32 or bfloat16 images and a float32 weight, with gradients (conv_train.cpp); float32 images become bfloat16 while
+// autocasting to it. `geometry` is as for st_conv, `bias` may be nullptr, channels are multiples of 16.
 char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
 // Whether the processor has the vectors that it is fast with.
 int st_has_wide_vectors();

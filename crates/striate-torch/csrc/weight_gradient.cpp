@@ -7,11 +7,14 @@
 
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/zeros_like.h>
 
 namespace {
 
-// What is multiplied at once, so that a panel of it stays in the nearest cache: pixels, or pairs of such; and the channels of them that stay in the next one.
-constexpr int64_t kCount = 98, kStrip = 512;
+// How many pixels, or pairs of such, are multiplied at once, so that a panel of them stays in the nearest cache: half of a map of 14x14.
+constexpr int64_t kCount = 98;
+// The channels of them that stay in the next one.
+constexpr int64_t kStrip = 512;
 // The sums that each thread can have for itself, if threads share out pixels and not sums.
 constexpr int64_t kOwnSums = int64_t{1} << 17;
 
@@ -27,6 +30,7 @@ constexpr int64_t kMost = kPixels<uint16_t>;
 
 template <typename T>
 constexpr T kZeros[kStrip] = {};
+constexpr int64_t kNowhere = -1;
 
 ALWAYS_INLINE void put(const float* const* pixels, int64_t c, float* to) { store(to, load(pixels[0] + c)); }
 ALWAYS_INLINE void put(const uint16_t* const* pixels, int64_t c, uint32_t* to) {
@@ -34,37 +38,44 @@ ALWAYS_INLINE void put(const uint16_t* const* pixels, int64_t c, uint32_t* to) {
   memcpy(to, &values, sizeof values);
 }
 
-// Where values go: pixels, or pairs of such, `step` apart, or whole panels of them one after the other if that is 0; of each from the value `start` on.
-template <typename T>
-struct Place {
-  T* to;
-  int64_t step, start;
+// Where a value of a pixel goes, or of a pair: pixels lie `step` apart.
+template <typename V>
+struct Rows {
+  V* to;
+  int64_t step;
 
-  T* at(int64_t i, int64_t c) const { return to + (step == 0 ? (start + c) / kPanel * kCount * kPanel + i * kPanel + (start + c) % kPanel : i * step + start + c); }
+  V* at(int64_t i, int64_t c) const { return to + i * step + c; }
+};
+// Or in panels of channels, one after the other; what is put begins at the column `start` of them.
+template <typename V>
+struct Panels {
+  V* to;
+  int64_t start;
+
+  V* at(int64_t i, int64_t c) const { return to + (start + c) / kPanel * kCount * kPanel + i * kPanel + (start + c) % kPanel; }
 };
 
 // Copies `width` values of each of `count` pixels, or pairs of such; zeros for a pixel that is nowhere.
-#define GATHER                                                                           \
-  for (int64_t i = 0; i < count; ++i) {                                                  \
-    const T* pixels[kTogether<T>];                                                       \
-    for (int64_t k = 0; k < kTogether<T>; ++k) {                                         \
-      const int64_t at = offsets[i * kTogether<T> + k];                                  \
-      pixels[k] = at < 0 ? kZeros<T> : values + at;                                      \
-    }                                                                                    \
-    for (int64_t c = 0; c < width; c += kLanes) put(pixels, c, place.at(i, c));          \
+template <typename T, typename Target>
+ALWAYS_INLINE void copy(const T* values, const int64_t* offsets, int64_t count, int64_t width, const Target& target) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T* pixels[kTogether<T>];
+    for (int64_t k = 0; k < kTogether<T>; ++k) {
+      const int64_t at = offsets[i * kTogether<T> + k];
+      pixels[k] = at == kNowhere ? kZeros<T> : values + at;
+    }
+    for (int64_t c = 0; c < width; c += kLanes) put(pixels, c, target.at(i, c));
   }
-
-FOR_EACH_PROCESSOR void gather(const float* values, const int64_t* offsets, int64_t count, int64_t width, const Place<float>& place) {
-  using T = float;
-  GATHER
 }
-WIDE_VECTORS void gather(const uint16_t* values, const int64_t* offsets, int64_t count, int64_t width, const Place<uint32_t>& place) {
-  using T = uint16_t;
-  GATHER
-}
+#define GATHER(T, Target)                                                                                                                       \
+  WIDE_VECTORS void gather(const T* values, const int64_t* offsets, int64_t count, int64_t width, const Target<Value<T>>& target) {            \
+    copy(values, offsets, count, width, target);                                                                                               \
+  }
+GATHER(float, Rows)
+GATHER(float, Panels)
+GATHER(uint16_t, Rows)
+GATHER(uint16_t, Panels)
 #undef GATHER
-
-constexpr int64_t kNowhere = -1;
 
 // The pixels that some outputs read at the first place of the window, which may be outside of the image: rows, columns, and where they lie.
 struct Places {
@@ -72,7 +83,7 @@ struct Places {
 };
 
 // Where those lie that are read some rows down and columns across, `by` values on.
-FOR_EACH_PROCESSOR void move(const Places& places, int64_t down, int64_t across, int64_t by, const int64_t* size, int64_t* offsets) {
+WIDE_VECTORS void move_places(const Places& places, int64_t down, int64_t across, int64_t by, const int64_t* size, int64_t* offsets) {
   for (int64_t i = 0; i < places.count; ++i) {
     const uint64_t row = places.row[i] + down, column = places.column[i] + across;
     offsets[i] = row < static_cast<uint64_t>(size[0]) && column < static_cast<uint64_t>(size[1]) ? places.offset[i] + by : kNowhere;
@@ -109,26 +120,30 @@ struct Sums {
       const int64_t place = column / channels;
       next = std::min(last, (place + 1) * channels);
       const int64_t down = place / kernel[1] * window.dilation[0], across = place % kernel[1] * window.dilation[1];
-      move(places, down, across, (down * size[1] + across) * channels, size, offsets);
+      move_places(places, down, across, (down * size[1] + across) * channels, size, offsets);
       offsets[places.count] = kNowhere;
-      gather(input + column % channels, offsets, count, next - column, Place<Value<T>>{to, 0, column - first});
+      gather(input + column % channels, offsets, count, next - column, Panels<Value<T>>{to, column - first});
     }
   }
 
   // What these outputs' products need first: their gradients and, if all pixels are read, those that come about then.
   Ahead ahead_of(int64_t begin, int64_t count) const {
-    const auto piece = [](const T* values, int64_t size) { return Ahead::Piece{reinterpret_cast<const char*>(values), reinterpret_cast<const char*>(values + size)}; };
-    const Ahead::Piece gradients = piece(gradient + begin * out_channels, count * out_channels);
+    const auto piece = [](const T* values, int64_t first, int64_t last) {
+      return Ahead::Piece{reinterpret_cast<uintptr_t>(values) + first * sizeof(T), reinterpret_cast<uintptr_t>(values) + last * sizeof(T)};
+    };
+    const Ahead::Piece gradients = piece(gradient, begin * out_channels, (begin + count) * out_channels);
     if (kernel[0] < window.stride[0] || kernel[1] < window.stride[1]) return {gradients, {}};
-    const int64_t each = size[0] * size[1] / (out_size[0] * out_size[1]) * channels;
-    return {gradients, piece(input + begin * each + kernel[0] / 2 * size[1] * channels, count * each)};
+    const auto about = [&](int64_t output) {
+      return (output * size[0] * size[1] / (out_size[0] * out_size[1]) + kernel[0] / 2 * size[1]) * channels;
+    };
+    return {gradients, piece(input, about(begin), about(begin + count))};
   }
 
   // Of the outputs begin..end, in the columns first..last, into `sums` [out, kernel height, kernel width, in].
   void add(int64_t begin, int64_t end, int64_t first, int64_t last, float* sums, Value<T>* scratch) const {
     // Other than a power of two, or the values of a channel would share a few places of the cache.
-    constexpr int64_t y_step = kStrip + kLanes;
-    Value<T> *x = scratch, *y = scratch + kCount * kStrip;
+    constexpr int64_t step = kStrip + kLanes;
+    Value<T> *images = scratch, *gradients = scratch + kCount * kStrip;
     Places places;
     int64_t offsets[kPixels<T> + 1];
     // In equal parts.
@@ -141,13 +156,13 @@ struct Sums {
       offsets[here] = kNowhere;  // beside the last one of an odd number
       for (int64_t row = 0; row < out_channels; row += kStrip) {
         const int64_t rows = std::min(kStrip, out_channels - row);
-        gather(gradient + row, offsets, count, rows, Place<Value<T>>{y, y_step, 0});
+        gather(gradient + row, offsets, count, rows, Rows<Value<T>>{gradients, step});
         for (int64_t start = first; start < last; start += kStrip) {
           const int64_t stop = std::min(start + kStrip, last);
-          gather_columns(places, count, start, stop, x);
+          gather_columns(places, count, start, stop, images);
           for (int64_t c = start; c < stop; c += kPanel)
-            multiply_outer(Outer<Value<T>>{y, x + (c - start) * kCount, y_step, kPanel, count, sums + row * width() + c, width(), at == begin, &ahead}, rows,
-                           std::min(kPanel, stop - c));
+            multiply_outer(Outer<Value<T>>{gradients, images + (c - start) * kCount, step, kPanel, count, sums + row * width() + c, width(), at == begin, &ahead},
+                           rows, std::min(kPanel, stop - c));
         }
       }
     }
@@ -159,37 +174,38 @@ struct Sums {
 template <typename T>
 void compute(const Sums<T>& sums, int64_t pixels, at::Tensor& result) {
   const int64_t threads = at::get_num_threads(), panels = sums.panels(), width = sums.width(), size = sums.out_channels * width;
+  const int64_t by_pixels = std::min(threads, (pixels + kPixels<T> - 1) / kPixels<T>), by_columns = std::min(threads, panels);
+  const bool columns = by_columns > by_pixels || (by_columns == by_pixels && size > kOwnSums);
+  const int64_t parts = columns ? by_columns : by_pixels;
   const auto options = at::TensorOptions().dtype(at::kFloat);
-  at::Tensor scratch = at::empty({threads, Sums<T>::scratch()}, options);
+  at::Tensor scratch = at::empty({parts, Sums<T>::scratch()}, options), others = at::empty({columns ? 0 : parts - 1, size}, options);
   auto* apart = static_cast<Value<T>*>(scratch.data_ptr());
-  float* to = result.data_ptr<float>();
-  if (size > kOwnSums) {
-    const int64_t parts = std::min(threads, panels);
-    parallel(parts, 1, [&](int64_t first, int64_t last) {
-      for (int64_t part = first; part < last; ++part)
-        sums.add(0, pixels, part * panels / parts * kPanel, std::min((part + 1) * panels / parts * kPanel, width), to, apart + part * Sums<T>::scratch());
-    });
-    return;
-  }
-  const int64_t parts = std::min(threads, (pixels + kPixels<T> - 1) / kPixels<T>);
-  at::Tensor others = at::empty({parts - 1, size}, options);
-  float* more = others.data_ptr<float>();
+  float *to = result.data_ptr<float>(), *more = others.data_ptr<float>();
   parallel(parts, 1, [&](int64_t first, int64_t last) {
-    for (int64_t part = first; part < last; ++part)
-      sums.add(part * pixels / parts, (part + 1) * pixels / parts, 0, width, part == 0 ? to : more + (part - 1) * size, apart + part * Sums<T>::scratch());
+    for (int64_t part = first; part < last; ++part) {
+      const auto share = [&](int64_t count) { return std::pair(part * count / parts, (part + 1) * count / parts); };
+      Value<T>* own = apart + part * Sums<T>::scratch();
+      if (columns) {
+        const auto [begin, end] = share(panels);
+        sums.add(0, pixels, begin * kPanel, std::min(end * kPanel, width), to, own);
+      } else {
+        const auto [begin, end] = share(pixels);
+        sums.add(begin, end, 0, width, part == 0 ? to : more + (part - 1) * size, own);
+      }
+    }
   });
-  for (int64_t part = 1; part < parts; ++part) result.add_(others.select(0, part - 1).as_strided(result.sizes(), result.strides()));
+  for (int64_t other = 0; other < others.size(0); ++other) result.add_(others.select(0, other).as_strided(result.sizes(), result.strides()));
 }
 
 }  // namespace
 
 at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, const at::Tensor& weight, const Window& window) {
   const auto options = weight.options().dtype(at::kFloat);
+  const int64_t pixels = gradient.size(0) * gradient.size(2) * gradient.size(3);
+  if (pixels == 0) return at::zeros_like(weight, options);
   const bool in_order = weight.is_contiguous(at::MemoryFormat::ChannelsLast);
   at::Tensor result = in_order ? at::empty_strided(weight.sizes(), weight.strides(), options)
                                : at::empty(weight.sizes(), options.memory_format(at::MemoryFormat::ChannelsLast));
-  const int64_t pixels = gradient.size(0) * gradient.size(2) * gradient.size(3);
-  if (pixels == 0) return at::empty_like(weight, options).zero_();
   with_type(input, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     compute(Sums<T>{static_cast<const T*>(gradient.const_data_ptr()), static_cast<const T*>(input.const_data_ptr()), weight.size(0), weight.size(1),

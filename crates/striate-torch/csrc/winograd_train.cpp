@@ -180,7 +180,7 @@ at::Tensor weight_gradient(const at::Tensor& input, const at::Tensor& gradient, 
         const int64_t point = i / panels, column = i % panels * kPanel;
         for (int64_t t = 0; t == 0 || t < here; t += kTiles)
           multiply_outer(Outer<float>{y + (point * each + t) * y_step, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
-                          all + point * points + column, channels, begin + t == 0, nullptr},
+                                      all + point * points + column, channels, begin + t == 0, nullptr},
                          out_channels, std::min(kPanel, channels - column));
       }
     });

@@ -16,7 +16,8 @@ pub fn suits(kind: Kind) -> bool {
 }
 
 /// The convolution of `[N, in, H, W]`, float32 or bfloat16, with a float32 weight `[out, in, height, width]` and bias `[out]`: channels-last, with gradients. While
-/// autocasting, images become bfloat16; the gradient of the weight is float32 in any case, and is not rounded to bfloat16 on the way.
+/// autocasting to bfloat16, images become such; the gradient of the weight is float32 all the same, and is not rounded to bfloat16 on the way. While autocasting to what
+/// this processor has no products of, it is libtorch's convolution.
 ///
 /// Both channel counts must be multiples of [`LANES`](winograd::LANES), and the geometry of one group. A second derivative is an error.
 pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &Geometry) -> Result<Tensor, TorchError> {
@@ -56,7 +57,7 @@ mod tests {
             return println!("skipped: this processor has no wide vectors");
         }
         crate::manual_seed(2);
-        for threads in [1, 2] {
+        for threads in [1, 2, 3] {
             crate::set_num_threads(threads);
             for (channels, out, size, window, layout, with_bias) in [
                 (16, 16, [1, 1, 1], POINT, MemoryFormat::Contiguous, true),
@@ -72,6 +73,9 @@ mod tests {
                 (80, 176, [2, 7, 5], [[5, 3], [2, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, false),
                 (592, 32, [1, 6, 6], [[3, 3], [1, 1], [1, 1], [1, 1]], MemoryFormat::Contiguous, false),
                 (16, 32, [0, 7, 9], [[3, 3], [1, 1], [2, 2], [1, 1]], MemoryFormat::Contiguous, true),
+                (16, 16, [1, 19, 21], [[3, 3], [1, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, false),
+                (16, 32, [2, 3, 3], [[1, 1], [2, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, false),
+                (32, 16, [3, 1, 1], [[3, 3], [1, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, true),
             ] {
                 for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind)) {
                     let leaf = |values: &Tensor, kind| values.detach().to_kind(kind).set_requires_grad(true);
@@ -103,6 +107,40 @@ mod tests {
                         assert!(off < most, "{channels} {out} {size:?} {window:?} {threads} {kind:?} {number}: {off:.1e}");
                     }
                 }
+            }
+        }
+    }
+
+    /// Images of float32 while autocasting: to bfloat16, to float16, which is libtorch's, and in a part that does not autocast.
+    #[test]
+    fn autocasting_is_heeded() {
+        if !suits(Kind::Float) {
+            return println!("skipped: this processor has no wide vectors");
+        }
+        crate::manual_seed(3);
+        for window in [POINT, [[3, 3], [1, 1], [2, 2], [1, 1]]] {
+            let leaf =
+                |size: &[i64]| to_memory_format(&random(size), MemoryFormat::ChannelsLast).unwrap().set_requires_grad(true);
+            let (x, weight) = (leaf(&[2, 32, 9, 9]), leaf(&[48, 32, window[0][0], window[0][1]]));
+            let gradients = |autocasting: Kind| {
+                let _autocast = crate::autocast(Device::Cpu, autocasting);
+                let y = conv(&x, &weight, None, &geometry(window)).unwrap();
+                let sum = (&y * y.detach()).sum(Kind::Float);
+                let gradients = Tensor::run_backward(&[sum], &[&x, &weight], false, false);
+                assert!(gradients.iter().all(|gradient| gradient.kind() == Kind::Float));
+                (y.kind(), gradients)
+            };
+            let (kind, exact) = gradients(Kind::Float);
+            assert_eq!(kind, Kind::Float);
+            for autocasting in [Kind::BFloat16, Kind::Half] {
+                let (kind, got) = gradients(autocasting);
+                assert_eq!(kind, autocasting);
+                for (got, exact) in got.iter().zip(&exact) {
+                    let off = ((got - exact).abs().sum(Kind::Double) / exact.abs().sum(Kind::Double)).double_value(&[]);
+                    assert!(off > 0.0 && off < 1e-2, "{window:?} {autocasting:?} {off:.1e}");
+                }
+                let _autocast = crate::autocast(Device::Cpu, autocasting);
+                assert_eq!(gradients(Kind::Float).0, Kind::Float);
             }
         }
     }
