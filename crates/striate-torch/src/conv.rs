@@ -1,25 +1,22 @@
 //! Convolutions with gradients on the CPU, in float32 or bfloat16: the gradient of the weight is a sum of outer products of our own. 1x1 convolutions at stride 1
 //! are matrix products of our own forward and back; of all others libtorch computes the output and the gradient of the input.
 use crate::onednn::Geometry;
-use crate::winograd;
-use crate::{TorchError, ffi};
+use crate::{TorchError, ffi, pointwise, winograd};
 use tch::{Kind, Tensor};
 
 /// Whether this processor computes them, for images of this type.
 pub fn suits(kind: Kind) -> bool {
-    match kind {
-        Kind::Float => winograd::available(),
-        // SAFETY: no precondition.
-        Kind::BFloat16 => unsafe { ffi::st_has_bf16_products() != 0 },
-        _ => false,
-    }
+    pointwise::suits(kind, winograd::LANES)
 }
 
 /// The convolution of `[N, in, H, W]`, float32 or bfloat16, with a float32 weight `[out, in, height, width]` and bias `[out]`: channels-last, with gradients. While
 /// autocasting to bfloat16, images become such; the gradient of the weight is float32 all the same, and is not rounded to bfloat16 on the way. While autocasting to what
 /// this processor has no products of, it is libtorch's convolution.
 ///
-/// Both channel counts must be multiples of [`LANES`](winograd::LANES), and the geometry of one group. A second derivative is an error.
+/// # Errors
+///
+/// Channels that are no multiples of [`LANES`](winograd::LANES) or come in groups, other types or devices, a processor without wide vectors. A second derivative is an
+/// error of the backward pass.
 pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &Geometry) -> Result<Tensor, TorchError> {
     if !suits(Kind::Float) {
         return Err(TorchError::new("this processor has no wide vectors"));
