@@ -1,8 +1,11 @@
 use crate::builder::Progress;
+use crate::network::whole_name;
 use crate::towers::Part;
 use crate::{GraphError, NetworkBuilder};
+use std::collections::{BTreeMap, HashSet};
 use striate_layers::{Layer, Mode, Op, ParamSpec, Shape, infer_shape};
 use striate_torch::nearest_few;
+use tch::Tensor;
 
 /// What a node is.
 #[derive(Debug, Clone)]
@@ -155,6 +158,37 @@ impl Graph {
     /// The parameters of a node.
     pub fn params(&self, node: &Node) -> Vec<ParamSpec> {
         node.layer().map_or_else(Vec::new, |layer| layer.params(&self.input_shapes(node)))
+    }
+
+    /// Holds names and shapes of weights against the parameters of the network, before it has any.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Weights`] if a parameter is missing, if `state` holds a name that the network has not, or if a shape differs; it
+    /// lists all of them.
+    pub fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
+        let (mut missing, mut mismatched, mut known) = (Vec::new(), Vec::new(), HashSet::new());
+        for node in &self.nodes {
+            for spec in self.params(node) {
+                let (name, mut size) = (whole_name(node, &spec), spec.shape);
+                if let Some(part) = &node.part {
+                    size[0] *= part.count;
+                }
+                match state.get(&name) {
+                    _ if !known.insert(name.clone()) => {}
+                    None => missing.push(name),
+                    Some(value) if value.size() != size => {
+                        mismatched.push(format!("{name}: {size:?} here, {:?} in the file", value.size()));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(*name)).cloned().collect();
+        if missing.is_empty() && unexpected.is_empty() && mismatched.is_empty() {
+            return Ok(());
+        }
+        Err(GraphError::Weights { missing, unexpected, mismatched })
     }
 
     /// The number of places that nodes are put at.

@@ -1,6 +1,6 @@
 use crate::{Graph, GraphError, Node};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use striate_layers::{ParamKind, ParamSpec};
 use striate_torch::{Generator, MemoryFormat, TorchError, derive_seed, to_memory_format};
 use tch::nn::VarStore;
@@ -278,43 +278,18 @@ impl Network {
     /// Fails, and changes nothing, if a parameter is missing, if `state` holds a name that the network has not, if a shape
     /// differs (the error lists all of them), or if a value is NaN or infinite.
     pub fn load_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
-        self.check_state(state)?;
+        self.graph.check_state(state)?;
+        for (name, value) in state {
+            if !is_finite(value)? {
+                return Err(GraphError::NotFinite { name: name.clone() });
+            }
+        }
         let _no_grad = striate_torch::no_grad();
         for (node, spec, tensor) in self.specs() {
             let value = &state[&whole_name(node, &spec)];
             match &node.part {
                 Some(part) => tensor.shallow_clone().f_copy_(&part.of(value)?)?,
                 None => tensor.shallow_clone().f_copy_(value)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
-        let (mut missing, mut mismatched, mut known) = (Vec::new(), Vec::new(), HashSet::new());
-        for (node, spec, tensor) in self.specs() {
-            let (name, mut size) = (whole_name(node, &spec), tensor.size());
-            if let Some(part) = &node.part {
-                size[0] *= part.count;
-            }
-            if !known.insert(name.clone()) {
-                continue;
-            }
-            match state.get(&name) {
-                None => missing.push(name),
-                Some(value) if value.size() != size => {
-                    mismatched.push(format!("{name}: {size:?} here, {:?} in the file", value.size()));
-                }
-                Some(_) => {}
-            }
-        }
-        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(*name)).cloned().collect();
-        if !(missing.is_empty() && unexpected.is_empty() && mismatched.is_empty()) {
-            return Err(GraphError::Weights { missing, unexpected, mismatched });
-        }
-        for (name, value) in state {
-            if !is_finite(value)? {
-                return Err(GraphError::NotFinite { name: name.clone() });
             }
         }
         Ok(())
@@ -363,7 +338,7 @@ fn full_name(node: &Node, spec: &ParamSpec) -> String {
 }
 
 /// The name of the parameter that the node's is, or is a part of.
-fn whole_name(node: &Node, spec: &ParamSpec) -> String {
+pub(crate) fn whole_name(node: &Node, spec: &ParamSpec) -> String {
     format!("{}.{}", node.part.as_ref().map_or(&node.name, |part| &part.layer), spec.name)
 }
 

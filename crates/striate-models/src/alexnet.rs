@@ -9,8 +9,8 @@
 //! tower's own maps alone, on one device too, as it did on the paper's cards; Caffe's reference network, which never ran on
 //! two, normalises across all maps. The four channels at the halves' border differ.
 //!
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Architecture, Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder};
 use striate_layers::{Activation, AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Init, Linear, LocalResponseNorm, MaxPool2d};

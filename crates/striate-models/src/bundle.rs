@@ -1,84 +1,195 @@
-use crate::{Model, ModelError, Weights, find, weights};
+use crate::{Model, ModelError, Registry, Weights, weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
-use striate_graph::{InitOptions, Network};
+use striate_datasets::Preprocess;
+use striate_graph::{Graph, GraphDescription, GraphError, InitOptions, Network};
+use striate_layers::{Mode, loss::Loss};
 use striate_torch::TensorFile;
 use tch::Tensor;
 
 /// The key of a bundle's description in the file's metadata.
 const KEY: &str = "striate";
-/// The version of the description.
-const VERSION: u32 = 1;
+/// The version of the description that is written.
+const VERSION: u32 = 2;
 
-/// What a bundle says beside its weights: all that is needed to build the network, feed it and read its answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a bundle says beside its weights: the network itself, how an image becomes its input, and what its outputs mean.
+///
+/// The file holds it as JSON under the key `striate` of its metadata:
+///
+/// | key | is |
+/// |---|---|
+/// | `version` | 2 |
+/// | `graph` | the network, as a [`GraphDescription`] |
+/// | `loss`, `aux_weight` | what it is trained and judged with |
+/// | `classes` | names in the order of the logits |
+/// | `preprocess` | a [`Preprocess`]; null if nobody knows |
+/// | `origin` | the [`Origin`]; null for a network of your own |
+/// | `metrics` | figures of its training |
+///
+/// Version 1 had the origin in place of the graph, and is read too.
+#[derive(Debug, Clone)]
 pub struct BundleInfo {
-    /// The version of this description.
-    pub version: u32,
-    /// The variant in the registry.
-    pub architecture: String,
-    /// All its options.
-    pub config: Map<String, Value>,
+    /// The network.
+    pub graph: Graph,
+    /// The loss that it is trained and judged with.
+    pub loss: Loss,
+    /// What the same loss of each training output counts in the sum that is trained.
+    pub aux_weight: f64,
     /// The names of the classes, in the order of the logits.
     pub classes: Vec<String>,
-    /// How an image becomes an input: the data set crate's `Preprocess`.
-    pub preprocess: Value,
+    /// How an image becomes an input, if that is known.
+    pub preprocess: Option<Preprocess>,
+    /// What the network was before it was changed, if it came from a registry.
+    pub origin: Option<Origin>,
     /// Figures of the training that made it, such as `test_accuracy`.
     pub metrics: BTreeMap<String, f64>,
 }
 
+/// Where a bundle's network comes from. It says who made it, and builds nothing: the graph does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The variant in the registry.
+    pub architecture: String,
+    /// All its options.
+    pub options: Map<String, Value>,
+}
+
+/// The form in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Version2 {
+    version: u32,
+    graph: GraphDescription,
+    loss: Loss,
+    aux_weight: f64,
+    classes: Vec<String>,
+    preprocess: Option<Preprocess>,
+    origin: Option<Origin>,
+    metrics: BTreeMap<String, f64>,
+}
+
+/// The former form, whose network is a variant of the registry.
+#[derive(Deserialize)]
+struct Version1 {
+    architecture: String,
+    config: Map<String, Value>,
+    classes: Vec<String>,
+    preprocess: Option<Preprocess>,
+    metrics: BTreeMap<String, f64>,
+}
+
 impl BundleInfo {
-    /// A description of `model` with no metrics yet.
-    pub fn new(model: &Model, classes: &[String], preprocess: Value) -> Self {
-        Self {
-            version: VERSION,
-            architecture: model.variant().name.to_owned(),
-            config: model.config(),
-            classes: classes.to_vec(),
-            preprocess,
-            metrics: BTreeMap::new(),
-        }
+    /// A description of a network of your own, trained by cross entropy, with no metrics yet.
+    pub fn new(graph: Graph, classes: &[String], preprocess: Option<Preprocess>) -> Self {
+        let (loss, classes) = (Loss::default(), classes.to_vec());
+        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics: BTreeMap::new() }
+    }
+
+    /// A description of a model of a registry with no metrics yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Model::graph`].
+    pub fn of_model(model: &Model, classes: &[String], preprocess: Option<Preprocess>) -> Result<Self, ModelError> {
+        let origin = Origin { architecture: model.variant().name.to_owned(), options: model.config() };
+        Ok(Self {
+            loss: model.loss(),
+            aux_weight: model.aux_weight(),
+            origin: Some(origin),
+            ..Self::new(model.graph()?, classes, preprocess)
+        })
+    }
+
+    /// What to call the network: its architecture's name, or `network` for one of your own.
+    pub fn name(&self) -> &str {
+        self.origin.as_ref().map_or("network", |origin| &origin.architecture)
+    }
+
+    /// The shape of the first input for one example: `[C, H, W]` of a network of images.
+    pub fn input(&self) -> &[i64] {
+        self.graph.inputs().next().map_or(&[], |input| input.shape.dims())
     }
 
     /// The entry that makes a `.safetensors` file with a network's parameters a bundle.
-    pub fn to_metadata(&self) -> (String, String) {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        (KEY.to_owned(), text)
+    ///
+    /// # Errors
+    ///
+    /// A layer of your own that does not tell its options.
+    pub fn to_metadata(&self) -> Result<(String, String), ModelError> {
+        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics } = self.clone();
+        let graph = graph.to_description()?;
+        let form = Version2 { version: VERSION, graph, loss, aux_weight, classes, preprocess, origin, metrics };
+        // Plain data, in which nothing can fail.
+        Ok((KEY.to_owned(), serde_json::to_string(&form).unwrap_or_default()))
     }
 
     /// Reads the description of a bundle, and none of its weights. Fails as [`Bundle::read`] does.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        Self::checked(weights::info(path)?, path)
+        Self::read_with(path, &Registry::default())
     }
 
-    /// The description that a file has; an error if it has none, or one that names more or fewer classes than its network has.
-    fn checked(info: Option<Self>, path: &Path) -> Result<Self, ModelError> {
-        let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
-        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
-        let (model, names) = (info.model().map_err(|error| bad(error.to_string()))?, info.classes.len());
-        if names as i64 != model.classes() {
-            return Err(bad(format!("it names {names} classes, its network has {}", model.classes())));
-        }
-        Ok(info)
+    /// [`read`](Self::read), where `registry` has layers and architectures of your own that the file may name.
+    pub fn read_with(path: &Path, registry: &Registry) -> Result<Self, ModelError> {
+        weights::info(path, registry)?.ok_or_else(|| ModelError::NoBundle { path: path.into() })
     }
 
-    /// The description in a file's metadata, if it has one.
-    pub(crate) fn from_metadata(metadata: &BTreeMap<String, String>, path: &Path) -> Result<Option<Self>, ModelError> {
-        let bad = |reason: String| ModelError::BadBundle { path: path.into(), reason };
+    /// The description in a file's metadata, if it has one. An error if it can't be read, or says what can't be.
+    pub(crate) fn from_metadata(
+        metadata: &BTreeMap<String, String>,
+        path: &Path,
+        registry: &Registry,
+    ) -> Result<Option<Self>, ModelError> {
         let Some(text) = metadata.get(KEY) else { return Ok(None) };
-        let info: Self = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
-        if info.version != VERSION {
-            return Err(bad(format!("its version is {}, this striate reads {VERSION}", info.version)));
-        }
-        Ok(Some(info))
+        Self::parse(text, registry).map(Some).map_err(|reason| ModelError::BadBundle { path: path.into(), reason })
     }
 
-    /// The model that it describes.
-    pub fn model(&self) -> Result<Model, ModelError> {
-        let options: Vec<(&str, Value)> = self.config.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        find(&self.architecture)?.model(&options)
+    fn parse(text: &str, registry: &Registry) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let Versioned { version } = serde_json::from_str(text).map_err(|error| told(&error))?;
+        let info = match version {
+            1 => {
+                let Version1 { architecture, config, classes, preprocess, metrics } =
+                    serde_json::from_str(text).map_err(|error| told(&error))?;
+                let options: Vec<(&str, Value)> = config.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+                let model = registry.find(&architecture).and_then(|variant| variant.model(&options));
+                let info = model.and_then(|model| Self::of_model(&model, &classes, preprocess)).map_err(|error| told(&error))?;
+                Self { metrics, ..info }
+            }
+            VERSION => {
+                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, .. } =
+                    serde_json::from_str(text).map_err(|error| told(&error))?;
+                let graph = Graph::from_description(graph, registry.layers()).map_err(|error| told(&error))?;
+                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics }
+            }
+            other => return Err(format!("its version is {other}, and this version of striate reads 1 to {VERSION}")),
+        };
+        info.check().map(|()| info)
+    }
+
+    /// Whether classes and images fit the network.
+    fn check(&self) -> Result<(), String> {
+        let names = self.classes.len();
+        let logits = self.graph.outputs_in(Mode::Eval).next().map_or(&[][..], |(_, node)| node.shape.dims());
+        match *logits {
+            // A network that was cut off gives features, and has no classes.
+            _ if names == 0 => {}
+            [classes] if classes == names as i64 => {}
+            [classes] => return Err(format!("it names {names} classes, its network has {classes}")),
+            ref other => return Err(format!("it names {names} classes, its network gives {other:?}")),
+        }
+        let Some(preprocess) = &self.preprocess else { return Ok(()) };
+        preprocess.check().map_err(|error| error.to_string())?;
+        if self.input() != preprocess.input {
+            return Err(format!("its images become {:?}, its network takes {:?}", preprocess.input, self.input()));
+        }
+        Ok(())
     }
 }
 
@@ -86,6 +197,29 @@ impl BundleInfo {
 ///
 /// Tensors with a `/` in their names, such as the state of an optimizer in a checkpoint, are not the network's and are left
 /// alone; so every checkpoint is also a bundle.
+///
+/// ```
+/// use striate_graph::{Graph, InitOptions, Network};
+/// use striate_layers::{Flatten, Linear};
+/// use striate_models::{Bundle, BundleInfo};
+///
+/// let graph = Graph::build(|net| {
+///     let x = net.input([1, 8, 8]);
+///     let x = net.add("flatten", Flatten, x)?;   // [64]
+///     let x = net.add("fc", Linear::new(2), x)?; // [2]
+///     net.output("logits", x)
+/// })?;
+/// let network = Network::new(graph.clone(), &InitOptions::default())?;
+/// let info = BundleInfo::new(graph, &["cat".to_owned(), "dog".to_owned()], None);
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("pets.safetensors");
+/// Bundle { info, state: network.state() }.write(&path)?;
+///
+/// let bundle = Bundle::read(&path)?; // knows nothing of the code above
+/// let same = bundle.network(&path, &InitOptions::default())?;
+/// assert_eq!(same.state(), network.state());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Bundle {
     /// The description.
@@ -95,23 +229,31 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads a bundle. Fails with one line on a missing or damaged file, on one that holds weights only, and on one that names more
-    /// or fewer classes than its network has.
+    /// Reads a bundle. Fails with one line on a missing or damaged file, on one that holds weights only, on a description of what
+    /// can't be, and on one that names more or fewer classes than its network has.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let Weights { tensors, info, .. } = Weights::read(path)?;
-        Ok(Self { info: BundleInfo::checked(info, path)?, state: tensors })
+        Self::read_with(path, &Registry::default())
+    }
+
+    /// [`read`](Self::read), where `registry` has layers and architectures of your own that the file may name.
+    pub fn read_with(path: &Path, registry: &Registry) -> Result<Self, ModelError> {
+        let Weights { tensors, info, .. } = Weights::read_with(path, registry)?;
+        let info = info.ok_or_else(|| ModelError::NoBundle { path: path.into() })?;
+        Ok(Self { info, state: tensors })
     }
 
     /// Writes the bundle atomically.
     pub fn write(self, path: &Path) -> Result<(), ModelError> {
-        let metadata = BTreeMap::from([self.info.to_metadata()]);
+        let metadata = BTreeMap::from([self.info.to_metadata()?]);
         Ok(TensorFile { tensors: self.state, metadata }.write(path)?)
     }
 
-    /// The network with its weights.
+    /// The network with its weights; `path` is the file that errors name. Nothing is allocated for weights that do not fit.
     pub fn network(&self, path: &Path, options: &InitOptions) -> Result<Network, ModelError> {
-        let network = Network::new(self.info.model()?.graph()?, options)?;
-        network.load_state(&self.state).map_err(|source| ModelError::Misfit { path: path.into(), source: Box::new(source) })?;
+        let misfit = |source: GraphError| ModelError::Misfit { path: path.into(), source: Box::new(source) };
+        self.info.graph.check_state(&self.state).map_err(misfit)?;
+        let network = Network::new(self.info.graph.clone(), options)?;
+        network.load_state(&self.state).map_err(misfit)?;
         Ok(network)
     }
 }
@@ -120,12 +262,14 @@ impl Bundle {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::find;
+    use striate_datasets::{Fit, Normalise};
 
     fn example() -> Bundle {
         let model = find("lenet5").unwrap().model(&[("classes", 3.into())]).unwrap();
         let network = Network::new(model.graph().unwrap(), &InitOptions { seed: 4, ..InitOptions::default() }).unwrap();
         let classes = ["cat", "dog", "owl"].map(str::to_owned);
-        Bundle { info: BundleInfo::new(&model, &classes, Value::Null), state: network.state() }
+        Bundle { info: BundleInfo::of_model(&model, &classes, None).unwrap(), state: network.state() }
     }
 
     /// What reading the whole file is told, and what reading its description is.
@@ -140,8 +284,9 @@ mod tests {
         let (info, state) = (example().info, example().state);
         example().write(&path).unwrap();
         let bundle = Bundle::read(&path).unwrap();
-        assert_eq!(bundle.info, info);
-        assert_eq!(BundleInfo::read(&path).unwrap(), info);
+        let text = |info: &BundleInfo| info.to_metadata().unwrap().1;
+        assert_eq!(text(&bundle.info), text(&info));
+        assert_eq!(text(&BundleInfo::read(&path).unwrap()), text(&info));
         let network = bundle.network(&path, &InitOptions::default()).unwrap();
         assert_eq!(network.state(), state);
     }
@@ -166,10 +311,68 @@ mod tests {
         assert!(both_errors(&path).iter().all(|error| error.contains("holds weights only")));
         let metadata = BTreeMap::from([(KEY.to_owned(), "{\"version\": 1}".to_owned())]);
         TensorFile { tensors: BTreeMap::new(), metadata }.write(&path).unwrap();
-        assert!(both_errors(&path).iter().all(|error| error.contains("architecture")));
+        assert!(both_errors(&path).iter().all(|error| error.contains("architecture")), "{:?}", both_errors(&path));
         let mut short = example();
         short.state.remove("c1.weight");
         let error = short.network(&path, &InitOptions::default()).unwrap_err().to_string();
         assert!(error.contains("x.safetensors") && error.contains("1 missing (c1.weight)"), "{error}");
+    }
+
+    /// A bundle as version 1 wrote it.
+    #[test]
+    fn bundles_of_before_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let text = r#"{"version":1,"architecture":"lenet5","config":{"classes":3},"classes":["cat","dog","owl"],
+            "preprocess":{"image":[28,28],"input":[1,32,32],"normalise":{"mean":[0.1],"std":[0.3]}},"metrics":{"test_accuracy":0.5}}"#;
+        let metadata = BTreeMap::from([(KEY.to_owned(), text.to_owned())]);
+        TensorFile { tensors: example().state, metadata }.write(&path).unwrap();
+        let Bundle { info, state } = Bundle::read(&path).unwrap();
+        assert_eq!(format!("{:?}", info.graph), format!("{:?}", example().info.graph));
+        assert_eq!((info.name(), &info.metrics["test_accuracy"]), ("lenet5", &0.5));
+        let normalise = Normalise { mean: vec![0.1], std: vec![0.3] };
+        assert_eq!(info.preprocess, Some(Preprocess::new([1, 28, 28], [1, 32, 32], Fit::Pad, normalise).unwrap()));
+        Bundle { info, state }.network(&path, &InitOptions::default()).unwrap();
+    }
+
+    /// The paper's LeNet has a loss of its own, a truncated network no classes, and one that was edited is no registry's.
+    #[test]
+    fn edited_and_truncated_networks_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let model = find("lenet5-paper").unwrap().model(&[]).unwrap();
+        let digits: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+        let paper = BundleInfo::of_model(&model, &digits, None).unwrap();
+        let text = paper.to_metadata().unwrap().1;
+        let back = BundleInfo::parse(&text, &Registry::default()).unwrap();
+        assert!(matches!(back.loss, Loss::Rbf { .. }) && back.loss == paper.loss);
+
+        let mut network =
+            Network::new(find("lenet5").unwrap().model(&[]).unwrap().graph().unwrap(), &InitOptions::default()).unwrap();
+        network.truncate("c5", "features").unwrap();
+        let info = BundleInfo::new(network.graph().clone(), &[], None);
+        Bundle { info, state: network.state() }.write(&path).unwrap();
+        let back = Bundle::read(&path).unwrap();
+        assert_eq!(back.info.name(), "network");
+        assert_eq!(back.network(&path, &InitOptions::default()).unwrap().state(), network.state());
+    }
+
+    #[test]
+    fn images_that_do_not_fit_the_network_are_told() {
+        let mut info = example().info;
+        let normalise = Normalise { mean: vec![0.1], std: vec![0.3] };
+        info.preprocess = Some(Preprocess::new([1, 8, 8], [1, 16, 16], Fit::Resize, normalise).unwrap());
+        let error = BundleInfo::parse(&info.to_metadata().unwrap().1, &Registry::default()).unwrap_err();
+        assert_eq!(error, "its images become [1, 16, 16], its network takes [1, 32, 32]");
+    }
+
+    /// A small file that declares a large network: nothing is allocated for weights that are not there.
+    #[test]
+    fn weights_are_held_against_the_network_before_it_is_made() {
+        let model = find("vgg19").unwrap().model(&[("input", serde_json::json!([3, 3200, 3200]))]);
+        let info = BundleInfo::new(model.unwrap().graph().unwrap(), &[], None);
+        let error =
+            Bundle { info, state: BTreeMap::new() }.network(Path::new("x"), &InitOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("38 missing"), "{error}");
     }
 }

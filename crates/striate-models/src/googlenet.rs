@@ -4,8 +4,8 @@
 //! heads. `googlenet` is torchvision's: batch norm, 3x3 kernels where the paper has 5x5 ones, other poolings. Parameters are
 //! named as in torchvision.
 use crate::inception::{TRANSFORM_INPUT, scaled};
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Architecture, ConvUnit, Inception, ModelError, Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{

@@ -3,8 +3,8 @@
 //!
 //! Images smaller than 299x299 need `aux_heads` off.
 use crate::inception::{TRANSFORM_INPUT, scaled};
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Architecture, ConvUnit, ModelError, Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{AdaptiveAvgPool2d, AvgPool2d, Concat, Conv2d, Dropout, Flatten, Init, Linear, MaxPool2d};

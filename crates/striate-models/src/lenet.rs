@@ -4,7 +4,7 @@
 //! cross entropy. `lenet5-paper` is the network of 1998: the sparse C3 of Table I, trainable subsampling, the scaled tanh
 //! after every convolution and after every subsampling (section II.B: all units up to F6 are squashed), radial basis functions
 //! with their own loss, and 60,000 trainable parameters.
-use crate::registry::variant;
+use crate::variant;
 use crate::{Architecture, ModelError, Paper, Variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};

@@ -33,7 +33,7 @@ mod vgg;
 mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
-pub use bundle::{Bundle, BundleInfo};
+pub use bundle::{Bundle, BundleInfo, Origin};
 pub use designs::{DESIGN_INPUT, Design, designs};
 pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};
@@ -42,7 +42,9 @@ pub use inception_v3::InceptionV3Config;
 pub use lenet::{C3, LeNetConfig, LeNetOutput, LeNetPooling, Order};
 pub use nin::{MlpConv, NinConfig, NinHead};
 pub use pretrained::{Pretrained, find_pretrained, pretrained};
-pub use registry::{Architecture, Model, Paper, Torchvision, Variant, find, variants};
+pub use registry::{Architecture, BuildError, Model, Paper, Registry, Torchvision, Variant, find, variants};
+#[doc(hidden)]
+pub use registry::{build, defaults, loss_of};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
 pub use weights::{Weights, WeightsFormat};

@@ -3,8 +3,8 @@
 //! The unit is the mlpconv block (section 3.1): a convolution, then 1x1 convolutions, each a dense layer that runs at every
 //! pixel, with a ReLU after each. The last block gives one map per class, and global average pooling (section 3.2) makes
 //! each map a logit; with `head` set to `dense`, a dense layer reads the maps instead, as in the paper's section 4.6.
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Architecture, Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Sequential, Value};
 use striate_layers::{Activation, AdaptiveAvgPool2d, Conv2d, Dropout, Fan, Flatten, Init, Linear, MaxPool2d};

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
 use striate_graph::{Graph, GraphError, NetworkBuilder};
-use striate_layers::loss::Loss;
+use striate_layers::{CustomLayers, Forward, loss::Loss};
 use striate_torch::nearest;
 
 /// A family of networks: plain data, with the number of classes in a field `classes` and the input's `[C, H, W]` in a field
@@ -80,34 +80,51 @@ type Build = fn(&Value) -> Result<Graph, BuildError>;
 /// The loss of the logits, and the weight of that of auxiliary heads.
 type LossOf = fn(&Value) -> Result<(Loss, f64), serde_json::Error>;
 
-/// A configuration that can't be read, or layers that don't fit.
+/// Why a variant can't be built.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BuildError {
+pub enum BuildError {
+    /// A configuration that can't be read.
     #[error(transparent)]
     Config(#[from] serde_json::Error),
+    /// Layers that don't fit.
     #[error(transparent)]
     Graph(#[from] GraphError),
 }
 
-/// The entry of a variant in its architecture's table: `variant!(name, family, paper, about, Config, expression)`.
+/// The entry of a variant in its architecture's table: `variant!(name, family, paper, about, Config, expression)`, where
+/// `Config` is an [`Architecture`](crate::Architecture), and the expression one of it.
+///
+/// For one of your own see [`Registry`](crate::Registry).
+#[macro_export]
 macro_rules! variant {
     ($name:literal, $family:literal, $paper:expr, $about:literal, $type:ty, $config:expr $(,)?) => {
         $crate::Variant::new(
             [$name, $family, $about],
             $paper,
-            || serde_json::to_value::<$type>($config),
-            |config| {
-                let config: $type = serde_json::from_value(config.clone())?;
-                Ok(striate_graph::Graph::build(|net| $crate::Architecture::define(&config, net))?)
-            },
-            |config| {
-                let config: $type = serde_json::from_value(config.clone())?;
-                Ok(($crate::Architecture::loss(&config), $crate::Architecture::aux_weight(&config)))
-            },
+            || $crate::defaults::<$type>($config),
+            $crate::build::<$type>,
+            $crate::loss_of::<$type>,
         )
     };
 }
-pub(crate) use variant;
+
+/// What [`variant!`] has of a configuration's type.
+#[doc(hidden)]
+pub fn defaults<A: Architecture>(config: A) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(config)
+}
+
+#[doc(hidden)]
+pub fn build<A: Architecture>(config: &Value) -> Result<Graph, BuildError> {
+    let config: A = serde_json::from_value(config.clone())?;
+    Ok(Graph::build(|net| config.define(net))?)
+}
+
+#[doc(hidden)]
+pub fn loss_of<A: Architecture>(config: &Value) -> Result<(Loss, f64), serde_json::Error> {
+    let config: A = serde_json::from_value(config.clone())?;
+    Ok((config.loss(), config.aux_weight()))
+}
 
 /// The deviation of networks that no paper has.
 pub(crate) const FOR_TESTS: &str = "not a published network: narrow, for tests";
@@ -130,15 +147,89 @@ pub fn variants() -> impl Iterator<Item = &'static Variant> {
 
 /// The variant of that name; the error names the nearest one, if one is near.
 pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
-    variants().find(|variant| variant.name == name).ok_or_else(|| ModelError::UnknownModel {
-        name: name.to_owned(),
-        nearest: nearest(name, variants().map(|variant| variant.name)),
-    })
+    Registry::default().find(name)
+}
+
+/// What names in recipes and bundles stand for: Striate's architectures, and architectures and layers of your own.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use striate_graph::{GraphError, NetworkBuilder};
+/// use striate_layers::{Activation, Flatten, Linear};
+/// use striate_models::{Architecture, Paper, Registry, Variant, variant};
+///
+/// /// A perceptron with one hidden layer.
+/// #[derive(Serialize, Deserialize)]
+/// struct Perceptron {
+///     classes: i64,
+///     input: [i64; 3],
+///     hidden: i64,
+/// }
+///
+/// impl Architecture for Perceptron {
+///     fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
+///         let x = net.input(self.input);
+///         let x = net.add("flatten", Flatten, x)?;
+///         let x = net.add("hidden", Linear::new(self.hidden), x)?;
+///         let x = net.add("relu", Activation::Relu, x)?;
+///         let x = net.add("fc", Linear::new(self.classes), x)?;
+///         net.output("logits", x)
+///     }
+/// }
+///
+/// static PAPER: Paper = Paper { authors: "Rosenblatt", year: 1958, title: "The perceptron", arxiv: None };
+/// static MINE: &[Variant] = &[variant!(
+///     "perceptron", "Perceptron", &PAPER, "one hidden layer", Perceptron,
+///     Perceptron { classes: 10, input: [1, 8, 8], hidden: 32 },
+/// )];
+///
+/// let registry = Registry::default().with_variants(MINE);
+/// let model = registry.find("perceptron")?.model(&[("hidden", 16.into())])?;
+/// assert_eq!(model.graph()?.summary().params, 64 * 16 + 16 + 16 * 10 + 10);
+/// # Ok::<(), striate_models::ModelError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    tables: Vec<&'static [Variant]>,
+    layers: CustomLayers,
+}
+
+impl Registry {
+    /// With variants of your own, which go before Striate's of the same name.
+    pub fn with_variants(mut self, table: &'static [Variant]) -> Self {
+        self.tables.push(table);
+        self
+    }
+
+    /// With a layer of your own under its [`name`](striate_layers::Layer::name), so that bundles that name it can be read.
+    pub fn with_layer<L: Forward + DeserializeOwned + 'static>(mut self, name: &str) -> Self {
+        self.layers = self.layers.with::<L>(name);
+        self
+    }
+
+    /// All variants, those of your own first.
+    pub fn variants(&self) -> impl Iterator<Item = &'static Variant> {
+        self.tables.clone().into_iter().flatten().chain(variants())
+    }
+
+    /// The layers of your own.
+    pub fn layers(&self) -> &CustomLayers {
+        &self.layers
+    }
+
+    /// The variant of that name; the error names the nearest one, if one is near.
+    pub fn find(&self, name: &str) -> Result<&'static Variant, ModelError> {
+        self.variants().find(|variant| variant.name == name).ok_or_else(|| ModelError::UnknownModel {
+            name: name.to_owned(),
+            nearest: nearest(name, self.variants().map(|variant| variant.name)),
+        })
+    }
 }
 
 impl Variant {
-    /// An entry of the registry: name, family and what it is, its paper, then the functions that [`variant!`] writes.
-    pub(crate) const fn new(
+    /// An entry of a registry: name, family and what it is, its paper, then the functions that [`variant!`] writes.
+    #[doc(hidden)]
+    pub const fn new(
         [name, family, about]: [&'static str; 3],
         paper: &'static Paper,
         defaults: Defaults,
@@ -149,19 +240,19 @@ impl Variant {
     }
 
     /// With its place in the paper.
-    pub(crate) const fn at(mut self, place: &'static str) -> Self {
+    pub const fn at(mut self, place: &'static str) -> Self {
         self.place = Some(place);
         self
     }
 
     /// With its deviations from the paper.
-    pub(crate) const fn deviates(mut self, deviations: &'static [&'static str]) -> Self {
+    pub const fn deviates(mut self, deviations: &'static [&'static str]) -> Self {
         self.deviations = deviations;
         self
     }
 
     /// As torchvision's network of that name, but for these deviations.
-    pub(crate) const fn torchvision(mut self, name: &'static str, deviations: &'static [&'static str]) -> Self {
+    pub const fn torchvision(mut self, name: &'static str, deviations: &'static [&'static str]) -> Self {
         self.torchvision = Some(Torchvision { name, deviations });
         self
     }

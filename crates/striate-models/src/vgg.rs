@@ -3,8 +3,8 @@
 //!
 //! `vgg11`, `vgg13`, `vgg16` and `vgg19` are columns A, B, D and E, `vgg16-c` is column C with its 1x1 convolutions, `-bn`
 //! adds batch norm after each convolution. Convolutions pad by 1, so that a 3x3 kernel keeps height and width.
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Architecture, Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Value};
 use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Fan, Flatten, Init, Linear, MaxPool2d};

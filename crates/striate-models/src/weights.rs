@@ -3,7 +3,7 @@ mod fit;
 mod pickle;
 mod pytorch;
 
-use crate::{BundleInfo, ModelError};
+use crate::{BundleInfo, ModelError, Registry};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -65,7 +65,12 @@ impl Weights {
     /// One line that names the file, if it can't be read, is truncated or damaged, declares more than it holds, holds
     /// tensors of a type that libtorch or the format has not, or would have PyTorch run something.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let mut weights = if is_safetensors(path)? { read_safetensors(path)? } else { pytorch::read(path)? };
+        Self::read_with(path, &Registry::default())
+    }
+
+    /// [`read`](Self::read), where `registry` has layers and architectures of your own that a bundle may name.
+    pub fn read_with(path: &Path, registry: &Registry) -> Result<Self, ModelError> {
+        let mut weights = if is_safetensors(path)? { read_safetensors(path, registry)? } else { pytorch::read(path)? };
         weights.tensors.retain(|name, _| !name.contains('/'));
         const PARALLEL: &str = "module.";
         if weights.tensors.keys().all(|name| name.starts_with(PARALLEL)) {
@@ -94,9 +99,9 @@ impl Weights {
 }
 
 /// What a file says beside its weights if it is a bundle; the weights are not read.
-pub(crate) fn info(path: &Path) -> Result<Option<BundleInfo>, ModelError> {
+pub(crate) fn info(path: &Path, registry: &Registry) -> Result<Option<BundleInfo>, ModelError> {
     if is_safetensors(path)? {
-        return BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path);
+        return BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path, registry);
     }
     pytorch::open(path).map(|_| None)
 }
@@ -118,9 +123,9 @@ fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     FileError::Io { action: "read", path: path.into(), source }.into()
 }
 
-fn read_safetensors(path: &Path) -> Result<Weights, ModelError> {
+fn read_safetensors(path: &Path, registry: &Registry) -> Result<Weights, ModelError> {
     let TensorFile { tensors, metadata } = TensorFile::read(path)?;
-    let info = BundleInfo::from_metadata(&metadata, path)?;
+    let info = BundleInfo::from_metadata(&metadata, path, registry)?;
     let format = if info.is_some() { WeightsFormat::Bundle } else { WeightsFormat::Safetensors };
     Ok(Weights { path: path.into(), format, tensors, info })
 }

@@ -1,17 +1,15 @@
 //! A training run in one file, from which it goes on exactly where it was.
-use crate::TrainError;
 use crate::metrics::Running;
+use crate::{Recipe, TrainError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use striate_models::BundleInfo;
 use striate_torch::TensorFile;
 use tch::Tensor;
 
 /// What comes before the names of the optimizer's tensors; no parameter's name holds a `/`.
 const OPTIMIZER: &str = "optimizer/";
-/// The key of the bundle's description in the metadata.
-const BUNDLE_KEY: &str = "striate";
 /// The key of the run's state in the metadata.
 const TRAINER_KEY: &str = "trainer";
 
@@ -53,43 +51,42 @@ pub struct Checkpoint {
     pub model: BTreeMap<String, Tensor>,
     /// The optimizer's state; empty in a checkpoint that is there to be used and not to be resumed.
     pub optimizer: BTreeMap<String, Tensor>,
-    /// The bundle's description, which this crate only passes on.
-    pub bundle: Value,
     /// How far the run had come.
     pub progress: Progress,
-    /// The recipe of the run, which this crate only passes on.
-    pub recipe: Value,
+    /// The recipe of the run, if it had one.
+    pub recipe: Option<Recipe>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct TrainerEntry {
     progress: Progress,
-    recipe: Value,
+    recipe: Option<Recipe>,
 }
 
 impl Checkpoint {
-    /// Writes it atomically.
-    pub fn write(self, path: &Path) -> Result<(), TrainError> {
+    /// Writes it atomically, as a bundle that `info` describes.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written, and a layer of your own that does not tell its options.
+    pub fn write(self, info: &BundleInfo, path: &Path) -> Result<(), TrainError> {
         let mut tensors = self.model;
         tensors.extend(self.optimizer.into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor)));
-        let text = |value: serde_json::Result<String>| value.map_err(|error| unfit(path, error.to_string()));
         let trainer = TrainerEntry { progress: self.progress, recipe: self.recipe };
         let metadata = BTreeMap::from([
-            (BUNDLE_KEY.to_owned(), text(serde_json::to_string(&self.bundle))?),
-            (TRAINER_KEY.to_owned(), text(serde_json::to_string(&trainer))?),
+            info.to_metadata()?,
+            (TRAINER_KEY.to_owned(), serde_json::to_string(&trainer).map_err(|error| unfit(path, error.to_string()))?),
         ]);
         Ok(TensorFile { tensors, metadata }.write(path)?)
     }
 
-    /// Reads one. Fails with one line on a missing or damaged file, and on one that is no checkpoint.
+    /// Reads one; [`BundleInfo::read_with`] reads what network it is of. Fails with one line on a missing or damaged file, and on
+    /// one that is no checkpoint.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let TensorFile { tensors, metadata } = TensorFile::read(path)?;
-        let entry = |key: &str| {
-            metadata.get(key).ok_or_else(|| unfit(path, format!("it holds no `{key}` entry, so it is not a checkpoint of a run")))
-        };
-        let bad = |key: &str, error: serde_json::Error| unfit(path, format!("its `{key}` entry cannot be read ({error})"));
-        let bundle = serde_json::from_str(entry(BUNDLE_KEY)?).map_err(|error| bad(BUNDLE_KEY, error))?;
-        let trainer: TrainerEntry = serde_json::from_str(entry(TRAINER_KEY)?).map_err(|error| bad(TRAINER_KEY, error))?;
+        let none = || unfit(path, format!("it holds no `{TRAINER_KEY}` entry, so it is not a checkpoint of a run"));
+        let bad = |error: serde_json::Error| unfit(path, format!("its `{TRAINER_KEY}` entry cannot be read ({error})"));
+        let trainer: TrainerEntry = serde_json::from_str(metadata.get(TRAINER_KEY).ok_or_else(none)?).map_err(bad)?;
         let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in tensors {
             match name.strip_prefix(OPTIMIZER) {
@@ -97,7 +94,7 @@ impl Checkpoint {
                 None => model.insert(name, tensor),
             };
         }
-        Ok(Self { model, optimizer, bundle, progress: trainer.progress, recipe: trainer.recipe })
+        Ok(Self { model, optimizer, progress: trainer.progress, recipe: trainer.recipe })
     }
 }
 
@@ -109,14 +106,14 @@ fn unfit(path: &Path, reason: String) -> TrainError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use striate_graph::Graph;
+    use striate_layers::Linear;
 
     fn example() -> Checkpoint {
         let running = Running { loss_sum: 0.1 + 0.2, examples: 64, correct: 17 };
         Checkpoint {
             model: BTreeMap::from([("fc.weight".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]))]),
             optimizer: BTreeMap::from([("sgd.momentum.fc.weight".to_owned(), Tensor::from_slice(&[3.0_f32, 4.0]))]),
-            bundle: json!({"architecture": "lenet5", "classes": ["a", "b"]}),
             progress: Progress {
                 data: "digits".to_owned(),
                 seed: u64::MAX,
@@ -127,18 +124,28 @@ mod tests {
                 test: Some(TestMetrics { loss: 0.7, accuracy: 1.0 / 3.0 }),
                 best_accuracy: Some(0.5),
             },
-            recipe: json!({"train": {"lr": 0.1}}),
+            recipe: Some(Recipe::parse("[train]\nlr = 0.1", Path::new("r.toml")).unwrap()),
         }
+    }
+
+    fn info() -> BundleInfo {
+        let graph = Graph::build(|net| {
+            let x = net.input([1]);
+            let x = net.add("fc", Linear::new(2).no_bias(), x)?;
+            net.output("logits", x)
+        });
+        BundleInfo::new(graph.unwrap(), &["a".to_owned(), "b".to_owned()], None)
     }
 
     #[test]
     fn a_checkpoint_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last.safetensors");
-        example().write(&path).unwrap();
+        example().write(&info(), &path).unwrap();
+        assert_eq!(BundleInfo::read(&path).unwrap().classes, ["a", "b"]);
         let (back, expected) = (Checkpoint::read(&path).unwrap(), example());
         assert_eq!((back.model, back.optimizer), (expected.model, expected.optimizer));
-        assert_eq!((back.bundle, back.recipe, back.progress), (expected.bundle, expected.recipe, expected.progress));
+        assert_eq!((back.recipe, back.progress), (expected.recipe, expected.progress));
     }
 
     #[test]
@@ -147,15 +154,13 @@ mod tests {
         let path = folder.path().join("x.safetensors");
         let told = || Checkpoint::read(&path).unwrap_err().to_string();
         assert!(told().contains("cannot read") && told().contains("x.safetensors"));
-        example().write(&path).unwrap();
+        example().write(&info(), &path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         assert!(told().contains("x.safetensors is damaged"));
-        let bundle = ("striate".to_owned(), "{}".to_owned());
         for (metadata, message) in [
-            (vec![], "holds no `striate` entry"),
-            (vec![bundle.clone()], "holds no `trainer` entry"),
-            (vec![bundle, ("trainer".to_owned(), "{}".to_owned())], "`trainer` entry cannot be read (missing field `progress`"),
+            (vec![], "holds no `trainer` entry"),
+            (vec![("trainer".to_owned(), "{}".to_owned())], "`trainer` entry cannot be read (missing field `progress`"),
         ] {
             TensorFile { tensors: BTreeMap::new(), metadata: metadata.into_iter().collect() }.write(&path).unwrap();
             assert!(told().contains(message) && !told().contains('\n'), "{}", told());

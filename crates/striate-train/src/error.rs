@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
 use striate_layers::LayerError;
+use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
 
 /// Why a training run can't start, go on, or be resumed. Every message is one line that says what to do.
@@ -90,6 +91,9 @@ pub enum TrainError {
     /// A batch could not be loaded.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The network's description could not be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),

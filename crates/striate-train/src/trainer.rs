@@ -3,10 +3,9 @@ use crate::evaluate::{check_classes, evaluate_with};
 use crate::feed::Feed;
 use crate::metrics::{Running, top_k_correct};
 use crate::{
-    Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, ScheduleConfig, Step, StepOutput,
-    TestMetrics, TrainError,
+    Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, Recipe, ScheduleConfig, Step,
+    StepOutput, TestMetrics, TrainError,
 };
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use std::time::Instant;
 use striate_datasets::{Batch, Dataset, Loader};
 use striate_graph::{Network, Node};
 use striate_layers::{Mode, loss::Loss};
+use striate_models::BundleInfo;
 use striate_torch::{derive_seed, manual_seed};
 use tch::{Kind, Tensor};
 
@@ -97,9 +97,9 @@ pub struct CheckpointConfig {
     /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
     pub every_steps: Option<u64>,
     /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
-    pub bundle: Value,
-    /// The recipe of the run, kept in each checkpoint.
-    pub recipe: Value,
+    pub bundle: BundleInfo,
+    /// The recipe of the run, if it has one, kept in each checkpoint.
+    pub recipe: Option<Recipe>,
 }
 
 /// How a run ended.
@@ -362,18 +362,17 @@ impl<'a> Trainer<'a> {
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
         let path = checkpoints.folder.join(name);
-        let mut bundle = checkpoints.bundle.clone();
-        if let (Some(bundle), Some(test)) = (bundle.as_object_mut(), self.progress.test) {
-            bundle.insert("metrics".to_owned(), json!({"test_accuracy": test.accuracy, "test_loss": test.loss}));
+        let mut info = checkpoints.bundle.clone();
+        if let Some(test) = self.progress.test {
+            info.metrics = [("test_accuracy".to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
         }
         let checkpoint = Checkpoint {
             model: self.network.state(),
             optimizer: if name == BEST { Default::default() } else { self.step.optimizer().state() },
-            bundle,
             progress: self.progress.clone(),
             recipe: checkpoints.recipe.clone(),
         };
-        checkpoint.write(&path)?;
+        checkpoint.write(&info, &path)?;
         self.emit(Event::CheckpointSaved { path, step: self.progress.step })
     }
 

@@ -1,7 +1,6 @@
 //! The training loop, on a tiny network and random images.
 #![allow(clippy::unwrap_used)]
 
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use striate_datasets::{Augment, Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
+use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
     AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
@@ -45,7 +45,7 @@ fn preprocess() -> Preprocess {
     Preprocess::new([3, 8, 8], [3, 8, 8], Fit::Pad, normalise).unwrap()
 }
 
-fn network(classes: i64) -> Network {
+fn graph(classes: i64) -> Graph {
     let graph = Graph::build(|net| {
         let x = net.input([3, 8, 8]);
         let x = net.add("conv", Conv2d::same(4, 3), x)?;
@@ -56,7 +56,11 @@ fn network(classes: i64) -> Network {
         let x = net.add("fc", Linear::new(classes), x)?;
         net.output("logits", x)
     });
-    Network::new(graph.unwrap(), &InitOptions::default()).unwrap()
+    graph.unwrap()
+}
+
+fn network(classes: i64) -> Network {
+    Network::new(graph(classes), &InitOptions::default()).unwrap()
 }
 
 fn config(optimizer: OptimizerConfig) -> TrainConfig {
@@ -104,8 +108,8 @@ fn checkpoints(folder: &Path) -> CheckpointConfig {
     CheckpointConfig {
         folder: folder.into(),
         every_steps: None,
-        bundle: json!({"architecture": "tiny"}),
-        recipe: json!({"train": {"epochs": EPOCHS}}),
+        bundle: BundleInfo::new(graph(3), &["red", "green", "blue"].map(str::to_owned), Some(preprocess())),
+        recipe: None,
     }
 }
 
@@ -226,8 +230,8 @@ fn listeners_hear_a_run_that_learns() {
     assert_eq!(parsed.len(), events.len());
     assert_eq!(parsed[2]["event"], "step_done");
     let best = Checkpoint::read(&folder.path().join(BEST)).unwrap();
-    assert_eq!(Some(best.bundle["metrics"]["test_accuracy"].as_f64().unwrap()), best.progress.best_accuracy);
-    assert_eq!(best.bundle["architecture"], "tiny");
+    let info = BundleInfo::read(&folder.path().join(BEST)).unwrap();
+    assert_eq!(Some(info.metrics["test_accuracy"]), best.progress.best_accuracy);
     assert!(best.optimizer.is_empty());
 }
 

@@ -1,7 +1,7 @@
 //! The table of the family's variants.
 use super::{Block, ResNetConfig, Shortcut};
-use crate::registry::{FOR_TESTS, variant};
 use crate::{Paper, Variant};
+use crate::{registry::FOR_TESTS, variant};
 
 const HE: &Paper = &Paper {
     authors: "He, Zhang, Ren, Sun",

@@ -1,5 +1,5 @@
 //! Every network of the registry, as wide and deep as it is published: its shapes, its gradients, its files, its head.
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 use striate_graph::{Graph, GraphError, InitOptions, Network};
 use striate_layers::Mode;
@@ -59,7 +59,7 @@ fn check_gradients(model: &Model, network: &Network, images: &Tensor) {
 fn check_file(model: &Model, network: &Network, images: &Tensor, path: &Path) {
     let name = model.variant().name;
     let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
-    Bundle { info: BundleInfo::new(model, &classes, Value::Null), state: network.state() }.write(path).unwrap();
+    Bundle { info: BundleInfo::of_model(model, &classes, None).unwrap(), state: network.state() }.write(path).unwrap();
     let options = InitOptions { seed: 1, ..InitOptions::default() };
     let read = Bundle::read(path).unwrap().network(path, &options).unwrap();
     assert_eq!(read.state(), network.state(), "{name}");
