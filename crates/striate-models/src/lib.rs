@@ -45,4 +45,4 @@ pub use pretrained::{Pretrained, find_pretrained, pretrained};
 pub use registry::{Architecture, Model, Paper, Torchvision, Variant, find, variants};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
-pub use weights::{Weights, WeightsFormat};
+pub use weights::{Loaded, Weights, WeightsFormat};
