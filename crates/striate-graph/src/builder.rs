@@ -69,20 +69,25 @@ impl<'a> NetworkBuilder<'a> {
             0 => "input".to_owned(),
             count => format!("input{}", count + 1),
         };
-        let node = Node {
-            name,
-            kind: NodeKind::Input,
-            inputs: Vec::new(),
-            shape: shape.into(),
-            place: self.place,
-            number: 0,
-            part: None,
-        };
-        let sound = check_input(&node.name, &node.shape).and_then(|()| self.check_name(&node.name));
+        let shape = shape.into();
+        let sound = check_input(&name, &shape).and_then(|()| self.check_name(&name));
         if let Err(fault) = sound {
             self.progress.fault.get_or_insert(fault);
         }
-        self.push(node)
+        self.push_input(name, shape)
+    }
+
+    /// An input of that name, such as a part of a network may have kept.
+    pub(crate) fn named_input(&mut self, name: &str, shape: Shape) -> Result<Value, GraphError> {
+        check_node_name(name)?;
+        check_input(name, &shape)?;
+        self.check_name(name)?;
+        self.check_count(name)?;
+        Ok(self.push_input(name.to_owned(), shape))
+    }
+
+    fn push_input(&mut self, name: String, shape: Shape) -> Value {
+        self.push(Node { name, kind: NodeKind::Input, inputs: Vec::new(), shape, place: self.place, number: 0, part: None })
     }
 
     /// Adds a layer that reads `inputs`. Its full name is `name` after the names of its scopes, with dots between; its
@@ -93,16 +98,9 @@ impl<'a> NetworkBuilder<'a> {
         let name = self.full_name(name);
         let op = layer.into();
         let inputs = inputs.into().0;
-        if name.split('.').any(str::is_empty) || name.contains(['/', ' ']) {
-            return Err(GraphError::BadName { name });
-        }
+        check_node_name(&name)?;
         self.check_name(&name)?;
-        if self.graph.nodes.len() >= MAX_NODES {
-            return Err(GraphError::Option {
-                option: format!("layer {name}"),
-                reason: format!("is one more than the {MAX_NODES} that there may be"),
-            });
-        }
+        self.check_count(&name)?;
         let shapes: Vec<Shape> = inputs.iter().map(|input| self.graph.nodes[*input].shape.clone()).collect();
         let shape = infer(&name, &op, &shapes)?;
         Ok(self.push(Node { name, kind: NodeKind::Layer(op), inputs, shape, place: self.place, number: 0, part: None }))
@@ -146,6 +144,16 @@ impl<'a> NetworkBuilder<'a> {
         }
     }
 
+    fn check_count(&self, name: &str) -> Result<(), GraphError> {
+        if self.graph.nodes.len() < MAX_NODES {
+            return Ok(());
+        }
+        Err(GraphError::Option {
+            option: format!("layer {name}"),
+            reason: format!("is one more than the {MAX_NODES} that there may be"),
+        })
+    }
+
     fn full_name(&self, name: &str) -> String {
         if self.scope.is_empty() { name.to_owned() } else { format!("{}.{name}", self.scope) }
     }
@@ -166,6 +174,13 @@ impl<'a> NetworkBuilder<'a> {
         self.graph.nodes.push(node);
         Value(self.graph.nodes.len() - 1)
     }
+}
+
+fn check_node_name(name: &str) -> Result<(), GraphError> {
+    if name.split('.').any(str::is_empty) || name.contains(|c: char| c == '/' || c == ' ' || c.is_control()) {
+        return Err(GraphError::BadName { name: name.to_owned() });
+    }
+    Ok(())
 }
 
 /// A scope whose layers are numbered from 0, as those of `torch.nn.Sequential`.

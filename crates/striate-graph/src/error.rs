@@ -14,6 +14,14 @@ pub enum GraphError {
         /// What is wrong.
         source: LayerError,
     },
+    /// A layer in a description that nobody has, or with options that it does not take.
+    #[error("layer {layer}: {source}")]
+    Description {
+        /// The layer's full name.
+        layer: String,
+        /// What is wrong.
+        source: LayerError,
+    },
     /// An input of a shape that no value can have.
     #[error("input {input}: {source}")]
     Input {

@@ -4,7 +4,7 @@
 //! known at once: input channels are inferred, and a layer that doesn't fit is an error that names it. A [`Graph`] holds no
 //! tensors, so that [`Graph::summary`] costs nothing for the largest network. [`Network::new`] gives it parameters, on one
 //! device or several; everything a network does reads the same list of nodes: [`Network::forward`], taps of any
-//! intermediate value, freezing, truncating, replacing the head.
+//! intermediate value, freezing, truncating, replacing the head, and the [`GraphDescription`] that a file holds.
 //!
 //! ```
 //! use striate_graph::{Graph, InitOptions, Network};
@@ -34,6 +34,7 @@
 //! What is absent on purpose: data, losses, optimizers, and any particular architecture.
 
 mod builder;
+mod description;
 mod diff;
 mod edit;
 mod error;
@@ -46,6 +47,7 @@ mod svg;
 mod towers;
 
 pub use builder::{Inputs, NetworkBuilder, Sequential, Value};
+pub use description::{GraphDescription, NodeData, NodeDescription, OutputDescription};
 pub use diff::{Change, DiffEntry, Difference, GraphDiff, Totals};
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeKind};

@@ -60,7 +60,7 @@ impl Forward for Activation {
 }
 
 /// Probabilities from logits: softmax over the first dimension of an example (features or channels), the shape unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax;
 
 impl Layer for Softmax {

@@ -1,11 +1,13 @@
 use crate::shape::{in_range, numel, one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
+use serde::{Deserialize, Serialize};
 use striate_torch::onednn::Geometry;
 use striate_torch::{conv, winograd};
 use tch::{Device, Kind, Tensor};
 
 /// The zeros around an image before a convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// This many on each side of height and width; 0 is a "valid" convolution.
     Explicit(Pair),
@@ -36,7 +38,8 @@ impl From<[i64; 2]> for Padding {
 ///
 /// The number of input channels is inferred. Parameters: `weight` `[out_channels, C / groups, kernel height, kernel width]`
 /// and, unless switched off, `bias` `[out_channels]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conv2d {
     /// Channels of the output.
     pub out_channels: i64,

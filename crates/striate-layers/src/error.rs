@@ -39,6 +39,15 @@ pub enum LayerError {
         /// Why it can't be.
         reason: String,
     },
+    /// A layer of your own that does not tell its options.
+    #[error("cannot be written to a file: it does not tell its options (implement `Layer::options`)")]
+    NoOptions,
+    /// A layer that a file names and nobody has.
+    #[error("{name} is no layer of Striate's, and none of that name is registered here")]
+    UnknownLayer {
+        /// Its name in the file.
+        name: String,
+    },
     /// Two parameters under one name.
     #[error("a parameter named {name} exists already: give one of the two layers another name")]
     NameTaken {

@@ -1,3 +1,4 @@
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use striate_torch::{Generator, TorchError};
 use tch::{Kind, Tensor};
@@ -17,7 +18,8 @@ impl Fans {
 }
 
 /// Which fan a Kaiming initialisation keeps the variance of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fan {
     /// Keeps the variance of the forward pass.
     In,
@@ -26,7 +28,8 @@ pub enum Fan {
 }
 
 /// How a parameter starts. Every choice is explicit; the default of layers is [`Init::pytorch`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Init {
     /// One value everywhere.
     Constant(f64),

@@ -1,5 +1,6 @@
 use crate::shape::{check_values, numel};
 use crate::{Fans, Init, LayerError, Pair, Shape};
+use serde_json::Value;
 use tch::Tensor;
 
 /// Whether a forward pass trains or evaluates: what dropout and batch norm ask.
@@ -91,6 +92,12 @@ pub trait Layer: std::fmt::Debug + Send + Sync {
     /// Its options in a few characters for tables, such as `5x5/2`; empty if it has none.
     fn describe(&self) -> String {
         String::new()
+    }
+
+    /// All its options as data, from which [`CustomLayers`](crate::CustomLayers) makes the layer again when a file names it; null
+    /// if it has none. A layer of your own that says `None` can be used, and not be written to a file.
+    fn options(&self) -> Option<Value> {
+        None
     }
 
     /// The shape of the output, or why the inputs don't fit.

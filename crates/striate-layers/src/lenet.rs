@@ -2,6 +2,7 @@
 use crate::conv::output_numel;
 use crate::shape::one;
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -11,7 +12,8 @@ use tch::{Kind, Tensor};
 ///
 /// Parameters: `weight` `[C]`, `bias` `[C]`, both starting in U(-2.4 / k², 2.4 / k²). The squashing function after it is a
 /// layer of its own.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subsampling2d {
     /// Height, width and step of the window.
     pub kernel_size: i64,
@@ -70,7 +72,8 @@ impl Forward for Subsampling2d {
 ///
 /// Parameters: `weight` `[connections in the table, kernel height, kernel width]`, map by map in the order of the table,
 /// and `bias` `[maps]`: no weight exists that is not connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SparseConv2d {
     /// For each output map, the input maps that it sees.
     pub table: Vec<Vec<i64>>,
@@ -188,7 +191,8 @@ impl Forward for SparseConv2d {
 /// squared distance between the features and the class's code, so that the largest is the answer as with any logits.
 ///
 /// Its one parameter is fixed: `weight` `[classes, F]`, the codes of ±1. Train it with [`crate::loss::rbf_loss`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RbfOutput {
     /// The number of classes: they have the first codes.
     classes: i64,

@@ -51,7 +51,7 @@ pub use lenet::{RbfOutput, SparseConv2d, Subsampling2d};
 pub use linear::Linear;
 pub use module::{Module, create_params};
 pub use norm::{BatchNorm2d, LocalResponseNorm};
-pub use op::Op;
+pub use op::{CustomLayers, LayerData, Op};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use shape::{Pair, Shape};
 pub use shortcut::PadShortcut;

@@ -1,12 +1,14 @@
 use crate::shape::{one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, ParamSpec, Receptive, Shape};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// A fully connected layer: `[N, F]` to `[N, out_features]`, as `torch.nn.Linear`.
 ///
 /// The number of input features is inferred. Parameters: `weight` `[out_features, F]` and, unless switched off, `bias`
 /// `[out_features]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Linear {
     /// Features of the output.
     pub out_features: i64,

@@ -1,9 +1,11 @@
 //! Losses: from logits `[N, classes]` and targets `[N]` (int64 class numbers) to a scalar, the mean over the batch.
 use crate::LayerError;
+use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor};
 
 /// A loss with its options.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// [`cross_entropy`].
     CrossEntropy {

@@ -1,6 +1,7 @@
 use crate::conv::divides_channels;
 use crate::shape::{one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
+use serde::{Deserialize, Serialize};
 use striate_torch::norm;
 use tch::Tensor;
 
@@ -10,7 +11,8 @@ use tch::Tensor;
 /// Parameters, each `[C]`: `weight` (starts at 1) and `bias` (0), unless `affine` is off, then the running statistics
 /// `running_mean` and `running_var`, then the int64 scalar `num_batches_tracked`. In [`Mode::Train`] the batch is normalised
 /// by its own mean and biased variance, and the running statistics move towards its mean and unbiased variance.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BatchNorm2d {
     /// Added to the variance: 1e-5 (1e-3 in GoogLeNet and Inception).
     pub eps: f64,
@@ -109,7 +111,8 @@ impl BatchNorm2d {
 /// were alone.
 ///
 /// AlexNet's paper has no division by `size`: its k = 2, n = 5, alpha = 1e-4, beta = 0.75 are [`LocalResponseNorm::alexnet`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LocalResponseNorm {
     /// Neighbouring channels in the sum.
     pub size: i64,

@@ -1,6 +1,7 @@
 use crate::conv::describe_window;
 use crate::shape::{one, positive};
 use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
+use serde::{Deserialize, Serialize};
 use striate_torch::pixels;
 use tch::Tensor;
 
@@ -54,7 +55,8 @@ impl Window {
 }
 
 /// The largest value of each window: `[N, C, H, W]` to `[N, C, H', W']`, as `torch.nn.MaxPool2d`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MaxPool2d {
     /// Height and width of the window.
     pub kernel_size: Pair,
@@ -139,7 +141,8 @@ impl Forward for MaxPool2d {
 }
 
 /// The mean of each window: `[N, C, H, W]` to `[N, C, H', W']`, as `torch.nn.AvgPool2d`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AvgPool2d {
     /// Height and width of the window.
     pub kernel_size: Pair,
@@ -203,7 +206,8 @@ impl Forward for AvgPool2d {
 
 /// The means of windows chosen so that the output has a given size, whatever the input's: `[N, C, H, W]` to
 /// `[N, C, output height, output width]`, as `torch.nn.AdaptiveAvgPool2d`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdaptiveAvgPool2d {
     /// Height and width of the output.
     pub output_size: Pair,
@@ -223,7 +227,8 @@ impl AdaptiveAvgPool2d {
 
 /// The largest values of windows chosen so that the output has a given size: `[N, C, H, W]` to
 /// `[N, C, output height, output width]`, as `torch.nn.AdaptiveMaxPool2d`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdaptiveMaxPool2d {
     /// Height and width of the output.
     pub output_size: Pair,

@@ -1,4 +1,5 @@
 use crate::LayerError;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The largest dimension of a shape, and the largest option of a layer.
@@ -8,7 +9,7 @@ const MAX_DIM: i64 = i32::MAX as i64;
 const MAX_VALUES: i64 = 1 << 40;
 
 /// The shape of one example, without the batch: `[C, H, W]` for an image or a feature map, `[F]` for a vector.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape(Vec<i64>);
 
 impl Shape {
@@ -94,7 +95,7 @@ impl From<[i64; 1]> for Shape {
 }
 
 /// A value for the height and one for the width: made from one number for both, or from `[height, width]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair(pub [i64; 2]);
 
 impl From<i64> for Pair {

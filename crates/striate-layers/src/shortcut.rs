@@ -1,11 +1,13 @@
 use crate::shape::{one, positive};
 use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// The shortcut of a residual block without parameters where a stage begins ("option A" of He 2015, arXiv:1512.03385, section
 /// 3.3): every `stride`-th value of height and width, then channels of zeros up to `out_channels`. `[N, C, H, W]` to
 /// `[N, out_channels, ceil(H / stride), ceil(W / stride)]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PadShortcut {
     /// Channels of the output, at least those of the input.
     pub out_channels: i64,

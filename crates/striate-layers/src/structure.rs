@@ -1,10 +1,12 @@
 use crate::shape::one;
 use crate::{Forward, Layer, LayerError, Mode, Shape};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// Sets each value to zero with probability `p` in training and scales the others by 1 / (1 - p); passes everything in
 /// evaluation (Hinton 2012, arXiv:1207.0580). Draws from libtorch's global generator: see `striate_torch::manual_seed`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Dropout {
     /// The share that is dropped, from 0 to below 1.
     pub p: f64,
@@ -41,7 +43,7 @@ impl Forward for Dropout {
 }
 
 /// Makes a vector of an example of any shape: `[N, C, H, W]` to `[N, C * H * W]`, channel by channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flatten;
 
 impl Layer for Flatten {
@@ -61,7 +63,7 @@ impl Forward for Flatten {
 }
 
 /// The sum of two or more inputs of one shape: the junction of a residual block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Add;
 
 impl Layer for Add {
@@ -90,7 +92,7 @@ impl Forward for Add {
 
 /// Two or more inputs one after another along their first dimension: `[N, C1, H, W]`, `[N, C2, H, W]`, ... to
 /// `[N, C1 + C2 + ..., H, W]`, and vectors `[N, F1]`, `[N, F2]`, ... to `[N, F1 + F2 + ...]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concat;
 
 impl Layer for Concat {
