@@ -151,7 +151,7 @@ pub enum ModelError {
         path.display()
     )]
     OtherClasses {
-    /// The file.
+        /// The file.
         path: PathBuf,
         /// The classes in the file.
         file: i64,

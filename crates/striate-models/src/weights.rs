@@ -1,6 +1,7 @@
 //! Weights from files: `.safetensors`, bundles, and what `torch.save` writes.
 mod candidates;
 mod content;
+mod doubts;
 mod fit;
 mod names;
 mod pickle;

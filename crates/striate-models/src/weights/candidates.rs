@@ -7,8 +7,19 @@ use std::path::Path;
 
 /// Where training scripts put the weights, the likelier first; nothing stands for the file itself.
 const KNOWN: [&str; 13] = [
-    "", "state_dict", "model_state_dict", "model_state", "model", "net", "net_state_dict", "network", "weights", "params",
-    "parameters", "module", "classifier",
+    "",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "net_state_dict",
+    "network",
+    "weights",
+    "params",
+    "parameters",
+    "module",
+    "classifier",
 ];
 /// Averages over training, which stand beside the weights themselves.
 const AVERAGES: [&str; 5] = ["ema", "swa", "averag", "shadow", "polyak"];
@@ -90,7 +101,8 @@ fn of_module(pickle: &Pickle, module: &Value) -> Result<Vec<(String, TensorSpec)
         if parts > MOST_PARTS {
             return Err("a module with too many parts".to_owned());
         }
-        let passing: &[Value] = attribute(pickle, &module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
+        let passing: &[Value] =
+            attribute(pickle, &module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
         let passes = |name: &str| passing.iter().any(|value| matches!(value, Value::Text(text) if **text == *name));
         for part in ["_parameters", "_buffers"] {
             let Some(values) = attribute(pickle, &module, part) else { continue };

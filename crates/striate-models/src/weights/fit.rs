@@ -160,7 +160,10 @@ impl<'w> Matching<'w> {
         for node in graph.nodes().iter().filter(|node| matches!(node.kind, NodeKind::Layer(Op::Linear(_)))) {
             let full = |param: &str| format!("{}.{param}", node.name);
             let params = graph.params(node);
-            if params.iter().any(|param| self.state.contains_key(&full(param.name)) || replaced.parameters.contains(&full(param.name))) {
+            if params
+                .iter()
+                .any(|param| self.state.contains_key(&full(param.name)) || replaced.parameters.contains(&full(param.name)))
+            {
                 continue;
             }
             let mut shapes: Vec<_> = params.iter().map(|param| (param.name, param.shape.clone())).collect();

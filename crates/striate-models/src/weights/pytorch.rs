@@ -118,7 +118,8 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for (name, spec) in specs {
             let Some((_, dtype, Some(kind), bytes)) = dtype_of(&spec) else { return Err(unsupported(&name, &spec).into()) };
-            let torch = |source: tch::TchError| FileError::Torch { path: path.clone(), name: name.clone(), source: source.into() };
+            let torch =
+                |source: tch::TchError| FileError::Torch { path: path.clone(), name: name.clone(), source: source.into() };
             let id = (spec.storage.key.clone(), dtype);
             if !storages.contains_key(&id) {
                 let values = self.storage(&spec.storage.key)?;
@@ -147,7 +148,8 @@ impl Checkpoint {
                 entry.take(size).read_to_end(&mut bytes).map_err(|error| fault(path, Fault::Io(error)))?;
             }
             Contents::Legacy { file, places } => {
-                let (start, size) = *places.get(key).ok_or_else(|| damaged(path, format!("the values of storage {key} are missing")))?;
+                let (start, size) =
+                    *places.get(key).ok_or_else(|| damaged(path, format!("the values of storage {key} are missing")))?;
                 file.seek(SeekFrom::Start(start)).map_err(|error| read_error(path, error))?;
                 file.take(size).read_to_end(&mut bytes).map_err(|error| read_error(path, error))?;
             }
@@ -166,7 +168,10 @@ fn open_zip(path: &Path, length: u64, file: BufReader<File>) -> Result<(Pickle, 
         return Err(ModelError::NotWeights { path: path.into(), what: SCRIPTED });
     }
     let Some(main) = names.iter().find(|name| *name == MAIN || name.ends_with(&format!("/{MAIN}"))) else {
-        return Err(ModelError::NotWeights { path: path.into(), what: if names.iter().all(|name| name.ends_with(".npy")) { NPZ } else { ZIP } });
+        return Err(ModelError::NotWeights {
+            path: path.into(),
+            what: if names.iter().all(|name| name.ends_with(".npy")) { NPZ } else { ZIP },
+        });
     };
     let sizes = (0..archive.len()).map(|index| archive.by_index_raw(index).map_or(0, |entry| entry.size()));
     let declared = sizes.fold(0, u64::saturating_add);
@@ -261,7 +266,11 @@ fn within(spec: &TensorSpec, count: usize) -> Option<i64> {
     if spec.size.contains(&0) {
         return Some(0);
     }
-    let steps = spec.size.iter().zip(&spec.stride).try_fold(start, |last, (size, stride)| last.checked_add((size - 1).checked_mul(*stride)?));
+    let steps = spec
+        .size
+        .iter()
+        .zip(&spec.stride)
+        .try_fold(start, |last, (size, stride)| last.checked_add((size - 1).checked_mul(*stride)?));
     steps.filter(|last| *last < count as i64).map(|_| start)
 }
 
