@@ -2,6 +2,7 @@
 use crate::lab::args::LabCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use striate_datasets::ImageSize;
 use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
@@ -84,7 +85,7 @@ pub(crate) struct TrainArgs {
     /// The input's channels, height and width; by default the dataset's channels and the model's own size
     #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
     pub(crate) input: Option<[i64; 3]>,
-    /// The weights to start from: a file, or published ones by their name (see `weights list`)
+    /// The weights to start from: a file, one network of several in it (FILE#KEY), or published ones by name
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
     /// Whether the weights' classifier is kept, or a new one started
@@ -290,6 +291,7 @@ pub(crate) enum WeightsCommand {
     /// Show every tensor in a file: name, type, shape
     Inspect(InspectArgs),
     /// Write the weights of a file as .safetensors, or as a bundle
+    #[command(after_help = WIRINGS)]
     Convert(ConvertArgs),
     /// List published weights
     List(ListArgs),
@@ -297,9 +299,20 @@ pub(crate) enum WeightsCommand {
     Fetch(FetchArgs),
 }
 
+/// What neither names nor shapes tell.
+const WIRINGS: &str = "\
+Weights can fit a network and still answer wrongly in it. Check a bundle with `striate eval` on a few labelled images. If its
+accuracy is near chance, the weights may come from a network that differs in one of these:
+  shortcuts A of CIFAR ResNets   -o zero_channels=around puts half of the zeros before the channels
+  stride of ResNet bottlenecks   in the 3x3 (resnet50, as torchvision) or in the first 1x1 (resnet50-v1, as Caffe)
+  scale of the input             --mean and --std are of pixels from 0 to 1: divide those for 0 to 255 by 255
+  order of the channels          R, G, B; weights for B, G, R (Caffe, OpenCV) have the first layer's channels reversed
+  epsilon of batch norm          PyTorch's 1e-5; Keras and TensorFlow often have 1e-3";
+
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights
+    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights; FILE#KEY for one
+    /// of several networks in a file
     pub(crate) file: String,
     /// Print the result as JSON
     #[arg(long)]
@@ -308,7 +321,8 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights
+    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights; FILE#KEY for one
+    /// of several networks in a file
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
     /// The file to write (.safetensors)
@@ -335,6 +349,15 @@ pub(crate) struct ConvertArgs {
     /// The standard deviation of each channel that images are divided by
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires_all = ["mean", "model"])]
     pub(crate) std: Option<Vec<f64>>,
+    /// Resize the shorter side of images to this many pixels, or images to HxW
+    #[arg(long, value_name = "PIXELS or HxW", requires = "model", value_parser = image_size)]
+    pub(crate) resize: Option<ImageSize>,
+    /// Crop the middle of resized images, which is the network's input
+    #[arg(long, value_name = "PIXELS or HxW", requires = "model", value_parser = sides)]
+    pub(crate) crop: Option<[i64; 2]>,
+    /// The names of the classes: a file with one on each line, or a list with commas
+    #[arg(long, value_name = "FILE or NAMES", requires = "model")]
+    pub(crate) class_names: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -404,6 +427,20 @@ impl From<ModeArg> for Mode {
 /// A count above 0.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a whole number above 0".to_owned())
+}
+
+/// One size for both sides, or `HEIGHTxWIDTH`.
+fn sides(text: &str) -> Result<[i64; 2], String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.trim().parse::<i64>().ok().filter(|side| *side > 0);
+    let sides = side(height).zip(side(width)).map(|(height, width)| [height, width]);
+    sides.ok_or_else(|| "give pixels, such as 224 or 224x224".to_owned())
+}
+
+/// The size of the shorter side, or `HEIGHTxWIDTH`.
+fn image_size(text: &str) -> Result<ImageSize, String> {
+    let [height, width] = sides(text)?;
+    Ok(if text.contains('x') { ImageSize::Exact([height, width]) } else { ImageSize::ShorterSide { shorter_side: height } })
 }
 
 /// Channels, height and width, written as `1,32,32`.

@@ -22,7 +22,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -34,6 +34,21 @@ pub(crate) enum CliError {
 impl From<tch::TchError> for CliError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())
+    }
+}
+
+impl From<ModelError> for CliError {
+    /// Says which arguments do what the library's error proposes.
+    fn from(error: ModelError) -> Self {
+        let arguments = match &error {
+            ModelError::OtherClasses { file, .. } => format!("-o classes={file}, or --head replace"),
+            ModelError::OtherHead { .. } => "--head replace".to_owned(),
+            ModelError::NoAuxHeads { .. } => "-o aux_heads=false".to_owned(),
+            ModelError::UnusedAuxHeads { .. } => "-o aux_heads=true".to_owned(),
+            ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
+            _ => return Self::Model(error),
+        };
+        Self::Usage(format!("{error} ({arguments})"))
     }
 }
 

@@ -70,13 +70,20 @@ pub(crate) fn model(name: &str, options: &[(String, Value)]) -> Result<Model, Cl
     Ok(find(name)?.model(&options)?)
 }
 
-/// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
+/// The weights of a file, of one of several networks in it (`FILE#KEY`), or published ones by their name, which are fetched
+/// unless the cache has them.
 pub(crate) fn weights(name: &str) -> Result<Weights, CliError> {
     let path = Path::new(name);
-    if path.extension().is_some() || path.exists() {
-        return Ok(Weights::read(path)?);
+    let part = if path.exists() { None } else { name.rsplit_once('#') };
+    let weights = match part {
+        Some((file, key)) => Weights::read_at(Path::new(file), key)?,
+        None if path.extension().is_some() || path.exists() => Weights::read(path)?,
+        None => Weights::read(&fetch(find_pretrained(name)?)?)?,
+    };
+    if let (Some(key), Some(other), None) = (&weights.key, weights.others.first(), part) {
+        tracing::warn!("{name}: the weights under {key} are taken; {name}#{other} names the others");
     }
-    Ok(Weights::read(&fetch(find_pretrained(name)?)?)?)
+    Ok(weights)
 }
 
 /// Published weights in the cache, where a progress bar brings them first if they are missing.
@@ -85,12 +92,20 @@ pub(crate) fn fetch(published: &Pretrained) -> Result<PathBuf, CliError> {
     Ok(published.fetch(&mut |done, total| bar.update(published.file, done, total))?)
 }
 
-/// Loads all of the weights into a network, or all but the classifier's.
-pub(crate) fn load_weights(network: &Network, weights: &Weights, head: Head) -> Result<(), ModelError> {
-    match head {
-        Head::Keep => weights.load(network),
-        Head::Replace => weights.load_body(network),
+/// Loads all of the weights into a network, or all but the classifier's, and tells what may be unexpected in that.
+pub(crate) fn load_weights(network: &Network, weights: &Weights, head: Head) -> Result<(), CliError> {
+    let loaded = match head {
+        Head::Keep => weights.load(network)?,
+        Head::Replace => weights.load_body(network)?,
+    };
+    let path = weights.path.display();
+    for (layer, name) in &loaded.renamed {
+        tracing::info!("{path}: {name} is taken for {layer}, whose shape it has");
     }
+    if let [first, ..] = &loaded.ignored[..] {
+        tracing::info!("{path}: {} tensors are none of the network's and left out, such as {first}", loaded.ignored.len());
+    }
+    Ok(())
 }
 
 /// Options of the form `NAME=VALUE`.

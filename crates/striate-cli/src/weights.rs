@@ -26,12 +26,12 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     for name in weights.not_finite()? {
         tracing::warn!("{name} has values that are NaN or infinite");
     }
-    let Weights { path, format, tensors, info } = weights;
+    let Weights { path, format, tensors, info, key, others, .. } = weights;
     let values: usize = tensors.values().map(Tensor::numel).sum();
     if args.json {
         let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
         let entries: Vec<Value> = tensors.iter().map(entry).collect();
-        return print_json(&json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info }));
+        return print_json(&json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }));
     }
     let mut text = format!("{}: {format}, {} tensors, {values} values\n", path.display(), tensors.len());
     if let Some(info) = &info {
@@ -58,11 +58,14 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
     }
     let (tensors, info) = match &args.model {
         Some(name) => {
-            let model = model(name, &with_classes(parse_options(&args.options)?, args.classes))?;
+            let model = model(name, &options(args, name)?)?;
             let double = weights.tensors.values().any(|tensor| tensor.kind() == Kind::Double);
             let kind = if double { Kind::Double } else { Kind::Float };
             let network = Network::new(model.graph()?, &InitOptions { kind, ..InitOptions::default() })?;
             load_weights(&network, &weights, args.head.into())?;
+            for doubt in weights.doubts(network.graph(), Some(name)) {
+                tracing::warn!("{doubt}");
+            }
             // The network holds one type; what it was given keeps its own.
             let state = network.state().into_iter();
             let tensors = state.map(|(name, tensor)| {
@@ -96,34 +99,74 @@ fn cast(args: &ConvertArgs, name: &str, tensor: Tensor) -> Result<Tensor, CliErr
     Ok(result)
 }
 
+/// The model's options; the size that images are cropped to is that of its input.
+fn options(args: &ConvertArgs, name: &str) -> Result<Vec<(String, Value)>, CliError> {
+    let mut options = with_classes(parse_options(&args.options)?, args.classes);
+    let exact = args.resize.and_then(|size| if let ImageSize::Exact(size) = size { Some(size) } else { None });
+    if let Some([height, width]) = args.crop.or(exact) {
+        let [channels, ..] = model(name, &options)?.input();
+        options.push(("input".to_owned(), json!([channels, height, width])));
+    }
+    Ok(options)
+}
+
 /// What the bundle says: its classes, and how images become inputs, as far as they are known.
 fn describe(args: &ConvertArgs, from: &Path, model: &Model) -> Result<BundleInfo, CliError> {
     let known = from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
-    let given = args.mean.clone().zip(args.std.clone()).map(|(mean, std)| Normalise { mean, std });
-    let normalise = given.or_else(|| known.map(|weights| Normalise { mean: weights.mean.into(), std: weights.std.into() }));
-    let preprocess = match normalise {
-        Some(normalise) => {
-            let input @ [_, height, width] = model.input();
-            // Published weights were measured on the middle of a larger image.
-            let image = match known.map(|weights| weights.resize) {
-                Some(shorter_side) if shorter_side >= height.max(width) => ImageSize::ShorterSide { shorter_side },
-                _ => ImageSize::Exact([height, width]),
-            };
-            let preprocess = Preprocess { image, input, normalise };
-            preprocess.check()?;
-            json!(preprocess)
-        }
+    let preprocess = match preprocess(args, known, model)? {
+        Some(preprocess) => json!(preprocess),
         None => {
             let to = args.to.display();
             tracing::warn!("{to} does not say how images become inputs: give --mean and --std to predict and evaluate with it");
             Value::Null
         }
     };
-    let classes = match known {
-        Some(weights) if matches!(args.head, HeadArg::Keep) => weights.classes().map(str::to_owned).collect(),
-        _ => (0..model.classes()).map(|class| class.to_string()).collect::<Vec<_>>(),
+    Ok(BundleInfo::new(model, &class_names(args, known, model)?, preprocess))
+}
+
+/// How images become inputs: as the arguments say, and else as the published weights were measured.
+fn preprocess(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> Result<Option<Preprocess>, CliError> {
+    let given = args.mean.clone().zip(args.std.clone()).map(|(mean, std)| Normalise { mean, std });
+    if given.iter().flat_map(|given| &given.mean).any(|mean| mean.abs() > 1.0) {
+        let line = "--mean is of pixels from 0 to 1: divide it, and --std, by 255 if the weights take pixels from 0 to 255";
+        return Err(CliError::Usage(line.to_owned()));
+    }
+    let normalise = given.or_else(|| known.map(|weights| Normalise { mean: weights.mean.into(), std: weights.std.into() }));
+    let Some(normalise) = normalise else {
+        return match args.resize {
+            Some(_) => Err(CliError::Usage("--resize is half of what a bundle needs: give --mean and --std too".to_owned())),
+            None => Ok(None),
+        };
     };
-    Ok(BundleInfo::new(model, &classes, preprocess))
+    let input @ [_, height, width] = model.input();
+    let published = known.map(|weights| weights.resize).filter(|shorter_side| *shorter_side >= height.max(width));
+    let published = published.map(|shorter_side| ImageSize::ShorterSide { shorter_side });
+    let image = args.resize.or(published).unwrap_or(ImageSize::Exact([height, width]));
+    let preprocess = Preprocess { image, input, normalise };
+    preprocess.check()?;
+    Ok(Some(preprocess))
+}
+
+/// The names of the classes, or their numbers where nothing names them.
+fn class_names(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> Result<Vec<String>, CliError> {
+    let Some(given) = &args.class_names else {
+        return Ok(match known {
+            Some(weights) if matches!(args.head, HeadArg::Keep) => weights.classes().map(str::to_owned).collect(),
+            _ => (0..model.classes()).map(|class| class.to_string()).collect(),
+        });
+    };
+    let names: Vec<String> = if !Path::new(given).exists() && given.contains(',') {
+        given.split(',').map(|name| name.trim().to_owned()).collect()
+    } else {
+        let text = std::fs::read_to_string(given);
+        let text = text.map_err(|error| CliError::Usage(format!("cannot read the classes' names from {given}: {error}")))?;
+        text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    if names.len() as i64 != model.classes() {
+        let (names, classes) = (names.len(), model.classes());
+        return Err(CliError::Usage(format!("{given} names {names} classes, the network has {classes}: give a name for each")));
+    }
+    Ok(names)
 }
 
 fn list(as_json: bool) -> Result<(), CliError> {

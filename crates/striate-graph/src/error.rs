@@ -149,8 +149,14 @@ fn did_you_mean(nearest: &[String]) -> String {
     }
 }
 
+/// How many names there are of each kind, and the first few.
 fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {
-    let parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)];
-    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
-    parts.map(|(what, names)| format!("{} {what} ({})", names.len(), names.join(", "))).collect::<Vec<_>>().join("; ")
+    // Names, and names with two shapes, of as many letters at most.
+    let parts = [("missing", missing, 2, 60), ("unexpected", unexpected, 2, 60), ("of another shape", mismatched, 1, 100)];
+    let parts = parts.iter().filter(|(_, names, ..)| !names.is_empty()).map(|(what, names, shown, longest)| {
+        let mut few: Vec<String> = names.iter().take(*shown).map(|name| name.chars().take(*longest).collect()).collect();
+        few.extend((names.len() > *shown).then(|| "...".to_owned()));
+        format!("{} {what} ({})", names.len(), few.join(", "))
+    });
+    parts.collect::<Vec<_>>().join("; ")
 }

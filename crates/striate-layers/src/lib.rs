@@ -54,5 +54,5 @@ pub use norm::{BatchNorm2d, LocalResponseNorm};
 pub use op::{CustomLayers, LayerData, Op};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use shape::{Pair, Shape};
-pub use shortcut::PadShortcut;
+pub use shortcut::{PadShortcut, ZeroChannels};
 pub use structure::{Add, Concat, Dropout, Flatten};

@@ -3,8 +3,21 @@ use crate::{Forward, Layer, LayerError, Mode, Pair, Receptive, Shape};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+/// Where a [`PadShortcut`] puts its channels of zeros. Weights fit either way, but answer rightly only in the one that they
+/// were trained with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ZeroChannels {
+    /// All behind the input's.
+    #[default]
+    Behind,
+    /// Half of them before the input's channels and the rest behind, as in the CIFAR-10 ResNets of akamaster.
+    Around,
+}
+
 /// The shortcut of a residual block without parameters where a stage begins ("option A" of He 2015, arXiv:1512.03385, section
-/// 3.3): every `stride`-th value of height and width, then channels of zeros up to `out_channels`. `[N, C, H, W]` to
+/// 3.3): every `stride`-th value of height and width, and channels of zeros up to `out_channels`. `[N, C, H, W]` to
 /// `[N, out_channels, ceil(H / stride), ceil(W / stride)]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,12 +26,21 @@ pub struct PadShortcut {
     pub out_channels: i64,
     /// The distance between the values that are kept.
     pub stride: Pair,
+    /// Where the zeros are.
+    #[serde(default)]
+    pub zeros: ZeroChannels,
 }
 
 impl PadShortcut {
-    /// Keeps every `stride`-th value and fills up to `out_channels` channels.
+    /// Keeps every `stride`-th value and fills up to `out_channels` channels, with the zeros behind.
     pub fn new(out_channels: i64, stride: impl Into<Pair>) -> Self {
-        Self { out_channels, stride: stride.into() }
+        Self { out_channels, stride: stride.into(), zeros: ZeroChannels::default() }
+    }
+
+    /// With the zeros there.
+    #[must_use]
+    pub fn zeros(self, zeros: ZeroChannels) -> Self {
+        Self { zeros, ..self }
     }
 }
 
@@ -28,7 +50,11 @@ impl Layer for PadShortcut {
     }
 
     fn describe(&self) -> String {
-        format!("1x1/{}", self.stride.0[0])
+        let stride = self.stride.0[0];
+        match self.zeros {
+            ZeroChannels::Behind => format!("1x1/{stride}"),
+            ZeroChannels::Around => format!("1x1/{stride}, zeros around"),
+        }
     }
 
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
@@ -56,7 +82,12 @@ impl Forward for PadShortcut {
         let [channels, _, _] = Shape::of_batch(input).as_image()?;
         let [down, across] = self.stride.0;
         let kept = input.f_slice(2, None, None, down)?.f_slice(3, None, None, across)?;
-        Ok(kept.f_constant_pad_nd([0, 0, 0, 0, 0, self.out_channels - channels])?)
+        let added = self.out_channels - channels;
+        let before = match self.zeros {
+            ZeroChannels::Behind => 0,
+            ZeroChannels::Around => added / 2,
+        };
+        Ok(kept.f_constant_pad_nd([0, 0, 0, 0, before, added - before])?)
     }
 }
 
@@ -74,6 +105,17 @@ mod tests {
         let values = Vec::<f32>::try_from(y.view([-1])).unwrap();
         assert_eq!(values[..6], [0.0, 2.0, 4.0, 10.0, 12.0, 14.0]);
         assert_eq!(values[6..], [0.0; 12]);
+    }
+
+    /// akamaster's `F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))` of two channels with `planes = 4`.
+    #[test]
+    fn zeros_may_stand_around_the_channels() {
+        let x = Tensor::from_slice(&[1_f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).view([1, 2, 2, 2]);
+        let channels =
+            |shortcut: PadShortcut| Vec::<f32>::try_from(shortcut.forward(&[], &[&x], Mode::Eval).unwrap().view([-1])).unwrap();
+        assert_eq!(channels(PadShortcut::new(4, 2).zeros(ZeroChannels::Around)), [0.0, 1.0, 5.0, 0.0]);
+        assert_eq!(channels(PadShortcut::new(4, 2)), [1.0, 5.0, 0.0, 0.0]);
+        assert_eq!(channels(PadShortcut::new(5, 2).zeros(ZeroChannels::Around)), [0.0, 1.0, 5.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -100,9 +100,54 @@ pub enum ModelError {
         /// The bytes that it has.
         length: u64,
     },
+    /// A file of another format.
+    #[error("{} is {what}", path.display())]
+    NotWeights {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
+    /// A file that holds the weights of several networks.
+    #[error("{} holds the weights of several networks ({keys}): say which to read", path.display())]
+    SeveralNetworks {
+        /// The file.
+        path: PathBuf,
+        /// The keys under which they are.
+        keys: String,
+    },
+    /// No weights under that key of a file.
+    #[error("{} has no weights under {key}: it has {known}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        key: String,
+        /// The keys that it has.
+        known: String,
+    },
+    /// Weights without the auxiliary heads that the network has.
+    #[error(
+        "{} has no weights for the auxiliary heads ({heads}): build the network with the option aux_heads = false",
+        path.display()
+    )]
+    NoAuxHeads {
+        /// The file.
+        path: PathBuf,
+        /// The heads' names.
+        heads: String,
+    },
+    /// Weights for auxiliary heads that the network has not.
+    #[error("{} has weights for auxiliary heads ({heads}): build the network with the option aux_heads = true", path.display())]
+    UnusedAuxHeads {
+        /// The file.
+        path: PathBuf,
+        /// The heads' names.
+        heads: String,
+    },
     /// Weights that fit but for the number of classes.
     #[error(
-        "{} has weights for {file} classes, the network is for {network}: give --classes {file}, or --head replace to keep the body and start a new classifier",
+        "{} has weights for {file} classes, the network is for {network}: build it for {file}, or load the body alone and train a new classifier",
         path.display()
     )]
     OtherClasses {
@@ -112,6 +157,20 @@ pub enum ModelError {
         file: i64,
         /// The classes of the network.
         network: i64,
+    },
+    /// Weights that fit but for the classifier, which is missing or has another form.
+    #[error(
+        "{} has no classifier {lacks}{}: load the body alone and train a new classifier",
+        path.display(),
+        if has.is_empty() { String::new() } else { format!(" of the network's shape, but {has}") }
+    )]
+    OtherHead {
+        /// The file.
+        path: PathBuf,
+        /// The layers of the network that the file lacks.
+        lacks: String,
+        /// The layers that it has in their place, if any.
+        has: String,
     },
     /// No published weights of that name.
     #[error(

@@ -10,8 +10,8 @@ const LICENCE: &str = "BSD-3-Clause (torchvision); trained on ImageNet-1K, whose
 
 /// Published weights of one network.
 ///
-/// The figures are torchvision's own, of ImageNet-1K's validation images: resized bilinearly so that their shorter side has
-/// `resize` pixels, cropped to the network's input in the middle, and normalised.
+/// The figures are torchvision's own, of ImageNet-1K's validation images: resized so that their shorter side has `resize`
+/// pixels, cropped to `crop` in the middle, and normalised.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pretrained {
     /// The name, such as `resnet18-imagenet1k-v1`.
@@ -28,6 +28,10 @@ pub struct Pretrained {
     pub top5: f64,
     /// To what the shorter side of an image is brought before the crop.
     pub resize: i64,
+    /// How pixels between pixels are made up then: `bilinear`, with antialiasing.
+    pub interpolation: &'static str,
+    /// The sides of the middle that is cropped then.
+    pub crop: i64,
     /// What is subtracted from each channel, scaled to 0..1.
     pub mean: [f64; 3],
     /// What each channel is divided by then.
@@ -38,15 +42,17 @@ pub struct Pretrained {
 
 /// The means and standard deviations of ImageNet's channels.
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
-/// What the Inception networks take: pixels between -1 and 1.
+/// What the Inception networks take: pixels between -1 and 1. torchvision normalises as for ImageNet, and its networks undo that
+/// in their first step (`transform_input`).
 const SYMMETRIC: [[f64; 3]; 2] = [[0.5; 3], [0.5; 3]];
 
-/// The weights of a model that were trained on ImageNet-1K: model, version, file, megabytes, accuracies, resize, normalisation.
+/// The weights of a model that were trained on ImageNet-1K: model, version, file, megabytes, accuracies, resize, and where
+/// they are not as usual, crop and normalisation.
 macro_rules! imagenet {
     ($model:literal, $version:literal, $file:literal, $megabytes:literal, $top1:literal, $top5:literal, $resize:literal) => {
-        imagenet!($model, $version, $file, $megabytes, $top1, $top5, $resize, IMAGENET)
+        imagenet!($model, $version, $file, $megabytes, $top1, $top5, $resize, 224, IMAGENET)
     };
-    ($model:literal, $version:literal, $file:literal, $megabytes:literal, $top1:literal, $top5:literal, $resize:literal, $normalise:expr) => {
+    ($model:literal, $version:literal, $file:literal, $megabytes:literal, $top1:literal, $top5:literal, $resize:literal, $crop:literal, $normalise:expr) => {
         Pretrained {
             name: concat!($model, "-imagenet1k-", $version),
             model: $model,
@@ -55,6 +61,8 @@ macro_rules! imagenet {
             top1: $top1,
             top5: $top5,
             resize: $resize,
+            interpolation: "bilinear",
+            crop: $crop,
             mean: $normalise[0],
             std: $normalise[1],
             licence: LICENCE,
@@ -89,8 +97,8 @@ static TABLE: &[Pretrained] = &[
     imagenet!("resnext101-32x8d", "v2", "resnext101_32x8d-110c445d.pth", 356, 82.834, 96.228, 232),
     imagenet!("resnext50-32x4d", "v1", "resnext50_32x4d-7cdf4587.pth", 100, 77.618, 93.698, 256),
     imagenet!("resnext50-32x4d", "v2", "resnext50_32x4d-1a0047aa.pth", 100, 81.198, 95.34, 232),
-    imagenet!("googlenet", "v1", "googlenet-1378be20.pth", 52, 69.778, 89.53, 256, SYMMETRIC),
-    imagenet!("inception-v3", "v1", "inception_v3_google-0cc3c7bd.pth", 109, 77.294, 93.45, 342, SYMMETRIC),
+    imagenet!("googlenet", "v1", "googlenet-1378be20.pth", 52, 69.778, 89.53, 256, 224, SYMMETRIC),
+    imagenet!("inception-v3", "v1", "inception_v3_google-0cc3c7bd.pth", 109, 77.294, 93.45, 342, 299, SYMMETRIC),
 ];
 
 /// All published weights that are known.
@@ -166,7 +174,8 @@ mod tests {
     fn every_entry_has_a_model_and_a_checksum() {
         for weights in pretrained() {
             assert!(std::ptr::eq(find_pretrained(weights.name).unwrap(), weights), "{} is there twice", weights.name);
-            assert!(weights.resize > weights.input().unwrap()[1], "{}", weights.name);
+            assert_eq!(weights.input().unwrap(), [3, weights.crop, weights.crop], "{}", weights.name);
+            assert!(weights.resize > weights.crop, "{}", weights.name);
             assert_eq!(weights.classes().count() as i64, find(weights.model).unwrap().model(&[]).unwrap().classes());
             let prefix = weights.sha256_prefix();
             assert!(prefix.len() == 8 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", weights.file);

@@ -3,15 +3,16 @@
 //!
 //! `resnet50` and deeper are torchvision's "v1.5", which strides in the 3x3 convolution of a bottleneck; `-v1` strides in its
 //! first 1x1, as the paper does. `-cifar` are the networks of the paper's section 4.2: three stages at 32x32, and shortcuts
-//! without parameters (option A). `plain` is a network without its shortcuts. `preact-` moves batch norm and ReLU before the
-//! convolutions (He 2016, arXiv:1603.05027). Wide ResNets and ResNeXts are bottlenecks of other widths and groups.
+//! without parameters (option A); `zero_channels` says where those put their zeros. `plain` is a network without its shortcuts.
+//! `preact-` moves batch norm and ReLU before the convolutions (He 2016, arXiv:1603.05027). Wide ResNets and ResNeXts are
+//! bottlenecks of other widths and groups.
 mod variants;
 
 use crate::Architecture;
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Value};
 use striate_layers::{
-    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d, PadShortcut,
+    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d, PadShortcut, ZeroChannels,
 };
 pub(crate) use variants::VARIANTS;
 
@@ -84,6 +85,8 @@ pub struct ResNetConfig {
     pub width: i64,
     /// The shortcuts.
     pub shortcut: Shortcut,
+    /// Where shortcuts A put the channels of zeros: `behind`, or `around` for weights that were trained so.
+    pub zero_channels: ZeroChannels,
     /// The order within a block.
     pub order: ActivationOrder,
     /// Groups of the 3x3 convolutions (ResNeXt: Xie 2016, arXiv:1611.05431).
@@ -107,6 +110,7 @@ impl ResNetConfig {
             depths: depths.into(),
             width: 64,
             shortcut: Shortcut::B,
+            zero_channels: ZeroChannels::Behind,
             order: ActivationOrder::Post,
             groups: 1,
             width_per_group: BASE_WIDTH,
@@ -280,7 +284,10 @@ impl ResNetConfig {
         let changes = unit.stride != 1 || net.shape(x).dims().first() != Some(&out_channels);
         match self.shortcut {
             Shortcut::None => Ok(None),
-            Shortcut::A if changes => net.add("downsample", PadShortcut::new(out_channels, unit.stride), x).map(Some),
+            Shortcut::A if changes => {
+                let shortcut = PadShortcut::new(out_channels, unit.stride).zeros(self.zero_channels);
+                net.add("downsample", shortcut, x).map(Some)
+            }
             Shortcut::A => Ok(Some(x)),
             Shortcut::B if !changes => Ok(Some(x)),
             Shortcut::B | Shortcut::C => self.projection(net, unit, x).map(Some),

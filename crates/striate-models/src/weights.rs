@@ -1,17 +1,22 @@
 //! Weights from files: `.safetensors`, bundles, and what `torch.save` writes.
+mod candidates;
+mod content;
+mod doubts;
 mod fit;
+mod names;
 mod pickle;
 mod pytorch;
 
 use crate::{BundleInfo, ModelError, Registry};
+use content::{Content, content};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_graph::{GraphError, is_finite};
 use striate_torch::{FileError, TensorFile};
 use tch::Tensor;
+
+pub use fit::Loaded;
 
 /// How a file keeps its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -38,11 +43,12 @@ impl std::fmt::Display for WeightsFormat {
     }
 }
 
-/// Named tensors from a file of any format, under the names that a network's parameters have.
+/// Named tensors from a file of any format.
 ///
-/// Tensors with a `/` in their names, such as the state of an optimizer in a checkpoint, are left out, and a `module.` before
-/// every name, which PyTorch's data parallel training leaves there, is taken off.
+/// Tensors with a `/` in their names, such as the state of an optimizer in a checkpoint, are left out. So are the parts of
+/// names that wrappers add (`module.` of data parallel training, `_orig_mod.` of `torch.compile`), but for a bundle's.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Weights {
     /// The file.
     pub path: PathBuf,
@@ -52,30 +58,62 @@ pub struct Weights {
     pub tensors: BTreeMap<String, Tensor>,
     /// What a bundle says beside them.
     pub info: Option<BundleInfo>,
+    /// Under which key of the file the tensors are, such as `state_dict`; deeper ones have dots between the keys.
+    pub key: Option<String>,
+    /// The keys of other networks in the file, such as `state_dict_ema`: [`Weights::read_at`] reads them.
+    pub others: Vec<String>,
+    /// The architecture that a training script named in the file.
+    pub arch: Option<String>,
 }
 
 impl Weights {
-    /// Reads a file; its content decides the format.
+    /// Tensors as if a file held them.
+    pub fn new(path: &Path, format: WeightsFormat, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { path: path.into(), format, tensors, info: None, key: None, others: Vec::new(), arch: None }
+    }
+
+    /// Reads a file; its content decides the format, whatever its name.
     ///
-    /// A file of PyTorch may hold the tensors themselves by name, or under `state_dict`, `model_state_dict` or `model` among
-    /// other things, or a whole `torch.nn.Module`. No code in it is run.
+    /// A file of PyTorch may hold the tensors by name, or a whole `torch.nn.Module`, under any key. Where several networks
+    /// are in it, the one under a usual key (`state_dict`, `model`, ...) is taken before averages of its weights (EMA);
+    /// [`key`](Self::key) and [`others`](Self::others) tell. No code in it is run.
     ///
     /// # Errors
     ///
-    /// One line that names the file, if it can't be read, is truncated or damaged, declares more than it holds, holds
-    /// tensors of a type that libtorch or the format has not, or would have PyTorch run something.
+    /// One line that names the file, if it can't be read, is truncated or damaged, declares more than it holds, is of
+    /// another format, holds several networks of which none is the likelier, holds tensors of a type that libtorch or the
+    /// format has not, or would have PyTorch run something.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         Self::read_with(path, &Registry::default())
     }
 
     /// [`read`](Self::read), where `registry` has layers and architectures of your own that a bundle may name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
     pub fn read_with(path: &Path, registry: &Registry) -> Result<Self, ModelError> {
-        let mut weights = if is_safetensors(path)? { read_safetensors(path, registry)? } else { pytorch::read(path)? };
+        Self::read_key(path, None, registry)
+    }
+
+    /// Reads the tensors under `key` of the file, which is one of [`others`](Self::others) or the beginning of names:
+    /// `encoder` gives `encoder.conv1.weight` as `conv1.weight`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Weights::read`], and [`ModelError::UnknownKey`].
+    pub fn read_at(path: &Path, key: &str) -> Result<Self, ModelError> {
+        Self::read_key(path, Some(key), &Registry::default())
+    }
+
+    fn read_key(path: &Path, key: Option<&str>, registry: &Registry) -> Result<Self, ModelError> {
+        let mut weights = match content(path)? {
+            Content::Safetensors => read_safetensors(path, key, registry)?,
+            Content::Pytorch => pytorch::read(path, key)?,
+        };
         weights.tensors.retain(|name, _| !name.contains('/'));
-        const PARALLEL: &str = "module.";
-        if weights.tensors.keys().all(|name| name.starts_with(PARALLEL)) {
-            let tensors = weights.tensors.into_iter();
-            weights.tensors = tensors.map(|(name, tensor)| (name[PARALLEL.len()..].to_owned(), tensor)).collect();
+        if weights.info.is_none() {
+            weights.tensors = names::unwrapped(weights.tensors);
         }
         Ok(weights)
     }
@@ -100,32 +138,32 @@ impl Weights {
 
 /// What a file says beside its weights if it is a bundle; the weights are not read.
 pub(crate) fn info(path: &Path, registry: &Registry) -> Result<Option<BundleInfo>, ModelError> {
-    if is_safetensors(path)? {
-        return BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path, registry);
+    match content(path)? {
+        Content::Safetensors => BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path, registry),
+        Content::Pytorch => pytorch::check(path).map(|()| None),
     }
-    pytorch::open(path).map(|_| None)
-}
-
-/// Whether the file is named, or begins, as a `.safetensors` file: eight bytes of length, then JSON.
-fn is_safetensors(path: &Path) -> Result<bool, ModelError> {
-    let head = read_head(path, 9)?;
-    Ok(head.get(8) == Some(&b'{') || path.extension().is_some_and(|extension| extension == "safetensors"))
-}
-
-/// The first bytes of the file, fewer if it is shorter.
-fn read_head(path: &Path, count: u64) -> Result<Vec<u8>, ModelError> {
-    let mut head = Vec::new();
-    File::open(path).and_then(|file| file.take(count).read_to_end(&mut head)).map_err(|error| read_error(path, error))?;
-    Ok(head)
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     FileError::Io { action: "read", path: path.into(), source }.into()
 }
 
-fn read_safetensors(path: &Path, registry: &Registry) -> Result<Weights, ModelError> {
-    let TensorFile { tensors, metadata } = TensorFile::read(path)?;
+/// A text from a file in one line of bounded length.
+fn shortened(text: &str, longest: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect()
+}
+
+fn read_safetensors(path: &Path, key: Option<&str>, registry: &Registry) -> Result<Weights, ModelError> {
+    let TensorFile { mut tensors, metadata } = TensorFile::read(path)?;
     let info = BundleInfo::from_metadata(&metadata, path, registry)?;
+    if let Some(key) = key {
+        let under = tensors.into_iter().filter_map(|(name, tensor)| Some((candidates::below(&name, key)?.to_owned(), tensor)));
+        tensors = under.collect();
+        if tensors.is_empty() {
+            let key = shortened(key, 100);
+            return Err(ModelError::UnknownKey { path: path.into(), key, known: "the beginnings of its names".to_owned() });
+        }
+    }
     let format = if info.is_some() { WeightsFormat::Bundle } else { WeightsFormat::Safetensors };
-    Ok(Weights { path: path.into(), format, tensors, info })
+    Ok(Weights { info, ..Weights::new(path, format, tensors) })
 }

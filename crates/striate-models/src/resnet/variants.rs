@@ -35,6 +35,7 @@ const FAN_OUT: &str =
     "He's initialisation with the fan of the outputs, as in torchvision, where the paper takes that of the inputs";
 const FAN_OUT_TORCHVISION: &str = "He's initialisation with the fan of the outputs, as in torchvision";
 const V1_5: &str = "a bottleneck strides in its 3x3, as in torchvision, where the paper strides in its first 1x1";
+const ZEROS_BEHIND: &str = "shortcuts A put all their zeros behind the channels, which the paper leaves open; weights of repositories that put half of them before (akamaster's) need the option zero_channels = around";
 const SHARED_ACTIVATION: &str =
     "the first block of each stage shares its first activation with its shortcut, as in the authors' code";
 
@@ -72,22 +73,22 @@ pub(crate) const VARIANTS: &[Variant] = &[
     resnet!("plain34", HE, "34 layers without shortcuts", ResNetConfig::resnet34().plain()).at("table 1").deviates(&[FAN_OUT]),
     resnet!("resnet20-cifar", HE, "20 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(3))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("resnet32-cifar", HE, "32 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(5))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("resnet44-cifar", HE, "44 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(7))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("resnet56-cifar", HE, "56 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(9))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("resnet110-cifar", HE, "110 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(18))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("resnet1202-cifar", HE, "1202 layers for CIFAR-10, shortcuts A", ResNetConfig::cifar(200))
         .at("section 4.2")
-        .deviates(&[FAN_OUT]),
+        .deviates(&[ZEROS_BEHIND, FAN_OUT]),
     resnet!("plain20-cifar", HE, "20 layers for CIFAR-10 without shortcuts", ResNetConfig::cifar(3).plain())
         .at("section 4.2")
         .deviates(&[FAN_OUT]),
@@ -109,14 +110,14 @@ pub(crate) const VARIANTS: &[Variant] = &[
         "20 layers for CIFAR-10, pre-activation, shortcuts A",
         ResNetConfig::preact_cifar(3)
     )
-    .deviates(&["as table 2, with 20 layers", SHARED_ACTIVATION, FAN_OUT]),
+    .deviates(&[ZEROS_BEHIND, "as table 2, with 20 layers", SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet56-cifar",
         HE_2016,
         "56 layers for CIFAR-10, pre-activation, shortcuts A",
         ResNetConfig::preact_cifar(9)
     )
-    .deviates(&["as table 2, with 56 layers", SHARED_ACTIVATION, FAN_OUT]),
+    .deviates(&[ZEROS_BEHIND, "as table 2, with 56 layers", SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet110-cifar",
         HE_2016,
@@ -124,7 +125,7 @@ pub(crate) const VARIANTS: &[Variant] = &[
         ResNetConfig::preact_cifar(18)
     )
     .at("table 2")
-    .deviates(&[SHARED_ACTIVATION, FAN_OUT]),
+    .deviates(&[ZEROS_BEHIND, SHARED_ACTIVATION, FAN_OUT]),
     resnet!(
         "preact-resnet164-cifar",
         HE_2016,

@@ -1,15 +1,15 @@
-//! What a pickle calls, read off its program without building anything.
+//! What a pickle says, interpreted without Python: containers, tensors and the objects that hold them; nothing is run.
 use std::collections::HashMap;
 use std::io::{BufRead, Error, ErrorKind, Read, Result, copy, sink};
 use std::rc::Rc;
 
 /// What may be called: what rebuilds tensors, containers, and the plain values that training scripts keep beside them.
-const CALLABLE: [&str; 20] = [
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor_v3",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
+const CALLABLE: [&str; 28] = [
+    REBUILD_TENSOR[0],
+    REBUILD_TENSOR[1],
+    REBUILD_TENSOR[2],
+    REBUILD_PARAMETER[0],
+    REBUILD_PARAMETER[1],
     REBUILD_FROM_TYPE,
     "torch.Size",
     "torch.device",
@@ -25,89 +25,216 @@ const CALLABLE: [&str; 20] = [
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "datetime.datetime",
+    "datetime.timedelta",
 ];
+/// Tensors from storage, offset, size and stride, the newest with a type.
+const REBUILD_TENSOR: [&str; 3] =
+    ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"];
+/// Give back their first argument, a tensor.
+const REBUILD_PARAMETER: [&str; 2] = ["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"];
 /// Calls its first argument.
 const REBUILD_FROM_TYPE: &str = "torch._tensor._rebuild_from_type_v2";
 /// No name of a module or a function is longer.
 const LONGEST_NAME: u64 = 1000;
 
-/// As much of a value as tells what a call calls.
-#[derive(Clone)]
-enum Value {
+/// A value of the program; what holds others is a [`Node`], so that values are small, and cycles and depth do no harm.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
     Mark,
     /// A module's member, by its full name.
     Global(Rc<str>),
-    /// An object that is not built here, by the name of its class.
-    Object(Rc<str>),
     Text(Rc<str>),
-    /// A tuple, with its first element if that is a module's member.
-    Tuple(Option<Rc<str>>),
+    Int(i64),
+    /// The place of a node.
+    Node(usize),
+    /// What holds no tensors: None, floats, bytes, results of calls that are not needed.
     Other,
 }
 
-impl Value {
-    fn global(&self) -> Option<Rc<str>> {
-        match self {
-            Self::Global(name) => Some(name.clone()),
+/// What holds values.
+#[derive(Debug)]
+pub(super) enum Node {
+    /// A list or a tuple.
+    Sequence(Vec<Value>),
+    Dict(Vec<(Value, Value)>),
+    Storage(Storage),
+    Tensor(TensorSpec),
+    /// An object that is not built here, with the dictionary of its attributes.
+    Object {
+        class: Rc<str>,
+        state: Option<usize>,
+    },
+}
+
+/// Values that tensors view, kept elsewhere in the file.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    /// Its name in the file.
+    pub(super) key: Rc<str>,
+    /// The class of it, such as `torch.FloatStorage`.
+    pub(super) class: Rc<str>,
+    /// Where it begins in that of the file, in values: old files have storages that view others.
+    pub(super) start: i64,
+}
+
+/// A view of a storage.
+#[derive(Debug, Clone)]
+pub(super) struct TensorSpec {
+    pub(super) storage: Storage,
+    /// The type of its values, where the storage has none: `torch.uint16`.
+    pub(super) dtype: Option<Rc<str>>,
+    pub(super) offset: i64,
+    pub(super) size: Vec<i64>,
+    pub(super) stride: Vec<i64>,
+}
+
+/// All that a pickle holds.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    nodes: Vec<Node>,
+    pub(super) root: Value,
+}
+
+impl Pickle {
+    pub(super) fn node(&self, value: &Value) -> Option<&Node> {
+        match value {
+            Value::Node(place) => self.nodes.get(*place),
             _ => None,
         }
     }
+
+    /// The entries of a dictionary, or the attributes of an object.
+    pub(super) fn entries(&self, value: &Value) -> &[(Value, Value)] {
+        match self.node(value) {
+            Some(Node::Dict(entries)) => entries,
+            Some(Node::Object { state: Some(state), .. }) => match &self.nodes[*state] {
+                Node::Dict(entries) => entries,
+                _ => &[],
+            },
+            _ => &[],
+        }
+    }
+
+    /// The values of a list or a tuple.
+    pub(super) fn items(&self, value: &Value) -> &[Value] {
+        match self.node(value) {
+            Some(Node::Sequence(items)) => items,
+            _ => &[],
+        }
+    }
+
+    /// Every storage that a tensor views.
+    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Storage(storage) => Some(storage),
+            _ => None,
+        })
+    }
 }
 
-/// The first thing that the pickle calls and may not, wherever in it; the reader is left behind the pickle's end.
+/// Why a pickle is not taken.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It cannot be read, or makes no sense ([`ErrorKind::InvalidData`]).
+    Io(Error),
+    /// It calls this, and may not.
+    Calls(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads one pickle; the reader is left behind its end.
 ///
 /// # Errors
 ///
-/// The reader's, and [`ErrorKind::InvalidData`] where the program makes no sense.
-pub(super) fn forbidden_call(reader: &mut impl BufRead) -> Result<Option<String>> {
-    Scan { reader, stack: Vec::new(), memo: HashMap::new() }.run()
+/// The first thing that it calls and may not, wherever the result goes; the reader's errors; and a program without sense.
+pub(super) fn read(reader: &mut impl BufRead) -> std::result::Result<Pickle, Fault> {
+    Interpreter { reader, stack: Vec::new(), memo: HashMap::new(), nodes: Vec::new() }.run()
 }
 
-struct Scan<'r, R> {
+struct Interpreter<'r, R> {
     reader: &'r mut R,
     stack: Vec<Value>,
     memo: HashMap<u64, Value>,
+    nodes: Vec<Node>,
 }
 
-impl<R: BufRead> Scan<'_, R> {
-    fn run(&mut self) -> Result<Option<String>> {
-        use Value::{Global, Mark, Object, Other, Text, Tuple};
+impl<R: BufRead> Interpreter<'_, R> {
+    fn run(mut self) -> std::result::Result<Pickle, Fault> {
+        use Value::{Global, Int, Mark, Other, Text};
         loop {
             let value = match self.number(1)? as u8 {
-                b'.' => return Ok(None),
+                b'.' => {
+                    let root = self.pop()?;
+                    return Ok(Pickle { nodes: self.nodes, root });
+                }
                 0x80 => self.skip(1, None)?, // PROTO
                 0x95 => self.skip(8, None)?, // FRAME
                 0x97 => Some(Other),         // NEXT_BUFFER
                 0x98 => None,                // READONLY_BUFFER
                 b'(' => Some(Mark),
-                // Values that call nothing.
-                b'N' | 0x88 | 0x89 | b']' | b'}' | 0x8f => Some(Other),
-                b')' => Some(Tuple(None)),
-                b'K' => self.skip(1, Some(Other))?,
-                b'M' => self.skip(2, Some(Other))?,
-                b'J' => self.skip(4, Some(Other))?,
+                // Plain values.
+                b'N' | 0x88 | 0x89 => Some(Other),
+                b'K' => Some(Int(self.number(1)? as i64)),
+                b'M' => Some(Int(self.number(2)? as i64)),
+                b'J' => Some(Int(self.number(4)? as i32 as i64)),
                 b'G' => self.skip(8, Some(Other))?,
-                b'I' | b'L' | b'F' | b'P' => self.line().map(|_| Some(Other))?,
+                b'I' | b'L' => Some(self.line()?.trim_end_matches('L').parse().map_or(Other, Int)),
+                b'F' | b'P' => self.line().map(|_| Some(Other))?,
                 b'S' | b'V' => Some(Text(self.line()?)),
-                b'C' | 0x8a => self.counted(1, Other)?,
-                b'B' | 0x8b => self.counted(4, Other)?,
-                0x8e | 0x96 => self.counted(8, Other)?,
+                0x8a => Some(self.long()?),
+                b'C' => self.counted(1)?,
+                b'B' | 0x8b => self.counted(4)?,
+                0x8e | 0x96 => self.counted(8)?,
                 b'U' | 0x8c => Some(self.text(1)?),
                 b'T' | b'X' => Some(self.text(4)?),
                 0x8d => Some(self.text(8)?),
                 // Containers.
-                b't' => {
+                b']' | b')' | 0x8f => Some(self.add(Node::Sequence(Vec::new()))),
+                b'}' => Some(self.add(Node::Dict(Vec::new()))),
+                b't' | b'l' | 0x91 => {
                     let items = self.pop_to_mark()?;
-                    Some(Tuple(items.first().and_then(Value::global)))
+                    Some(self.add(Node::Sequence(items)))
                 }
                 count @ 0x85..=0x87 => {
                     let items = self.pop_several(usize::from(count - 0x84))?;
-                    Some(Tuple(items.first().and_then(Value::global)))
+                    Some(self.add(Node::Sequence(items)))
                 }
-                b'd' | b'l' | 0x91 => self.pop_to_mark().map(|_| Some(Other))?,
-                b'u' | b'e' | 0x90 => self.pop_to_mark().map(|_| None)?,
-                b'a' | b'b' => self.pop().map(|_| None)?,
-                b's' => self.pop_several(2).map(|_| None)?,
+                b'd' => {
+                    let entries = pairs(self.pop_to_mark()?);
+                    Some(self.add(Node::Dict(entries)))
+                }
+                b'u' => {
+                    let items = self.pop_to_mark()?;
+                    self.set(items)?
+                }
+                b's' => {
+                    let items = self.pop_several(2)?;
+                    self.set(items)?
+                }
+                b'e' | 0x90 => {
+                    let items = self.pop_to_mark()?;
+                    self.append(items)?
+                }
+                b'a' => {
+                    let item = self.pop()?;
+                    self.append(vec![item])?
+                }
+                b'b' => {
+                    let state = self.pop()?;
+                    self.build(&state)?
+                }
                 // Stack and memo.
                 b'0' => self.pop().map(|_| None)?,
                 b'1' => self.pop_to_mark().map(|_| None)?,
@@ -119,46 +246,152 @@ impl<R: BufRead> Scan<'_, R> {
                 b'g' => self.recall(Key::Line)?,
                 b'h' => self.recall(Key::Bytes(1))?,
                 b'j' => self.recall(Key::Bytes(4))?,
-                // A storage of the file.
-                b'Q' => self.pop().map(|_| Some(Other))?,
+                b'Q' => {
+                    let id = self.pop()?;
+                    Some(self.storage(&id))
+                }
                 // Names and calls.
                 b'c' => Some(Global(self.name()?)),
                 0x93 => match &self.pop_several(2)?[..] {
                     [Text(module), Text(name)] => Some(Global(format!("{module}.{name}").into())),
-                    _ => return Err(senseless("a name that is no text")),
+                    _ => return Err(senseless("a name that is no text").into()),
                 },
                 b'i' => {
                     let callee = Global(self.name()?);
                     let arguments = self.pop_to_mark()?;
-                    if let Some(name) = forbidden(&callee, arguments.first()) {
-                        return Ok(Some(name));
-                    }
-                    Some(Other)
+                    Some(self.call(&callee, &arguments)?)
                 }
                 b'o' => {
                     let values = self.pop_to_mark()?;
-                    let callee = values.first().ok_or_else(|| senseless("an object without a class"))?;
-                    if let Some(name) = forbidden(callee, values.get(1)) {
-                        return Ok(Some(name));
-                    }
-                    Some(Other)
+                    let (callee, arguments) = values.split_first().ok_or_else(|| senseless("an object without a class"))?;
+                    Some(self.call(callee, arguments)?)
                 }
                 b'R' => {
                     let (arguments, callee) = (self.pop()?, self.pop()?);
-                    if let Some(name) = forbidden(&callee, Some(&arguments)) {
-                        return Ok(Some(name));
-                    }
-                    Some(Other)
+                    let arguments = self.items(&arguments);
+                    Some(self.call(&callee, &arguments)?)
                 }
                 // An object of a class, which is not told to initialise itself.
-                new @ (0x81 | 0x92) => {
-                    let values = self.pop_several(if new == 0x81 { 2 } else { 3 })?;
-                    Some(values[0].global().map_or(Other, Object))
-                }
-                other => return Err(senseless(&format!("the unknown instruction {other:#04x}"))),
+                new @ (0x81 | 0x92) => match &self.pop_several(if new == 0x81 { 2 } else { 3 })?[..] {
+                    [Global(class), ..] => Some(self.add(Node::Object { class: class.clone(), state: None })),
+                    _ => Some(Other),
+                },
+                other => return Err(senseless(&format!("the unknown instruction {other:#04x}")).into()),
             };
             self.stack.extend(value);
         }
+    }
+
+    fn add(&mut self, node: Node) -> Value {
+        self.nodes.push(node);
+        Value::Node(self.nodes.len() - 1)
+    }
+
+    /// The node at the top of the stack.
+    fn top_node(&mut self) -> Result<Option<&mut Node>> {
+        Ok(match self.top()? {
+            Value::Node(place) => self.nodes.get_mut(place),
+            _ => None,
+        })
+    }
+
+    fn set(&mut self, items: Vec<Value>) -> Result<Option<Value>> {
+        if let Some(Node::Dict(entries)) = self.top_node()? {
+            entries.extend(pairs(items));
+        }
+        Ok(None)
+    }
+
+    fn append(&mut self, items: Vec<Value>) -> Result<Option<Value>> {
+        if let Some(Node::Sequence(values)) = self.top_node()? {
+            values.extend(items);
+        }
+        Ok(None)
+    }
+
+    /// Gives an object its attributes: a dictionary, or a tuple of one and of slots.
+    fn build(&mut self, attributes: &Value) -> Result<Option<Value>> {
+        let attributes = self.items(attributes).first().cloned().unwrap_or_else(|| attributes.clone());
+        if let (Some(Node::Object { state, .. }), Value::Node(place)) = (self.top_node()?, attributes) {
+            *state = Some(place);
+        }
+        Ok(None)
+    }
+
+    fn items(&self, value: &Value) -> Vec<Value> {
+        match value {
+            Value::Node(place) => match &self.nodes[*place] {
+                Node::Sequence(items) => items.clone(),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// The storage that `("storage", class, key, device, values, view)` stands for; a view is `(key, start, values)`.
+    fn storage(&mut self, id: &Value) -> Value {
+        let id = self.items(id);
+        let [Value::Text(what), Value::Global(class), Value::Text(key), _, _, view @ ..] = &id[..] else { return Value::Other };
+        if **what != *"storage" {
+            return Value::Other;
+        }
+        let start = match view.first().map(|view| self.items(view)).as_deref() {
+            Some([_, Value::Int(start), _]) => *start,
+            _ => 0,
+        };
+        self.add(Node::Storage(Storage { key: key.clone(), class: class.clone(), start }))
+    }
+
+    /// What a call gives, as far as that is needed.
+    fn call(&mut self, callee: &Value, arguments: &[Value]) -> std::result::Result<Value, Fault> {
+        let name = match callee {
+            Value::Global(name) => name.clone(),
+            Value::Node(place) => match &self.nodes[*place] {
+                Node::Object { class, .. } => return Err(Fault::Calls(class.to_string())),
+                _ => return Err(Fault::Calls("a function made on the way".to_owned())),
+            },
+            _ => return Err(Fault::Calls("a function made on the way".to_owned())),
+        };
+        if !CALLABLE.contains(&&*name) {
+            return Err(Fault::Calls(name.to_string()));
+        }
+        if *name == *REBUILD_FROM_TYPE {
+            return match arguments {
+                [Value::Global(inner), _, values, ..] if **inner != *REBUILD_FROM_TYPE => {
+                    let values = self.items(values);
+                    self.call(&Value::Global(inner.clone()), &values)
+                }
+                _ => Err(Fault::Calls(name.to_string())),
+            };
+        }
+        if REBUILD_PARAMETER.contains(&&*name) || name.ends_with("set") {
+            return Ok(arguments.first().cloned().unwrap_or(Value::Other));
+        }
+        if REBUILD_TENSOR.contains(&&*name) {
+            return Ok(self.tensor(arguments));
+        }
+        if name.starts_with("collections.") {
+            let pairs = arguments.first().map(|entries| self.items(entries)).unwrap_or_default();
+            let pairs = pairs.iter().filter_map(|pair| <[Value; 2]>::try_from(self.items(pair)).ok());
+            let entries = pairs.map(|[key, value]| (key, value)).collect();
+            return Ok(self.add(Node::Dict(entries)));
+        }
+        Ok(Value::Other)
+    }
+
+    fn tensor(&mut self, arguments: &[Value]) -> Value {
+        let [Value::Node(storage), Value::Int(offset), size, stride, rest @ ..] = arguments else { return Value::Other };
+        let Node::Storage(storage) = &self.nodes[*storage] else { return Value::Other };
+        let numbers = |value: &Value| -> Option<Vec<i64>> {
+            let number = |value: &Value| if let Value::Int(number) = value { Some(*number) } else { None };
+            self.items(value).iter().map(number).collect()
+        };
+        let (Some(size), Some(stride)) = (numbers(size), numbers(stride)) else { return Value::Other };
+        let dtype = match rest.get(2) {
+            Some(Value::Global(dtype)) => Some(dtype.clone()),
+            _ => None,
+        };
+        self.add(Node::Tensor(TensorSpec { storage: storage.clone(), dtype, offset: *offset, size, stride }))
     }
 
     /// An unsigned number of so many bytes.
@@ -176,9 +409,22 @@ impl<R: BufRead> Scan<'_, R> {
     }
 
     /// Skips a value whose length comes before it, as a number of so many bytes.
-    fn counted(&mut self, bytes: usize, value: Value) -> Result<Option<Value>> {
+    fn counted(&mut self, bytes: usize) -> Result<Option<Value>> {
         let length = self.number(bytes)?;
-        self.skip(length, Some(value))
+        self.skip(length, Some(Value::Other))
+    }
+
+    /// A whole number of any length; one of more than 8 bytes is no size.
+    fn long(&mut self) -> Result<Value> {
+        match self.number(1)? {
+            0 => Ok(Value::Int(0)),
+            bytes @ 1..=8 => {
+                let unused = 64 - 8 * bytes;
+                let number = self.number(bytes as usize)?;
+                Ok(Value::Int((number << unused) as i64 >> unused))
+            }
+            bytes => self.skip(bytes, None).map(|_| Value::Other),
+        }
     }
 
     /// A text whose length comes before it; a long one is no name.
@@ -257,15 +503,8 @@ fn senseless(what: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("its pickle has {what}"))
 }
 
-/// The name of what is called, if it may not be.
-fn forbidden(callee: &Value, arguments: Option<&Value>) -> Option<String> {
-    match (callee, arguments) {
-        (Value::Global(name), Some(Value::Tuple(Some(function)))) if **name == *REBUILD_FROM_TYPE => {
-            (!CALLABLE.contains(&&**function)).then(|| function.to_string())
-        }
-        (Value::Global(name), _) if **name == *REBUILD_FROM_TYPE => Some(name.to_string()),
-        (Value::Global(name), _) => (!CALLABLE.contains(&&**name)).then(|| name.to_string()),
-        (Value::Object(name), _) => Some(name.to_string()),
-        _ => Some("a function made on the way".to_owned()),
-    }
+/// The entries of a dictionary from keys and values in turns.
+fn pairs(items: Vec<Value>) -> Vec<(Value, Value)> {
+    let mut items = items.into_iter();
+    std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
 }

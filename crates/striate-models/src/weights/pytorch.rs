@@ -1,118 +1,277 @@
-//! What `torch.save` writes: pickles, whose programs are interpreted and never run.
-use super::pickle::forbidden_call;
-use super::{Weights, WeightsFormat, read_error, read_head};
+//! What `torch.save` writes: a zip archive, or before 1.6 a sequence of pickles, with the values of tensors apart.
+use super::candidates::{candidates, choose, named};
+use super::pickle::{self, Fault, Pickle, TensorSpec};
+use super::{Weights, WeightsFormat, read_error, shortened};
 use crate::ModelError;
-use pytorch_reader::{DType, FileFormat, PickleValue, PytorchError, PytorchReader};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use striate_torch::FileError;
 use tch::{Kind, Tensor};
+use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
 
-/// Where training scripts put the weights among other things.
-const KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
-/// Objects that may stand in a file and are skipped: tensors themselves, and what training scripts keep beside the weights.
-const HARMLESS: [&str; 8] = [
-    "torch.Tensor",
-    "torch.TypedStorage",
-    "torch.UntypedStorage",
-    "torch.device",
-    "argparse.Namespace",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "int",
-];
 /// How many bytes a file may unpack to for each of its own: tensors may share their values, and archives be compressed.
 const EXPANSION: u64 = 4;
 /// What any file may unpack to beyond that: expanded tensors are as small in a file as one of their values.
 const ALLOWANCE: u64 = 64 << 20;
 
-pub(super) fn read(path: &Path) -> Result<Weights, ModelError> {
-    let reader = open(path)?;
-    let format = match reader.metadata().format_type {
-        FileFormat::Zip => WeightsFormat::PytorchZip,
-        _ => WeightsFormat::PytorchLegacy,
+/// The most letters of a file that a message quotes.
+const LONGEST: usize = 200;
+
+/// A type of values: PyTorch's class of storages of it, its name, libtorch's, and the bytes of a value.
+type Dtype = (&'static str, &'static str, Option<Kind>, u64);
+
+#[rustfmt::skip]
+const DTYPES: [Dtype; 18] = [
+    ("FloatStorage", "float32", Some(Kind::Float), 4),
+    ("DoubleStorage", "float64", Some(Kind::Double), 8),
+    ("HalfStorage", "float16", Some(Kind::Half), 2),
+    ("BFloat16Storage", "bfloat16", Some(Kind::BFloat16), 2),
+    ("LongStorage", "int64", Some(Kind::Int64), 8),
+    ("IntStorage", "int32", Some(Kind::Int), 4),
+    ("ShortStorage", "int16", Some(Kind::Int16), 2),
+    ("CharStorage", "int8", Some(Kind::Int8), 1),
+    ("ByteStorage", "uint8", Some(Kind::Uint8), 1),
+    ("BoolStorage", "bool", Some(Kind::Bool), 1),
+    ("ComplexFloatStorage", "complex64", None, 8),
+    ("ComplexDoubleStorage", "complex128", None, 16),
+    ("QUInt8Storage", "quint8", None, 1),
+    ("QInt8Storage", "qint8", None, 1),
+    ("QInt32Storage", "qint32", None, 4),
+    ("", "uint16", None, 2),
+    ("", "uint32", None, 4),
+    ("", "uint64", None, 8),
+];
+/// The class of storages whose tensors say their type.
+const UNTYPED: &str = "UntypedStorage";
+
+pub(super) fn read(path: &Path, key: Option<&str>) -> Result<Weights, ModelError> {
+    let mut checkpoint = Checkpoint::open(path)?;
+    let chosen = choose(candidates(&checkpoint.pickle).map_err(|reason| damaged(path, reason))?, key, path)?;
+    let tensors = checkpoint.tensors(chosen.taken.tensors)?;
+    let format = match checkpoint.contents {
+        Contents::Zip { .. } => WeightsFormat::PytorchZip,
+        Contents::Legacy { .. } => WeightsFormat::PytorchLegacy,
     };
-    let tensors = reader.into_tensors().into_iter().map(|(name, tensor)| Ok((name, to_torch(path, &tensor)?)));
-    Ok(Weights { path: path.into(), format, tensors: tensors.collect::<Result<BTreeMap<_, _>, ModelError>>()?, info: None })
+    let arch = named(&checkpoint.pickle);
+    Ok(Weights { key: chosen.taken.key, others: chosen.others, arch, ..Weights::new(path, format, tensors) })
 }
 
-/// A reader of the file's tensors; an error if it is damaged, has none, or is more than data.
-pub(super) fn open(path: &Path) -> Result<PytorchReader, ModelError> {
-    let length = std::fs::metadata(path).map_err(|error| read_error(path, error))?.len();
-    refuse_tar(path)?;
-    check_archive(path, length)?;
-    // A program that makes no sense is the reader's to tell.
-    let scanned = scan(path, length);
-    if let Ok(Some(global)) = &scanned {
-        return Err(ModelError::Refused { path: path.into(), global: shortened(global) });
-    }
-    let root = PytorchReader::read_pickle_data(path, None).map_err(|error| damaged(path, error))?;
-    scanned.map_err(|error| damaged(path, error.into()))?;
-    if let Some(global) = refused(&root) {
-        return Err(ModelError::Refused { path: path.into(), global: global.to_owned() });
-    }
-    let PickleValue::Dict(entries) = root else { return Err(ModelError::NoWeights { path: path.into() }) };
-    let reader = match KEYS.into_iter().find(|key| matches!(entries.get(*key), Some(PickleValue::Dict(_)))) {
-        Some(key) => PytorchReader::with_top_level_key(path, key),
-        None => PytorchReader::new(path),
-    };
-    let reader = reader.map_err(|error| damaged(path, error))?;
-    if reader.is_empty() {
-        return Err(ModelError::NoWeights { path: path.into() });
-    }
-    let declared = reader.tensors().values().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.byte_len() as u64));
-    check_size(path, length, declared)?;
-    Ok(reader)
+/// Fails as [`read`] does, short of reading the values of tensors.
+pub(super) fn check(path: &Path) -> Result<(), ModelError> {
+    let checkpoint = Checkpoint::open(path)?;
+    choose(candidates(&checkpoint.pickle).map_err(|reason| damaged(path, reason))?, None, path).map(|_| ())
 }
 
-/// Entries of a tar archive may be sparse and so declare any size.
-fn refuse_tar(path: &Path) -> Result<(), ModelError> {
-    if read_head(path, 262)?.ends_with(b"ustar") {
-        let reason = "an archive of PyTorch before 0.1.10: load it with PyTorch and save it again".to_owned();
-        return Err(ModelError::DamagedPickle { path: path.into(), reason });
-    }
-    Ok(())
+struct Checkpoint {
+    path: PathBuf,
+    /// The file's length.
+    length: u64,
+    pickle: Pickle,
+    contents: Contents,
 }
 
-/// The first thing that a pickle of the file calls and may not, even where its result is thrown away.
-fn scan(path: &Path, length: u64) -> std::io::Result<Option<String>> {
-    /// In an old file, pickles of a magic number, a version, the system, the content, and the names of the storages that follow.
-    const LEGACY_PICKLES: usize = 5;
-    let mut file = BufReader::new(File::open(path)?);
-    if file.fill_buf()?.starts_with(b"PK") {
-        let mut archive = zip::ZipArchive::new(file)?;
-        for index in 0..archive.len() {
-            let entry = archive.by_index(index).map_err(std::io::Error::other)?;
-            if entry.name()?.ends_with(".pkl") {
-                let at_most = length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE);
-                if let Some(global) = forbidden_call(&mut BufReader::new(entry.take(at_most)))? {
-                    return Ok(Some(global));
-                }
+/// Where the values lie.
+enum Contents {
+    Zip {
+        archive: ZipArchive<BufReader<File>>,
+        /// What comes before every entry's name.
+        folder: String,
+    },
+    Legacy {
+        file: File,
+        /// Where each storage begins, and its bytes.
+        places: HashMap<String, (u64, u64)>,
+    },
+}
+
+impl Checkpoint {
+    /// Reads all but the tensors' values; an error if the file is damaged, or is more than data.
+    fn open(path: &Path) -> Result<Self, ModelError> {
+        let length = std::fs::metadata(path).map_err(|error| read_error(path, error))?.len();
+        let mut file = BufReader::new(File::open(path).map_err(|error| read_error(path, error))?);
+        let zip = file.fill_buf().map_err(|error| read_error(path, error))?.starts_with(b"PK");
+        let (pickle, contents) = if zip { open_zip(path, length, file)? } else { open_legacy(path, length, file)? };
+        Ok(Self { path: path.into(), length, pickle, contents })
+    }
+
+    /// Tensors that share values in the file are read once.
+    fn tensors(&mut self, specs: Vec<(String, TensorSpec)>) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        let path = self.path.clone();
+        let unsupported = |name: &str, spec: &TensorSpec| FileError::UnsupportedType {
+            path: path.clone(),
+            name: name.to_owned(),
+            dtype: dtype_of(spec).map_or(&*spec.storage.class, |dtype| dtype.1).to_owned(),
+        };
+        let mut declared = 0_u64;
+        for (name, spec) in &specs {
+            let (_, _, Some(_), bytes) = dtype_of(spec).ok_or_else(|| unsupported(name, spec))? else {
+                return Err(unsupported(name, spec).into());
+            };
+            let count = spec.size.iter().fold(1_u64, |count, size| count.saturating_mul(u64::try_from(*size).unwrap_or(0)));
+            declared = declared.saturating_add(count.saturating_mul(bytes));
+        }
+        check_size(&path, self.length, declared)?;
+        let mut storages = HashMap::new();
+        let mut tensors = BTreeMap::new();
+        for (name, spec) in specs {
+            let Some((_, dtype, Some(kind), bytes)) = dtype_of(&spec) else { return Err(unsupported(&name, &spec).into()) };
+            let torch =
+                |source: tch::TchError| FileError::Torch { path: path.clone(), name: name.clone(), source: source.into() };
+            let id = (spec.storage.key.clone(), dtype);
+            if !storages.contains_key(&id) {
+                let values = self.storage(&spec.storage.key)?;
+                let count = values.len() as u64 / bytes;
+                let values = &values[..(count * bytes) as usize];
+                storages.insert(id.clone(), Tensor::f_from_data_size(values, &[count as i64], kind).map_err(torch)?);
+            }
+            let values = &storages[&id];
+            let start = within(&spec, values.numel()).ok_or_else(|| {
+                damaged(&path, format!("tensor {name} has values beyond the {} that are there", values.numel()))
+            })?;
+            let tensor = values.f_as_strided(&spec.size, &spec.stride, start).and_then(|view| view.f_contiguous());
+            tensors.insert(name.clone(), tensor.map_err(torch)?);
+        }
+        Ok(tensors)
+    }
+
+    /// The bytes of a storage.
+    fn storage(&mut self, key: &str) -> Result<Vec<u8>, ModelError> {
+        let path = &self.path;
+        let mut bytes = Vec::new();
+        match &mut self.contents {
+            Contents::Zip { archive, folder } => {
+                let entry = archive.by_name(&format!("{folder}data/{key}")).map_err(|error| damaged(path, error))?;
+                let size = entry.size();
+                entry.take(size).read_to_end(&mut bytes).map_err(|error| fault(path, Fault::Io(error)))?;
+            }
+            Contents::Legacy { file, places } => {
+                let (start, size) =
+                    *places.get(key).ok_or_else(|| damaged(path, format!("the values of storage {key} are missing")))?;
+                file.seek(SeekFrom::Start(start)).map_err(|error| read_error(path, error))?;
+                file.take(size).read_to_end(&mut bytes).map_err(|error| read_error(path, error))?;
             }
         }
-        return Ok(None);
+        Ok(bytes)
     }
-    for _ in 0..LEGACY_PICKLES {
-        if file.fill_buf()?.is_empty() {
-            break;
-        }
-        if let Some(global) = forbidden_call(&mut file)? {
-            return Ok(Some(global));
-        }
-    }
-    Ok(None)
 }
 
-/// Fails if the entries of a zip archive declare far more bytes than the file has.
-fn check_archive(path: &Path, length: u64) -> Result<(), ModelError> {
-    let file = File::open(path).map_err(|error| read_error(path, error))?;
-    // What is no archive, or a damaged one, is told by the reader.
-    let Ok(mut archive) = zip::ZipArchive::new(std::io::BufReader::new(file)) else { return Ok(()) };
+fn open_zip(path: &Path, length: u64, file: BufReader<File>) -> Result<(Pickle, Contents), ModelError> {
+    // PyTorch puts nothing before its archives. Looking for something there takes the zip64 records at the end for it.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = ZipArchive::with_config(config, file).map_err(|error| damaged(path, error))?;
+    let names = archive.file_names().map(|name| name.map(std::borrow::Cow::into_owned));
+    let names: Vec<String> = names.collect::<Result<_, _>>().map_err(|error| damaged(path, error))?;
+    if names.iter().any(|name| name == "constants.pkl" || name.ends_with("/constants.pkl")) {
+        return Err(ModelError::NotWeights { path: path.into(), what: SCRIPTED });
+    }
+    let Some(main) = names.iter().find(|name| *name == MAIN || name.ends_with(&format!("/{MAIN}"))) else {
+        return Err(ModelError::NotWeights {
+            path: path.into(),
+            what: if names.iter().all(|name| name.ends_with(".npy")) { NPZ } else { ZIP },
+        });
+    };
     let sizes = (0..archive.len()).map(|index| archive.by_index_raw(index).map_or(0, |entry| entry.size()));
     let declared = sizes.fold(0, u64::saturating_add);
-    check_size(path, length, declared)
+    check_size(path, length, declared)?;
+    let folder = main[..main.len() - MAIN.len()].to_owned();
+    let mut content = None;
+    for name in names.iter().filter(|name| name.ends_with(".pkl")) {
+        let entry = archive.by_name(name).map_err(|error| damaged(path, error))?;
+        let at_most = length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE);
+        let pickle = pickle::read(&mut BufReader::new(entry.take(at_most))).map_err(|error| fault(path, error))?;
+        if name == main {
+            content = Some(pickle);
+        }
+    }
+    let mut order = String::new();
+    if let Ok(entry) = archive.by_name(&format!("{folder}byteorder")) {
+        entry.take(6).read_to_string(&mut order).map_err(|error| fault(path, Fault::Io(error)))?;
+    }
+    if order == "big" {
+        return Err(ModelError::NotWeights { path: path.into(), what: BIG_ENDIAN });
+    }
+    let pickle = content.ok_or_else(|| damaged(path, format!("no {MAIN}")))?;
+    Ok((pickle, Contents::Zip { archive, folder }))
+}
+
+/// The pickle of an archive that holds what was saved.
+const MAIN: &str = "data.pkl";
+const SCRIPTED: &str = "a scripted module (torch.jit.save), which is a program: load it with torch.jit.load and save its weights with torch.save(model.state_dict(), FILE)";
+const NPZ: &str = "an archive of NumPy arrays (.npz): load them in Python and save them as .safetensors";
+const ZIP: &str = "a zip archive without weights of PyTorch (data.pkl): unpack it if the weights are in it";
+const BIG_ENDIAN: &str = "from a big-endian machine: load it with PyTorch and save it again as .safetensors";
+
+/// A magic number, a version, the system, the content, the names of the storages; then each storage, after its length.
+fn open_legacy(path: &Path, length: u64, mut file: BufReader<File>) -> Result<(Pickle, Contents), ModelError> {
+    const CONTENT: usize = 3;
+    const NAMES: usize = 4;
+    let io = |error: Error| fault(path, Fault::Io(error));
+    let mut pickles = Vec::new();
+    while pickles.len() <= NAMES && (pickles.is_empty() || !file.fill_buf().map_err(io)?.is_empty()) {
+        pickles.push(pickle::read(&mut file).map_err(|error| fault(path, error))?);
+    }
+    let mut places = HashMap::new();
+    let Some(names) = pickles.get(NAMES) else {
+        // A pickle alone: there are no values of tensors.
+        return match pickles.len() {
+            1 => Ok((pickles.remove(0), Contents::Legacy { file: file.into_inner(), places })),
+            count => Err(damaged(path, format!("{count} of {} pickles", NAMES + 1))),
+        };
+    };
+    let bytes_of: HashMap<&str, u64> =
+        pickles[CONTENT].storages().filter_map(|storage| Some((&*storage.key, bytes_of_value(&storage.class)?))).collect();
+    for key in names.items(&names.root) {
+        let pickle::Value::Text(key) = key else { return Err(damaged(path, "a storage without a name")) };
+        let mut count = [0; 8];
+        file.read_exact(&mut count).map_err(io)?;
+        let bytes = bytes_of.get(&**key).ok_or_else(|| damaged(path, format!("storage {key} has an unknown type")))?;
+        let size = u64::from_le_bytes(count).saturating_mul(*bytes);
+        let start = file.stream_position().map_err(io)?;
+        if size > length.saturating_sub(start) {
+            return Err(damaged(path, format!("storage {key} of {size} bytes ends beyond the end of the file")));
+        }
+        file.seek_relative(size as i64).map_err(io)?;
+        places.insert(key.to_string(), (start, size));
+    }
+    Ok((pickles.swap_remove(CONTENT), Contents::Legacy { file: file.into_inner(), places }))
+}
+
+fn dtype_of(spec: &TensorSpec) -> Option<Dtype> {
+    let wanted = spec.dtype.as_deref().and_then(|dtype| dtype.strip_prefix("torch."));
+    let class = class_name(&spec.storage.class);
+    DTYPES.into_iter().find(|dtype| wanted.map_or(dtype.0 == class, |wanted| dtype.1 == wanted))
+}
+
+fn bytes_of_value(class: &str) -> Option<u64> {
+    let class = class_name(class);
+    if class == UNTYPED {
+        return Some(1);
+    }
+    DTYPES.iter().find(|dtype| dtype.0 == class).map(|dtype| dtype.3)
+}
+
+fn class_name(class: &str) -> &str {
+    class.rsplit('.').next().unwrap_or(class)
+}
+
+/// Where a view begins, if all of it is within so many values.
+fn within(spec: &TensorSpec, count: usize) -> Option<i64> {
+    let start = spec.storage.start.checked_add(spec.offset).filter(|start| *start >= 0)?;
+    if spec.size.len() != spec.stride.len() || spec.size.iter().chain(&spec.stride).any(|value| *value < 0) {
+        return None;
+    }
+    if spec.size.contains(&0) {
+        return Some(0);
+    }
+    let steps = spec
+        .size
+        .iter()
+        .zip(&spec.stride)
+        .try_fold(start, |last, (size, stride)| last.checked_add((size - 1).checked_mul(*stride)?));
+    steps.filter(|last| *last < count as i64).map(|_| start)
 }
 
 fn check_size(path: &Path, length: u64, declared: u64) -> Result<(), ModelError> {
@@ -122,56 +281,15 @@ fn check_size(path: &Path, length: u64, declared: u64) -> Result<(), ModelError>
     Ok(())
 }
 
-/// The first object in the tree that only running something could make.
-fn refused(value: &PickleValue) -> Option<&str> {
-    match value {
-        PickleValue::Unsupported(name) if !HARMLESS.contains(&name.as_str()) => Some(name),
-        PickleValue::List(values) => values.iter().find_map(refused),
-        PickleValue::Dict(entries) => entries.values().find_map(refused),
-        _ => None,
+fn fault(path: &Path, fault: Fault) -> ModelError {
+    match fault {
+        Fault::Calls(global) => ModelError::Refused { path: path.into(), global: shortened(&global, LONGEST) },
+        Fault::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => damaged(path, error),
+        Fault::Io(error) => read_error(path, error),
     }
 }
 
-fn to_torch(path: &Path, tensor: &pytorch_reader::Tensor) -> Result<Tensor, ModelError> {
-    let name = || tensor.name.clone();
-    let kind = kind_of(tensor.dtype()).ok_or_else(|| {
-        let dtype = format!("{:?}", tensor.dtype());
-        FileError::UnsupportedType { path: path.into(), name: name(), dtype }
-    })?;
-    let bytes = tensor.read().map_err(|error| damaged(path, error.into()))?;
-    let shape: Vec<i64> = tensor.shape().iter().map(|dim| *dim as i64).collect();
-    let torch = |source: tch::TchError| FileError::Torch { path: path.into(), name: name(), source: source.into() };
-    Ok(Tensor::f_from_data_size(&bytes, &shape, kind).map_err(torch)?)
-}
-
-fn kind_of(dtype: DType) -> Option<Kind> {
-    Some(match dtype {
-        DType::F64 => Kind::Double,
-        DType::F32 => Kind::Float,
-        DType::F16 => Kind::Half,
-        DType::BF16 => Kind::BFloat16,
-        DType::I64 => Kind::Int64,
-        DType::I32 => Kind::Int,
-        DType::I16 => Kind::Int16,
-        DType::I8 => Kind::Int8,
-        DType::U8 => Kind::Uint8,
-        DType::Bool => Kind::Bool,
-        DType::U64 | DType::U32 | DType::U16 => return None,
-    })
-}
-
-/// What the reader found wrong, in one line of bounded length: its messages may quote the file.
-fn damaged(path: &Path, error: PytorchError) -> ModelError {
-    match error {
-        PytorchError::Io(error) if !matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
-            read_error(path, error)
-        }
-        error => ModelError::DamagedPickle { path: path.into(), reason: shortened(&error.to_string()) },
-    }
-}
-
-/// A text from a file in one line of bounded length.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 200;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+/// What is found wrong, in one line of bounded length: it may quote the file.
+fn damaged(path: &Path, reason: impl std::fmt::Display) -> ModelError {
+    ModelError::DamagedPickle { path: path.into(), reason: shortened(&reason.to_string(), LONGEST) }
 }

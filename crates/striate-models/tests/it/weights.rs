@@ -138,8 +138,8 @@ fn what_cannot_be_read_is_told() {
     let sparse = folder.path().join("sparse.tar.pth");
     std::fs::write(&sparse, [[0; 257].as_slice(), b"ustar", &[0; 512]].concat()).unwrap();
     for (path, told) in [
-        (fixture("uint16.pth"), "tensor weight has the unsupported type U16"),
-        (fixture("complex.pth"), "ComplexFloatStorage"),
+        (fixture("uint16.pth"), "tensor weight has the unsupported type uint16"),
+        (fixture("complex.pth"), "tensor weight has the unsupported type complex64"),
         (fixture("empty.pth"), "holds no tensors by name"),
         (text, "is damaged or holds no weights of PyTorch"),
         (sparse, "load it with PyTorch and save it again"),
@@ -211,7 +211,7 @@ fn network(model: &str, classes: i64, seed: u64) -> Network {
 }
 
 fn weights(tensors: BTreeMap<String, Tensor>) -> Weights {
-    Weights { path: "w.pth".into(), format: WeightsFormat::PytorchZip, tensors, info: None }
+    Weights::new(Path::new("w.pth"), WeightsFormat::PytorchZip, tensors)
 }
 
 /// The weights of `network` with other names.
@@ -251,7 +251,7 @@ fn another_number_of_classes_names_the_options_that_mend_it() {
         let (from, into) = (network(model, 7, 1), network(model, 5, 2));
         let weights = renamed(&from, |name| Some(name.to_owned()));
         let text = weights.load(&into).unwrap_err().to_string();
-        let told = "w.pth has weights for 7 classes, the network is for 5: give --classes 7, or --head replace";
+        let told = "w.pth has weights for 7 classes, the network is for 5: build it for 7, or load the body alone";
         assert!(text.starts_with(told), "{model}: {text}");
 
         let head = network(model, 5, 2).state();
