@@ -2,7 +2,7 @@ use crate::int8;
 use crate::passes;
 use crate::program::{Kind, Program};
 use crate::schedule::schedule;
-use crate::step::{Ready, Scales, onednn_takes};
+use crate::step::{Ready, Scales};
 use std::fmt;
 use std::time::{Duration, Instant};
 use striate_graph::{Graph, GraphError, Network, Outputs};
@@ -32,8 +32,9 @@ pub struct PlanOptions {
 
 /// A network frozen for serving: see the [crate's documentation](crate).
 ///
-/// It takes batches of any number of examples, of any size that the network takes. It runs where the network's inputs are,
-/// and is `Send`: a server gives each thread a plan of its own.
+/// It takes batches of any number of examples, of any size that the network takes. It runs where the network's inputs are.
+/// It is `Send` and `Sync`: any number of threads can call [`Plan::forward`] of one plan at once, in an `Arc` for instance, and
+/// share one copy of its packed weights. Each call has its own feature maps.
 #[derive(Debug)]
 pub struct Plan {
     steps: Vec<Ready>,
@@ -96,7 +97,7 @@ impl Plan {
         let mut steps = Vec::with_capacity(shapes.len());
         for (((step, memory), kind), scales) in program.steps.into_iter().zip(memory).zip(kinds).zip(scales) {
             let input = step.inputs.first().map(|input| &shapes[*input]);
-            steps.push(Ready::new(step, input, kind, memory, onednn_takes(network.device(), kind), scales)?);
+            steps.push(Ready::new(step, input, kind, memory, network.device(), scales)?);
         }
         Ok(Self { steps, outputs: program.outputs, graph: network.graph().clone(), precision })
     }

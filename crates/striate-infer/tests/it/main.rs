@@ -3,6 +3,7 @@
 
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use striate_graph::{InitOptions, Network};
 use striate_infer::{Plan, PlanOptions, Precision};
 use striate_layers::Mode;
@@ -257,5 +258,49 @@ fn deep_networks_keep_their_logits_with_winograds_algorithm() {
         let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
         assert!(distance < FP32, "{name}: {distance:.1e}");
         println!("{name}: {distance:.1e}");
+    }
+}
+
+/// Calls of several threads at once give the bits that one thread gets.
+#[test]
+fn threads_share_one_plan() {
+    const THREADS: usize = 8;
+    fn shared<T: Send + Sync + 'static>(value: T) -> Arc<T> {
+        Arc::new(value)
+    }
+    striate_torch::set_num_threads(2);
+    for name in ["lenet5", "googlenet-tiny", "resnet18", "preact-resnet-tiny"] {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let batches: Vec<Tensor> = (1..=6).map(|batch| images(&model, batch, 0, Kind::Float)).collect();
+        let mut plans = vec![];
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            plans.push(Plan::new(&network, &PlanOptions { precision }).unwrap());
+        }
+        if !skipped() {
+            plans.push(Plan::calibrated(&network, &batches[5..]).unwrap());
+        }
+        for plan in plans {
+            let logits = |plan: &Plan, batch: usize| plan.forward(&batches[batch]).unwrap().logits().copy();
+            let expected: Vec<Tensor> = (0..batches.len()).map(|batch| logits(&plan, batch)).collect();
+            let plan = shared(plan);
+            // A batch for each call, in another order in each thread.
+            let calls = |thread: usize| (0..12).map(move |call| (thread + call * (1 + 4 * (thread % 2))) % 6);
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (plan, calls) = (Arc::clone(&plan), calls(thread));
+                    let batches: Vec<Tensor> = batches.iter().map(Tensor::shallow_clone).collect();
+                    std::thread::spawn(move || {
+                        striate_torch::set_num_threads(2);
+                        calls.map(|batch| plan.forward(&batches[batch]).unwrap().logits().copy()).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            for (thread, handle) in threads.into_iter().enumerate() {
+                for (got, batch) in handle.join().unwrap().iter().zip(calls(thread)) {
+                    assert_eq!(got, &expected[batch], "{name}, {:?}, batch {}", plan.precision(), batch + 1);
+                }
+            }
+        }
     }
 }
