@@ -1,5 +1,6 @@
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_infer::PlanError;
 use striate_lab::LabError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
@@ -34,6 +35,15 @@ pub(crate) enum CliError {
 impl From<tch::TchError> for CliError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())
+    }
+}
+
+impl From<PlanError> for CliError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Graph(error) => error.into(),
+            other => Self::Usage(other.to_string()),
+        }
     }
 }
 

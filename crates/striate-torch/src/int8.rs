@@ -4,6 +4,7 @@
 //! maps come out channels-last.
 use crate::onednn::{self, Geometry, Sum};
 use crate::{Frozen, TorchError, ffi};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 /// The largest byte of a value, and the largest of a weight.
@@ -19,7 +20,8 @@ pub fn available() -> bool {
 }
 
 /// What bytes stand for: `step * (byte - zero_point)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// The distance between two values.
     pub step: f64,
@@ -42,8 +44,13 @@ impl Scale {
         ffi::tensor_from(|out| unsafe { ffi::st_dequantize(bytes.as_ptr(), scale, out) })
     }
 
+    /// Whether the step is a number above 0 and the zero point is a byte.
+    pub fn is_valid(self) -> bool {
+        self.step > 0.0 && self.step.is_finite() && (0..=MAX).contains(&self.zero_point)
+    }
+
     fn for_shim(self) -> Result<ffi::CScale, TorchError> {
-        if !(self.step > 0.0 && self.step.is_finite() && (0..=MAX).contains(&self.zero_point)) {
+        if !self.is_valid() {
             return Err(TorchError::new(&format!("a scale has a step above 0 and a zero point of 0 to {MAX}, got {self:?}")));
         }
         Ok(ffi::CScale { step: self.step, zero_point: self.zero_point })

@@ -14,6 +14,7 @@
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`Frozen`]: a tensor that many threads read;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
+//! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
 //! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
@@ -35,6 +36,7 @@ pub mod onednn;
 pub mod optim;
 pub mod pixels;
 pub mod pointwise;
+mod precision;
 mod runtime;
 mod tensor_file;
 pub mod winograd;
@@ -44,6 +46,7 @@ pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
 pub use nearest::{nearest, nearest_few};
+pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
     Autocast, NoGrad, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, torch_version,
 };
