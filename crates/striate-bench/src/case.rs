@@ -1,11 +1,11 @@
 //! What is measured, as plain data with a name that can be typed.
 use crate::BenchError;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use striate_models::{find, variants};
-use striate_torch::{MemoryFormat, nearest};
+use striate_torch::{MemoryFormat, Precision, nearest};
 use tch::{Cuda, Device};
 
 /// What is done with a network, or, from [`Mode::Product`] on, without one.
@@ -30,18 +30,6 @@ pub enum Mode {
     Load,
     /// A start of the program, up to its version, for which it loads no libtorch.
     Start,
-}
-
-/// The type that is computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// float32.
-    Fp32,
-    /// bfloat16.
-    Bf16,
-    /// int8, of plans on the CPU alone.
-    Int8,
 }
 
 /// How images and feature maps lie in memory.
@@ -71,6 +59,19 @@ pub(crate) fn word(value: impl Serialize) -> String {
     }
 }
 
+/// A precision's name in ids and in JSON, which it reads too.
+fn short_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Float32 => "fp32",
+        Precision::Bfloat16 => "bf16",
+        other => other.name(),
+    }
+}
+
+fn short<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(short_name(*precision))
+}
+
 /// One measurement. Its id, such as `resnet50/plan/b16/224/fp32/channels-last/t2/cpu`, is the fields in their order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
@@ -83,7 +84,8 @@ pub struct Case {
     pub batch: i64,
     /// Height and width of an image, or rows and columns of a matrix.
     pub size: i64,
-    /// The type that is computed in.
+    /// The type that is computed in: in ids and in JSON `fp32`, `bf16` or `int8`, which is for plans on the CPU alone.
+    #[serde(serialize_with = "short")]
     pub precision: Precision,
     /// How images lie in memory.
     pub memory_format: Layout,
@@ -96,7 +98,7 @@ pub struct Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, mode, batch, size, precision, memory_format, threads, device } = self;
-        let (mode, precision, layout) = (word(mode), word(precision), word(memory_format));
+        let (mode, precision, layout) = (word(mode), short_name(*precision), word(memory_format));
         write!(f, "{model}/{mode}/b{batch}/{size}/{precision}/{layout}/t{threads}/{device}")
     }
 }
@@ -131,7 +133,7 @@ impl FromStr for Case {
             _ => {}
         }
         let trains = matches!(case.mode, Mode::Optimizer | Mode::Checkpoint);
-        if trains && case.precision == Precision::Bf16 {
+        if trains && case.precision == Precision::Bfloat16 {
             return Err(refuse(precision, &format!("precision of {mode}, which is fp32")));
         }
         if case.precision == Precision::Int8 && (case.mode != Mode::Plan || device != "cpu") {
@@ -158,7 +160,7 @@ impl Case {
     /// A case of the registry's network at its own size, in float32, channels-last, on the CPU.
     pub fn of(model: &str, mode: Mode, batch: i64, threads: usize) -> Self {
         let size = find(model).ok().and_then(|variant| variant.model(&[]).ok()).map_or(1, |model| model.input()[1]);
-        let (precision, memory_format, device) = (Precision::Fp32, Layout::ChannelsLast, "cpu".to_owned());
+        let (precision, memory_format, device) = (Precision::Float32, Layout::ChannelsLast, "cpu".to_owned());
         Self { model: model.to_owned(), mode, batch, size, precision, memory_format, threads, device }
     }
 
@@ -211,7 +213,7 @@ pub fn default_set(threads: usize) -> Vec<Case> {
     for (model, _) in NETWORKS {
         for batch in [1, 16] {
             let plan = case(model, Mode::Plan, batch);
-            cases.extend([case(model, Mode::Infer, batch), Case { precision: Precision::Bf16, ..plan.clone() }, plan]);
+            cases.extend([case(model, Mode::Infer, batch), Case { precision: Precision::Bfloat16, ..plan.clone() }, plan]);
         }
     }
     // How time grows with batch, size and depth.
@@ -246,9 +248,9 @@ pub fn full_set(threads: usize) -> Vec<Case> {
             let runs = mode <= Mode::Train;
             let batches: &[i64] = if runs { &[1, 4, 16, 64, 128] } else { &[1] };
             let precisions: &[Precision] = match mode {
-                Mode::Plan => &[Precision::Fp32, Precision::Bf16, Precision::Int8],
-                Mode::Infer | Mode::Train => &[Precision::Fp32, Precision::Bf16],
-                _ => &[Precision::Fp32],
+                Mode::Plan => &[Precision::Float32, Precision::Bfloat16, Precision::Int8],
+                Mode::Infer | Mode::Train => &[Precision::Float32, Precision::Bfloat16],
+                _ => &[Precision::Float32],
             };
             // A plan has its own.
             let layouts: &[Layout] = if matches!(mode, Mode::Infer | Mode::Train) {

@@ -1,5 +1,5 @@
 //! Measures cases one by one, each in a process of its own, and writes down what comes.
-use crate::case::{Mode, Precision};
+use crate::case::Mode;
 use crate::peers::{Peer, Programs};
 use crate::record::{Absent, OURS, Record, Results, Row, Run, Size, Writer};
 use crate::turns::{Answer, Request, Side, Turns, take_turns};
@@ -137,7 +137,7 @@ impl Measuring<'_> {
                 Err(error) => records.push(absent(case, peer.name, error.to_string())),
             }
         }
-        let tolerance = TOLERANCE[usize::from(case.precision == Precision::Bf16)];
+        let tolerance = TOLERANCE[usize::from(case.precision == Precision::Bfloat16)];
         let turns = take_turns(sides, &request, self.options.rounds, tolerance);
         records.splice(0..0, self.rows(case, turns, limit));
         Ok(records)

@@ -1,5 +1,6 @@
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_infer::PlanError;
 use striate_layers::LayerError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
@@ -26,6 +27,9 @@ pub enum BenchError {
     /// A dataset or a loader refused.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// A network cannot be frozen.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A network cannot be built or run.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -23,7 +23,7 @@ mod stats;
 mod turns;
 mod work;
 
-pub use case::{Case, Layout, Mode, Precision, default_set, full_set, select};
+pub use case::{Case, Layout, Mode, default_set, full_set, select};
 pub use compare::{Change, slower};
 pub use drive::{Options, measure};
 pub use error::BenchError;

@@ -92,6 +92,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, BenchError> {
+    if cli.hidden.is_some() {
+        striate_torch::keep_memory_warm();
+    }
     match &cli.hidden {
         Some(Hidden::Work) => serve(std::io::stdin().lock(), std::io::stdout())?,
         Some(Hidden::Sample { id, seed, answer }) => {

@@ -1,5 +1,5 @@
 //! Others that do the same work.
-use crate::case::{Case, Mode, Precision};
+use crate::case::{Case, Mode};
 use crate::{BenchError, turns::Side};
 use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ pub struct Peer {
 
 const FORWARD: &[Mode] = &[Mode::Infer, Mode::Plan];
 const BOTH: &[Mode] = &[Mode::Infer, Mode::Plan, Mode::Train];
-const FP32: &[Precision] = &[Precision::Fp32];
-const ANY: &[Precision] = &[Precision::Fp32, Precision::Bf16];
+const FP32: &[Precision] = &[Precision::Float32];
+const ANY: &[Precision] = &[Precision::Float32, Precision::Bfloat16];
 /// glibc keeps what is freed, as our allocator does.
 const KEEP_MEMORY: (&str, &str) =
     ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592");

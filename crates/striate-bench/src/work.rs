@@ -1,5 +1,5 @@
 //! Doing what a case says, so that it can be timed.
-use crate::case::{Case, Layout, Mode, Precision};
+use crate::case::{Case, Layout, Mode};
 use crate::{BenchError, load::load, memory::Base, product::product};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,9 +79,9 @@ impl Work {
 
 fn kind(precision: Precision) -> Kind {
     match precision {
-        Precision::Fp32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
+        Precision::Bfloat16 => Kind::BFloat16,
         Precision::Int8 => Kind::Int8,
+        _ => Kind::Float,
     }
 }
 
@@ -136,7 +136,7 @@ impl Networked {
             Mode::Infer => {
                 let Self { mut network, .. } = self;
                 let images = images.f_to_kind(kind(case.precision))?;
-                if case.precision == Precision::Bf16 {
+                if case.precision == Precision::Bfloat16 {
                     network = in_bf16(network, case.memory_format)?;
                 }
                 work.base = Base::fresh();
@@ -168,7 +168,10 @@ impl Networked {
                 let optimizer = self.optimizer()?;
                 let Self { model, mut network, labels, .. } = self;
                 network.set_kernels(Kernels::Fast);
-                network.set_autocast((case.precision == Precision::Bf16).then_some(Kind::BFloat16));
+                if device.is_cuda() {
+                    striate_torch::fast_cuda();
+                }
+                network.set_autocast((case.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
                 let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight(), clip_norm: None };
                 let mut step = Step::new(network, objective, optimizer)?;
                 if has_graphs() {
@@ -252,12 +255,7 @@ fn in_bf16(network: Network, layout: Layout) -> Result<Network, BenchError> {
 }
 
 fn plan_options(case: &Case) -> PlanOptions {
-    let precision = match case.precision {
-        Precision::Fp32 => striate_infer::Precision::Fp32,
-        Precision::Bf16 => striate_infer::Precision::Bf16,
-        Precision::Int8 => striate_infer::Precision::Int8,
-    };
-    PlanOptions { precision }
+    PlanOptions { precision: case.precision, ..PlanOptions::default() }
 }
 
 /// That of a run which has not begun.

@@ -1,8 +1,10 @@
 //! The command line.
 use crate::lab::args::LabCommand;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use striate_datasets::ImageSize;
+use striate_infer::Precision;
 use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
@@ -134,35 +136,22 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
 }
 
+/// Reads the name of a type that is computed in.
+fn precision() -> impl TypedValueParser<Value = Precision> {
+    let names =
+        [PossibleValue::new("float32").alias("fp32"), PossibleValue::new("bfloat16").alias("bf16"), PossibleValue::new("int8")];
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
+}
+
 /// How a plan computes.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The type that the network computes in: bfloat16 and int8 are faster where the processor has them, and round
-    #[arg(long, value_name = "TYPE", default_value = "float32")]
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = precision())]
     pub(crate) precision: Precision,
     /// For int8: the dataset or folder, as for --data, whose training images show which values there are
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) calibrate: Option<String>,
-}
-
-/// The type that a plan computes in.
-#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-pub(crate) enum Precision {
-    #[value(alias = "fp32")]
-    Float32,
-    #[value(alias = "bf16")]
-    Bfloat16,
-    Int8,
-}
-
-impl From<Precision> for striate_infer::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::Float32 => Self::Fp32,
-            Precision::Bfloat16 => Self::Bf16,
-            Precision::Int8 => Self::Int8,
-        }
-    }
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 use striate_datasets::DatasetError;
 use striate_graph::GraphError;
+use striate_infer::PlanError;
 use striate_lab::LabError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
@@ -49,6 +50,15 @@ impl From<ModelError> for CliError {
             _ => return Self::Model(error),
         };
         Self::Usage(format!("{error} ({arguments})"))
+    }
+}
+
+impl From<PlanError> for CliError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Graph(error) => error.into(),
+            other => Self::Usage(other.to_string()),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! `eval`: a bundle on a dataset's test set.
-use crate::cli::{EvalArgs, PlanArgs, Precision};
+use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
 use crate::{devices, images, print, print_json, source};
 use serde_json::{Value, json};
 use std::path::Path;
 use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
 use striate_graph::{GraphError, InitOptions, Network, Outputs};
-use striate_infer::{Plan, PlanOptions};
+use striate_infer::{Plan, PlanOptions, Precision};
 use striate_layers::Mode;
 use striate_models::BundleInfo;
 use striate_train::{Evaluation, evaluate_with};
@@ -58,7 +58,7 @@ pub(crate) fn inference<'n>(network: &'n Network, precision: Precision, images: 
     if network.graph().places() == 1 {
         let plan = match precision {
             Precision::Int8 => Plan::calibrated(network, images)?,
-            precision => Plan::new(network, &PlanOptions { precision: precision.into() })?,
+            precision => Plan::new(network, &PlanOptions { precision, ..PlanOptions::default() })?,
         };
         return Ok(Box::new(move |images| plan.forward(images)));
     }

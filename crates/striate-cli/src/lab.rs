@@ -3,7 +3,7 @@ pub(crate) mod args;
 mod claims;
 
 use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs};
-use crate::cli::{Precision, TrainArgs};
+use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{check_classes, inference, preprocess_of, set_threads};
 use crate::images::FOLDERS;
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, Split, decode_image, load};
 use striate_graph::{InitOptions, Network};
+use striate_infer::Precision;
 use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
 use striate_lab::lr_range::{LrRangeOptions, lr_range};

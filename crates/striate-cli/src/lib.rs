@@ -59,6 +59,7 @@ struct Engine;
 impl Program for Engine {
     fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
         progress::start_logging();
+        striate_torch::keep_memory_warm();
         run()
     }
 }

@@ -48,7 +48,8 @@ pub enum Kernels {
     Libtorch,
     /// Where a channels-last network on a CPU is faster with them, those of [`striate_torch`]: convolutions by Winograd's
     /// algorithm, max pooling, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
-    /// the largest value. They have first derivatives only. On a GPU, products of float32 in TF32, and cuDNN's fastest algorithms.
+    /// the largest value. They have first derivatives only. On a GPU they are libtorch's: what is faster there holds for the whole process, see
+    /// [`striate_torch::fast_cuda`].
     Fast,
 }
 
@@ -73,10 +74,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Gives every layer of `graph` its parameters. Freed memory is kept in the process from now on, unless switched off:
-    /// see [`striate_torch::keep_memory_warm`].
+    /// Gives every layer of `graph` its parameters.
+    ///
+    /// Training runs faster if the program calls [`striate_torch::keep_memory_warm`] first.
     pub fn new(mut graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
-        striate_torch::keep_memory_warm();
         let devices = match options.devices.as_slice() {
             [one] => vec![*one; graph.places()],
             devices if graph.places() == 1 && devices.len() > 1 => {
@@ -224,11 +225,8 @@ impl Network {
         Ok(())
     }
 
-    /// Sets what computes the layers. [`Kernels::Fast`] on a GPU holds for the whole process: see [`striate_torch::fast_cuda`].
+    /// Sets what computes the layers.
     pub fn set_kernels(&mut self, kernels: Kernels) {
-        if kernels == Kernels::Fast && self.devices.iter().any(|device| device.is_cuda()) {
-            striate_torch::fast_cuda();
-        }
         self.kernels = kernels;
     }
 

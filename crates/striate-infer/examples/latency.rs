@@ -17,9 +17,9 @@ const PROFILES: usize = 31;
 /// What a plan may differ from its network, relative to the largest logit.
 fn tolerance(precision: Precision) -> f64 {
     match precision {
-        Precision::Fp32 => 1e-4,
-        Precision::Bf16 => 0.05,
+        Precision::Bfloat16 => 0.05,
         Precision::Int8 => 0.2,
+        _ => 1e-4,
     }
 }
 
@@ -35,13 +35,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let images = Tensor::f_randn([batch, 3, size, size], (Kind::Float, Device::Cpu))?;
     let start = Instant::now();
     let precision = match arg(3, "fp32") {
-        "bf16" => Precision::Bf16,
-        "int8" => Precision::Int8,
-        _ => Precision::Fp32,
+        "network" => Precision::Float32,
+        name => name.parse()?,
     };
     let plan = match precision {
         Precision::Int8 => Plan::calibrated(&network, &[images.shallow_clone()])?,
-        precision => Plan::new(&network, &PlanOptions { precision })?,
+        precision => Plan::new(&network, &PlanOptions { precision, ..PlanOptions::default() })?,
     };
     let planning = start.elapsed();
     let run: Box<dyn Fn() -> Result<Tensor, Box<dyn Error>>> = match arg(3, "fp32") {

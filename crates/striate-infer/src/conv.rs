@@ -2,9 +2,10 @@
 use crate::step::{Params, Scales, apply, finish};
 use striate_layers::{Conv2d, LayerError, Shape};
 use striate_torch::int8::{self, Scale};
+use striate_torch::kernels::{Kernel as Choice, Purpose};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
-use tch::{Kind as Type, Tensor};
+use striate_torch::{Frozen, MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
+use tch::{Device, Kind as Type, Tensor};
 
 #[derive(Debug)]
 pub(crate) struct Conv {
@@ -17,48 +18,49 @@ pub(crate) struct Conv {
 
 #[derive(Debug)]
 pub(crate) enum Kernel {
-    /// With what computes fewer tiles than it pays for, if one image has fewer.
+    /// With what is faster for few tiles, if one image has few.
     Winograd {
         weight: winograd::Weight,
-        bias: Option<Tensor>,
-        few: Option<Params>,
+        bias: Option<Frozen>,
+        few: Option<Params<Frozen>>,
     },
     Pointwise(pointwise::Weight),
-    OneDnn(Params),
+    OneDnn(Params<Frozen>),
     Int8(int8::Conv),
-    Plain(Params),
+    Plain(Params<Frozen>),
 }
 
 impl Kernel {
-    /// The fastest in this type for convolutions of `image`; without one, for those that oneDNN does not take.
+    /// The fastest in this type for convolutions of `image`; without one, libtorch's.
     pub(crate) fn new(
         conv: &Conv2d,
         params: &Params,
         post: Post,
         kind: Type,
+        device: Device,
         image: Option<[i64; 3]>,
     ) -> Result<Self, TorchError> {
-        let Some(image @ [channels, height, width]) = image else { return Ok(Self::Plain(channels_last(params, kind)?)) };
-        let unpadded = conv.pads(0, height) == (0, 0) && conv.pads(1, width) == (0, 0);
-        let pointwise = conv.groups == 1 && conv.kernel_size.0 == [1, 1] && unpadded && pointwise::suits(kind, channels);
-        let tiles = conv.winograd_tiles(image).filter(|_| winograd::available());
-        let relu_at_most = matches!(post, Post::None | Post::Relu);
-        if relu_at_most && pointwise {
-            return Ok(Self::Pointwise(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?));
-        }
-        let (geometry, [height, width]) = geometry(conv, [height, width]);
-        let packed = || -> Result<Params, TorchError> {
+        let plain = || Ok(Self::Plain(channels_last(params, kind)?.freeze()));
+        let Some(image @ [channels, height, width]) = image else { return plain() };
+        let convolution = conv.for_kernels(image, kind, kind, device);
+        let [one, many] = [1, i64::MAX].map(|batch| convolution.kernel(batch, Purpose::Plan(post)));
+        let packed = || -> Result<Params<Frozen>, TorchError> {
+            let (geometry, [height, width]) = geometry(conv, [height, width]);
             let own = channels_last(params, kind)?;
-            Ok(Params { weight: onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?, ..own })
+            Ok(Params { weight: onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?, ..own }.freeze())
         };
-        Ok(match tiles.filter(|_| relu_at_most) {
-            None => Self::OneDnn(packed()?),
-            Some(tiles) => Self::Winograd {
+        match many {
+            Choice::Pointwise => {
+                Ok(Self::Pointwise(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?))
+            }
+            Choice::Winograd => Ok(Self::Winograd {
                 weight: winograd::Weight::new(&params.weight)?,
-                bias: params.cast(Type::Float)?.bias,
-                few: (tiles < many_tiles(kind)).then(packed).transpose()?,
-            },
-        })
+                bias: params.cast(Type::Float)?.freeze().bias,
+                few: (one != many).then(packed).transpose()?,
+            }),
+            Choice::OneDnn => Ok(Self::OneDnn(packed()?)),
+            _ => plain(),
+        }
     }
 
     /// For images whose bytes have this scale.
@@ -101,7 +103,7 @@ impl Conv {
         let Params { weight, bias } = match &self.kernel {
             Kernel::Winograd { weight, bias, few } => match few.as_ref().filter(|_| !self.has_many_tiles(&input)) {
                 Some(few) => few,
-                None => return Ok(weight.conv(&input, bias.as_ref(), geometry.padding, other, sum)?),
+                None => return Ok(weight.conv(&input, bias.as_deref(), geometry.padding, other, sum)?),
             },
             Kernel::Pointwise(weight) => return Ok(weight.conv(&input, geometry.stride, other, sum)?),
             Kernel::Int8(conv) => {
@@ -114,7 +116,7 @@ impl Conv {
             }
             Kernel::Plain(Params { weight, bias }) => {
                 let Geometry { padding, stride, dilation, groups } = geometry;
-                let mut output = input.f_conv2d(weight, bias.as_ref(), stride, padding, dilation, groups)?;
+                let mut output = input.f_conv2d(weight, bias.as_deref(), stride, padding, dilation, groups)?;
                 if let Some(other) = other {
                     output = output.f_add_(other)?;
                 }
@@ -123,15 +125,17 @@ impl Conv {
             Kernel::OneDnn(params) => params,
         };
         Ok(match other {
-            Some(other) => onednn::conv_add(&input, weight, bias.as_ref(), &geometry, other, sum)?,
-            None => onednn::conv(&input, weight, bias.as_ref(), &geometry, self.post)?,
+            Some(other) => onednn::conv_add(&input, weight, bias.as_deref(), &geometry, other, sum)?,
+            None => onednn::conv(&input, weight, bias.as_deref(), &geometry, self.post)?,
         })
     }
 
-    /// Whether a batch has tiles enough for Winograd's algorithm.
+    /// Whether Winograd's algorithm is the fastest for a batch.
     fn has_many_tiles(&self, batch: &Tensor) -> bool {
-        let tiles = Shape::of_batch(batch).as_image().ok().and_then(|image| self.conv.winograd_tiles(image));
-        tiles.is_some_and(|tiles| batch.size()[0] * tiles >= many_tiles(batch.kind()))
+        Shape::of_batch(batch).as_image().is_ok_and(|image| {
+            let convolution = self.conv.for_kernels(image, batch.kind(), batch.kind(), batch.device());
+            convolution.kernel(batch.size()[0], Purpose::Plan(self.post)) == Choice::Winograd
+        })
     }
 }
 
@@ -139,12 +143,6 @@ impl Conv {
 fn channels_last(params: &Params, kind: Type) -> Result<Params, TorchError> {
     let own = params.cast(kind)?;
     Ok(Params { weight: to_memory_format(&own.weight, MemoryFormat::ChannelsLast)?, ..own })
-}
-
-/// The tiles from which on Winograd's algorithm is faster than oneDNN. With fewer, reading the weights is all that counts, and Winograd's are four times
-/// as large as float32 ones.
-fn many_tiles(kind: Type) -> i64 {
-    if kind == Type::BFloat16 { 64 } else { 16 }
 }
 
 /// How the kernel moves over an input of this height and width, and their size once what doesn't lie evenly is padded.

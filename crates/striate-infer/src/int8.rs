@@ -1,13 +1,16 @@
 //! A plan in int8: what computes with bytes, and what these stand for, from the values that calibration images give.
-use crate::plan::Plan;
+use crate::PlanError;
+use crate::plan::{Plan, PlanOptions, frozen, kinds};
 use crate::program::{Kind, Program};
 use crate::step::Scales;
-use striate_graph::GraphError;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use striate_graph::Network;
 use striate_layers::Op;
 use striate_torch::TorchError;
 use striate_torch::int8::{self, MAX, Scale};
 use striate_torch::onednn::Post;
-use tch::{Kind as Type, Tensor};
+use tch::{Device, Kind as Type, Tensor};
 
 /// Whether a step computes with bytes, where its inputs are such or can become such.
 pub(crate) fn takes_bytes(kind: &Kind) -> bool {
@@ -49,37 +52,83 @@ pub(crate) fn gives_bytes(program: &Program, kinds: &mut [Type]) -> Vec<bool> {
     gives
 }
 
-/// The scales of all steps' inputs and outputs: those with the least squared error over what the float32 plan of the same program gives for the images.
-pub(crate) fn scales(program: &Program, gives: &[bool], float: &Plan, images: &[Tensor]) -> Result<Vec<Scales>, GraphError> {
-    let groups = groups(program, gives);
-    let counted = |index: usize| !(gives[index] && passes_on(&program.steps[index].kind));
-    let mut seen: Vec<Histogram> = groups.iter().map(|_| Histogram::default()).collect();
-    for count in [Histogram::widen, Histogram::count] {
-        for batch in images {
-            float.run(&[batch], |index, value, _| match counted(index) {
-                true => count(&mut seen[groups[index]], value)
-                    .map_err(|error| TorchError::new(&format!("{}: {error}", program.steps[index].layers.join(" + ")))),
-                false => Ok(()),
-            })?;
-        }
-    }
-    let best: Vec<Scale> = seen.iter().map(Histogram::best_scale).collect();
-    let outputs: Vec<Scale> = groups.iter().map(|group| best[*group]).collect();
-    let of = |(index, bytes): (usize, &bool)| {
-        let inputs = program.steps[index].inputs.iter().map(|input| outputs[*input]).collect();
-        Scales { inputs, output: outputs[index], bytes: *bytes }
-    };
-    Ok(gives.iter().enumerate().map(of).collect())
+/// What the bytes of each feature map stand for in a plan in int8: plain data, which can be kept and used again for the same network.
+///
+/// Made by [`Calibration::measure`]. In JSON it is an object with the layers that a step of the plan stands for, and for each the
+/// [`Scale`] of what they give. Text keeps it exactly if its reader rounds numbers correctly (serde_json's `float_roundtrip`).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Calibration {
+    scales: BTreeMap<String, Scale>,
 }
 
-/// A number for each step, the same for those whose values have one scale.
+impl Calibration {
+    /// Measures which values each feature map takes, on batches of the network's one input such as it will get: a few hundred images are enough.
+    /// Values beyond the chosen range are clipped; the range has the least squared error.
+    ///
+    /// Any CPU can measure. Fails without images, if a layer gives values that are not finite, and as [`Plan::forward`] does.
+    pub fn measure(network: &Network, images: &[Tensor]) -> Result<Self, PlanError> {
+        if network.device() != Device::Cpu {
+            return Err(PlanError::NoInt8);
+        }
+        if images.iter().all(|batch| batch.numel() == 0) {
+            return Err(PlanError::NoImages);
+        }
+        let _no_grad = striate_torch::no_grad();
+        let program = frozen(network)?;
+        let gives = gives_bytes(&program, &mut kinds(&program, Type::Uint8));
+        let float = Plan::new(network, &PlanOptions::default())?;
+        let groups = groups(&program, &gives);
+        let counted = |index: usize| !(gives[index] && passes_on(&program.steps[index].kind));
+        let mut seen: Vec<Histogram> = groups.iter().map(|_| Histogram::default()).collect();
+        for take in [Histogram::widen, Histogram::count] {
+            for batch in images {
+                float.run(&[batch], |index, value, _| match counted(index) && !take(&mut seen[groups[index]], value)? {
+                    true => Err(PlanError::NotFinite { layers: name(&program, index) }),
+                    false => Ok(()),
+                })?;
+            }
+        }
+        let first_of_each = (0..groups.len()).filter(|index| groups[*index] == *index);
+        Ok(Self { scales: first_of_each.map(|index| (name(&program, index), seen[index].best_scale())).collect() })
+    }
+
+    /// The scales of all steps' inputs and outputs.
+    pub(crate) fn scales(&self, program: &Program, gives: &[bool]) -> Result<Vec<Scales>, PlanError> {
+        let groups = groups(program, gives);
+        let of = |index: usize| match self.scales.get(&name(program, index)) {
+            Some(scale) if scale.is_valid() => Ok(*scale),
+            Some(scale) => Err(format!("{} cannot have {scale:?}", name(program, index))),
+            None => Err(format!("it has no scale for {}", name(program, index))),
+        };
+        let misfit = |reason| PlanError::Misfit { reason };
+        let outputs: Vec<Scale> = groups.iter().map(|first| of(*first)).collect::<Result<_, _>>().map_err(misfit)?;
+        let known: BTreeSet<String> = groups.iter().map(|first| name(program, *first)).collect();
+        if let Some(other) = self.scales.keys().find(|layers| !known.contains(*layers)) {
+            return Err(misfit(format!("it has a scale for {other}, which the network lacks")));
+        }
+        let of_step = |(index, bytes): (usize, &bool)| {
+            let inputs = program.steps[index].inputs.iter().map(|input| outputs[*input]).collect();
+            Scales { inputs, output: outputs[index], bytes: *bytes }
+        };
+        Ok(gives.iter().enumerate().map(of_step).collect())
+    }
+}
+
+/// The layers that a step stands for.
+fn name(program: &Program, index: usize) -> String {
+    program.steps[index].layers.join(" + ")
+}
+
+/// For each step the first one whose values have the same scale.
 fn groups(program: &Program, gives: &[bool]) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..program.steps.len()).collect();
     for (index, step) in program.steps.iter().enumerate() {
         if gives[index] && passes_on(&step.kind) {
             for input in &step.inputs {
-                let (from, to) = (groups[*input], groups[index]);
-                groups.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
+                let (one, other) = (groups[*input], groups[index]);
+                let (first, later) = (one.min(other), one.max(other));
+                groups.iter_mut().filter(|group| **group == later).for_each(|group| *group = first);
             }
         }
     }
@@ -101,23 +150,24 @@ impl Histogram {
     /// How many ends of the range are tried on each side.
     const ENDS: usize = 64;
 
-    /// Takes values into the range.
-    fn widen(&mut self, values: &Tensor) -> Result<(), TorchError> {
+    /// Takes values into the range; false if some are not finite.
+    fn widen(&mut self, values: &Tensor) -> Result<bool, TorchError> {
         if values.numel() > 0 {
             let (low, high) = values.f_aminmax(None::<i64>, false)?;
             let (low, high) = (low.f_double_value(&[])?, high.f_double_value(&[])?);
             if !(low.is_finite() && high.is_finite()) {
-                return Err(TorchError::new("the calibration images give values that are not finite"));
+                return Ok(false);
             }
             (self.low, self.high) = (self.low.min(low), self.high.max(high));
         }
         self.counts = vec![0; Self::PARTS];
-        Ok(())
+        Ok(true)
     }
 
-    /// Counts values of the range.
-    fn count(&mut self, values: &Tensor) -> Result<(), TorchError> {
-        int8::count(&values.f_to_kind(Type::Float)?, self.low, self.high, &mut self.counts)
+    /// Counts values of the range, which are finite.
+    fn count(&mut self, values: &Tensor) -> Result<bool, TorchError> {
+        int8::count(&values.f_to_kind(Type::Float)?, self.low, self.high, &mut self.counts)?;
+        Ok(true)
     }
 
     /// The scale with the least squared error: of rounding within its ends, and of clipping beyond them.
@@ -157,11 +207,9 @@ fn scale_of(low: f64, high: f64) -> Scale {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::plan::{PlanOptions, frozen, kinds};
     use crate::testing::{conv, network};
-    use striate_graph::{Network, NetworkBuilder, Value};
+    use striate_graph::{GraphError, NetworkBuilder, Value};
     use striate_layers::{Activation, Add, Concat, Conv2d, Flatten, Linear, LocalResponseNorm, MaxPool2d, Mode};
-    use tch::Device;
 
     fn histogram(values: &Tensor) -> Histogram {
         let mut histogram = Histogram::default();
@@ -201,8 +249,7 @@ mod tests {
     fn zeros_alone_have_a_scale_and_what_is_not_finite_is_an_error() {
         assert_eq!(histogram(&Tensor::from_slice(&[0.0_f32, 0.0])).best_scale(), Scale { step: 1.0, zero_point: 0 });
         for value in [f32::NAN, f32::INFINITY] {
-            let error = Histogram::default().widen(&Tensor::from_slice(&[0.0, value, 1.0])).unwrap_err().to_string();
-            assert_eq!(error, "the calibration images give values that are not finite");
+            assert!(!Histogram::default().widen(&Tensor::from_slice(&[0.0, value, 1.0])).unwrap());
         }
     }
 
@@ -228,8 +275,7 @@ mod tests {
         let program = frozen(network).unwrap();
         let mut kinds = kinds(&program, Type::Uint8);
         let gives = gives_bytes(&program, &mut kinds);
-        let float = Plan::new(network, &PlanOptions::default()).unwrap();
-        let scales = scales(&program, &gives, &float, &[images(64, [6, 6])]).unwrap();
+        let scales = Calibration::measure(network, &[images(64, [6, 6])]).unwrap().scales(&program, &gives).unwrap();
         plan.to_string()
             .lines()
             .map(str::to_owned)

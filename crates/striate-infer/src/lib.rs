@@ -28,13 +28,14 @@
 //!     let images = Tensor::zeros([batch, 3, size, size], (Kind::Float, Device::Cpu));
 //!     assert_eq!(plan.forward(&images)?.logits().size(), [batch, 10]);
 //! }
-//! # Ok::<(), striate_graph::GraphError>(())
+//! # Ok::<(), striate_infer::PlanError>(())
 //! ```
 //!
 //! What is absent on purpose: training, taps, and architectures. A plan has copies of the network's parameters: later
 //! changes of the network don't reach it.
 
 mod conv;
+mod error;
 mod int8;
 mod linear;
 mod passes;
@@ -46,4 +47,7 @@ mod step;
 #[allow(clippy::unwrap_used)]
 mod testing;
 
-pub use plan::{Plan, PlanOptions, Precision};
+pub use error::PlanError;
+pub use int8::Calibration;
+pub use plan::{Plan, PlanOptions};
+pub use striate_torch::Precision;

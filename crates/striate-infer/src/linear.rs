@@ -3,7 +3,7 @@ use crate::step::{Params, Scales, apply, finish};
 use striate_layers::LayerError;
 use striate_torch::int8::{self, Scale};
 use striate_torch::onednn::{self, Post};
-use striate_torch::{TorchError, pointwise};
+use striate_torch::{Frozen, TorchError, pointwise};
 use tch::{Kind as Type, Tensor};
 
 /// The batch that bfloat16 weights are packed for by oneDNN; it is as good for others.
@@ -18,9 +18,9 @@ pub(crate) struct Linear {
 #[derive(Debug)]
 pub(crate) enum Kernel {
     Pointwise(pointwise::Weight),
-    OneDnn(Params),
+    OneDnn(Params<Frozen>),
     Int8(int8::Linear),
-    Plain(Params),
+    Plain(Params<Frozen>),
 }
 
 impl Kernel {
@@ -43,10 +43,10 @@ impl Linear {
             own.weight = own.weight.f_contiguous()?;
             match (onednn, kind) {
                 (true, Type::BFloat16) => {
-                    Kernel::OneDnn(Params { weight: onednn::pack_linear(&own.weight, TYPICAL_BATCH)?, ..own })
+                    Kernel::OneDnn(Params { weight: onednn::pack_linear(&own.weight, TYPICAL_BATCH)?, ..own }.freeze())
                 }
-                (true, _) => Kernel::OneDnn(own),
-                (false, _) => Kernel::Plain(own),
+                (true, _) => Kernel::OneDnn(own.freeze()),
+                (false, _) => Kernel::Plain(own.freeze()),
             }
         };
         Ok(Self { kernel, post })
@@ -61,9 +61,9 @@ impl Linear {
         let relu = self.post == Post::Relu;
         match &self.kernel {
             Kernel::Pointwise(weight) => finish(self.post, weight.linear(input, relu)?),
-            Kernel::OneDnn(Params { weight, bias }) => Ok(onednn::linear(input, weight, bias.as_ref(), self.post)?),
+            Kernel::OneDnn(Params { weight, bias }) => Ok(onednn::linear(input, weight, bias.as_deref(), self.post)?),
             Kernel::Int8(linear) => finish(self.post, linear.forward(input, relu, scales.and_then(Scales::of_output))?),
-            Kernel::Plain(Params { weight, bias }) => apply(self.post, input.f_linear(weight, bias.as_ref())?),
+            Kernel::Plain(Params { weight, bias }) => apply(self.post, input.f_linear(weight, bias.as_deref())?),
         }
     }
 }

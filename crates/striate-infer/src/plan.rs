@@ -1,39 +1,32 @@
-use crate::int8;
+use crate::PlanError;
+use crate::int8::{self, Calibration};
 use crate::passes;
 use crate::program::{Kind, Program};
 use crate::schedule::schedule;
-use crate::step::{Ready, Scales, onednn_takes};
+use crate::step::{Ready, Scales};
 use std::fmt;
 use std::time::{Duration, Instant};
 use striate_graph::{Graph, GraphError, Network, Outputs};
 use striate_layers::{Op, Shape};
-use striate_torch::TorchError;
+use striate_torch::{Precision, TorchError};
 use tch::{Device, Kind as Type, Tensor};
 
-/// The type that a plan computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Precision {
-    /// float32 throughout: outputs agree with the network's up to rounding.
-    #[default]
-    Fp32,
-    /// Weights and feature maps in bfloat16, which has 8 bits of mantissa; what is sensitive to rounding, and everything from
-    /// the last linear layer on, in float32.
-    Bf16,
-    /// Weights and feature maps in bytes, as [`Plan::calibrated`] makes them; the same in float32 as with `Bf16`, and some more.
-    Int8,
-}
-
 /// How a [`Plan`] is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PlanOptions {
-    /// The type that it computes in.
+    /// The type that it computes in. In float32, outputs agree with the network's up to rounding. In bfloat16, everything from the last
+    /// linear layer on is float32. In int8, convolutions, the linear layers before the last, and what only passes their values on
+    /// compute with bytes, and everything else in float32.
     pub precision: Precision,
+    /// What the bytes of feature maps stand for: needed in int8, and read in no other precision.
+    pub calibration: Option<Calibration>,
 }
 
 /// A network frozen for serving: see the [crate's documentation](crate).
 ///
-/// It takes batches of any number of examples, of any size that the network takes. It runs where the network's inputs are,
-/// and is `Send`: a server gives each thread a plan of its own.
+/// It takes batches of any number of examples, of any size that the network takes. It runs where the network's inputs are.
+/// It is `Send` and `Sync`: any number of threads can call [`Plan::forward`] of one plan at once, in an `Arc` for instance, and
+/// share one copy of its packed weights. Each call has its own feature maps.
 #[derive(Debug)]
 pub struct Plan {
     steps: Vec<Ready>,
@@ -46,41 +39,35 @@ impl Plan {
     /// Freezes a network as it is now.
     ///
     /// Weights are packed for the size of input that the network was built for; others work too, and may run a little
-    /// slower. Fails if libtorch does, such as for want of memory, and in int8, which needs images: see [`Plan::calibrated`].
-    pub fn new(network: &Network, options: &PlanOptions) -> Result<Self, GraphError> {
+    /// slower. Fails if libtorch does, such as for want of memory; in int8 also without a [`Calibration`] that fits, and where there is
+    /// no CPU with AVX-512 VNNI ([`striate_torch::int8::available`]).
+    pub fn new(network: &Network, options: &PlanOptions) -> Result<Self, PlanError> {
         let _no_grad = striate_torch::no_grad();
-        let kind = match options.precision {
-            Precision::Fp32 => Type::Float,
-            Precision::Bf16 => Type::BFloat16,
-            Precision::Int8 => {
-                return Err(TorchError::new("int8 needs images to calibrate: make the plan by `calibrated`").into());
-            }
+        let precision = options.precision;
+        let kind = match precision {
+            Precision::Bfloat16 => Type::BFloat16,
+            Precision::Int8 => Type::Uint8,
+            _ => Type::Float,
         };
         let program = frozen(network)?;
-        let kinds = kinds(&program, kind);
-        let scales = kinds.iter().map(|_| None).collect();
-        Self::of(network, program, kinds, scales, options.precision)
+        let mut kinds = kinds(&program, kind);
+        let scales = if precision == Precision::Int8 {
+            if network.device() != Device::Cpu || !striate_torch::int8::available() {
+                return Err(PlanError::NoInt8);
+            }
+            let calibration = options.calibration.as_ref().ok_or(PlanError::NotCalibrated)?;
+            let bytes = int8::gives_bytes(&program, &mut kinds);
+            calibration.scales(&program, &bytes)?.into_iter().map(Some).collect()
+        } else {
+            kinds.iter().map(|_| None).collect()
+        };
+        Self::of(network, program, kinds, scales, precision)
     }
 
-    /// Freezes a network as it is now, in int8: convolutions, the linear layers before the last, and what only passes their values on compute with
-    /// bytes, and everything else in float32.
-    ///
-    /// `images` are batches of the network's one input, such as it will get: a few hundred images are enough. They say which values the bytes of
-    /// each feature map stand for; larger ones are clipped. Needs a CPU with AVX-512 VNNI ([`striate_torch::int8::available`]).
-    pub fn calibrated(network: &Network, images: &[Tensor]) -> Result<Self, GraphError> {
-        if network.device() != Device::Cpu || !striate_torch::int8::available() {
-            return Err(TorchError::new("int8 needs a CPU with AVX-512 VNNI, and libtorch's oneDNN").into());
-        }
-        if images.iter().all(|batch| batch.numel() == 0) {
-            return Err(TorchError::new("int8 needs at least one image to calibrate").into());
-        }
-        let _no_grad = striate_torch::no_grad();
-        let program = frozen(network)?;
-        let mut kinds = kinds(&program, Type::Uint8);
-        let bytes = int8::gives_bytes(&program, &mut kinds);
-        let float = Self::new(network, &PlanOptions::default())?;
-        let scales = int8::scales(&program, &bytes, &float, images)?;
-        Self::of(network, program, kinds, scales.into_iter().map(Some).collect(), Precision::Int8)
+    /// A plan in int8 with a [`Calibration`] that is measured on `images` and not kept.
+    pub fn calibrated(network: &Network, images: &[Tensor]) -> Result<Self, PlanError> {
+        let calibration = Some(Calibration::measure(network, images)?);
+        Self::new(network, &PlanOptions { precision: Precision::Int8, calibration })
     }
 
     /// Prepares each step of a program for the type that it computes in.
@@ -90,13 +77,13 @@ impl Plan {
         kinds: Vec<Type>,
         scales: Vec<Option<Scales>>,
         precision: Precision,
-    ) -> Result<Self, GraphError> {
+    ) -> Result<Self, PlanError> {
         let memory = schedule(&program);
         let shapes: Vec<Shape> = program.steps.iter().map(|step| step.shape.clone()).collect();
         let mut steps = Vec::with_capacity(shapes.len());
         for (((step, memory), kind), scales) in program.steps.into_iter().zip(memory).zip(kinds).zip(scales) {
             let input = step.inputs.first().map(|input| &shapes[*input]);
-            steps.push(Ready::new(step, input, kind, memory, onednn_takes(network.device(), kind), scales)?);
+            steps.push(Ready::new(step, input, kind, memory, network.device(), scales)?);
         }
         Ok(Self { steps, outputs: program.outputs, graph: network.graph().clone(), precision })
     }
@@ -115,7 +102,7 @@ impl Plan {
 
     /// [`Plan::forward`] with a batch for each input of the network.
     pub fn forward_all(&self, batches: &[&Tensor]) -> Result<Outputs, GraphError> {
-        self.run(batches, |_, _, _| Ok(()))
+        self.run(batches, |_, _, _| Ok::<_, GraphError>(()))
     }
 
     /// The steps as text, with the seconds that each takes for a batch of the network's one input. Times of single runs differ: take medians of several.
@@ -125,40 +112,36 @@ impl Plan {
         let mut times = Vec::with_capacity(self.steps.len());
         self.run(&[batch], |index, _, time| {
             times.push((self.steps[index].to_string(), time.as_secs_f64()));
-            Ok(())
+            Ok::<_, GraphError>(())
         })?;
         Ok(times)
     }
 
     /// [`Plan::forward_all`], which shows `see` the value of each step, and the time that it took.
-    pub(crate) fn run(
+    pub(crate) fn run<E: From<GraphError>>(
         &self,
         batches: &[&Tensor],
-        mut see: impl FnMut(usize, &Tensor, Duration) -> Result<(), TorchError>,
-    ) -> Result<Outputs, GraphError> {
+        mut see: impl FnMut(usize, &Tensor, Duration) -> Result<(), E>,
+    ) -> Result<Outputs, E> {
         let shapes: Vec<Shape> = batches.iter().map(|batch| Shape::of_batch(batch)).collect();
         self.graph.check_inputs(&shapes)?;
         let _no_grad = striate_torch::no_grad();
-        let mut batches = batches.iter();
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len());
+        let mut batches = batches.iter().copied();
+        // A value that was given up, or a batch that there isn't, is a tensor without a type, which no step takes.
+        let mut values: Vec<Tensor> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
             let start = Instant::now();
-            let value = if step.is_input() {
-                batches.next().map(|batch| step.take_input(batch)).transpose()?
-            } else {
-                Some(step.run(&values)?)
+            let value = match step.is_input() {
+                true => step.take_input(&batches.next().map_or_else(Tensor::new, Tensor::shallow_clone))?,
+                false => step.run(&values)?,
             };
-            let time = start.elapsed();
-            value.iter().try_for_each(|value| see(index, value, time))?;
+            see(index, &value, start.elapsed())?;
             values.push(value);
-            step.memory.last_uses.iter().for_each(|index| values[*index] = None);
+            step.memory.last_uses.iter().for_each(|index| values[*index] = Tensor::new());
         }
-        let output = |(name, step): &(String, usize)| {
-            let value = values[*step].as_ref().map_or_else(|| Ok(Tensor::new()), |value| self.steps[*step].in_float(value));
-            Ok((name.clone(), value?))
-        };
+        let output = |(name, step): &(String, usize)| Ok((name.clone(), self.steps[*step].in_float(&values[*step])?));
         let outputs = self.outputs.iter().map(output).collect::<Result<Vec<_>, GraphError>>()?;
-        Outputs::of(outputs).ok_or(GraphError::NoOutput)
+        Ok(Outputs::of(outputs).ok_or(GraphError::NoOutput)?)
     }
 }
 

@@ -8,7 +8,7 @@ use striate_graph::GraphError;
 use striate_layers::{Activation, Forward, LayerError, Mode, Op, Shape};
 use striate_torch::int8::Scale;
 use striate_torch::onednn::{self, Post};
-use striate_torch::{MemoryFormat, TorchError, pixels, to_memory_format};
+use striate_torch::{Frozen, MemoryFormat, TorchError, pixels, to_memory_format};
 use tch::{Device, Kind as Type, Tensor};
 
 /// A step of a plan.
@@ -38,14 +38,14 @@ enum Work {
     Conv(Conv),
     Linear(Linear),
     Channels { start: i64, count: i64 },
-    Layer { op: Op, params: Vec<Tensor> },
+    Layer { op: Op, params: Vec<Frozen> },
 }
 
 /// A weight and a bias.
 #[derive(Debug)]
-pub(crate) struct Params {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Option<Tensor>,
+pub(crate) struct Params<T = Tensor> {
+    pub(crate) weight: T,
+    pub(crate) bias: Option<T>,
 }
 
 impl Params {
@@ -53,6 +53,11 @@ impl Params {
     pub(crate) fn cast(&self, kind: Type) -> Result<Self, TorchError> {
         let cast = |tensor: &Tensor| tensor.f_to_dtype(kind, false, true);
         Ok(Self { weight: cast(&self.weight)?, bias: self.bias.as_ref().map(cast).transpose()? })
+    }
+
+    /// For many threads to read. They are a plan's own.
+    pub(crate) fn freeze(self) -> Params<Frozen> {
+        Params { weight: self.weight.into(), bias: self.bias.map(Frozen::new) }
     }
 }
 
@@ -63,7 +68,7 @@ impl Ready {
         input: Option<&Shape>,
         kind: Type,
         memory: Memory,
-        onednn: bool,
+        device: Device,
         scales: Option<Scales>,
     ) -> Result<Self, TorchError> {
         // What the bytes stand for that it computes with.
@@ -77,7 +82,7 @@ impl Ready {
                 let (params, image) = (Params { weight, bias }, input.and_then(|shape| shape.as_image().ok()));
                 let kernel = match (bytes, image) {
                     (Some(scale), Some(image)) => Kernel::int8(&conv, &params, scale, image)?,
-                    _ => Kernel::new(&conv, &params, post, kind, image.filter(|_| onednn))?,
+                    _ => Kernel::new(&conv, &params, post, kind, device, image)?,
                 };
                 Work::Conv(Conv { conv, kernel, sum, post })
             }
@@ -85,12 +90,14 @@ impl Ready {
                 let params = Params { weight, bias };
                 Work::Linear(match bytes {
                     Some(scale) => Linear::int8(&params, post, scale)?,
-                    None => Linear::new(&params, post, kind, onednn)?,
+                    None => Linear::new(&params, post, kind, onednn::takes(device, kind))?,
                 })
             }
             Kind::Layer { op, params } => {
                 // Counters stay what they are.
-                let float = |param: &Tensor| if param.is_floating_point() { cast(param) } else { Ok(param.f_detach_copy()?) };
+                let float = |param: &Tensor| -> Result<Frozen, TorchError> {
+                    Ok(if param.is_floating_point() { cast(param)? } else { param.f_detach_copy()? }.into())
+                };
                 Work::Layer { op, params: params.iter().map(float).collect::<Result<_, _>>()? }
             }
         };
@@ -114,23 +121,21 @@ impl Ready {
     }
 
     /// Computes the step from the values of its inputs.
-    pub(crate) fn run(&self, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
+    pub(crate) fn run(&self, values: &[Tensor]) -> Result<Tensor, GraphError> {
         let cast = |(place, input): (usize, &usize)| {
-            let value = values[*input].as_ref().ok_or_else(|| TorchError::new("a value was given up too early"))?;
-            converted(value, self.kind, self.scales.as_ref().map(|scales| scales.inputs[place]))
+            converted(&values[*input], self.kind, self.scales.as_ref().map(|scales| scales.inputs[place]))
         };
         let inputs: Vec<Tensor> = self.inputs.iter().enumerate().map(cast).collect::<Result<_, TorchError>>()?;
         let error = |op, source| GraphError::Layer { layer: self.name.clone(), op, source };
         match &self.work {
-            Work::Input => Err(TorchError::new("an input is not computed").into()),
+            Work::Input => Ok(Tensor::new()),
             Work::Conv(conv) => {
                 conv.run(&inputs, self.memory.in_place, self.scales.as_ref()).map_err(|source| error("Conv2d", source))
             }
             Work::Linear(linear) => linear.run(&inputs[0], self.scales.as_ref()).map_err(|source| error("Linear", source)),
             Work::Channels { start, count } => Ok(inputs[0].f_narrow(1, *start, *count)?),
-            Work::Layer { op, params } => {
-                layer(op, params, &inputs, self.memory.in_place).map_err(|source| error(op.layer().name(), source))
-            }
+            Work::Layer { op, params } => layer(op, Frozen::as_tensors(params), &inputs, self.memory.in_place)
+                .map_err(|source| error(op.layer().name(), source)),
         }
     }
 }
@@ -193,16 +198,6 @@ fn layer(op: &Op, params: &[Tensor], inputs: &[Tensor], in_place: bool) -> Resul
         },
         _ => op.forward(params, &inputs.iter().collect::<Vec<_>>(), Mode::Eval),
     }
-}
-
-/// Whether oneDNN's operators compute values of this type on this device.
-pub(crate) fn onednn_takes(device: Device, kind: Type) -> bool {
-    device == Device::Cpu
-        && match kind {
-            Type::Float => onednn::available(),
-            Type::BFloat16 => onednn::supports_bf16(),
-            _ => false,
-        }
 }
 
 impl fmt::Display for Ready {

@@ -48,7 +48,7 @@ pub struct Claim {
     /// What would refute it.
     pub refuted_if: &'static str,
     /// What is built, and how it is trained.
-    pub recipe: Recipe,
+    pub recipe: Setup,
     /// Seeds of a quick run and of a full one; 0 if nothing is drawn that the verdict rests on.
     pub seeds: [usize; 2],
     /// About how many minutes each takes on two cores.
@@ -66,7 +66,7 @@ impl Claim {
 
 /// What an experiment takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Recipe {
+pub struct Setup {
     /// The networks, or whatever else is computed.
     pub networks: &'static str,
     /// How each network is trained, in a quick run and in a full one; none if nothing is trained.
@@ -75,7 +75,7 @@ pub struct Recipe {
     pub rates: &'static [f64],
 }
 
-impl Recipe {
+impl Setup {
     /// Of what is computed without training.
     pub(crate) const fn untrained(networks: &'static str) -> Self {
         Self { networks, training: None, rates: &[] }
@@ -200,16 +200,16 @@ mod tests {
         let quick =
             Training { size: 16, train: 512, test: 64, batch: 32, epochs: 2, lr: 0.1, weight_decay: 1e-4, aux_weight: 0.0 };
         let both = [quick, Training { epochs: 9, aux_weight: 0.3, ..quick }];
-        let recipe = Recipe::trained("Two networks.", both);
+        let recipe = Setup::trained("Two networks.", both);
         assert_eq!(
             recipe.at(Scale::Quick),
             "Two networks. Each is trained on the first 512 images, or as many as there are, of 16x16 pixels and tested on 64: 2 epochs, \
              batches of 32, stochastic gradient descent with a momentum of 0.9 and a weight decay of 0.0001, from a learning rate of 0.1 down to 0 with a cosine."
         );
-        let best = Recipe { rates: &[0.01, 0.03, 0.1], ..recipe }.at(Scale::Full);
+        let best = Setup { rates: &[0.01, 0.03, 0.1], ..recipe }.at(Scale::Full);
         assert!(best.contains(": 9 epochs, ") && best.contains("with the losses of auxiliary heads times 0.3, from"), "{best}");
         assert!(best.contains("a learning rate of the best of 0.01, 0.03 and 0.1 down"), "{best}");
-        assert_eq!(Recipe::untrained("Counts.").at(Scale::Full), "Counts.");
+        assert_eq!(Setup::untrained("Counts.").at(Scale::Full), "Counts.");
     }
 
     #[test]

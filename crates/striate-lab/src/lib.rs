@@ -31,8 +31,8 @@ mod training;
 mod trials;
 pub mod verdict;
 
-pub use claim::{Claim, Finding, Recipe, Scale, Table, claims, find_claim};
+pub use claim::{Claim, Finding, Scale, Setup, Table, claims, find_claim};
 pub use error::LabError;
 pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, run};
-pub use training::{Curve, Training};
+pub use training::{History, Training};
 pub use verdict::{Check, Interval, Verdict};

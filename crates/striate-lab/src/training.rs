@@ -11,8 +11,7 @@ use striate_graph::{Graph, InitOptions, Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::MemoryFormat;
 use striate_train::{
-    Curve as ScheduleCurve, Event, Listener, OptimizerConfig, Outcome, ScheduleConfig, SgdConfig, TrainConfig, TrainError,
-    Trainer, evaluate,
+    Curve, Event, Listener, OptimizerConfig, Outcome, ScheduleConfig, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
 };
 
 /// Training images that a trained network is measured with.
@@ -63,7 +62,7 @@ impl fmt::Display for Training {
 ///
 /// From where the loss is no finite number any more, a run has the loss and the error of guessing.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Curve {
+pub struct History {
     /// The loss of each step.
     pub step_loss: Vec<f64>,
     /// The mean training loss in each epoch.
@@ -82,7 +81,7 @@ pub struct Curve {
     pub diverged: bool,
 }
 
-impl Curve {
+impl History {
     /// The test error at the end.
     pub fn final_test_error(&self) -> f64 {
         self.test_error.last().copied().unwrap_or(1.0)
@@ -106,7 +105,7 @@ impl Lab {
         training: &Training,
         seed: u64,
         build: impl Fn([i64; 3], i64) -> Result<Graph, LabError>,
-    ) -> Result<Curve, LabError> {
+    ) -> Result<History, LabError> {
         Ok(self.train_and(what, training, seed, build, |_, _| Ok(()))?.0)
     }
 
@@ -118,7 +117,7 @@ impl Lab {
         seed: u64,
         build: impl Fn([i64; 3], i64) -> Result<Graph, LabError>,
         measure: impl FnOnce(&Network, &Loader) -> Result<T, LabError>,
-    ) -> Result<(Curve, T), LabError> {
+    ) -> Result<(History, T), LabError> {
         let data = self.data(training.size, training.train, training.test)?;
         let graph = build(shape_of(&data), classes_of(&data))?;
         let settings = json!({
@@ -164,7 +163,7 @@ fn train<T>(
     seed: u64,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     measure: impl FnOnce(&Network, &Loader) -> Result<T, LabError>,
-) -> Result<(Curve, T), LabError> {
+) -> Result<(History, T), LabError> {
     let preprocess = Preprocess::new(shape_of(data), shape_of(data), Fit::Resize, Normalise::of(&data.train)?)?;
     let batches = LoaderOptions { drop_last: true, ..LoaderOptions::train(training.batch, seed) };
     let train = Loader::new(&data.train, preprocess.clone(), batches)?;
@@ -179,10 +178,10 @@ fn train<T>(
         seed,
         aux_weight: training.aux_weight,
         optimizer: OptimizerConfig::Sgd(SgdConfig { weight_decay: training.weight_decay, ..SgdConfig::default() }),
-        schedule: ScheduleConfig { curve: ScheduleCurve::Cosine { min_lr: 0.0 }, ..ScheduleConfig::default() },
+        schedule: ScheduleConfig { curve: Curve::Cosine { min_lr: 0.0 }, ..ScheduleConfig::default() },
         ..TrainConfig::default()
     };
-    let curve = RefCell::new(Curve::default());
+    let curve = RefCell::new(History::default());
     let outcome = Trainer::new(&network, &train, &test, config)?.stop_on(stop).listener(Recorder(&curve)).run();
     let mut curve = curve.into_inner();
     match outcome {
@@ -213,7 +212,7 @@ fn train<T>(
 }
 
 /// Notes the events of a run.
-struct Recorder<'a>(&'a RefCell<Curve>);
+struct Recorder<'a>(&'a RefCell<History>);
 
 impl Listener for Recorder<'_> {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {

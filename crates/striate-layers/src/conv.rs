@@ -1,6 +1,7 @@
 use crate::shape::{in_range, numel, one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, Pair, ParamSpec, Receptive, Shape};
 use serde::{Deserialize, Serialize};
+use striate_torch::kernels::{Convolution, Kernel, Purpose};
 use striate_torch::onednn::Geometry;
 use striate_torch::{conv, winograd};
 use tch::{Device, Kind, Tensor};
@@ -134,48 +135,38 @@ impl Conv2d {
         self.dilation.0[axis] * (self.kernel_size.0[axis] - 1) + 1
     }
 
-    /// The tiles of one image of these channels, height and width, if `striate_torch::winograd` computes this convolution: 3x3 at stride 1,
-    /// with multiples of 16 channels.
-    pub fn winograd_tiles(&self, [channels, height, width]: [i64; 3]) -> Option<i64> {
-        let [vertical, horizontal] = [self.pads(0, height), self.pads(1, width)];
-        let [kernel, stride, dilation] = [self.kernel_size, self.stride, self.dilation].map(|pair| pair.0);
-        let kernel = kernel == [3, 3] && [stride, dilation] == [[1, 1]; 2] && self.groups == 1;
-        let padding = [vertical, horizontal].iter().all(|(before, after)| before == after && *before <= 2);
-        let lanes = channels % winograd::LANES == 0 && self.out_channels % winograd::LANES == 0;
-        let tiles = |size: i64, pad: i64| (size + 2 * pad - 2 + winograd::TILE - 1) / winograd::TILE;
-        (kernel && padding && lanes).then(|| tiles(height, vertical.0) * tiles(width, horizontal.0))
+    /// What the choice of its kernel depends on, for images `[C, H, W]` of this type: see [`striate_torch::kernels`].
+    pub fn for_kernels(&self, [channels, height, width]: [i64; 3], kind: Kind, weight_kind: Kind, device: Device) -> Convolution {
+        Convolution {
+            in_channels: channels,
+            out_channels: self.out_channels,
+            kernel_size: self.kernel_size.0,
+            stride: self.stride.0,
+            dilation: self.dilation.0,
+            pads: [self.pads(0, height), self.pads(1, width)],
+            groups: self.groups,
+            image: [height, width],
+            kind,
+            weight_kind,
+            device,
+        }
     }
 
-    /// What [`Forward::forward`] computes, by kernels of our own where they are faster with gradients: on a CPU with wide vectors, in float32 and bfloat16,
-    /// with multiples of 16 channels in one group.
+    /// What [`Forward::forward`] computes, with gradients, by the kernel that [`striate_torch::kernels`] names for training.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, mode: Mode) -> Result<Tensor, LayerError> {
-        let (kind, &[batch, channels, height, width]) = (input.kind(), input.size().as_slice()) else {
+        let &[batch, channels, height, width] = input.size().as_slice() else {
             return self.forward(params, &[input], mode);
         };
-        let [(top, bottom), (left, right)] = [self.pads(0, height), self.pads(1, width)];
-        let lanes = channels % winograd::LANES == 0 && self.out_channels % winograd::LANES == 0;
-        let computes = lanes && self.groups == 1 && (top, left) == (bottom, right) && winograd::available();
-        let types = matches!(kind, Kind::Float | Kind::BFloat16) && params[0].kind() == Kind::Float;
-        if !computes || !types || input.device() != Device::Cpu {
-            return self.forward(params, &[input], mode);
+        let convolution = self.for_kernels([channels, height, width], input.kind(), params[0].kind(), input.device());
+        let padding = convolution.pads.map(|(before, _)| before);
+        match convolution.kernel(batch, Purpose::Training) {
+            Kernel::Winograd => Ok(winograd::conv(input, &params[0], params.get(1), padding)?),
+            Kernel::Windows => {
+                let geometry = Geometry { padding, stride: self.stride.0, dilation: self.dilation.0, groups: self.groups };
+                Ok(conv::conv(input, &params[0], params.get(1), &geometry)?)
+            }
+            _ => self.forward(params, &[input], mode),
         }
-        let tiles = self.winograd_tiles([channels, height, width]).unwrap_or(0);
-        let pixels = (height + 2 * top - 2) * (width + 2 * left - 2);
-        // With fewer tiles the transformed weights cost more than they save; in bfloat16, whose products are twice as fast, so do tiles that reach far beyond the map.
-        let pays = match kind {
-            Kind::BFloat16 => tiles * batch >= 128 && tiles * winograd::TILE * winograd::TILE * 8 <= pixels * 9,
-            _ => tiles * batch >= 16,
-        };
-        if pays && channels.min(self.out_channels) >= 32 {
-            return Ok(winograd::conv(input, &params[0], params.get(1), [top, left])?);
-        }
-        // Where a window moves by one pixel libtorch's gradient is as fast, except in bfloat16 from 64 channels on.
-        let apart = self.kernel_size.0 == [1, 1] || self.stride.0 != [1, 1];
-        if !conv::suits(kind) || !(apart || kind == Kind::BFloat16 && channels.min(self.out_channels) >= 64) {
-            return self.forward(params, &[input], mode);
-        }
-        let geometry = Geometry { padding: [top, left], stride: self.stride.0, dilation: self.dilation.0, groups: 1 };
-        Ok(conv::conv(input, &params[0], params.get(1), &geometry)?)
     }
 
     fn check_options(&self, in_channels: i64) -> Result<(), LayerError> {

@@ -3,7 +3,8 @@
 //! Inputs and outputs are uint8 with one [`Scale`] a tensor; weights are int8 with one for each output channel; sums are exact, in int32. Feature
 //! maps come out channels-last.
 use crate::onednn::{self, Geometry, Sum};
-use crate::{TorchError, ffi};
+use crate::{Frozen, TorchError, ffi};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 /// The largest byte of a value, and the largest of a weight.
@@ -19,7 +20,8 @@ pub fn available() -> bool {
 }
 
 /// What bytes stand for: `step * (byte - zero_point)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// The distance between two values.
     pub step: f64,
@@ -42,8 +44,13 @@ impl Scale {
         ffi::tensor_from(|out| unsafe { ffi::st_dequantize(bytes.as_ptr(), scale, out) })
     }
 
+    /// Whether the step is a number above 0 and the zero point is a byte.
+    pub fn is_valid(self) -> bool {
+        self.step > 0.0 && self.step.is_finite() && (0..=MAX).contains(&self.zero_point)
+    }
+
     fn for_shim(self) -> Result<ffi::CScale, TorchError> {
-        if !(self.step > 0.0 && self.step.is_finite() && (0..=MAX).contains(&self.zero_point)) {
+        if !self.is_valid() {
             return Err(TorchError::new(&format!("a scale has a step above 0 and a zero point of 0 to {MAX}, got {self:?}")));
         }
         Ok(ffi::CScale { step: self.step, zero_point: self.zero_point })
@@ -66,9 +73,9 @@ pub fn count(values: &Tensor, low: f64, high: f64, counts: &mut [i64]) -> Result
 /// A weight in int8, packed for oneDNN, and what multiplies each output channel.
 #[derive(Debug)]
 struct Weight {
-    packed: Tensor,
-    scales: Tensor,
-    bias: Option<Tensor>,
+    packed: Frozen,
+    scales: Frozen,
+    bias: Option<Frozen>,
 }
 
 /// The largest value of each output channel becomes 127: the bytes, and the scales.
@@ -106,7 +113,7 @@ impl Conv {
             let (bytes, scales) = (bytes.as_ptr(), scales.as_ptr());
             ffi::st_int8_pack_conv(bytes, scales, scale, pairs.as_ptr(), geometry.groups, input_size.as_ptr(), out)
         })?;
-        Ok(Self { weight: Weight { packed, scales, bias: copy_of(bias)? }, input })
+        Ok(Self { weight: Weight { packed: packed.into(), scales: scales.into(), bias: copy_of(bias)? }, input })
     }
 
     /// `convolution + bias`, with a ReLU if asked for: bytes of the scale `output`, or float32 without one.
@@ -121,7 +128,7 @@ impl Conv {
                 scale,
                 packed.as_ptr(),
                 scales.as_ptr(),
-                onednn::pointer(bias.as_ref()),
+                onednn::pointer(bias.as_deref()),
                 pairs.as_ptr(),
                 geometry.groups,
                 relu.into(),
@@ -152,7 +159,7 @@ impl Conv {
                 scale,
                 packed.as_ptr(),
                 scales.as_ptr(),
-                onednn::pointer(bias.as_ref()),
+                onednn::pointer(bias.as_deref()),
                 pairs.as_ptr(),
                 geometry.groups,
                 sum.relu.into(),
@@ -197,7 +204,8 @@ impl Linear {
         };
         // SAFETY: the tensor lives for the call.
         let packed = ffi::tensor_from(|out| unsafe { ffi::st_int8_pack_linear(bytes.as_ptr(), TYPICAL_BATCH, out) })?;
-        Ok(Self { weight: Weight { packed, scales, bias: copy_of(Some(&bias))? }, in_features, step: input.step })
+        let weight = Weight { packed: packed.into(), scales: scales.into(), bias: copy_of(Some(&bias))? };
+        Ok(Self { weight, in_features, step: input.step })
     }
 
     /// `input weight^T + bias`, with a ReLU if asked for: bytes of the scale `output`, or float32 without one.
@@ -215,7 +223,7 @@ impl Linear {
                 self.step,
                 packed.as_ptr(),
                 scales.as_ptr(),
-                onednn::pointer(bias.as_ref()),
+                onednn::pointer(bias.as_deref()),
                 relu.into(),
                 output.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
                 out,
@@ -224,8 +232,9 @@ impl Linear {
     }
 }
 
-fn copy_of(bias: Option<&Tensor>) -> Result<Option<Tensor>, TorchError> {
-    Ok(bias.map(|bias| bias.f_to_dtype(Kind::Float, false, true)).transpose()?)
+fn copy_of(bias: Option<&Tensor>) -> Result<Option<Frozen>, TorchError> {
+    let copy = bias.map(|bias| bias.f_to_dtype(Kind::Float, false, true)).transpose()?;
+    Ok(copy.map(Frozen::new))
 }
 
 fn check_available() -> Result<(), TorchError> {

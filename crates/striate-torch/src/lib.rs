@@ -6,12 +6,15 @@
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
 //! - [`pointwise`]: 1x1 convolutions and linear layers as matrix products, for inference;
 //! - [`conv`]: convolutions with gradients of our own, for training;
+//! - [`kernels`]: which of these computes which convolution;
 //! - [`int8`]: values as bytes, and convolutions and linear layers of them, for inference;
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
+//! - [`Frozen`]: a tensor that many threads read;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
+//! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
 //! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
@@ -22,8 +25,10 @@ pub mod conv;
 pub mod cuda;
 mod error;
 mod ffi;
+mod frozen;
 mod generator;
 pub mod int8;
+pub mod kernels;
 mod memory;
 mod nearest;
 pub mod norm;
@@ -31,14 +36,17 @@ pub mod onednn;
 pub mod optim;
 pub mod pixels;
 pub mod pointwise;
+mod precision;
 mod runtime;
 mod tensor_file;
 pub mod winograd;
 
 pub use error::TorchError;
+pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
 pub use nearest::{nearest, nearest_few};
+pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
     Autocast, NoGrad, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, torch_version,
 };

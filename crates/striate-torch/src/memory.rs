@@ -1,5 +1,5 @@
 use crate::{TorchError, ffi};
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use tch::Tensor;
 
 /// How the values of a batch of images `[N, C, H, W]` lie in memory. The shape is the same in both.
@@ -31,30 +31,36 @@ pub fn to_memory_format(tensor: &Tensor, format: MemoryFormat) -> Result<Tensor,
     ffi::tensor_from(|out| unsafe { ffi::st_to_memory_format(tensor.as_ptr(), channels_last, out) })
 }
 
-/// Keeps freed memory in the process, so that the activations of the next step need no page faults.
+/// Keeps freed memory in the process, so that the activations of the next step need no page faults: a program that trains calls
+/// it once, when it starts. It holds for the whole process until that ends, and for all that uses libtorch in it; no other function
+/// of these crates calls it.
 ///
 /// glibc returns every freed block over 32 MB to the system at once, and a step pays for faulting it in again. After this call
 /// tensors of 1 MiB and more on the CPU come from an allocator that keeps what they free, and never holds more than was in use
-/// at one time and a fourth of it: keeping memory raises the process's peak by at most that. It asks for huge pages. Building a
-/// network calls it; `STRIATE_KEEP_MEMORY=0` in the environment switches it off. Returns whether memory is kept.
+/// at one time and a fourth of it: keeping memory raises the process's peak by at most that. It asks for huge pages. Tensors that
+/// there are already stay as they are. `STRIATE_KEEP_MEMORY=0` in the environment switches it off. Returns whether memory is kept.
 pub fn keep_memory_warm() -> bool {
-    static KEPT: LazyLock<bool> = LazyLock::new(|| {
+    *KEPT.get_or_init(|| {
         let wanted = std::env::var_os("STRIATE_KEEP_MEMORY").is_none_or(|value| value != "0");
         if wanted {
             // SAFETY: this is called once; tensors that there are go back to the allocator that they came from.
             unsafe { ffi::st_keep_memory() }
         }
         wanted
-    });
-    *KEPT
+    })
 }
 
 /// Gives the freed memory that [`keep_memory_warm`] kept back to the system: worth it after much that isn't needed again was
-/// freed. What a later step needs it faults in anew.
+/// freed. A later step faults in again what it needs. Where no memory is kept, this does nothing.
 pub fn release_memory() {
-    // SAFETY: no precondition.
-    unsafe { ffi::st_release_memory() }
+    if KEPT.get() == Some(&true) {
+        // SAFETY: no precondition.
+        unsafe { ffi::st_release_memory() }
+    }
 }
+
+/// Whether memory is kept, once that is decided.
+static KEPT: OnceLock<bool> = OnceLock::new();
 
 /// Whether an operation may write its result into the tensor's memory with nobody noticing: this is the only handle of it,
 /// no view shares its memory, and no gradients are recorded that might need its value.
@@ -71,7 +77,7 @@ mod tests {
     use tch::{Device, Kind};
 
     /// What tests hold that look at, or give back, what the process keeps.
-    static KEPT: Mutex<()> = Mutex::new(());
+    static HELD: Mutex<()> = Mutex::new(());
 
     #[test]
     fn only_memory_that_nobody_else_sees_may_be_overwritten() {
@@ -91,7 +97,7 @@ mod tests {
     /// Tensors of many sizes come and go in several threads; none ever shares memory with another.
     #[test]
     fn kept_memory_is_of_one_tensor_at_a_time() {
-        let _alone = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = HELD.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(keep_memory_warm());
         let come_and_go = |seed: u64| {
             let mut held: Vec<(Tensor, i64)> = Vec::new();

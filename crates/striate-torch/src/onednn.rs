@@ -18,6 +18,16 @@ pub fn supports_bf16() -> bool {
     available() && unsafe { ffi::st_has_bf16() != 0 }
 }
 
+/// Whether these operators compute values of this type on this device.
+pub fn takes(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu
+        && match kind {
+            Kind::Float => available(),
+            Kind::BFloat16 => supports_bf16(),
+            _ => false,
+        }
+}
+
 /// What is done to each value of the output before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Post {

@@ -3,7 +3,7 @@
 //! record no gradients: [`conv`](crate::conv::conv) does.
 use crate::onednn::Sum;
 use crate::winograd::{self, LANES};
-use crate::{MemoryFormat, TorchError, ffi, memory_format};
+use crate::{Frozen, MemoryFormat, TorchError, ffi, memory_format};
 use tch::{Device, Kind, Tensor};
 
 /// Whether this processor is fast at it, for so many input channels of this type: an even number in bfloat16.
@@ -19,9 +19,9 @@ pub fn suits(kind: Kind, in_channels: i64) -> bool {
 /// A weight and a bias that are packed.
 #[derive(Debug)]
 pub struct Weight {
-    panels: Tensor,
+    panels: Frozen,
     /// With zeros up to whole vectors.
-    bias: Tensor,
+    bias: Frozen,
     out_channels: i64,
 }
 
@@ -45,7 +45,7 @@ impl Weight {
         let matrix = weight.f_contiguous()?.f_view([out_channels, in_channels])?;
         // SAFETY: the tensor lives for the call, which checks what it is.
         let panels = ffi::tensor_from(|out| unsafe { ffi::st_pointwise_weight(matrix.as_ptr(), out) })?;
-        Ok(Self { panels, bias: padded, out_channels })
+        Ok(Self { panels: panels.into(), bias: padded.into(), out_channels })
     }
 
     /// `input weight^T + bias` of `[N, in]`, with a ReLU after it if `relu`.

@@ -4,7 +4,7 @@
 //! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
 //! 2e-6 of the largest value, and by 1e-5 at worst in thousands of random convolutions. Transformed weights take four times the memory.
 use crate::onednn::Sum;
-use crate::{MemoryFormat, TorchError, ffi, memory_format};
+use crate::{Frozen, MemoryFormat, TorchError, ffi, memory_format};
 use tch::{Device, Kind, Tensor};
 
 /// Both channel counts are multiples of this.
@@ -21,7 +21,7 @@ pub fn available() -> bool {
 #[derive(Debug)]
 pub struct Weight {
     /// `[36, in * out]`.
-    panels: Tensor,
+    panels: Frozen,
     in_channels: i64,
     out_channels: i64,
 }
@@ -46,7 +46,7 @@ impl Weight {
         }
         // SAFETY: the tensor lives for the call; what the shim relies on was checked.
         let panels = ffi::tensor_from(|out| unsafe { ffi::st_winograd_weight(weight.as_ptr(), out) })?;
-        Ok(Self { panels, in_channels, out_channels })
+        Ok(Self { panels: panels.into(), in_channels, out_channels })
     }
 
     /// `convolution + bias` (float32) of `[N, C, H, W]`, with `padding` zeros on each side, plus `other` if there is one.

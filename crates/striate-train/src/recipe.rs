@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use striate_datasets::Augment;
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
-use striate_torch::{MemoryFormat, nearest};
+use striate_torch::{MemoryFormat, Precision, nearest};
 use tch::Kind;
 use toml::{Table, Value};
 
@@ -156,22 +156,17 @@ impl Default for TrainSection {
     }
 }
 
-/// The type of numbers that a network computes with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision throughout.
-    #[default]
-    Float32,
-    /// Convolutions and linear layers in bfloat16; parameters, their gradients and the loss in float32.
-    Bfloat16,
-}
-
 impl TrainSection {
-    /// Has a network compute as the section says; to be called before an optimizer is made for it.
+    /// Makes a network compute as the section says. Call it before you make an optimizer for the network.
+    ///
+    /// `kernels = "fast"` on a GPU also switches the whole process to TF32 and to cuDNN's fastest algorithms:
+    /// see [`striate_torch::fast_cuda`].
     pub fn set_up(&self, network: &mut Network) -> Result<(), TrainError> {
         network.set_memory_format(self.memory_format.into())?;
         network.set_kernels(self.kernels);
+        if self.kernels == Kernels::Fast && network.devices().iter().any(|device| device.is_cuda()) {
+            striate_torch::fast_cuda();
+        }
         network.set_autocast((self.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
         Ok(())
     }
@@ -235,6 +230,12 @@ impl Recipe {
         check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
         check(self.data.dir.to_str().is_some(), "data.dir", &self.data.dir, "must be valid UTF-8")?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;
+        check(
+            train.precision != Precision::Int8,
+            "train.precision",
+            train.precision,
+            "is for inference: use float32 or bfloat16",
+        )?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
         self.train_config(Loss::default(), 0.0)?.check()

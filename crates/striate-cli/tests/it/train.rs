@@ -62,15 +62,15 @@ fn plans_in_bfloat16_and_int8_give_the_same_class_for_nearly_all_real_images() {
     };
     let test = images(&digits.test);
     let classes = |plan: Plan| plan.forward(&test).unwrap().logits().argmax(1, false);
-    let plan = |precision| Plan::new(&network, &PlanOptions { precision }).unwrap();
-    let expected = classes(plan(Precision::Fp32));
+    let plan = |precision| Plan::new(&network, &PlanOptions { precision, ..PlanOptions::default() }).unwrap();
+    let expected = classes(plan(Precision::Float32));
     let check = |plan: Plan, thousandths: i64| {
         let precision = plan.precision();
         let same = expected.eq_tensor(&classes(plan)).sum(Kind::Int64).int64_value(&[]);
         println!("{precision:?}: {same} of {}", digits.test.len());
         assert!(same * 1000 >= digits.test.len() as i64 * thousandths, "{precision:?}: {same} of {}", digits.test.len());
     };
-    check(plan(Precision::Bf16), 995);
+    check(plan(Precision::Bfloat16), 995);
 
     let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json"];
     let int8 = [&eval[..], &["--precision", "int8", "--calibrate", "digits"]].concat();

@@ -3,8 +3,9 @@
 
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use striate_graph::{InitOptions, Network};
-use striate_infer::{Plan, PlanOptions, Precision};
+use striate_infer::{Calibration, Plan, PlanOptions, Precision};
 use striate_layers::Mode;
 use striate_models::{Model, Variant, find, variants};
 use striate_torch::{Generator, MemoryFormat};
@@ -123,8 +124,8 @@ fn bfloat16_is_close() {
     for name in SOME_OF_EACH_KIND {
         let model = small(find(name).unwrap());
         let network = network(&model);
-        let plan = Plan::new(&network, &PlanOptions { precision: Precision::Bf16 }).unwrap();
-        assert_eq!(plan.precision(), Precision::Bf16);
+        let plan = Plan::new(&network, &PlanOptions { precision: Precision::Bfloat16, ..PlanOptions::default() }).unwrap();
+        assert_eq!(plan.precision(), Precision::Bfloat16);
         let distance = distance(&network, &plan, &images(&model, 4, 0, Kind::Float));
         // It would be exact if nothing were rounded.
         if !(FP32..=BF16).contains(&distance) {
@@ -181,9 +182,61 @@ fn int8_needs_images_with_finite_values() {
     assert_eq!(error(&[]), "int8 needs at least one image to calibrate");
     assert_eq!(error(&[images(&model, 1, 0, Kind::Float).narrow(0, 0, 0)]), "int8 needs at least one image to calibrate");
     let nan = images(&model, 1, 0, Kind::Float) * f64::NAN;
-    assert!(error(&[nan]).ends_with("the calibration images give values that are not finite"));
-    let refused = Plan::new(&network, &PlanOptions { precision: Precision::Int8 }).unwrap_err().to_string();
-    assert_eq!(refused, "int8 needs images to calibrate: make the plan by `calibrated`");
+    assert!(error(&[nan]).starts_with("input: the calibration images give values that are not finite"));
+    let refused =
+        Plan::new(&network, &PlanOptions { precision: Precision::Int8, ..PlanOptions::default() }).unwrap_err().to_string();
+    assert_eq!(refused, "int8 needs a calibration: measure one with `Calibration::measure`");
+}
+
+/// From its JSON a calibration makes the same plan, to the last bit.
+#[test]
+fn a_calibration_can_be_kept() {
+    if skipped() {
+        return;
+    }
+    for name in ["lenet5", "googlenet-tiny", "resnet18"] {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let images = images(&model, 8, 0, Kind::Float);
+        let calibration = Calibration::measure(&network, std::slice::from_ref(&images)).unwrap();
+        let text = serde_json::to_string(&calibration).unwrap();
+        assert!((100..4000).contains(&text.len()), "{text}");
+        let again: Calibration = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, calibration);
+        let options = PlanOptions { precision: Precision::Int8, calibration: Some(again) };
+        let logits = |plan: Plan| plan.forward(&images).unwrap().logits().copy();
+        let plan = Plan::calibrated(&network, std::slice::from_ref(&images)).unwrap();
+        assert_eq!(logits(Plan::new(&network, &options).unwrap()), logits(plan));
+        // Other images give other ranges.
+        assert_ne!(Calibration::measure(&network, &[&images * 3.0]).unwrap(), calibration);
+    }
+}
+
+#[test]
+fn a_calibration_that_does_not_fit_is_one_line() {
+    if skipped() {
+        return;
+    }
+    let model = small(find("lenet5").unwrap());
+    let network = network(&model);
+    let good = serde_json::to_value(Calibration::measure(&network, &[images(&model, 2, 0, Kind::Float)]).unwrap()).unwrap();
+    let refusal = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+        let mut value = good.clone();
+        change(value.as_object_mut().unwrap());
+        let calibration = Some(serde_json::from_value(value).unwrap());
+        let options = PlanOptions { precision: Precision::Int8, calibration };
+        Plan::new(&network, &options).unwrap_err().to_string()
+    };
+    let first = good.as_object().unwrap().keys().find(|layers| *layers != "input").unwrap();
+    let told = |reason: String| format!("the calibration does not fit the network: {reason}: measure one of this network");
+    assert_eq!(refusal(&|scales| drop(scales.remove(first))), told(format!("it has no scale for {first}")));
+    let other = json!({ "step": 1.0, "zero_point": 0 });
+    let added = refusal(&|scales| drop(scales.insert("layer9".to_owned(), other.clone())));
+    assert_eq!(added, told("it has a scale for layer9, which the network lacks".to_owned()));
+    for wrong in [json!({ "step": 0.0, "zero_point": 0 }), json!({ "step": 1.0, "zero_point": 256 })] {
+        let wrong = refusal(&|scales| drop(scales.insert(first.clone(), wrong.clone())));
+        assert!(wrong.contains(&format!("{first} cannot have Scale")) && !wrong.contains('\n'), "{wrong}");
+    }
 }
 
 #[test]
@@ -257,5 +310,49 @@ fn deep_networks_keep_their_logits_with_winograds_algorithm() {
         let distance = distance(&network, &plan, &images(&model, 2, 0, Kind::Float));
         assert!(distance < FP32, "{name}: {distance:.1e}");
         println!("{name}: {distance:.1e}");
+    }
+}
+
+/// Calls of several threads at once give the bits that one thread gets.
+#[test]
+fn threads_share_one_plan() {
+    const THREADS: usize = 8;
+    fn shared<T: Send + Sync + 'static>(value: T) -> Arc<T> {
+        Arc::new(value)
+    }
+    striate_torch::set_num_threads(2);
+    for name in ["lenet5", "googlenet-tiny", "resnet18", "preact-resnet-tiny"] {
+        let model = small(find(name).unwrap());
+        let network = network(&model);
+        let batches: Vec<Tensor> = (1..=6).map(|batch| images(&model, batch, 0, Kind::Float)).collect();
+        let mut plans = vec![];
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            plans.push(Plan::new(&network, &PlanOptions { precision, ..PlanOptions::default() }).unwrap());
+        }
+        if !skipped() {
+            plans.push(Plan::calibrated(&network, &batches[5..]).unwrap());
+        }
+        for plan in plans {
+            let logits = |plan: &Plan, batch: usize| plan.forward(&batches[batch]).unwrap().logits().copy();
+            let expected: Vec<Tensor> = (0..batches.len()).map(|batch| logits(&plan, batch)).collect();
+            let plan = shared(plan);
+            // A batch for each call, in another order in each thread.
+            let calls = |thread: usize| (0..12).map(move |call| (thread + call * (1 + 4 * (thread % 2))) % 6);
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (plan, calls) = (Arc::clone(&plan), calls(thread));
+                    let batches: Vec<Tensor> = batches.iter().map(Tensor::shallow_clone).collect();
+                    std::thread::spawn(move || {
+                        striate_torch::set_num_threads(2);
+                        calls.map(|batch| plan.forward(&batches[batch]).unwrap().logits().copy()).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            for (thread, handle) in threads.into_iter().enumerate() {
+                for (got, batch) in handle.join().unwrap().iter().zip(calls(thread)) {
+                    assert_eq!(got, &expected[batch], "{name}, {:?}, batch {}", plan.precision(), batch + 1);
+                }
+            }
+        }
     }
 }

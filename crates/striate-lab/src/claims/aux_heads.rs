@@ -2,7 +2,7 @@
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::training::{classes_of, digest, shape_of};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use serde_json::json;
 use striate_datasets::Batch;
 use striate_graph::{Graph, InitOptions, Network};
@@ -23,7 +23,7 @@ pub(super) const CLAIM: Claim = Claim {
                  error without them minus that with them is above 0.",
     refuted_if: "the interval of the first lies below 0, or that of the second reaches 0 and rules out the 0.005 that the paper \
                  reports",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "GoogLeNet with an eighth of its channels, without batch norm, with and without auxiliary heads.",
         TRAINING,
     ),
@@ -67,7 +67,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(COLUMNS);
     let (mut errors, mut series) = (Vec::new(), Vec::new());
     for (at, (name, aux_heads)) in [("without", false), ("with", true)].into_iter().enumerate() {
-        let curves: Vec<Curve> =
+        let curves: Vec<History> =
             per_seed(lab, |lab, seed| lab.train(name, &training, seed, |input, classes| network(input, classes, aux_heads)))?;
         for ((seed, curve), norms) in lab.seeds().into_iter().zip(&curves).zip(&shares) {
             for epoch in 0..curve.train_loss.len() {
@@ -77,7 +77,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
                 table.push([name.to_owned(), seed.to_string(), (epoch + 1).to_string(), norm, loss, test_loss, error]);
             }
         }
-        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
         let line =
             Series::mean(format!("{name} auxiliary heads"), &curves.iter().map(|c| c.test_error.clone()).collect::<Vec<_>>());
         series.push(if aux_heads { line } else { line.dashed() });

@@ -2,7 +2,7 @@
 use super::per_seed;
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use serde_json::json;
 use std::time::Instant;
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
@@ -21,7 +21,7 @@ pub(super) const CLAIM: Claim = Claim {
                  (3a) without and with bottlenecks. The 5x5 with bottleneck takes less than half of the time. The test error of \
                  a network of 5x5 convolutions with bottlenecks is at most 0.03 above that of one without.",
     refuted_if: "a count is another, or the interval of the times' ratio or of the errors' difference lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "A stem of 3x3 and three 5x5 convolutions of 32 filters with batch norm, each 5x5 with or without a 1x1 convolution to 8 channels \
          before it. The designs that are timed take batches of 8 random maps, in turns, 15 times each.",
         TRAINING,
@@ -72,12 +72,12 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let training = lab.scale().pick(TRAINING);
     let mut errors = Vec::new();
     for (name, between) in [("5x5", None), ("5x5 with bottleneck", Some(WIDTH / 4))] {
-        let curves: Vec<Curve> =
+        let curves: Vec<History> =
             per_seed(lab, |lab, seed| lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, between)?)))?;
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
             table.push([format!("test error, {name}"), seed.to_string(), curve.final_test_error().to_string()]);
         }
-        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
     }
     checks.push(Check::below(
         "test error with bottlenecks minus without",

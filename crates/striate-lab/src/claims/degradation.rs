@@ -1,7 +1,7 @@
 //! Deeper plain networks train worse, deeper residual networks do not.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::Graph;
 use striate_models::{Architecture, ResNetConfig, Shortcut};
 
@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
                  above that of the residual network of the same depth; the deepest residual network's loss is at most 0.2 above \
                  the shallowest's.",
     refuted_if: "the interval of one of the three differences lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "Plain and residual (A) networks for small images with 8 channels in the first layers, half of the paper's: 8, 20 and 44 \
          layers, 56 in place of 44 in a full run.",
         TRAINING,
@@ -52,7 +52,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (kind, shortcut) in [("plain", Shortcut::None), ("residual", Shortcut::A)] {
         for blocks in blocks {
             let what = format!("{kind}-{}", 6 * blocks + 2);
-            let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
+            let curves: Vec<History> = per_seed(lab, |lab, seed| {
                 lab.train(&what, &training, seed, |input, classes| network(input, classes, blocks, shortcut))
             })?;
             for (seed, curve) in lab.seeds().into_iter().zip(&curves) {

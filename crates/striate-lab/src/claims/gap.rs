@@ -2,7 +2,7 @@
 use super::per_seed;
 use super::relu::best_rate;
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::Graph;
 use striate_models::{Architecture, NinConfig, NinHead};
 
@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  the test error minus the training error, and the test error, are higher with the dense head.",
     refuted_if: "a count differs, the interval of the first difference lies below 0, or that of the second reaches 0 and rules out \
                  the 0.0118 that the paper reports for the images closest to these",
-    recipe: Recipe {
+    recipe: Setup {
         networks: "Network in Network for CIFAR-10 with an eighth of its filters and without dropout, with both heads.",
         training: Some(TRAINING),
         rates: &RATES,
@@ -55,7 +55,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(["head", "learning rate", "seed", "training loss", "training error", "test error"]);
     let (mut gaps, mut errors, mut figure) = (Vec::new(), Vec::new(), Vec::new());
     for (name, head) in heads {
-        let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
+        let train = |lab: &mut Lab, seed, lr| -> Result<History, LabError> {
             let training = Training { lr, ..training };
             let build = |input, classes| graph(&NinConfig { input, classes, head, ..small() });
             lab.train(&format!("{name} at {lr}"), &training, seed, build)
@@ -68,7 +68,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
             table.push([name.to_owned(), rate.to_string(), seed.to_string(), loss, train, test]);
         }
         let train: Vec<f64> = curves.iter().map(|curve| curve.final_train_error).collect();
-        let test: Vec<f64> = curves.iter().map(Curve::final_test_error).collect();
+        let test: Vec<f64> = curves.iter().map(History::final_test_error).collect();
         figure.extend([Bar::of(format!("{name}, training"), &train), Bar::of(format!("{name}, test"), &test)]);
         gaps.push(test.iter().zip(&train).map(|(test, train)| test - train).collect::<Vec<_>>());
         errors.push(test);

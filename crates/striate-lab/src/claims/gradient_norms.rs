@@ -2,7 +2,7 @@
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::training::{classes_of, shape_of};
-use crate::{Check, Claim, Finding, Interval, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Interval, Lab, LabError, Setup, Table};
 use serde_json::json;
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
 use striate_layers::loss::cross_entropy;
@@ -19,7 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
                  of ten: above -1 in a plain network with batch norm and in a residual network without, below -3 in a plain \
                  network without (all with PyTorch's default initial values).",
     refuted_if: "the interval of one of the three lies on the other side",
-    recipe: Recipe::untrained(
+    recipe: Setup::untrained(
         "Blocks of two 3x3 convolutions of one width and size throughout, on a batch of 64 images of 16x16 pixels: 32 layers of 16 \
          channels in a quick run, 56 of 32 in a full one.",
     ),

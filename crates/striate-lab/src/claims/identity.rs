@@ -1,7 +1,7 @@
 //! What a residual block is when its weights are zero.
 use super::{exact_network, largest_difference, random};
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_graph::{Graph, Network};
 use striate_layers::loss::cross_entropy;
 use striate_layers::{Activation, Add, Conv2d, Flatten, Linear, Mode};
@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
                  its input; a network with a block of zero weights appended gives the logits of the network without; and a block \
                  of zero weights stays so while the layers around it learn.",
     refuted_if: "a single value differs",
-    recipe: Recipe::untrained("Residual networks for small images with random weights, on random images."),
+    recipe: Setup::untrained("Residual networks for small images with random weights, on random images."),
     seeds: [0, 0],
     minutes: [0.1, 0.1],
     run,

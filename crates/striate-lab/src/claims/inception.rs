@@ -1,7 +1,7 @@
 //! All filter sizes at once, against each alone at the same cost.
 use super::per_seed;
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::{Graph, GraphError, NetworkBuilder, Value};
 use striate_layers::{AdaptiveAvgPool2d, Concat, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d};
 use striate_models::ConvUnit;
@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  filters side by side is at most 0.01 above that with any of the three sizes alone, and the worst of them \
                  alone, 1x1, is above it by more than 0.01.",
     refuted_if: "costs differ by more, or the interval of one of the four differences lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "A stem of 3x3, three modules with pooling between them, global average pooling; a module has 8 filters of each size side by \
          side, or of one size as many as cost the same.",
         TRAINING,
@@ -101,7 +101,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     for (name, module) in &kinds {
         let summary = network(input, classes, module)?.summary();
         farthest = farthest.max(summary.macs.abs_diff(macs) as f64 / macs as f64);
-        let curves: Vec<Curve> =
+        let curves: Vec<History> =
             per_seed(lab, |lab, seed| lab.train(name, &training, seed, |input, classes| Ok(network(input, classes, module)?)))?;
         let filters: i64 = module.iter().map(|(_, filters)| filters).sum();
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
@@ -109,7 +109,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
             let [params, macs] = [summary.params, summary.macs].map(|count| count.to_string());
             table.push([name.clone(), filters.to_string(), params, macs, seed.to_string(), loss, error]);
         }
-        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
         figure.push(Bar::of(format!("{name}: {filters} filters"), &errors[errors.len() - 1]));
     }
     let against_all = |at: usize| Interval::of_differences(&errors[0], &errors[at]);

@@ -2,7 +2,7 @@
 use super::degradation::{TRAINING, network};
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table};
 use striate_datasets::Loader;
 use striate_graph::Network;
 use striate_layers::Mode;
@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
                  layers: the plain network's is above the residual network's of the same depth, and the deep residual \
                  network's below the shallow one's.",
     refuted_if: "the interval of one of the two differences lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "The networks of degradation: plain and residual ones of 44 layers (56 in a full run), and a residual one of 20, measured on the \
          first 256 training images.",
         TRAINING,
@@ -38,7 +38,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         let what = format!("{kind}-{}", 6 * blocks + 2);
         let responses: Vec<Vec<f64>> = per_seed(lab, |lab, seed| {
             let build = |input, classes| network(input, classes, blocks, shortcut);
-            let (_, responses): (Curve, _) = lab.train_and(&what, &training, seed, build, responses)?;
+            let (_, responses): (History, _) = lab.train_and(&what, &training, seed, build, responses)?;
             Ok(responses)
         })?;
         for (seed, responses) in lab.seeds().into_iter().zip(&responses) {

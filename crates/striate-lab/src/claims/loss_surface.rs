@@ -2,7 +2,7 @@
 use super::degradation::{TRAINING, network};
 use super::per_seed;
 use crate::surface::{Surface, SurfaceOptions, loss_surface};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table};
 use serde::{Deserialize, Serialize};
 use striate_layers::loss::Loss;
 use striate_models::Shortcut;
@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  of falls in all rises and falls of the logarithm of the loss, which counts as 10000 where it is more, is larger without \
                  shortcuts than with them.",
     refuted_if: "the interval of the difference lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "The networks of degradation with 44 layers (56 in a full run), each surface of 9x9 points (11x11) on the first 256 training \
          images.",
         TRAINING,
@@ -46,7 +46,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         let what = format!("{kind}-{}", 6 * blocks + 2);
         let landscapes: Vec<Landscape> = per_seed(lab, |lab, seed| {
             let build = |input, classes| network(input, classes, blocks, shortcut);
-            let (_, landscape): (Curve, _) =
+            let (_, landscape): (History, _) =
                 lab.train_and(&format!("{what}, {points}x{points} points"), &training, seed, build, |network, images| {
                     let options = SurfaceOptions { points, seed, ..SurfaceOptions::default() };
                     let Surface { steps, losses } = loss_surface(network, images, Loss::default(), options, &mut |_, _| {})?;

@@ -2,7 +2,7 @@
 use super::per_seed;
 use super::relu::best_rate;
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::Graph;
 use striate_layers::{Activation, Conv2d, Dropout, Fan, Flatten, Init, Linear, LocalResponseNorm, MaxPool2d};
 
@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
                  that of 3x3, in the mean of with and without LRN, is above 0.",
     refuted_if: "the interval of one of the two differences reaches 0 and rules out the gain that the paper reports: 0.02 with LRN \
                  (on CIFAR-10, the images closest to these), 0.004 with overlap",
-    recipe: Recipe {
+    recipe: Setup {
         networks: "Convolutions of 5x5, 5x5 and 3x3 with 16, 32 and 32 filters, pooling after the first two, and two dense layers with dropout.",
         training: Some(TRAINING),
         rates: &RATES,
@@ -97,7 +97,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(["network", "learning rate", "seed", "training loss", "training error", "test error"]);
     let (mut errors, mut figure) = (Vec::new(), Vec::new());
     for kind in KINDS {
-        let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
+        let train = |lab: &mut Lab, seed, lr| -> Result<History, LabError> {
             let training = Training { lr, ..training };
             let what = format!("{} at {lr}", kind.name());
             lab.train(&what, &training, seed, |input, classes| kind.network(input, classes))
@@ -109,7 +109,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
             let [loss, train, test] = cells.map(|cell| cell.to_string());
             table.push([kind.name(), rate.to_string(), seed.to_string(), loss, train, test]);
         }
-        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
         figure.push(Bar::of(format!("{}, rate {rate}", kind.name()), &errors[errors.len() - 1]));
     }
     // Over seeds, how much lower the mean error of two networks is than that of the other two.

@@ -2,7 +2,7 @@
 use super::{exact_network, largest_difference, random};
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_graph::Graph;
 use striate_layers::{Conv2d, Linear, Mode};
 use tch::{Device, Tensor};
@@ -16,7 +16,7 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "Outputs, and gradients of input, weights and biases, equal those of the dense layer applied pixel by pixel, in \
                  float64 to 1e-12 of the largest value; 192 channels of 28x28 become 32 of 28x28.",
     refuted_if: "one of them differs by more",
-    recipe: Recipe::untrained(
+    recipe: Setup::untrained(
         "A 1x1 convolution of 192 channels of 28x28 to 32, and a dense layer with its weights, on random maps.",
     ),
     seeds: [0, 0],

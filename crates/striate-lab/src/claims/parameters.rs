@@ -1,6 +1,6 @@
 //! How many parameters the classic networks have, and where.
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_graph::thousands;
 use striate_models::find;
 
@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
                  groups) and 138,357,544; \
                  the dense layers of each have more than four fifths, but less than one fifth in ResNet-50 and GoogLeNet.",
     refuted_if: "a count is another, or a share is on the other side",
-    recipe: Recipe::untrained("Counts of the layers of each network as it is built."),
+    recipe: Setup::untrained("Counts of the layers of each network as it is built."),
     seeds: [0, 0],
     minutes: [0.1, 0.1],
     run,

@@ -3,7 +3,7 @@ use super::relu::best_rate;
 use super::{exact_network, largest_difference, per_seed, random};
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_layers::{Activation, Mode};
 use striate_models::{LeNetConfig, LeNetPooling, Order};
 use tch::{Device, Tensor};
@@ -20,7 +20,7 @@ pub(super) const CLAIM: Claim = Claim {
                  of 0.03, 0.1 and 0.3: the test errors of both orders are within 0.03 of each other with ReLU and with the \
                  scaled tanh, and sigmoid's, in the mean of both orders, is above ReLU's.",
     refuted_if: "an output or a gradient differs by more, or the interval of one of the three differences lies on the other side",
-    recipe: Recipe {
+    recipe: Setup {
         networks: "LeNet-5 in both orders, with max pooling on random images in float64; and with average pooling, trained. Initial \
                    values are PyTorch's, and LeCun's for the scaled tanh.",
         training: Some(TRAINING),
@@ -50,7 +50,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let (mut errors, mut figure) = (Vec::new(), Vec::new());
     for (name, activation) in ACTIVATIONS {
         for (place, order) in ORDERS {
-            let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
+            let train = |lab: &mut Lab, seed, lr| -> Result<History, LabError> {
                 let training = Training { lr, ..training };
                 lab.train(&format!("{name} {place} pooling at {lr}"), &training, seed, |input, classes| {
                     let pooling = LeNetPooling::Average;
@@ -63,7 +63,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
                 let [loss, error] = [curve.final_train_loss, curve.final_test_error()].map(|value| value.to_string());
                 table.push([name.to_owned(), place.to_owned(), rate.to_string(), seed.to_string(), loss, error]);
             }
-            errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+            errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
             figure.push(Bar::of(format!("{name} {place}, rate {rate}"), &errors[errors.len() - 1]));
         }
     }

@@ -1,7 +1,7 @@
 //! Batch norm and ReLU before the convolutions.
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::Graph;
 use striate_models::{ActivationOrder, Architecture, ResNetConfig};
 
@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "The mean training loss over all steps of the first two epochs (three in a full run), with 110 layers (164), is lower with \
                  pre-activation.",
     refuted_if: "the interval of the difference lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "Residual (A) networks for small images with 4 channels in the first layers: 110 layers in a quick run, 164 in a full one.",
         TRAINING,
     ),
@@ -36,7 +36,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(["order", "seed", "step", "training loss"]);
     let (mut means, mut series) = (Vec::new(), Vec::new());
     for (name, order) in [("original order", ActivationOrder::Post), ("pre-activation", ActivationOrder::Pre)] {
-        let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
+        let curves: Vec<History> = per_seed(lab, |lab, seed| {
             lab.train(&format!("{name}, {depth} layers"), &training, seed, |input, classes| {
                 let config = ResNetConfig { input, classes, width: WIDTH, order, ..ResNetConfig::cifar(blocks) };
                 Ok(Graph::build(|net| config.define(net))?)

@@ -2,7 +2,7 @@
 use super::per_seed;
 use crate::figure::{Axis, Labels, Series, lines};
 use crate::verdict::short;
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_graph::Graph;
 use striate_layers::{Activation, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d};
 
@@ -17,7 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
                  rate of 0.01, 0.03, 0.1 and 0.3, found with a seed of its own: the logarithm of tanh's number over ReLU's, \
                  and of sigmoid's over ReLU's, is above 0.",
     refuted_if: "the interval of one of the two logarithms lies on the other side",
-    recipe: Recipe {
+    recipe: Setup {
         networks: "Three convolutions of 5x5 with 16, 16 and 32 filters, each with its nonlinearity and max pooling, and a dense layer.",
         training: Some(TRAINING),
         rates: &RATES,
@@ -81,11 +81,11 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(["nonlinearity", "learning rate", "seed", "steps", "reached", "final training loss"]);
     let (mut logs, mut series, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
     for (name, activation) in [("ReLU", Activation::Relu), ("tanh", Activation::Tanh), ("sigmoid", Activation::Sigmoid)] {
-        let train = |lab: &mut Lab, seed, lr| -> Result<Curve, LabError> {
+        let train = |lab: &mut Lab, seed, lr| -> Result<History, LabError> {
             let training = Training { lr, ..training };
             lab.train(&format!("{name} at {lr}"), &training, seed, |input, classes| network(input, classes, activation))
         };
-        let steps = |curve: &Curve| curve.steps_to_loss(loss, WINDOW).unwrap_or(curve.step_loss.len()) as f64;
+        let steps = |curve: &History| curve.steps_to_loss(loss, WINDOW).unwrap_or(curve.step_loss.len()) as f64;
         // Runs that take equally many steps, such as those that never get there, are told apart by their loss.
         let rate = best_rate(lab, &RATES, |lab, seed, lr| {
             let curve = train(lab, seed, lr)?;

@@ -1,6 +1,6 @@
 //! What valid and "same" convolutions do to height and width, and what the classic networks make of it.
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_graph::Graph;
 use striate_layers::Conv2d;
 use striate_models::find;
@@ -14,7 +14,7 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "The shapes of LeNet-5, AlexNet (2012) and VGG-16 are exactly the papers'; valid convolutions give n - k + 1 and \
                  same ones n, for every odd kernel up to 11 at sizes of 11 to 32.",
     refuted_if: "one of the shapes is another",
-    recipe: Recipe::untrained("The shapes that each network's layers have as it is built, and those of single convolutions."),
+    recipe: Setup::untrained("The shapes that each network's layers have as it is built, and those of single convolutions."),
     seeds: [0, 0],
     minutes: [0.1, 0.1],
     run,

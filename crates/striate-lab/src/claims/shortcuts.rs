@@ -2,7 +2,7 @@
 use super::degradation::{self, network};
 use super::per_seed;
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Curve, Finding, Interval, Lab, LabError, Recipe, Table, Training};
+use crate::{Check, Claim, Finding, History, Interval, Lab, LabError, Setup, Table, Training};
 use striate_models::Shortcut;
 
 pub(super) const CLAIM: Claim = Claim {
@@ -13,7 +13,7 @@ pub(super) const CLAIM: Claim = Claim {
     source: "He et al. 2015, section 4.1 and table 3 (top-1 error of 34 layers: none 28.54%, A 25.03%, B 24.52%, C 24.19%)",
     hypothesis: "Test error without shortcuts is above that with A; those of B and of C are within 0.03 of A's.",
     refuted_if: "the interval of one of the three differences lies on the other side",
-    recipe: Recipe::trained(
+    recipe: Setup::trained(
         "The networks of degradation with each kind of shortcut: 32 layers in a quick run, 56 in a full one.",
         TRAINING,
     ),
@@ -32,14 +32,14 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
     let mut table = Table::new(["shortcut", "seed", "training loss", "test error"]);
     let (mut errors, mut figure) = (Vec::new(), Vec::new());
     for (name, shortcut) in [("none", Shortcut::None), ("A", Shortcut::A), ("B", Shortcut::B), ("C", Shortcut::C)] {
-        let curves: Vec<Curve> = per_seed(lab, |lab, seed| {
+        let curves: Vec<History> = per_seed(lab, |lab, seed| {
             lab.train(&format!("shortcut {name}"), &training, seed, |input, classes| network(input, classes, blocks, shortcut))
         })?;
         for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
             let [loss, error] = [curve.final_train_loss, curve.final_test_error()].map(|value| value.to_string());
             table.push([name.to_owned(), seed.to_string(), loss, error]);
         }
-        errors.push(curves.iter().map(Curve::final_test_error).collect::<Vec<_>>());
+        errors.push(curves.iter().map(History::final_test_error).collect::<Vec<_>>());
         figure.push(Bar::of(name, &errors[errors.len() - 1]));
     }
     let against_a = |at: usize| Interval::of_differences(&errors[at], &errors[1]);

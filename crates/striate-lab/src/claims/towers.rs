@@ -2,7 +2,7 @@
 use super::{exact_network, largest_difference, random};
 use crate::figure::{Bar, Labels, bars};
 use crate::verdict::short;
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_graph::Network;
 use striate_layers::Mode;
 use striate_layers::loss::cross_entropy;
@@ -18,7 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
     hypothesis: "The logits in evaluation and training, the loss, and all parameters after a step of gradient descent, of the two towers equal those of the grouped \
                  network, in float64 to 1e-12 of the largest value.",
     refuted_if: "one of them differs by more",
-    recipe: Recipe::untrained(
+    recipe: Setup::untrained(
         "AlexNet (2012) without dropout, a narrow one in a quick run, and two random images; the two devices are both the processor, \
          so that what is tested is that the network is spread and exchanges as the paper's.",
     ),

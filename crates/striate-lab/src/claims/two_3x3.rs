@@ -1,6 +1,6 @@
 //! Small kernels in a row against one large kernel.
 use crate::figure::{Bar, Labels, bars};
-use crate::{Check, Claim, Finding, Lab, LabError, Recipe, Table};
+use crate::{Check, Claim, Finding, Lab, LabError, Setup, Table};
 use striate_models::{DESIGN_INPUT, designs};
 
 pub(super) const CLAIM: Claim = Claim {
@@ -11,7 +11,7 @@ pub(super) const CLAIM: Claim = Claim {
     source: "Simonyan and Zisserman 2014, section 2.3",
     hypothesis: "Receptive fields and numbers of weights are exactly these, at C = 192.",
     refuted_if: "one of the numbers is another",
-    recipe: Recipe::untrained("Each design as it is built for 192 channels of 28x28."),
+    recipe: Setup::untrained("Each design as it is built for 192 channels of 28x28."),
     seeds: [0, 0],
     minutes: [0.1, 0.1],
     run,
