@@ -1,60 +1,87 @@
-//! Compiles the C++ shim against the libtorch that torch-sys found, and tells the crates above which link arguments
-//! their programs and tests need to find libtorch at run time.
-use std::path::{Path, PathBuf};
+//! Compiles the C++ shim against the libtorch that torch-sys found, and has every program and test of
+//! whatever depends on this crate look for libtorch there.
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// They read no header of libtorch's, so that each compiles in seconds.
+const KERNELS: [&str; 10] = [
+    "bytes",
+    "norm",
+    "outer",
+    "pixels",
+    "pointwise",
+    "pool",
+    "processor",
+    "weight_gradient",
+    "winograd",
+    "winograd_train",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=csrc");
-    if std::env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
-        println!("cargo::metadata=LINK_ARGS=");
+    if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
         return; // docs need no libtorch
     }
     // torch-sys has `links = "tch"`, so that its `libtorch_lib` arrives here.
     println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
-    let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
+    let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo::error=torch-sys did not say where libtorch is: run `cargo xtask setup`");
         return;
     };
     let lib = Path::new(&lib);
-    let include = lib.with_file_name("include");
-    let build = || {
-        let mut build = cc::Build::new();
-        build.cpp(true).warnings(false).std("c++20").define("_GLIBCXX_USE_CXX11_ABI", "1");
-        build.include(&include).include(include.join("torch/csrc/api/include"));
-        build
-    };
-    let cuda = lib.join("libtorch_cuda.so").exists();
-    let mut shim = build();
-    if let Some(headers) = cuda_headers(lib).filter(|_| cuda) {
-        shim.define("STRIATE_CUDA_GRAPHS", None).include(headers);
+    compile_operators(lib);
+    compile_kernels();
+    if let Err(error) = find_at_run_time(lib) {
+        println!("cargo::error=cannot write the arguments of the linker: {error}");
     }
-    shim.files(["csrc/shim.cpp", "csrc/cuda.cpp", "csrc/memory.cpp"]).compile("striate_shim");
-    build()
-        .file("csrc/conv_train.cpp")
-        .file("csrc/int8.cpp")
-        .file("csrc/norm.cpp")
-        .file("csrc/pixels.cpp")
-        .file("csrc/pointwise.cpp")
-        .file("csrc/pool.cpp")
-        .file("csrc/weight_gradient.cpp")
-        .file("csrc/winograd.cpp")
-        .file("csrc/winograd_train.cpp")
+}
+
+/// C++ as libtorch has it. Its debug information would be that of libtorch's headers, many megabytes
+/// for each program to link.
+fn cpp() -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).warnings(false).std("c++20").define("_GLIBCXX_USE_CXX11_ABI", "1").debug(false);
+    build
+}
+
+fn compile_operators(lib: &Path) {
+    let include = lib.with_file_name("include");
+    let mut build = cpp();
+    build.include(&include).include(include.join("torch/csrc/api/include")).opt_level(2);
+    if lib.join("libtorch_cuda.so").exists() {
+        build.define("STRIATE_CUDA", None);
+        if let Some(headers) = cuda_headers(lib) {
+            build.define("STRIATE_CUDA_GRAPHS", None).include(headers);
+        }
+    }
+    build.files(["csrc/operators.cpp", "csrc/memory.cpp"]).compile("striate_operators");
+}
+
+fn compile_kernels() {
+    cpp()
+        .files(KERNELS.map(|name| format!("csrc/kernels/{name}.cpp")))
         .opt_level(3)
         .flag_if_supported("-fno-trapping-math")
         .flag_if_supported("-ffp-contract=fast")
         .flag_if_supported("-fopenmp")
         .flag_if_supported("-Wno-psabi")
         .compile("striate_kernels");
+}
 
-    let mut link_args = vec![format!("-Wl,-rpath,{}", lib.display())];
-    if cuda {
-        // Where nothing names a symbol of libtorch_cuda, a linker that drops unneeded libraries would drop CUDA with it.
-        link_args.push("-Wl,--no-as-needed,-ltorch_cuda,-lc10_cuda,--as-needed".to_owned());
-    }
-    for arg in &link_args {
-        println!("cargo::rustc-link-arg={arg}");
-    }
-    // Parted by what no path has, as cargo does it in CARGO_ENCODED_RUSTFLAGS.
-    println!("cargo::metadata=LINK_ARGS={}", link_args.join("\u{1f}"));
+/// Adds libtorch's folder to the run-time path of all programs and tests above.
+///
+/// Cargo hands folders of libraries on to whatever depends on this crate, but link arguments to this
+/// crate's own targets only. A folder's name that begins with an `@` is one that the linker's driver
+/// (GCC or Clang) replaces by the arguments in the file of that name. The first of them is a folder.
+fn find_at_run_time(lib: &Path) -> io::Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
+    let arguments = out.join("libtorch.args");
+    let lib = lib.display();
+    fs::write(&arguments, format!("\"{lib}\"\n\"-Wl,-rpath,{lib}\"\n"))?;
+    println!("cargo::rustc-link-search=native=@{}", arguments.display());
+    Ok(())
 }
 
 /// The folder of CUDA's headers: of the wheels that libtorch was taken from, of packages beside Python's torch, or of a toolkit.

@@ -41,8 +41,6 @@ const EVERYTHING: &[&str] = &[
 
 /// The one crate that may contain unsafe code.
 const UNSAFE_CRATE: &str = "striate-torch";
-/// The crates with a build script of their own: the one that finds the link arguments, and the one with a program that needs none.
-const OWN_BUILD_SCRIPTS: [&str; 2] = [UNSAFE_CRATE, "striate-cli"];
 /// The package that links libtorch.
 const LINKS_LIBTORCH: &str = "torch-sys";
 /// The texts of the licences, which every package carries.
@@ -58,7 +56,6 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     let mut broken = dependencies_that_are_not_allowed(&packages);
     broken.extend(incomplete_packages(&packages)?);
     broken.extend(lint_exceptions(&packages)?);
-    broken.extend(different_build_scripts(&packages, &lock));
     broken.extend(unlocked_libtorch(&lock));
     broken.extend(clutter(workspace));
     for rule in &broken {
@@ -175,22 +172,6 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-/// A crate that links libtorch needs link arguments, which cargo does not pass on from one crate to the next.
-fn different_build_scripts(packages: &[Package], lock: &toml::Value) -> Vec<String> {
-    let passing_on = packages.iter().filter(|package| !OWN_BUILD_SCRIPTS.contains(&package.name.as_str()));
-    let linking = passing_on.filter(|package| links_libtorch(lock, &package.name));
-    let scripts: Vec<_> = linking.map(|package| (&package.name, fs::read(package.folder.join("build.rs")).ok())).collect();
-    let Some((first, expected)) = scripts.iter().find(|(_, script)| script.is_some()).or(scripts.first()) else {
-        return Vec::new();
-    };
-    let missing = scripts
-        .iter()
-        .filter(|(_, script)| script.is_none())
-        .map(|(name, _)| format!("{name} lacks a build.rs, as {first} has it"));
-    let different = scripts.iter().filter(|(_, script)| script.is_some() && script != expected);
-    missing.chain(different.map(|(name, _)| format!("the build.rs of {name} differs from that of {first}"))).collect()
 }
 
 /// xtask installs libtorch, so it cannot need it.
@@ -315,31 +296,6 @@ mod tests {
             .iter()
             .map(|(name, dependencies)| format!("[[package]]\nname = \"{name}\"\ndependencies = {dependencies:?}\n"));
         toml::Value::Table(entries.collect::<String>().parse().unwrap())
-    }
-
-    #[test]
-    fn what_links_libtorch_has_one_build_script() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = lock(&[
-            ("torch-sys", &[]),
-            ("tch", &["torch-sys 0.26.0"]),
-            ("one", &["tch"]),
-            ("same", &["one", "same"]),
-            ("other", &["one"]),
-            ("none", &["one"]),
-            ("free", &["sha2"]),
-            (UNSAFE_CRATE, &["torch-sys"]),
-        ]);
-        let packages = [
-            package(&folder, UNSAFE_CRATE, &[("build.rs", "compiles C++")]),
-            package(&folder, "one", &[("build.rs", "a")]),
-            package(&folder, "same", &[("build.rs", "a")]),
-            package(&folder, "other", &[("build.rs", "b")]),
-            package(&folder, "none", &[]),
-            package(&folder, "free", &[]),
-        ];
-        let expected = ["none lacks a build.rs, as one has it", "the build.rs of other differs from that of one"];
-        assert_eq!(different_build_scripts(&packages, &lock), expected);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 #pragma once
 #include "shim.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -11,15 +10,16 @@
 #include <cstring>
 #include <string>
 #include <vector>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
-// One program serves processors with and without the wide instructions.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+// A program finds CUDA by what libtorch_cuda registers when it is loaded, and a linker drops a library that nothing names. So what all programs that compute
+// reach names one of its functions.
+#ifdef STRIATE_CUDA
+namespace at::cuda {
+int warp_size();
+}
+inline void name_cuda() { asm volatile("" : : "r"(&at::cuda::warp_size)); }
 #else
-#define FOR_EACH_PROCESSOR
+inline void name_cuda() {}
 #endif
 
 inline at::Tensor& tensor_of(st_tensor tensor) { return *static_cast<at::Tensor*>(tensor); }
@@ -54,28 +54,9 @@ inline std::vector<int64_t> pair_of(const int64_t* geometry, int which) { return
 
 inline c10::List<std::optional<at::Scalar>> no_scalars() { return c10::List<std::optional<at::Scalar>>(); }
 
-
 inline at::Tensor conv(const at::Tensor& input, const at::Tensor& weight, c10::IValue bias, const int64_t* geometry, int64_t groups,
                        const char* post) {
   return call_operator("mkldnn::_convolution_pointwise", "",
                        {input, weight, std::move(bias), pair_of(geometry, 0), pair_of(geometry, 1), pair_of(geometry, 2), groups,
                         std::string(post), no_scalars(), c10::IValue()});
-}
-
-// Calls `body(first, last)` for parts of 0..count, each of at least `grain`, on as many threads as libtorch's operators use; within such a call, on this
-// thread alone. `body` throws nothing. Not at::parallel_for, which is serial, or takes all cores, where its header meets another OpenMP than libtorch's.
-template <typename Body>
-void parallel(int64_t count, int64_t grain, Body body) {
-#ifdef _OPENMP
-  int64_t threads = omp_in_parallel() ? 1 : std::min<int64_t>(at::get_num_threads(), (count + grain - 1) / grain);
-  if (threads > 1) {
-#pragma omp parallel num_threads(static_cast<int>(threads))
-    {
-      const int64_t team = omp_get_num_threads(), number = omp_get_thread_num();
-      body(count * number / team, count * (number + 1) / team);
-    }
-    return;
-  }
-#endif
-  if (count > 0) body(int64_t{0}, count);
 }

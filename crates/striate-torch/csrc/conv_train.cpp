@@ -1,6 +1,5 @@
 // Convolutions with gradients. That of the weight is ours (weight_gradient.cpp); 1x1 convolutions at stride 1, and the gradients of their inputs, are our
 // products of pixels and weights (pointwise.cpp), all else libtorch's.
-#include "lanes.h"
 #include "pointwise.h"
 #include "weight_gradient.h"
 

@@ -1,26 +1,11 @@
-// Values as bytes, and oneDNN's convolutions and linear layers of them. Compiled with optimisation in every profile.
+// Values as bytes, and oneDNN's convolutions and linear layers of them.
+#include "kernels/kernels.h"
 #include "pixels.h"
 
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 namespace {
-
-FOR_EACH_PROCESSOR void quantize(const float* from, int64_t first, int64_t last, st_scale scale, uint8_t* to) {
-  const float inverse = 1 / scale.step, zero = scale.zero_point;
-  for (int64_t i = first; i < last; ++i) {
-    float value = from[i] * inverse + zero;
-    value = value > 0 ? value : 0;
-    value = value < 255 ? value : 255;
-    to[i] = static_cast<uint8_t>(static_cast<int32_t>(value + 0.5f));
-  }
-}
-
-FOR_EACH_PROCESSOR void dequantize(const uint8_t* from, int64_t first, int64_t last, st_scale scale, float* to) {
-  const float step = scale.step;
-  const int32_t zero = scale.zero_point;
-  for (int64_t i = first; i < last; ++i) to[i] = step * static_cast<float>(from[i] - zero);
-}
 
 // As it lies, or, if it is a part of other memory, as a copy.
 at::Tensor dense(const at::Tensor& t) { return t.is_non_overlapping_and_dense() ? t : t.contiguous(t.suggest_memory_format()); }
@@ -55,9 +40,7 @@ char* st_quantize(st_tensor values, st_scale scale, st_tensor* out) {
     const at::Tensor x = dense(tensor_of(values));
     TORCH_CHECK(x.is_cpu() && x.scalar_type() == at::kFloat, "expected float32 on the CPU");
     at::Tensor bytes = at::empty_like(x, x.options().dtype(at::kByte));
-    const float* from = x.const_data_ptr<float>();
-    uint8_t* to = bytes.data_ptr<uint8_t>();
-    parallel(x.numel(), kGrain, [&](int64_t first, int64_t last) { quantize(from, first, last, scale, to); });
+    quantize(x.const_data_ptr<float>(), x.numel(), scale, bytes.data_ptr<uint8_t>());
     *out = new at::Tensor(bytes);
   });
 }
@@ -67,9 +50,7 @@ char* st_dequantize(st_tensor bytes, st_scale scale, st_tensor* out) {
     const at::Tensor x = dense(tensor_of(bytes));
     TORCH_CHECK(x.is_cpu() && x.scalar_type() == at::kByte, "expected uint8 on the CPU");
     at::Tensor values = at::empty_like(x, x.options().dtype(at::kFloat));
-    const uint8_t* from = x.const_data_ptr<uint8_t>();
-    float* to = values.data_ptr<float>();
-    parallel(x.numel(), kGrain, [&](int64_t first, int64_t last) { dequantize(from, first, last, scale, to); });
+    dequantize(x.const_data_ptr<uint8_t>(), x.numel(), scale, values.data_ptr<float>());
     *out = new at::Tensor(values);
   });
 }

@@ -1,11 +1,8 @@
-// Concatenation of channels-last feature maps, which libtorch copies value by value. Compiled with optimisation in every profile.
+// Concatenation of channels-last feature maps, which libtorch copies value by value (kernels/pixels.cpp).
+#include "kernels/kernels.h"
 #include "pixels.h"
 
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
-  struct Part {
-    const char* data;
-    int64_t bytes, pixel;
-  };
   std::vector<Part> parts;
   const at::Tensor& first = tensor_of(tensors[0]);
   int64_t channels = 0, row = 0;
@@ -22,17 +19,7 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
   }
   try {
     at::Tensor output = channels_last({first.size(0), channels, first.size(2), first.size(3)}, first);
-    char* to = static_cast<char*>(output.data_ptr());
-    int64_t pixels = first.size(0) * first.size(2) * first.size(3);
-    parallel(pixels, std::max<int64_t>(1, 4 * kGrain / std::max<int64_t>(1, row)), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        char* at = to + i * row;
-        for (const Part& part : parts) {
-          memcpy(at, part.data + i * part.pixel, part.bytes);
-          at += part.bytes;
-        }
-      }
-    });
+    concat_pixels(parts, first.size(0) * first.size(2) * first.size(3), row, static_cast<char*>(output.data_ptr()));
     *out = new at::Tensor(output);
     return 1;
   } catch (const std::exception&) {

@@ -4,9 +4,6 @@
 
 #include <ATen/ops/empty.h>
 
-// A few values a task are not worth a thread.
-constexpr int64_t kGrain = 16384;
-
 inline at::Tensor channels_last(at::IntArrayRef size, const at::Tensor& like) {
   return at::empty(size, like.options().memory_format(at::MemoryFormat::ChannelsLast));
 }

@@ -82,7 +82,10 @@ int st_may_overwrite(st_tensor tensor) {
       t.storage().use_count() == 1 && t.is_non_overlapping_and_dense();
 }
 
-st_generator st_generator_new(uint64_t seed) { return new at::Generator(at::detail::createCPUGenerator(seed)); }
+st_generator st_generator_new(uint64_t seed) {
+  name_cuda();
+  return new at::Generator(at::detail::createCPUGenerator(seed));
+}
 
 void st_generator_free(st_generator generator) { delete &generator_of(generator); }
 

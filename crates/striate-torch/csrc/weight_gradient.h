@@ -1,11 +1,7 @@
-// The gradient of a convolution's weight (weight_gradient.cpp).
+// The gradient of a convolution's weight.
 #pragma once
 #include "common.h"
-
-// How a window moves over an image; height and width each.
-struct Window {
-  int64_t padding[2], stride[2], dilation[2];
-};
+#include "kernels/kernels.h"
 
 // In float32 and laid out as `weight` [out, in, height, width], of which no value is read, from channels-last images and the gradient of their convolution:
 // both float32, or bfloat16 on a processor with products of it. Channels are multiples of 16.

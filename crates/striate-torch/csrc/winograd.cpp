@@ -1,5 +1,13 @@
 #include "winograd.h"
 
+#include "pixels.h"
+
+Tiles tiles_of(const at::Tensor& input, int64_t top, int64_t left) {
+  const Tiles tiles(input.size(0), input.size(2), input.size(3), top, left);
+  TORCH_CHECK(tiles.out_height > 0 && tiles.out_width > 0, "the input is too small for a window of 3x3");
+  return tiles;
+}
+
 at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bias, int64_t top, int64_t left, int64_t out_channels, at::Tensor added,
                     bool relu, bool in_place) {
   const auto kind = input.scalar_type();
@@ -10,20 +18,18 @@ at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bi
   TORCH_CHECK(channels > 0 && out_channels > 0 && channels % kLanes == 0 && out_channels % kLanes == 0,
               "Winograd's convolution takes multiples of 16 channels");
   TORCH_CHECK(weights.is_contiguous() && weights.numel() == kPoints * channels * out_channels, "the weight has another shape");
-  const Tiles tiles(input, top, left);
+  const Tiles tiles = tiles_of(input, top, left);
   std::vector<int64_t> size{tiles.images, out_channels, tiles.out_height, tiles.out_width};
   TORCH_CHECK(!added.defined() || (added.sizes() == size && added.scalar_type() == kind && added.is_cpu()), "what is added has another shape");
   if (added.defined()) added = added.contiguous(at::MemoryFormat::ChannelsLast);
   at::Tensor output = in_place && added.defined() ? added : at::empty(size, input.options().memory_format(at::MemoryFormat::ChannelsLast));
-  auto run = [&](auto* type) {
+  if (tiles.images == 0) return output;
+  with_type(input, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T* other = added.defined() ? static_cast<const T*>(added.const_data_ptr()) : nullptr;
-    Convolution<T> convolution{static_cast<const T*>(input.const_data_ptr()), weights.const_data_ptr<float>(), {bias, other, relu},
-                               static_cast<T*>(output.data_ptr()), tiles, channels, out_channels};
-    if (tiles.images > 0) convolution.run_all();
-  };
-  if (kind == at::kFloat) run(static_cast<float*>(nullptr));
-  else run(static_cast<uint16_t*>(nullptr));
+    winograd(Winograd<T>{static_cast<const T*>(input.const_data_ptr()), weights.const_data_ptr<float>(), {bias, other, relu},
+                         static_cast<T*>(output.data_ptr()), tiles, channels, out_channels});
+  });
   return output;
 }
 
@@ -38,13 +44,4 @@ char* st_winograd(st_tensor input, st_tensor weights, st_tensor bias, const int6
     *out = new at::Tensor(winograd(tensor_of(input), tensor_of(weights), bias_values, padding[0], padding[1], out_channels,
                                    other == nullptr ? at::Tensor() : tensor_of(other), relu != 0, in_place != 0));
   });
-}
-
-int st_has_wide_vectors() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-      __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512cd") != 0;
-#else
-  return 0;
-#endif
 }

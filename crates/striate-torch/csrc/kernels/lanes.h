@@ -1,10 +1,9 @@
 // Sixteen channels at once, of float32 or bfloat16.
 #pragma once
-#include "common.h"
+#include "kernels.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-constexpr int64_t kLanes = 16;
 // A block of products: pixels, or tiles of such, by vectors of output channels, as many as registers hold; and the output channels of a panel of weights.
 constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
 

@@ -1,0 +1,55 @@
+// What kernels share. They read none of libtorch's headers, which take seconds each time.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// One program serves processors with and without the wide instructions.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+// A few values a task are not worth a thread.
+constexpr int64_t kGrain = 16384;
+
+// As many as libtorch's operators use (operators.cpp).
+int64_t thread_count();
+
+// Memory for floats, from libtorch's allocator (operators.cpp).
+class Floats {
+ public:
+  explicit Floats(int64_t count);
+  ~Floats();
+  Floats(const Floats&) = delete;
+  Floats& operator=(const Floats&) = delete;
+
+  float* data() const { return data_; }
+
+ private:
+  void* tensor_;
+  float* data_;
+};
+
+// Calls `body(first, last)` for parts of 0..count, each of at least `grain`, on as many threads as libtorch's operators use; within such a call, on this
+// thread alone. `body` throws nothing. Not at::parallel_for, which is serial, or takes all cores, where its header meets another OpenMP than libtorch's.
+template <typename Body>
+void parallel(int64_t count, int64_t grain, Body body) {
+#ifdef _OPENMP
+  int64_t threads = omp_in_parallel() ? 1 : std::min<int64_t>(thread_count(), (count + grain - 1) / grain);
+  if (threads > 1) {
+#pragma omp parallel num_threads(static_cast<int>(threads))
+    {
+      const int64_t team = omp_get_num_threads(), number = omp_get_thread_num();
+      body(count * number / team, count * (number + 1) / team);
+    }
+    return;
+  }
+#endif
+  if (count > 0) body(int64_t{0}, count);
+}
