@@ -6,7 +6,7 @@ use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use striate_datasets::{ImageSize, Normalise, Preprocess};
+use striate_datasets::{ImageSize, Interpolation, Normalise, Preprocess};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
 use striate_torch::TensorFile;
@@ -109,7 +109,7 @@ fn describe(args: &ConvertArgs, from: &Path, model: &Model) -> Result<BundleInfo
                 Some(shorter_side) if shorter_side >= height.max(width) => ImageSize::ShorterSide { shorter_side },
                 _ => ImageSize::Exact([height, width]),
             };
-            let preprocess = Preprocess { image, input, normalise };
+            let preprocess = Preprocess { image, input, normalise, interpolation: Interpolation::default() };
             preprocess.check()?;
             json!(preprocess)
         }
