@@ -5,7 +5,9 @@ use crate::{BenchError, Case};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use std::fs;
 use std::path::Path;
-use striate_datasets::{Augment, Dataset, Fit, ImageFolder, ImageSize, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_datasets::{
+    Augment, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
+};
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
 
@@ -47,7 +49,7 @@ fn from_files(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
     }
     let image = ImageSize::ShorterSide { shorter_side: case.size };
     let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
-    let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise };
+    let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise, interpolation: Interpolation::default() };
     let data = ImageFolder::open(folder.path(), preprocess.clone())?;
     let pad_crop = u32::try_from(case.size / 8).unwrap_or(0);
     let mut run = epoch(data, preprocess, Augment { pad_crop, hflip: true, ..Augment::default() }, case, seed);

@@ -4,7 +4,7 @@ use crate::recipes::absolute;
 use crate::train::{fit_together, model_for};
 use std::path::{Path, PathBuf};
 use striate_datasets::{
-    Dataset, ImageFolder, ImageSize, InMemory, LoadOptions, Normalise, Preprocess, Split, catalogue, channel_statistics, load,
+    Dataset, ImageFolder, ImageSize, InMemory, Interpolation, LoadOptions, Normalise, Preprocess, Split, catalogue, load,
 };
 use striate_models::Model;
 use striate_train::Recipe;
@@ -60,7 +60,7 @@ pub(crate) fn for_recipe(recipe: &Recipe, options: &LoadOptions) -> Result<(Mode
     let model = model_for(recipe, 3, train.classes().len())?;
     let raw = shaped(model.input());
     let (train, test) = (train.fit(&raw)?, test.fit(&raw)?);
-    let preprocess = Preprocess { normalise: channel_statistics(&train)?, ..raw };
+    let preprocess = Preprocess { normalise: train.statistics(usize::MAX, &mut |_, _| true)?.normalise, ..raw };
     Ok((model, preprocess, Split { train: Box::new(train), test: Box::new(test) }))
 }
 
@@ -104,5 +104,6 @@ fn part(root: &Path) -> Option<PathBuf> {
 /// Resized until the shorter side fits, and cropped in the middle.
 fn shaped(input: [i64; 3]) -> Preprocess {
     let shorter_side = input[1].max(input[2]);
-    Preprocess { image: ImageSize::ShorterSide { shorter_side }, input, normalise: Normalise::identity() }
+    let image = ImageSize::ShorterSide { shorter_side };
+    Preprocess { image, input, normalise: Normalise::identity(), interpolation: Interpolation::default() }
 }

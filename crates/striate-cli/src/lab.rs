@@ -13,7 +13,9 @@ use crate::{devices, print, print_json, recipes, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, Split, decode_image, load};
+use striate_datasets::{
+    Dataset, DecodeOptions, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, Split, decode_image, load,
+};
 use striate_graph::{InitOptions, Network};
 use striate_infer::Precision;
 use striate_lab::confusion::confusion;
@@ -49,7 +51,7 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
     let mut images = Vec::new();
     for path in pictures(&args.images)? {
-        images.push((path.display().to_string(), decode_image(&path, &preprocess)?));
+        images.push((path.display().to_string(), decode_image(&path, &preprocess, &DecodeOptions::default())?));
     }
     let name = &info.architecture;
     let subject = Subject { name, network: &network, normalise: &preprocess.normalise, classes: &info.classes };

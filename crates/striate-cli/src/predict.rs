@@ -5,7 +5,7 @@ use crate::eval::{calibration, inference, preprocess_of};
 use crate::{devices, print, print_json, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use striate_datasets::decode_image;
+use striate_datasets::{DecodeOptions, decode_image};
 use striate_graph::InitOptions;
 use tch::{Kind, Tensor};
 
@@ -29,7 +29,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
     let forward = inference(&network, args.plan.precision, &calibration(&args.plan, None, &preprocess)?)?;
     let classify = |image: &PathBuf| {
-        let input = decode_image(image, &preprocess)?.f_to_device(network.device())?;
+        let input = decode_image(image, &preprocess, &DecodeOptions::default())?.f_to_device(network.device())?;
         classify(forward(&input)?.logits(), image, &bundle.info.classes, args.top)
     };
     let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;

@@ -9,7 +9,7 @@ fn main() -> Result<(), DatasetError> {
     println!("{name}: {:?} examples loaded in {:.2?}", data.images().size(), start.elapsed());
 
     let start = Instant::now();
-    println!("{:?} computed in {:.2?}", channel_statistics(&data)?, start.elapsed());
+    println!("{:?} computed in {:.2?}", channel_statistics(&data, usize::MAX, &mut |_, _| true)?, start.elapsed());
 
     let start = Instant::now();
     let preprocess = Preprocess::new([1, 28, 28], [1, 32, 32], Fit::Resize, Normalise::of(&data)?)?;

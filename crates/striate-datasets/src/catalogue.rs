@@ -59,6 +59,17 @@ pub(crate) struct IdxSource {
 }
 
 impl IdxSource {
+    /// What torchvision calls the folder that it keeps the files in.
+    pub(crate) fn torchvision(&self) -> &'static str {
+        match self.folder {
+            "mnist" => "MNIST",
+            "fashion-mnist" => "FashionMNIST",
+            "kmnist" => "KMNIST",
+            "emnist" => "EMNIST",
+            other => other,
+        }
+    }
+
     /// Training images and labels, test images and labels, without `.gz`.
     pub(crate) fn files(&self) -> [String; 4] {
         let [train, test] = self.parts;

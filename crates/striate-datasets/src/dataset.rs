@@ -1,4 +1,5 @@
-use crate::{DatasetError, Preprocess, resize};
+use crate::classes::{places, relabel};
+use crate::{DatasetError, Interpolation, Preprocess, resize};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -98,7 +99,7 @@ impl InMemory {
     ///
     /// A size below one.
     pub fn resize(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize::resize(&self.images, height, width)?))
+        Ok(self.with_images(resize::resize(&self.images, [height, width], Interpolation::Bilinear)?))
     }
 
     /// The same examples with zeros around each image, which stays in the centre (an odd rest goes to the bottom and right).
@@ -145,6 +146,17 @@ impl InMemory {
         }
         let Batch { images, labels } = self.batch(&Tensor::from_slice(indices))?;
         Ok(Self { labels, ..self.with_images(images) })
+    }
+
+    /// The same examples with their labels as indices into `classes`, which may be more, and in another order.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::OtherClasses`] when a class of this dataset is not among them.
+    pub fn with_classes(&self, classes: &[String]) -> Result<Self, DatasetError> {
+        let places = places(&self.name, &self.classes, classes)?;
+        let labels = relabel(&self.labels, &places)?;
+        Ok(Self { labels, classes: classes.to_vec(), ..self.with_images(self.images.shallow_clone()) })
     }
 
     /// The same examples on another device; batches come from there.
@@ -236,6 +248,19 @@ pub(crate) mod tests {
         }
         assert_eq!(data.range(3..6).unwrap_err().to_string(), "range: 3..6 is no part of the 5 examples of counting");
         assert!(data.range(2..2).is_err() && data.select(&[]).is_err() && data.select(&[5]).is_err());
+    }
+
+    #[test]
+    fn classes_go_by_name() {
+        let data = counting(5, [1, 2, 2]);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let wanted = names(&["c", "x", "a", "b"]);
+        let mapped = data.with_classes(&wanted).unwrap();
+        assert_eq!((Vec::<i64>::try_from(mapped.labels()).unwrap(), mapped.classes()), (vec![2, 3, 0, 2, 3], &wanted[..]));
+        assert_eq!(mapped.images().data_ptr(), data.images().data_ptr());
+        assert_eq!(data.with_classes(data.classes()).unwrap().labels(), data.labels());
+        let error = data.with_classes(&names(&["a", "b", "z"])).unwrap_err().to_string();
+        assert_eq!(error, "counting: it lacks the classes z; it has classes that are not expected: c");
     }
 
     #[test]

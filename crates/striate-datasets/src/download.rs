@@ -1,7 +1,7 @@
 //! Downloads of a dataset's files into its folder in the cache.
 
 use crate::catalogue::{Checksum, IdxSource, Origin, Package};
-use crate::source::{Places, Progress, file_in};
+use crate::source::{Places, Progress, files_in};
 use crate::{DatasetError, package};
 use flate2::read::MultiGzDecoder;
 use md5::{Digest, Md5};
@@ -22,7 +22,7 @@ pub(crate) fn files(
     match &source.origin {
         Origin::Files { mirrors, checksums } => {
             for (file, checksum) in source.files().iter().zip(checksums) {
-                if file_in(folder, file).is_some() {
+                if !files_in(folder, source, file).is_empty() {
                     continue;
                 }
                 let file = format!("{file}.gz");

@@ -1,7 +1,11 @@
+use crate::decode::one_line;
 use std::path::{Path, PathBuf};
 use striate_fetch::FetchError;
 use striate_torch::{FileError, TorchError};
 use tch::TchError;
+
+/// How many names a message has at most.
+const SHOWN: usize = 5;
 
 /// Why a dataset could not be found, read or turned into batches. Every message is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +32,7 @@ pub enum DatasetError {
         known: Vec<&'static str>,
     },
     /// A folder that was named lacks one of the dataset's files.
-    #[error("{} has no file {file} or {file}.gz: name the folder that holds the four files of {name}", folder.display())]
+    #[error("{} has no file {file} or {file}.gz, or an empty one: name the folder that holds the four files of {name}", folder.display())]
     MissingFile {
         /// The dataset.
         name: &'static str,
@@ -79,7 +83,7 @@ pub enum DatasetError {
         reasons: Vec<DatasetError>,
     },
     /// The system's package could not give the dataset.
-    #[error("the Debian package {package} could not be had: {reason}")]
+    #[error("could not download Debian package {package}: {reason}")]
     Package {
         /// The package.
         package: &'static str,
@@ -103,13 +107,40 @@ pub enum DatasetError {
         reason: String,
     },
     /// A file is not an image that can be decoded.
-    #[error("{} cannot be read as an image: {reason}", path.display())]
+    #[error("{} cannot be read as an image: {reason}", one_line(&path.display().to_string()))]
     Image {
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
     },
+    /// Bytes, or a tensor, are not an image that can be decoded.
+    #[error("the picture cannot be read: {reason}")]
+    Picture {
+        /// Why not.
+        reason: String,
+    },
+    /// Several files are not images that can be decoded.
+    #[error("{first}; {others} more cannot be read either: mend or remove them")]
+    BadPictures {
+        /// Why the first cannot be read.
+        first: Box<DatasetError>,
+        /// How many others there are.
+        others: usize,
+    },
+    /// Classes are asked for by name, and there are none of these names.
+    #[error("{dataset}: {}", class_difference(missing, unknown))]
+    OtherClasses {
+        /// The dataset.
+        dataset: String,
+        /// Names that are expected, and that the dataset does not have.
+        missing: Vec<String>,
+        /// Names that the dataset has, and that are not expected.
+        unknown: Vec<String>,
+    },
+    /// A caller's callback ended the work.
+    #[error("interrupted")]
+    Interrupted,
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -148,6 +179,16 @@ impl From<TchError> for DatasetError {
     fn from(error: TchError) -> Self {
         Self::Torch(error.into())
     }
+}
+
+fn class_difference(missing: &[String], unknown: &[String]) -> String {
+    let list = |names: &[String]| {
+        let shown = names.iter().take(SHOWN).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+        if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+    };
+    let parts = [("lacks the classes ", missing), ("has classes that are not expected: ", unknown)];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("it {what}{}", list(names)));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -1,34 +1,43 @@
 //! Datasets of images for classification, and the batches that networks are trained with.
 //!
 //! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache;
-//! - [`Dataset`] is what a loader needs of a dataset, [`InMemory`] a dataset in one tensor, and [`ImageFolder`] one of files that
-//!   are decoded batch by batch;
+//! - [`Dataset`] is what a loader needs of a dataset, [`InMemory`] a dataset in one tensor, [`ImageFolder`] one of files that
+//!   are decoded batch by batch, and [`FolderParts`] a folder of these with parts to train with and to judge by;
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
 //! - [`Loader`] makes batches, with [`Augment`]ation, exactly reproducible from any batch on;
-//! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] reads a JPEG or PNG.
+//! - [`channel_statistics`] computes what pixels are normalised by;
+//! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] decodes a picture from a file, bytes or pixels.
 //!
 //! Nothing here knows of layers, networks or training.
 
 mod augment;
 mod catalogue;
+mod classes;
 mod dataset;
+mod decode;
 mod digits;
 mod download;
 mod error;
 mod folder;
 pub mod idx;
+mod jpeg;
 mod loader;
 mod package;
 mod preprocess;
 mod resize;
 mod source;
+mod statistics;
 
 pub use augment::Augment;
 pub use catalogue::{Entry, catalogue, find};
 pub use dataset::{Batch, Dataset, InMemory, Split};
+pub use decode::{Check, DecodeOptions, Picture, decode_image, is_decoding};
 pub use digits::digits;
 pub use error::DatasetError;
-pub use folder::ImageFolder;
+pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason};
+pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
-pub use preprocess::{Fit, ImageSize, Normalise, Preprocess, channel_statistics, decode_image};
+pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
+pub use resize::Interpolation;
 pub use source::{LoadOptions, fetch, load};
+pub use statistics::{Statistics, channel_statistics};

@@ -58,7 +58,7 @@ mod tests {
         let error = shell("echo 'W: old' >&2; echo 'E: Unable to locate package dataset-x' >&2; exit 100").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the Debian package dataset-x could not be had: sh failed (Unable to locate package dataset-x); run `apt-get update` first"
+            "could not download Debian package dataset-x: sh failed (Unable to locate package dataset-x); run `apt-get update` first"
         );
         assert!(shell("exit 1").unwrap_err().to_string().ends_with("sh failed (it gave no reason)"));
         let missing = run(PACKAGE, &mut Command::new("striate-no-such-program")).unwrap_err().to_string();

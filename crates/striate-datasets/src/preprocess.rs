@@ -1,14 +1,12 @@
-use crate::resize::{centre, resize};
-use crate::{Dataset, DatasetError, catalogue, dataset::image_shape};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use crate::resize::{Interpolation, centre, resize, resize_window};
+use crate::{Dataset, DatasetError, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-/// Examples that are counted at one time by [`channel_statistics`].
-const CHUNK: i64 = 512;
-/// Bytes that libtorch copies with one thread: half of its grain size.
-const ALONE: usize = 16_384;
+/// No side of an input or of a resized image is longer.
+const MAX_SIDE: i64 = 65_535;
+/// Where a resized image would be so many times larger than both what it is made of and what is cropped from it, only that is computed.
+const WASTE: i64 = 4;
 
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
 ///
@@ -22,6 +20,13 @@ pub struct Preprocess {
     pub input: [i64; 3],
     /// What the pixels are shifted and scaled by.
     pub normalise: Normalise,
+    /// How the image is resized. Files that do not say it mean bilinear.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interpolation: Interpolation,
+}
+
+fn is_default(interpolation: &Interpolation) -> bool {
+    *interpolation == Interpolation::default()
 }
 
 /// To what an image is resized.
@@ -80,7 +85,7 @@ impl Preprocess {
             Fit::Pad => ImageSize::Exact([shape[1], shape[2]]),
             Fit::Resize => ImageSize::Exact([input[1], input[2]]),
         };
-        let preprocess = Self { image, input, normalise };
+        let preprocess = Self { image, input, normalise, interpolation: Interpolation::default() };
         preprocess.check()?;
         preprocess.check_channels(shape[0])?;
         Ok(preprocess)
@@ -95,16 +100,19 @@ impl Preprocess {
     pub fn check(&self) -> Result<(), DatasetError> {
         let [channels, rows, columns] = self.input;
         let fault = |reason| Err(DatasetError::option("input", reason));
-        let smallest = match self.image {
-            ImageSize::Exact([height, width]) => height.min(width),
-            ImageSize::ShorterSide { shorter_side } => shorter_side,
+        let [short, long] = match self.image {
+            ImageSize::Exact([height, width]) => [height.min(width), height.max(width)],
+            ImageSize::ShorterSide { shorter_side } => [shorter_side; 2],
         };
-        if smallest.min(channels).min(rows).min(columns) < 1 {
+        if short.min(channels).min(rows).min(columns) < 1 {
             return fault(format!("{:?} with images of {} has no pixels", self.input, self.image));
+        }
+        if long.max(rows).max(columns) > MAX_SIDE {
+            return fault(format!("{:?} with images of {}: no side is longer than {MAX_SIDE}", self.input, self.image));
         }
         match self.image {
             ImageSize::Exact([height, width]) if height > rows || width > columns => {
-                fault(format!("images of {height}x{width} cannot be padded to {rows}x{columns}: use `fit = \"resize\"`"))
+                fault(format!("images of {height}x{width} cannot be padded to {rows}x{columns}: resize them"))
             }
             ImageSize::ShorterSide { shorter_side } if shorter_side < rows.max(columns) => {
                 fault(format!("{rows}x{columns} cannot be cropped from images with a shorter side of {shorter_side}"))
@@ -123,12 +131,18 @@ impl Preprocess {
         if image_shape(images) == self.input { Ok(images.shallow_clone()) } else { self.place(images) }
     }
 
-    fn place(&self, images: &Tensor) -> Result<Tensor, DatasetError> {
+    /// As [`fit`](Self::fit), for images that are not in that shape yet, or that are even if they seem to be.
+    pub(crate) fn place(&self, images: &Tensor) -> Result<Tensor, DatasetError> {
         let [old_channels, old_height, old_width] = image_shape(images);
         self.check_channels(old_channels)?;
         let [channels, rows, columns] = self.input;
-        let [height, width] = self.image.of(old_height, old_width);
-        let placed = centre(&resize(images, height, width)?, rows, columns)?;
+        let size @ [height, width] = self.image.of(old_height, old_width);
+        let placed = if height * width > WASTE * (old_height * old_width).max(rows * columns) {
+            resize_window(images, size, [rows.min(height), columns.min(width)], self.interpolation)?
+        } else {
+            resize(images, size, self.interpolation)?
+        };
+        let placed = centre(&placed, rows, columns)?;
         Ok(placed.f_expand([-1, channels, -1, -1], false)?)
     }
 
@@ -167,7 +181,7 @@ impl Normalise {
     pub fn of(dataset: &dyn Dataset) -> Result<Self, DatasetError> {
         match catalogue::find(dataset.name()).ok().and_then(|entry| entry.mean_std) {
             Some((mean, std)) => Ok(Self { mean: vec![mean], std: vec![std] }),
-            None => channel_statistics(dataset),
+            None => Ok(channel_statistics(dataset, usize::MAX, &mut |_, _| true)?.normalise),
         }
     }
 
@@ -193,7 +207,8 @@ impl Normalise {
         Ok(images)
     }
 
-    fn check(&self, channels: i64) -> Result<(), DatasetError> {
+    /// As [`Preprocess::check`] does.
+    pub(crate) fn check(&self, channels: i64) -> Result<(), DatasetError> {
         let fault = |reason: String| Err(DatasetError::option("normalise", reason));
         let counts = [self.mean.len(), self.std.len()];
         if counts[0] != counts[1] || (counts[0] != 1 && counts[0] as i64 != channels) {
@@ -206,103 +221,24 @@ impl Normalise {
     }
 }
 
-/// The mean and (population) standard deviation of each channel over a whole dataset, with pixels scaled to 0..1. It is exact,
-/// since it counts how often each of the 256 values occurs.
-///
-/// # Errors
-///
-/// A channel whose pixels are all equal, or an example that cannot be read.
-pub fn channel_statistics(dataset: &dyn Dataset) -> Result<Normalise, DatasetError> {
-    let (len, channels) = (dataset.len().cast_signed() as i64, dataset.shape()[0]);
-    let mut counts = vec![[0_i64; 256]; channels.unsigned_abs() as usize];
-    for start in (0..len).step_by(CHUNK.unsigned_abs() as usize) {
-        let indices = Tensor::f_arange_start(start, len.min(start + CHUNK), (Kind::Int64, Device::Cpu))?;
-        let images = dataset.batch(&indices)?.images;
-        for (channel, counts) in counts.iter_mut().enumerate() {
-            let pixels = images.f_select(1, channel.cast_signed() as i64)?.f_flatten(0, -1)?;
-            let found = Vec::<i64>::try_from(pixels.f_bincount(None::<&Tensor>, 256)?)?;
-            counts.iter_mut().zip(found).for_each(|(count, found)| *count += found);
-        }
-    }
-    let normalise = counts.iter().map(mean_and_std).collect::<(Vec<f64>, Vec<f64>)>();
-    let normalise = Normalise { mean: normalise.0, std: normalise.1 };
-    normalise.check(channels)?;
-    Ok(normalise)
-}
-
-fn mean_and_std(counts: &[i64; 256]) -> (f64, f64) {
-    let moment = |power: i32| -> f64 {
-        counts.iter().enumerate().map(|(value, count)| *count as f64 * (value as f64 / 255.0).powi(power)).sum()
-    };
-    let total = moment(0);
-    let mean = moment(1) / total;
-    (mean, (moment(2) / total - mean * mean).max(0.0).sqrt())
-}
-
-/// Reads a JPEG or PNG file as a network's input: `[1, C, H, W]`, float32. Colours become grey for a network with one channel, and
-/// the orientation that a camera noted is applied.
-///
-/// # Errors
-///
-/// [`DatasetError::Image`] when the file is missing, of another type, damaged, or too large to decode.
-pub fn decode_image(path: &Path, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
-    preprocess.check()?;
-    preprocess.normalise.apply(decode_raw(path, preprocess)?)
-}
-
-/// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
-pub(crate) fn decode_raw(path: &Path, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
-    let image = read_image(path)?;
-    let (height, width) = (i64::from(image.height()), i64::from(image.width()));
-    let (bytes, channels) = match preprocess.input[0] {
-        1 => (image.into_luma8().into_raw(), 1),
-        _ => (image.into_rgb8().into_raw(), 3),
-    };
-    let pixels = copied(&bytes)?.f_view([1, height, width, channels])?;
-    // libtorch resizes colours that lie pixel by pixel in a third of the time.
-    preprocess.place(&pixels.f_permute([0, 3, 1, 2])?)
-}
-
-/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so many, which must not happen in each of
-/// several that decode side by side.
-fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
-    let pixels = Tensor::f_empty([bytes.len().cast_signed() as i64], (Kind::Uint8, Device::Cpu))?;
-    for (part, start) in bytes.chunks(ALONE).zip((0..).step_by(ALONE)) {
-        pixels.f_narrow(0, start, part.len().cast_signed() as i64)?.f_copy_(&Tensor::f_from_slice(part)?)?;
-    }
-    Ok(pixels)
-}
-
-fn read_image(path: &Path) -> Result<DynamicImage, DatasetError> {
-    let fault = |reason: String| DatasetError::Image { path: path.into(), reason };
-    if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
-        return Err(fault("it is empty".to_owned()));
-    }
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| fault(error.to_string()))?;
-    if reader.format().is_none() {
-        return Err(fault("it is neither JPEG nor PNG".to_owned()));
-    }
-    let decode = || {
-        let mut decoder = reader.into_decoder()?;
-        // The header alone must not make this allocate what it declares.
-        Limits::default().reserve(decoder.total_bytes())?;
-        let orientation = decoder.orientation()?;
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
-        Ok(image)
-    };
-    decode().map_err(|error: image::ImageError| fault(error.to_string().replace('\n', " ")))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::dataset::tests::counting;
-    use crate::digits;
+    use crate::{DecodeOptions, decode_image};
+    use std::path::Path;
+    use tch::Device;
 
     fn floats(tensor: &Tensor) -> Vec<f32> {
         tensor.flatten(0, -1).try_into().unwrap()
+    }
+
+    fn decode(path: &Path, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
+        decode_image(path, preprocess, &DecodeOptions::default())
+    }
+
+    fn raw(image: ImageSize, input: [i64; 3]) -> Preprocess {
+        Preprocess { image, input, normalise: Normalise::identity(), interpolation: Interpolation::Bilinear }
     }
 
     #[test]
@@ -333,25 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_those_of_the_pixels() {
-        // numpy, over the first 898 of sklearn's digits, scaled and rounded as here
-        let Normalise { mean, std } = channel_statistics(&digits().unwrap().train).unwrap();
-        assert!((mean[0] - DIGITS.0).abs() < 1e-9 && (std[0] - DIGITS.1).abs() < 1e-9, "{mean:?} {std:?}");
-        let two = counting(CHUNK + 3, [2, 1, 1]); // channel 0 has the even values, 1 the odd ones
-        let stats = channel_statistics(&two).unwrap();
-        let images = two.images().to_kind(Kind::Double) / 255.0;
-        for channel in [0, 1] {
-            let pixels = images.select(1, channel);
-            let expected = (pixels.mean(Kind::Double).double_value(&[]), pixels.std(false).double_value(&[]));
-            let got = (stats.mean[channel as usize], stats.std[channel as usize]);
-            assert!((got.0 - expected.0).abs() < 1e-9 && (got.1 - expected.1).abs() < 1e-9, "{got:?} {expected:?}");
-        }
-        assert!(channel_statistics(&two.range(0..1).unwrap()).is_err(), "one pixel has no deviation");
-    }
-
-    const DIGITS: (f64, f64) = (0.307_453_859_884_711_13, 0.377_016_224_453_166_9);
-
-    #[test]
     fn unsound_values_are_refused() {
         let new = |input, mean: &[f64], std: &[f64]| {
             let normalise = Normalise { mean: mean.to_vec(), std: std.to_vec() };
@@ -375,6 +292,10 @@ mod tests {
         assert_eq!(json, r#"{"image":[28,28],"input":[1,32,32],"normalise":{"mean":[0.1307],"std":[0.3081]}}"#);
         assert_eq!(serde_json::from_str::<Preprocess>(&json).unwrap(), preprocess);
         assert!(serde_json::from_str::<Preprocess>(&json.replace("image", "imgae")).is_err());
+        let cubic = Preprocess { interpolation: Interpolation::Bicubic, ..preprocess };
+        let json = serde_json::to_string(&cubic).unwrap();
+        assert!(json.contains(r#""interpolation":"bicubic""#), "{json}");
+        assert_eq!(serde_json::from_str::<Preprocess>(&json).unwrap(), cubic);
     }
 
     #[test]
@@ -384,8 +305,8 @@ mod tests {
         image::GrayImage::from_fn(10, 7, |x, y| [(3 * (10 * y + x) % 256) as u8].into()).save(file.path()).unwrap();
         let expected = [19, 24, 28, 32, 56, 61, 65, 69, 99, 104, 108, 112, 142, 147, 151, 155].map(|pixel| pixel as f32);
         let image = ImageSize::ShorterSide { shorter_side: 5 };
-        let mut preprocess = Preprocess { image, input: [1, 4, 4], normalise: Normalise::identity() };
-        let got = floats(&decode_image(file.path(), &preprocess).unwrap());
+        let mut preprocess = raw(image, [1, 4, 4]);
+        let got = floats(&decode(file.path(), &preprocess).unwrap());
         assert_eq!(got.iter().map(|pixel| (255.0 * pixel).round()).collect::<Vec<_>>(), expected);
         let json = serde_json::to_string(&preprocess).unwrap();
         assert!(json.contains(r#""image":{"shorter_side":5}"#), "{json}");
@@ -405,45 +326,27 @@ mod tests {
             .unwrap();
         let decode = |channels, fit| {
             let preprocess = Preprocess::new([channels, 1, 2], [channels, 1, 4], fit, Normalise::identity()).unwrap();
-            let input = decode_image(&path, &preprocess).unwrap();
+            let input = decode(&path, &preprocess).unwrap();
             assert_eq!((input.size(), input.kind()), (vec![1, channels, 1, 4], Kind::Float));
             floats(&input)
         };
         assert_eq!(decode(3, Fit::Pad), [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
         let grey = decode(1, Fit::Resize);
-        assert!((grey[0] - 0.2126).abs() < 0.01 && grey[1] < grey[2] && grey[3] == 1.0, "{grey:?}");
+        assert!((grey[0] - 0.299).abs() < 0.01 && grey[1] < grey[2] && grey[3] == 1.0, "{grey:?}");
     }
 
     #[test]
-    fn what_is_no_image_is_told_in_one_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let preprocess = Preprocess::new([1, 2, 2], [1, 2, 2], Fit::Resize, Normalise::identity()).unwrap();
-        let fault = |name: &str, bytes: &[u8]| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let error = decode_image(&path, &preprocess).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("cannot be read as an image") && !error.contains('\n'), "{error}");
-            error
-        };
-        assert!(fault("notes.txt", b"not an image").ends_with("it is neither JPEG nor PNG"));
-        assert!(fault("empty.png", b"").ends_with("it is empty"));
-        fault("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
-        fault("cut.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0");
-        assert!(fault("huge.png", &huge_png()).contains("limit"));
-        assert!(decode_image(&folder.path().join("missing.png"), &preprocess).is_err());
-    }
-
-    /// A PNG whose header declares 65,535 x 65,535 pixels of 48 bits.
-    fn huge_png() -> Vec<u8> {
-        let header = b"IHDR\0\0\xff\xff\0\0\xff\xff\x10\x02\0\0\0";
-        let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-        for chunk in [&header[..], b"IDAT\x78\x9c", b"IEND"] {
-            let mut crc = flate2::Crc::new();
-            crc.update(chunk);
-            png.extend((chunk.len() as u32 - 4).to_be_bytes());
-            png.extend(chunk);
-            png.extend(crc.sum().to_be_bytes());
-        }
-        png
+    fn a_long_strip_is_cropped_without_being_resized_whole() {
+        // 10,000 pixels in a row would become 224 rows of 2,240,000: 1.5 GB in three channels.
+        let strip = Tensor::arange(10_000, (Kind::Int64, Device::Cpu)).remainder(256).to_kind(Kind::Uint8);
+        let strip = strip.view([1, 1, 1, 10_000]);
+        let preprocess = raw(ImageSize::ShorterSide { shorter_side: 224 }, [1, 224, 224]);
+        let row = preprocess.fit(&strip).unwrap();
+        assert_eq!(row.size(), [1, 1, 224, 224]);
+        // The middle is between the pixels 4999 and 5000, which are 135 and 136.
+        let row = floats(&row.select(2, 100));
+        assert_eq!([row[0], row[111], row[223]], [135.0, 135.0, 136.0]);
+        let tall = preprocess.fit(&strip.transpose(2, 3)).unwrap();
+        assert_eq!(floats(&tall.select(3, 100)), row);
     }
 }

@@ -1,10 +1,45 @@
 //! Other sizes for raw images, uint8 `[N, C, H, W]`.
 
 use crate::{DatasetError, dataset::image_shape};
-use tch::Tensor;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
 
-/// Bilinear, with antialiasing where a side shrinks: as Pillow and torchvision resize images, in the same integer arithmetic.
-pub(crate) fn resize(images: &Tensor, height: i64, width: i64) -> Result<Tensor, DatasetError> {
+/// How pixels between pixels are made up when an image is resized. Where a side shrinks, every source pixel has its share
+/// (antialiasing), as with Pillow and torchvision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// A straight line between neighbours.
+    #[default]
+    Bilinear,
+    /// A cubic through four neighbours, with a = -0.5: what timm's and many of torchvision's newer weights were trained with.
+    Bicubic,
+}
+
+impl Interpolation {
+    /// How far the filter reaches to either side, in source pixels where nothing shrinks.
+    fn reach(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// What a pixel counts at `distance` from the place.
+    fn weight(self, distance: f64) -> f64 {
+        let x = distance.abs();
+        match self {
+            Self::Bilinear => (1.0 - x).max(0.0),
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            Self::Bicubic => 0.0,
+        }
+    }
+}
+
+/// To another size, in Pillow's integer arithmetic.
+pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolation) -> Result<Tensor, DatasetError> {
     if height < 1 || width < 1 {
         return Err(DatasetError::option("size", format!("an image cannot be {height}x{width}")));
     }
@@ -12,7 +47,56 @@ pub(crate) fn resize(images: &Tensor, height: i64, width: i64) -> Result<Tensor,
     if [old_height, old_width] == [height, width] {
         return Ok(images.shallow_clone());
     }
-    Ok(images.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
+    Ok(match by {
+        Interpolation::Bilinear => images.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?,
+        Interpolation::Bicubic => images.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?,
+    })
+}
+
+/// The middle, of `window` (rows and columns, no larger than `size`), of the images that [`resize`] would give, within one of 255;
+/// nothing outside it is computed.
+pub(crate) fn resize_window(
+    images: &Tensor,
+    size: [i64; 2],
+    window: [i64; 2],
+    by: Interpolation,
+) -> Result<Tensor, DatasetError> {
+    let [_, height, width] = image_shape(images);
+    let (top, rows) = shares(height, size[0], window[0], by)?;
+    let (left, columns) = shares(width, size[1], window[1], by)?;
+    let source = images.f_narrow(2, top, rows.size()[1])?.f_narrow(3, left, columns.size()[1])?.f_to_kind(Kind::Float)?;
+    // As Pillow does, with whole numbers between the two.
+    let whole = |pixels: Tensor| pixels.f_round()?.f_clamp(0, 255);
+    let wide = whole(source.f_matmul(&columns.f_transpose(0, 1)?)?)?;
+    Ok(whole(rows.f_matmul(&wide)?)?.f_to_kind(Kind::Uint8)?)
+}
+
+/// For each of the middle `window` of `new` pixels, what it takes from each of the `old` ones that any of them needs: the first of
+/// these, and `[window, needed]`.
+fn shares(old: i64, new: i64, window: i64, by: Interpolation) -> Result<(i64, Tensor), DatasetError> {
+    let scale = old as f64 / new as f64;
+    let (stretch, first) = (scale.max(1.0), crop_start(new - window));
+    let bounds = |place: i64| {
+        let (centre, reach) = ((place as f64 + 0.5) * scale, by.reach() * stretch);
+        (centre, (((centre - reach + 0.5) as i64).max(0), ((centre + reach + 0.5) as i64).min(old)))
+    };
+    let (start, end) = (bounds(first).1.0, bounds(first + window - 1).1.1);
+    let mut shares = Vec::with_capacity((window * (end - start)).unsigned_abs() as usize);
+    for place in first..first + window {
+        let (centre, (from, to)) = bounds(place);
+        let weight = |pixel: i64| match pixel {
+            pixel if (from..to).contains(&pixel) => by.weight((pixel as f64 + 0.5 - centre) / stretch),
+            _ => 0.0,
+        };
+        let total: f64 = (from..to).map(weight).sum();
+        shares.extend((start..end).map(|pixel| (weight(pixel) / total) as f32));
+    }
+    Ok((start, Tensor::f_from_slice(&shares)?.f_view([window, end - start])?))
+}
+
+/// Where a crop in the middle starts, if it leaves out `rest` pixels: as torchvision's does.
+fn crop_start(rest: i64) -> i64 {
+    (rest as f64 / 2.0).round_ties_even() as i64
 }
 
 /// The middle of the image, with zeros around it where it is too small. Of an odd number of them, one more goes to the bottom and
@@ -23,7 +107,7 @@ pub(crate) fn centre(images: &Tensor, height: i64, width: i64) -> Result<Tensor,
     let mut images = images.shallow_clone();
     for (axis, size, rest) in [(2, height, -rows), (3, width, -columns)] {
         if rest > 0 {
-            images = images.f_narrow(axis, (rest as f64 / 2.0).round_ties_even() as i64, size)?;
+            images = images.f_narrow(axis, crop_start(rest), size)?;
         }
     }
     if rows <= 0 && columns <= 0 {
@@ -60,13 +144,53 @@ mod tests {
     fn enlarging_is_pillows_bilinear() {
         // Image.fromarray(numpy.uint8([[0, 100], [200, 250]])).resize((4, 4), Image.BILINEAR)
         let expected = [0, 25, 75, 100, 50, 72, 116, 138, 150, 166, 197, 213, 200, 213, 238, 250];
-        assert_eq!(values(&resize(&image(&[0, 100, 200, 250], 2, 2), 4, 4).unwrap()), expected);
+        assert_eq!(values(&resize(&image(&[0, 100, 200, 250], 2, 2), [4, 4], Interpolation::Bilinear).unwrap()), expected);
+    }
+
+    /// Seven rows of ten pixels, `numpy.uint8(37 * numpy.arange(70))`.
+    fn rows_of_ten() -> Tensor {
+        image(&(0..70).map(|index: u32| (37 * index) as u8).collect::<Vec<_>>(), 7, 10)
+    }
+
+    fn close(got: &[u8], expected: &[u8]) {
+        assert_eq!(got.len(), expected.len());
+        let far = got.iter().zip(expected).find(|(got, expected)| got.abs_diff(**expected) > 1);
+        assert_eq!(far, None);
+    }
+
+    #[test]
+    fn bicubic_is_pillows() {
+        // Image.fromarray(...).resize((4, 3), Image.BICUBIC), and the first rows of resize((15, 11), ...)
+        let small = [93, 121, 122, 98, 126, 126, 123, 123, 151, 127, 128, 156];
+        close(&values(&resize(&rows_of_ten(), [3, 4], Interpolation::Bicubic).unwrap()), &small);
+        let large =
+            [0, 7, 35, 60, 84, 111, 150, 178, 204, 242, 114, 0, 23, 54, 71, 40, 63, 99, 123, 155, 157, 92, 95, 128, 160, 100];
+        close(&values(&resize(&rows_of_ten(), [11, 15], Interpolation::Bicubic).unwrap())[..large.len()], &large);
+    }
+
+    #[test]
+    fn a_window_is_the_middle_of_the_whole() {
+        for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
+            for (size, window) in
+                [([3, 4], [2, 3]), ([70, 100], [7, 10]), ([64, 91], [64, 64]), ([7, 10], [3, 3]), ([3, 40], [3, 8])]
+            {
+                let whole = centre(&resize(&rows_of_ten(), size, by).unwrap(), window[0], window[1]).unwrap();
+                let middle = resize_window(&rows_of_ten(), size, window, by).unwrap();
+                assert_eq!(middle.size(), whole.size());
+                close(&values(&middle), &values(&whole.contiguous()));
+            }
+        }
+        // torchvision: center_crop(resize(one row of 30 pixels, 64, interpolation), 8), of which any row
+        let row = image(&(0..30).map(|index: u32| (37 * index) as u8).collect::<Vec<_>>(), 1, 30);
+        let middle = |by| values(&resize_window(&row, [64, 1920], [8, 8], by).unwrap().select(2, 0));
+        close(&middle(Interpolation::Bilinear), &[22, 23, 24, 24, 25, 25, 26, 27]);
+        close(&middle(Interpolation::Bicubic), &[5, 6, 7, 8, 9, 10, 11, 12]);
     }
 
     #[test]
     fn shrinking_sees_every_pixel() {
         let stripes = image(&[0, 240, 0, 240, 0, 240, 0, 240], 1, 8);
-        for value in values(&resize(&stripes, 1, 2).unwrap()) {
+        for value in values(&resize(&stripes, [1, 2], Interpolation::Bilinear).unwrap()) {
             assert!((100..=140).contains(&value), "{value}");
         }
     }

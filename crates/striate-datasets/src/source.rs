@@ -13,7 +13,8 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>);
 /// Where [`load`] looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// A folder that holds the dataset's four files, compressed or not. Nothing is looked for elsewhere then, nor downloaded.
+    /// A folder that holds the dataset's four files, compressed or not, under any of the names in use, or in which torchvision or Kaggle
+    /// put them (such as `MNIST/raw`). Nothing is looked for elsewhere then, nor downloaded.
     pub root: Option<PathBuf>,
 }
 
@@ -80,7 +81,7 @@ impl Places {
     /// A folder that has all the files.
     fn find(&self, source: &IdxSource) -> Option<PathBuf> {
         let installed = source.package.map(|package| self.system.join(package.folder));
-        let has_all = |folder: &PathBuf| source.files().iter().all(|file| file_in(folder, file).is_some());
+        let has_all = |folder: &PathBuf| source.files().iter().all(|file| !files_in(folder, source, file).is_empty());
         installed.into_iter().chain([self.cache.join(source.folder)]).find(has_all)
     }
 }
@@ -106,9 +107,31 @@ pub(crate) fn obtain(
     Ok(folder)
 }
 
-/// The path of `file` in `folder`, as it is or as `file.gz`.
-pub(crate) fn file_in(folder: &Path, file: &str) -> Option<PathBuf> {
-    [folder.join(file), folder.join(format!("{file}.gz"))].into_iter().find(|path| path.is_file())
+/// The files that may be meant by `file` in `folder`, best first, but for empty ones: compressed or not, with a dot or a hyphen before
+/// `idx`, and there or where torchvision, Kaggle and EMNIST's archive put them.
+pub(crate) fn files_in(folder: &Path, source: &IdxSource, file: &str) -> Vec<PathBuf> {
+    let names = [file.to_owned(), file.replace("-idx", ".idx")];
+    let folders = ["".into(), Path::new(source.torchvision()).join("raw"), "raw".into(), "gzip".into()];
+    let folders = folders.into_iter().chain(names.iter().map(PathBuf::from)).map(|inner| folder.join(inner));
+    let files = folders.flat_map(|folder| names.clone().map(|name| [folder.join(&name), folder.join(name + ".gz")]));
+    let holds_something = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
+    files.flatten().filter(holds_something).collect()
+}
+
+/// What `read` gives for the first file that is sound, and its path; where none is, what is wrong with the first.
+fn first_sound<T>(
+    paths: Vec<PathBuf>,
+    missing: DatasetError,
+    read: impl Fn(&Path) -> Result<T, DatasetError>,
+) -> Result<(PathBuf, T), DatasetError> {
+    let mut first_error = None;
+    for path in paths {
+        match read(&path) {
+            Ok(values) => return Ok((path, values)),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or(missing))
 }
 
 fn read(entry: &'static Entry, source: &IdxSource, folder: &Path) -> Result<Split, DatasetError> {
@@ -125,13 +148,13 @@ fn read_part(
     labels: &str,
 ) -> Result<InMemory, DatasetError> {
     let missing = |file: &str| DatasetError::MissingFile { name: entry.name, folder: folder.into(), file: file.to_owned() };
-    let path = |file: &str| file_in(folder, file).ok_or_else(|| missing(file));
-    let (images_path, labels_path) = (path(images)?, path(labels)?);
-    let mut images = idx::read_images(&images_path)?;
+    let files = |file: &str| files_in(folder, source, file);
+    let (images_path, mut images) = first_sound(files(images), missing(images), idx::read_images)?;
+    let (labels_path, labels) = first_sound(files(labels), missing(labels), idx::read_labels)?;
     if source.transposed {
         images = images.f_transpose(2, 3)?.f_contiguous()?;
     }
-    let labels = idx::read_labels(&labels_path)?.f_to_kind(Kind::Int64)?.f_sub_scalar(i64::from(source.first_label))?;
+    let labels = labels.f_to_kind(Kind::Int64)?.f_sub_scalar(i64::from(source.first_label))?;
     let fault = |path: &Path, reason| Err(DatasetError::Inconsistent { dataset: path.display().to_string(), reason });
     let [channels, height, width] = entry.shape;
     if images.size()[1..] != entry.shape {
@@ -178,6 +201,7 @@ pub(crate) mod tests {
 
     /// Writes three training examples and two test examples, each image all of its number, but for a mark at row 0, column 1.
     pub(crate) fn write_files(folder: &Path, source: &IdxSource, suffix: &str) {
+        std::fs::create_dir_all(folder).unwrap();
         let [train_images, train_labels, test_images, test_labels] = source.files().map(|file| folder.join(file + suffix));
         for (images, labels, count) in [(train_images, train_labels, 3), (test_images, test_labels, 2)] {
             let numbers = Tensor::arange(count, (Kind::Int64, Device::Cpu)).to_kind(Kind::Uint8) + i64::from(source.first_label);
@@ -207,6 +231,58 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_name_and_place_in_use_is_found() {
+        let load_from = |name: &str, root: &Path| load(name, &LoadOptions { root: Some(root.into()) });
+        for (name, inner) in [
+            ("mnist", "MNIST/raw"),
+            ("mnist", "raw"),
+            ("fashion-mnist", "FashionMNIST/raw"),
+            ("kmnist", "KMNIST/raw"),
+            ("emnist-letters", "EMNIST/raw"),
+            ("emnist-letters", "gzip"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write_files(&folder.path().join(inner), idx_source(name).1, "");
+            assert_eq!(load_from(name, folder.path()).unwrap().train.len(), 3, "{name} in {inner}");
+        }
+        let source = idx_source("mnist").1;
+        for suffix in ["", ".gz"] {
+            let (dots, kaggle) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            write_files(dots.path(), source, suffix);
+            write_files(kaggle.path(), source, suffix);
+            for file in source.files() {
+                let name = format!("{file}{suffix}");
+                std::fs::rename(dots.path().join(&name), dots.path().join(name.replace("-idx", ".idx"))).unwrap();
+                let (from, to) = (kaggle.path().join(&name), kaggle.path().join("moved"));
+                std::fs::rename(from, &to).unwrap();
+                std::fs::create_dir(kaggle.path().join(&file)).unwrap();
+                std::fs::rename(to, kaggle.path().join(&file).join(name)).unwrap();
+            }
+            assert_eq!(load_from("mnist", dots.path()).unwrap().test.len(), 2);
+            assert_eq!(load_from("mnist", kaggle.path()).unwrap().test.len(), 2);
+        }
+        let others = tempfile::tempdir().unwrap();
+        write_files(&others.path().join("MNIST/raw"), source, "");
+        assert!(load_from("fashion-mnist", others.path()).is_err(), "MNIST is not taken for it");
+    }
+
+    #[test]
+    fn a_sound_file_is_taken_before_a_damaged_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = idx_source("mnist").1;
+        let options = LoadOptions { root: Some(folder.path().into()) };
+        write_files(folder.path(), source, ".gz");
+        let [images, labels, ..] = source.files();
+        std::fs::write(folder.path().join(&images), "").unwrap();
+        std::fs::write(folder.path().join(&labels), "\0\0\x08\x01").unwrap();
+        assert_eq!(load("mnist", &options).unwrap().train.len(), 3);
+        std::fs::remove_file(folder.path().join(labels.clone() + ".gz")).unwrap();
+        assert!(load("mnist", &options).unwrap_err().to_string().contains("train-labels-idx1-ubyte is not a sound IDX file"));
+        std::fs::remove_file(folder.path().join(images.clone() + ".gz")).unwrap();
+        assert!(load("mnist", &options).unwrap_err().to_string().contains("has no file train-images-idx3-ubyte"));
+    }
+
+    #[test]
     fn emnist_is_turned_upright_and_letters_count_from_zero() {
         let folder = tempfile::tempdir().unwrap();
         write_files(folder.path(), idx_source("emnist-letters").1, ".gz");
@@ -226,7 +302,7 @@ pub(crate) mod tests {
         std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
         let error = load("mnist", &options).unwrap_err().to_string();
         let expected = format!(
-            "{} has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz: name the folder that holds the four files of mnist",
+            "{} has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, or an empty one: name the folder that holds the four files of mnist",
             folder.path().display()
         );
         assert_eq!(error, expected);

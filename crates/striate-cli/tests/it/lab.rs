@@ -48,7 +48,7 @@ fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
     let before = sandbox.names("");
     let cases: [(&[&str], &str); 12] = [
         (&["damaged.png"], "damaged.png cannot be read as an image"),
-        (&["pictures/notes.txt"], "notes.txt cannot be read as an image: it is neither JPEG nor PNG"),
+        (&["pictures/notes.txt"], "notes.txt cannot be read as an image: its content is of no format that is read"),
         (&["empty.png"], "error: empty.png cannot be read as an image: it is empty"),
         (&["none.png"], "none.png cannot be read as an image"),
         (&["empty"], "empty holds no .png, .jpg or .jpeg file"),

@@ -1,0 +1,588 @@
+//! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
+
+use crate::{DatasetError, Preprocess, jpeg};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// Bytes that libtorch copies with one thread: half of its grain size.
+const ALONE: usize = 16_384;
+/// In which most headers end.
+const HEADER: u64 = 64 * 1024;
+/// A picture of that many bytes for each of its pixels is the largest: 16 bits of four channels.
+const PIXEL_BYTES: u64 = 8;
+/// What a file may hold besides its pixels, such as metadata.
+const METADATA_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) const CUT: &str = "it is cut off: a part of its data is missing";
+/// In place of a format's name, where the content is of none.
+const READ: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF and PNM are read";
+
+/// A picture in any of the forms in which programs have one.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Picture<'a> {
+    /// A file. Its content decides what it is, not its name.
+    File(&'a Path),
+    /// A file's content.
+    Bytes(&'a [u8]),
+    /// Decoded pixels. An orientation that a camera noted must have been applied.
+    Image(&'a DynamicImage),
+    /// Pixels as a tensor: uint8, `[C, H, W]` with one or three channels.
+    Tensor(&'a Tensor),
+}
+
+/// How pictures are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// A picture with more pixels is refused before it is decoded. The default, 89,478,485, is Pillow's.
+    pub max_pixels: u64,
+}
+
+/// Decodes a picture as a network's input: `[1, C, H, W]`, float32.
+///
+/// JPEG, PNG, WebP, BMP, GIF (its first frame), TIFF and PNM are read, by their content. Transparency is dropped. The orientation that
+/// a camera noted is applied. For a network with one channel, colours become grey as Pillow, OpenCV and ITU-R 601 have it:
+/// 0.299 R + 0.587 G + 0.114 B.
+///
+/// ```
+/// use striate_datasets::{DecodeOptions, ImageSize, Interpolation, Normalise, Preprocess, decode_image, image};
+/// let preprocess = Preprocess {
+///     image: ImageSize::ShorterSide { shorter_side: 8 },
+///     input: [3, 8, 8],
+///     normalise: Normalise::identity(),
+///     interpolation: Interpolation::Bilinear,
+/// };
+/// let picture = image::DynamicImage::new_rgb8(20, 10);
+/// let input = decode_image(&picture, &preprocess, &DecodeOptions::default())?;
+/// assert_eq!(input.size(), [1, 3, 8, 8]);
+/// # Ok::<(), striate_datasets::DatasetError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`DatasetError::Image`] for a file, and [`DatasetError::Picture`] for anything else, that is missing, cut off, damaged, in another
+/// format, or larger than `options` allow; a decoder that panics is such an error too. [`DatasetError::Option`] for a `preprocess`
+/// that has no sense.
+pub fn decode_image<'a>(
+    picture: impl Into<Picture<'a>>,
+    preprocess: &Preprocess,
+    options: &DecodeOptions,
+) -> Result<Tensor, DatasetError> {
+    preprocess.check()?;
+    preprocess.normalise.apply(decode_raw(picture.into(), preprocess, options)?)
+}
+
+/// Whether this thread decodes a picture. Should a decoder panic, the panic is caught and becomes an error; a program whose panic
+/// hook asks here can keep it from being printed as well.
+pub fn is_decoding() -> bool {
+    DECODING.get()
+}
+
+thread_local! {
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
+pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
+    let fault = |reason| DatasetError::Picture { reason };
+    match picture {
+        Picture::File(path) => {
+            let fault = |reason| DatasetError::Image { path: path.into(), reason };
+            let image = read_file(path, options).and_then(|bytes| decode(bytes, options)).map_err(fault)?;
+            place(&image, preprocess)
+        }
+        Picture::Bytes(bytes) => place(&decode(Cow::Borrowed(bytes), options).map_err(fault)?, preprocess),
+        Picture::Image(image) if image.width().min(image.height()) == 0 => Err(fault("it has no pixels".to_owned())),
+        Picture::Image(image) => place(image, preprocess),
+        Picture::Tensor(pixels) => match (pixels.kind(), &pixels.size()[..]) {
+            (Kind::Uint8, &[1 | 3, height, width]) if height.min(width) > 0 => {
+                let pixels = pixels.f_unsqueeze(0)?;
+                preprocess.place(&if preprocess.input[0] == 1 { grey_of(&pixels)? } else { pixels })
+            }
+            (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
+        },
+    }
+}
+
+/// How thoroughly [`ImageFolder::check`](crate::ImageFolder::check) looks at each file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Check {
+    /// That its header is sound, and that it ends as its format ends. Quick; a JPEG, PNG, GIF or WebP that was cut off is found.
+    Headers,
+    /// That it can be decoded: takes as long as an epoch's pictures do.
+    Pixels,
+}
+
+/// What would keep a file from being decoded, as far as `check` looks.
+pub(crate) fn check_file(path: &Path, check: Check, options: &DecodeOptions) -> Result<(), DatasetError> {
+    let whole = || read_file(path, options).and_then(|bytes| decode(bytes, options)).map(drop);
+    let checked = match check {
+        Check::Pixels => whole(),
+        Check::Headers => Ends::of(path, options).and_then(|ends| {
+            // The header may be a longer one, and what follows a picture's end is no fault.
+            if matches!(contained(|| ends.are_sound(options)), Ok(true)) { Ok(()) } else { whole() }
+        }),
+    };
+    checked.map_err(|reason| DatasetError::Image { path: path.into(), reason })
+}
+
+/// What can be read of a file at little cost.
+struct Ends {
+    /// The first bytes.
+    start: Vec<u8>,
+    /// The last twelve.
+    end: Vec<u8>,
+    length: u64,
+}
+
+impl Ends {
+    fn of(path: &Path, options: &DecodeOptions) -> Result<Self, String> {
+        let read = |mut file: File| -> std::io::Result<Self> {
+            let (mut start, mut end, length) = (Vec::new(), Vec::new(), file.metadata()?.len());
+            file.by_ref().take(HEADER).read_to_end(&mut start)?;
+            file.seek(SeekFrom::Start(length.saturating_sub(12)))?;
+            file.read_to_end(&mut end)?;
+            Ok(Self { start, end, length })
+        };
+        read(open(path, options)?).map_err(|error| error.to_string())
+    }
+
+    /// Whether the header can be read and the file ends as its format does, where that can be told.
+    fn are_sound(&self, options: &DecodeOptions) -> Result<bool, String> {
+        let format = format(&self.start)?;
+        decoder(&self.start, format, options)?;
+        Ok(match format {
+            ImageFormat::Jpeg => self.end.ends_with(jpeg::END),
+            ImageFormat::Png => self.end.starts_with(b"\0\0\0\0IEND"),
+            ImageFormat::Gif => self.end.ends_with(b";"),
+            ImageFormat::WebP => webp_length(&self.start).is_some_and(|length| length <= self.length),
+            _ => true,
+        })
+    }
+}
+
+/// How long a WebP says that it is.
+fn webp_length(bytes: &[u8]) -> Option<u64> {
+    let &[a, b, c, d] = bytes.get(4..8)? else { return None };
+    Some(u64::from(u32::from_le_bytes([a, b, c, d])) + 8)
+}
+
+/// A file's bytes. Nothing but a file is opened: a pipe would never end.
+fn read_file<'a>(path: &Path, options: &DecodeOptions) -> Result<Cow<'a, [u8]>, String> {
+    let mut bytes = Vec::new();
+    open(path, options)?.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(Cow::Owned(bytes))
+}
+
+fn open(path: &Path, options: &DecodeOptions) -> Result<File, String> {
+    let told = |error: std::io::Error| error.to_string();
+    let file = fs::metadata(path).map_err(told)?;
+    let largest = options.max_pixels.saturating_mul(PIXEL_BYTES).saturating_add(METADATA_BYTES);
+    match () {
+        () if file.is_dir() => Err("it is a folder".to_owned()),
+        () if !file.is_file() => Err("it is a pipe, a socket or a device, and only files are read".to_owned()),
+        () if file.len() == 0 => Err("it is empty".to_owned()),
+        () if file.len() > largest => Err(format!("it has {} bytes, more than any picture of the limit", file.len())),
+        () => File::open(path).map_err(told),
+    }
+}
+
+/// The pixels of encoded bytes.
+fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<DynamicImage, String> {
+    let format = format(&bytes)?;
+    if format == ImageFormat::WebP && webp_length(&bytes).is_none_or(|length| length > bytes.len() as u64) {
+        return Err(CUT.to_owned());
+    }
+    contained(|| {
+        if format != ImageFormat::Jpeg || jpeg::has_end(&bytes)? {
+            return pixels(&bytes, format, options);
+        }
+        // The decoder makes up what is missing. Whether anything is, shows in that other bytes in its place give other pixels.
+        let with = |more: &[u8]| pixels(&[&bytes, more, jpeg::END].concat(), format, options);
+        let image = with(&[])?;
+        let whole = with(&jpeg::NOISE).is_ok_and(|other| image.as_bytes() == other.as_bytes());
+        if whole { Ok(image) } else { Err(CUT.to_owned()) }
+    })
+}
+
+/// Runs a decoder. Its panic is an error, since the bytes that it is given may be hostile.
+fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let before = DECODING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(decode));
+    DECODING.set(before);
+    result.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(one_line(&format!("its decoder failed ({})", message.unwrap_or("no reason is given"))))
+    })
+}
+
+fn pixels(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<DynamicImage, String> {
+    let mut decoder = decoder(bytes, format, options)?;
+    let decode = || {
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image)
+    };
+    decode().map_err(reason)
+}
+
+/// What decodes the bytes, after its header was found to be sound and within the limits.
+fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, options: &DecodeOptions) -> Result<impl ImageDecoder + 'a, String> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let largest = options.max_pixels.saturating_mul(PIXEL_BYTES);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(largest.saturating_add(METADATA_BYTES));
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(reason)?;
+    let (width, height) = decoder.dimensions();
+    match u64::from(width) * u64::from(height) {
+        0 => Err("it has no pixels".to_owned()),
+        count if count > options.max_pixels => {
+            let limit = options.max_pixels;
+            Err(format!("it has {width}x{height} pixels, more than the limit of {limit}: make it smaller, or raise the limit"))
+        }
+        _ if decoder.total_bytes() > largest => {
+            Err(format!("its {width}x{height} pixels take more memory than the limit allows"))
+        }
+        _ => Ok(decoder),
+    }
+}
+
+/// The format that the content has.
+fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Pnm, Tiff, WebP};
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    match image::guess_format(bytes) {
+        Ok(format @ (Bmp | Gif | Jpeg | Png | Pnm | Tiff | WebP)) => Ok(format),
+        _ => Err(match bytes {
+            [0x1f, 0x8b, ..] => format!("it is compressed with gzip: unpack it ({READ})"),
+            _ if bytes.starts_with(b"version https://git-lfs") => {
+                "it is a pointer of Git LFS: fetch the file itself with `git lfs pull`".to_owned()
+            }
+            _ if bytes.get(4..8) == Some(b"ftyp") => format!("it is HEIC, AVIF or a video: convert it ({READ})"),
+            _ if bytes.trim_ascii_start().starts_with(b"<") => format!("it is a web page or SVG, and no picture ({READ})"),
+            _ => format!("its content is of no format that is read ({READ})"),
+        }),
+    }
+}
+
+fn reason(error: ImageError) -> String {
+    let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
+    let error = one_line(&error.to_string());
+    let lower = error.to_lowercase();
+    let cut =
+        cut || ["unexpected end", "unexpected eof", "unexpectedeof", "failed to fill"].iter().any(|sign| lower.contains(sign));
+    if cut { format!("it is cut off or damaged ({error})") } else { error }
+}
+
+/// The text without line breaks and other control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// Decoded pixels in the network's input shape: `[1, C, H, W]`, uint8.
+fn place(image: &DynamicImage, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
+    let (bytes, channels) = match preprocess.input[0] {
+        1 => (grey_pixels(image), 1),
+        _ => (rgb_pixels(image), 3),
+    };
+    let pixels = copied(&bytes)?.f_view([1, i64::from(image.height()), i64::from(image.width()), channels])?;
+    // libtorch resizes colours that lie pixel by pixel in a third of the time.
+    preprocess.place(&pixels.f_permute([0, 3, 1, 2])?)
+}
+
+fn rgb_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
+    match image {
+        DynamicImage::ImageRgb8(image) => Cow::Borrowed(image.as_raw()),
+        other => Cow::Owned(other.to_rgb8().into_raw()),
+    }
+}
+
+/// What ITU-R 601 weighs red, green and blue with, in fractions of 65536, as Pillow does.
+const GREY: [u32; 3] = [19_595, 38_470, 7_471];
+
+fn grey_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
+    if !image.color().has_color() {
+        return match image {
+            DynamicImage::ImageLuma8(image) => Cow::Borrowed(image.as_raw()),
+            other => Cow::Owned(other.to_luma8().into_raw()),
+        };
+    }
+    let grey = |pixel: &[u8]| {
+        let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
+        ((sum + 0x8000) >> 16) as u8
+    };
+    Cow::Owned(rgb_pixels(image).chunks_exact(3).map(grey).collect())
+}
+
+/// The same for tensors: `[N, 1, H, W]` of `[N, 3, H, W]`; grey stays as it is.
+fn grey_of(pixels: &Tensor) -> Result<Tensor, DatasetError> {
+    if pixels.size()[1] == 1 {
+        return Ok(pixels.shallow_clone());
+    }
+    let weights = Tensor::f_from_slice(&GREY.map(i64::from))?.f_view([1, 3, 1, 1])?.f_to_device(pixels.device())?;
+    let sum = pixels.f_to_kind(Kind::Int64)?.f_mul(&weights)?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Int64)?;
+    Ok(sum.f_add_scalar(0x8000)?.f_bitwise_right_shift_tensor_scalar(16)?.f_to_kind(Kind::Uint8)?)
+}
+
+/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so many, which must not happen in each of
+/// several that decode side by side.
+fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
+    let pixels = Tensor::f_empty([bytes.len().cast_signed() as i64], (Kind::Uint8, Device::Cpu))?;
+    for (part, start) in bytes.chunks(ALONE).zip((0..).step_by(ALONE)) {
+        pixels.f_narrow(0, start, part.len().cast_signed() as i64)?.f_copy_(&Tensor::f_from_slice(part)?)?;
+    }
+    Ok(pixels)
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { max_pixels: 89_478_485 }
+    }
+}
+
+impl<'a> From<&'a Path> for Picture<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self::File(path)
+    }
+}
+
+impl<'a> From<&'a PathBuf> for Picture<'a> {
+    fn from(path: &'a PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Picture<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Picture<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a DynamicImage> for Picture<'a> {
+    fn from(image: &'a DynamicImage) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl<'a> From<&'a Tensor> for Picture<'a> {
+    fn from(pixels: &'a Tensor) -> Self {
+        Self::Tensor(pixels)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Fit, ImageSize, Interpolation, Normalise};
+
+    /// A file that `tests/pictures/make.py` made.
+    fn made(name: &str) -> Vec<u8> {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures").join(name)).unwrap()
+    }
+
+    fn exact([channels, height, width]: [i64; 3]) -> Preprocess {
+        Preprocess::new([channels, height, width], [channels, height, width], Fit::Pad, Normalise::identity()).unwrap()
+    }
+
+    /// The pixels of a picture whose size is that of `shape` (`[C, H, W]`), as Pillow lays them out: `[H, W, C]`.
+    fn pixels_of<'a>(picture: impl Into<Picture<'a>>, shape: [i64; 3]) -> Result<Vec<u8>, DatasetError> {
+        let raw = decode_raw(picture.into(), &exact(shape), &DecodeOptions::default())?;
+        Ok(raw.permute([0, 2, 3, 1]).contiguous().flatten(0, -1).try_into().unwrap())
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        let error = pixels_of(bytes, [3, 32, 48]).unwrap_err().to_string();
+        assert!(error.starts_with("the picture cannot be read: ") && error.lines().count() == 1, "{error}");
+        error
+    }
+
+    #[test]
+    fn each_format_is_read_as_pillow_reads_it_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for end in ["bmp", "tif", "ppm", "webp", "gif"] {
+            let expected = made(if end == "gif" { "small-gif.rgb" } else { "small.rgb" });
+            let bytes = made(&format!("small.{end}"));
+            assert_eq!(pixels_of(&bytes, [3, 5, 7]).unwrap(), expected, "{end}");
+            let path = folder.path().join("picture.jpg");
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(pixels_of(&path, [3, 5, 7]).unwrap(), expected, "{end}");
+        }
+    }
+
+    #[test]
+    fn grey_is_pillows() {
+        assert_eq!(pixels_of(&made("small.webp"), [1, 5, 7]).unwrap(), made("small.grey"));
+        assert_eq!(pixels_of(&made("photo.png"), [1, 32, 48]).unwrap(), made("photo.grey"));
+        let grey = Tensor::from_slice(&[9_u8, 200]).view([1, 1, 2]);
+        assert_eq!(pixels_of(&grey, [1, 1, 2]).unwrap(), [9, 200]);
+        assert_eq!(pixels_of(&grey, [3, 1, 2]).unwrap(), [9, 9, 9, 200, 200, 200]);
+        // Image.new("RGB", (1, 1), colour).convert("L")
+        let colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [1, 2, 3], [250, 30, 20], [12, 200, 77]];
+        for (colour, expected) in colours.into_iter().zip([76, 150, 29, 2, 95, 130]) {
+            let image = DynamicImage::from(image::RgbImage::from_pixel(1, 1, image::Rgb(colour)));
+            let tensor = Tensor::from_slice(&colour).view([3, 1, 1]);
+            assert_eq!(pixels_of(&image, [1, 1, 1]).unwrap(), [expected], "{colour:?}");
+            assert_eq!(pixels_of(&tensor, [1, 1, 1]).unwrap(), [expected], "{colour:?}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_a_picture_gives_the_same() {
+        let bytes = made("small.ppm");
+        let image = image::load_from_memory(&bytes).unwrap();
+        let tensor = Tensor::from_slice(&made("small.rgb")).view([5, 7, 3]).permute([2, 0, 1]);
+        let size = ImageSize::ShorterSide { shorter_side: 9 };
+        let normalise = Normalise { mean: vec![0.5], std: vec![0.25] };
+        for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic] {
+            for channels in [1, 3] {
+                let input = [channels, 8, 8];
+                let preprocess = Preprocess { image: size, input, normalise: normalise.clone(), interpolation };
+                let options = DecodeOptions::default();
+                let first = decode_image(&bytes, &preprocess, &options).unwrap();
+                assert_eq!((first.size(), first.kind()), (vec![1, channels, 8, 8], Kind::Float));
+                assert_eq!(decode_image(&image, &preprocess, &options).unwrap(), first);
+                assert_eq!(decode_image(&tensor, &preprocess, &options).unwrap(), first);
+            }
+        }
+        let wrong = Tensor::zeros([2, 5, 7], (Kind::Uint8, Device::Cpu));
+        assert!(pixels_of(&wrong, [3, 5, 7]).unwrap_err().to_string().contains("not [2, 5, 7] of Uint8"));
+        assert!(pixels_of(&Tensor::zeros([3, 0, 7], (Kind::Uint8, Device::Cpu)), [3, 5, 7]).is_err());
+    }
+
+    #[test]
+    fn a_picture_that_was_cut_off_is_told() {
+        for name in
+            ["photo.jpg", "progressive.jpg", "restart.jpg", "photo.png", "small.bmp", "small.tif", "small.webp", "photo.gif"]
+        {
+            let bytes = made(name);
+            for part in [6, 7, 8] {
+                let error = refused(&bytes[..bytes.len() * part / 10]);
+                assert!(error.contains("cut off"), "{name} to {part}0%: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_jpeg_without_its_end_or_with_more_behind_it_is_read() {
+        for name in ["photo.jpg", "restart.jpg"] {
+            let bytes = made(name);
+            let whole = pixels_of(&bytes, [3, 32, 48]).unwrap();
+            assert_eq!(pixels_of(&bytes[..bytes.len() - 2], [3, 32, 48]).unwrap(), whole, "{name}");
+            let trailing = [&bytes, &b"\0more \xff after the end"[..]].concat();
+            assert_eq!(pixels_of(&trailing, [3, 32, 48]).unwrap(), whole, "{name}");
+        }
+        assert!(pixels_of(&made("progressive.jpg"), [3, 32, 48]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_picture_is_told_as_what_it_is() {
+        for (bytes, told) in [
+            (&b"not an image"[..], "of no format that is read (JPEG, PNG, WebP"),
+            (b"", "it is empty"),
+            (b"\x1f\x8b\x08\0", "compressed with gzip"),
+            (b" <!DOCTYPE html>", "a web page or SVG"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, AVIF"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cut off"),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF\0", ""),
+        ] {
+            let error = refused(bytes);
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |path: &Path| pixels_of(path, [3, 5, 7]).unwrap_err().to_string();
+        assert!(told(folder.path()).ends_with("it is a folder"));
+        assert!(told(&folder.path().join("missing.png")).contains("cannot be read as an image"));
+        #[cfg(unix)]
+        {
+            let socket = folder.path().join("new\nline.png");
+            let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            let error = told(&socket);
+            assert!(error.ends_with("only files are read") && error.lines().count() == 1, "{error}");
+            assert!(told(Path::new("/dev/zero")).ends_with("only files are read"));
+        }
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused_before_they_are_decoded() {
+        // Python's Image.new("1", (20000, 20000)) is as small: what follows the header is never read.
+        let bits = png_header([20_000, 20_000], [1, 0]);
+        assert!(refused(&bits).contains("20000x20000 pixels, more than the limit of 89478485"));
+        assert!(refused(&png_header([65_535, 65_535], [16, 2])).contains("limit"));
+        let small = made("small.bmp");
+        let limited = |max_pixels| decode_image(&small, &exact([3, 5, 7]), &DecodeOptions { max_pixels }).map(drop);
+        assert!(limited(34).unwrap_err().to_string().contains("7x5 pixels, more than the limit of 34"));
+        limited(35).unwrap();
+    }
+
+    /// A PNG with a header of this size, bits and type of colour, and no data.
+    fn png_header([width, height]: [u32; 2], colour: [u8; 2]) -> Vec<u8> {
+        let header = [&b"IHDR"[..], &width.to_be_bytes(), &height.to_be_bytes(), &colour, &[0; 3]].concat();
+        let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+        for chunk in [&header[..], b"IDAT\x78\x9c", b"IEND"] {
+            let mut crc = flate2::Crc::new();
+            crc.update(chunk);
+            png.extend((chunk.len() as u32 - 4).to_be_bytes());
+            png.extend(chunk);
+            png.extend(crc.sum().to_be_bytes());
+        }
+        png
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        assert!(!is_decoding());
+        let error = contained::<()>(|| {
+            assert!(is_decoding());
+            panic!("index {}\nout of range", 7)
+        });
+        assert_eq!(error.unwrap_err(), "its decoder failed (index 7 out of range)");
+        assert!(!is_decoding());
+    }
+
+    #[test]
+    fn headers_are_checked_without_decoding_and_ends_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let check = |bytes: &[u8], check| {
+            fs::write(&path, bytes).unwrap();
+            check_file(&path, check, &DecodeOptions::default()).is_ok()
+        };
+        for name in ["photo.jpg", "progressive.jpg", "photo.png", "small.bmp", "small.tif", "small.webp", "small.gif"] {
+            let bytes = made(name);
+            let trailing = [&bytes[..], b"more"].concat();
+            for depth in [Check::Headers, Check::Pixels] {
+                assert!(check(&bytes, depth) && check(&trailing, depth), "{name}");
+                assert!(!check(&bytes[..20], depth), "{name}");
+            }
+        }
+        for name in ["photo.jpg", "photo.png", "small.webp", "photo.gif"] {
+            let bytes = made(name);
+            assert!(!check(&bytes[..bytes.len() * 2 / 3], Check::Headers), "{name}");
+        }
+        let mut damaged = made("photo.png");
+        damaged[200..220].fill(7);
+        assert!(check(&damaged, Check::Headers) && !check(&damaged, Check::Pixels));
+    }
+}

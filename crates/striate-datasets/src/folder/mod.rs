@@ -1,0 +1,429 @@
+//! Folders of pictures: a folder for each class.
+
+mod parts;
+mod scan;
+
+pub use parts::{FolderParts, PartFolders};
+pub use scan::{LeftOut, Reason};
+
+use crate::classes::{file_name, normal, places};
+use crate::decode::{Check, check_file, decode_raw};
+use crate::{Batch, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
+use scan::{Entry, Walk, entries};
+use std::collections::{BTreeMap, HashSet};
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tch::Tensor;
+
+/// Files that are checked between two questions whether to go on, for each thread.
+const CHECKED: usize = 16;
+
+/// Files of pictures in a folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this name reads them: the
+/// classes are the folders' names in alphabetical order, the pictures of a class are all that lie in its folder, however deep.
+///
+/// Hidden files and folders are passed over. Links are followed, but none leads in a circle. What is no picture that can be read is
+/// [left out](Self::left_out) and counted. Names are the same if they differ only in how accents are written (Unicode's NFC and NFD).
+///
+/// Files are decoded when a batch is taken, by as many threads as libtorch's operators use, each as
+/// [`decode_image`](crate::decode_image) would for the same [`Preprocess`]; only what a batch needs is in memory.
+///
+/// ```no_run
+/// use striate_datasets::{
+///     Check, ImageFolder, ImageSize, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
+/// };
+/// let raw = Preprocess {
+///     image: ImageSize::ShorterSide { shorter_side: 256 },
+///     input: [3, 224, 224],
+///     normalise: Normalise::identity(),
+///     interpolation: Interpolation::Bilinear,
+/// };
+/// let train = ImageFolder::open("flowers/train", raw.clone())?;
+/// if !train.left_out().is_empty() {
+///     eprintln!("{}", train.left_out());
+/// }
+/// train.require(Check::Headers, &mut |_, _| true)?; // finds what is cut off before an epoch does
+/// let preprocess = Preprocess { normalise: train.statistics(10_000, &mut |_, _| true)?.normalise, ..raw };
+/// let loader = Loader::new(&train, preprocess, LoaderOptions::train(64, 0))?;
+/// # Ok::<(), striate_datasets::DatasetError>(())
+/// ```
+#[derive(Debug)]
+pub struct ImageFolder {
+    name: String,
+    root: PathBuf,
+    files: Vec<(PathBuf, i64)>,
+    classes: Vec<String>,
+    preprocess: Preprocess,
+    options: DecodeOptions,
+    left_out: LeftOut,
+}
+
+impl ImageFolder {
+    /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says; normalising is left to a
+    /// [`Loader`](crate::Loader).
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be read, no class, a class without a picture, or a `preprocess` that has no sense. A picture that cannot
+    /// be decoded is an error of the batch that it belongs to; [`require`](Self::require) and [`without_bad`](Self::without_bad) find it
+    /// earlier.
+    pub fn open(root: impl AsRef<Path>, preprocess: Preprocess) -> Result<Self, DatasetError> {
+        let root = root.as_ref();
+        check(&preprocess)?;
+        let real_root = root.canonicalize().map_err(|error| DatasetError::io("read", root, error))?;
+        let mut left_out = LeftOut::default();
+        // Each class by its name, with its folders and files.
+        let mut classes: BTreeMap<String, (Vec<PathBuf>, Vec<PathBuf>)> = BTreeMap::new();
+        for entry in entries(root)? {
+            let folder = match entry {
+                Entry::Folder(folder) => folder,
+                Entry::Picture(file) => {
+                    left_out.add(Reason::NoClass, &file);
+                    continue;
+                }
+                Entry::LeftOut(reason, file) => {
+                    left_out.add(reason, &file);
+                    continue;
+                }
+            };
+            let (before, visited) = (left_out.clone(), HashSet::new());
+            let mut walk = Walk { root: &real_root, visited, pictures: Vec::new(), left_out: &mut left_out };
+            walk.folder(&folder)?;
+            let pictures = walk.pictures;
+            if pictures.is_empty() {
+                // A link in a circle is no class.
+                let looped = left_out.reasons().any(|(reason, _, path)| *reason == Reason::Loop && path == folder);
+                if looped && left_out.len() == before.len() + 1 {
+                    continue;
+                }
+                return Err(without_pictures(&folder));
+            }
+            let (folders, files) = classes.entry(normal(&file_name(&folder))).or_default();
+            folders.push(folder);
+            files.extend(pictures);
+        }
+        refuse_odd(root, &classes, &left_out)?;
+        let label = |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| (file, class));
+        let (classes, files): (Vec<_>, Vec<_>) = classes.into_iter().map(|(name, (_, files))| (name, files)).unzip();
+        let files = files.into_iter().zip(0..).flat_map(label).collect();
+        let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());
+        Ok(Self { name, root, files, classes, preprocess, options, left_out })
+    }
+
+    /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders are not read again.
+    ///
+    /// # Errors
+    ///
+    /// A `preprocess` that has no sense.
+    pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
+        check(preprocess)?;
+        Ok(Self { preprocess: preprocess.clone(), ..self })
+    }
+
+    /// The same pictures, decoded with other options.
+    #[must_use]
+    pub fn decoded_with(self, options: DecodeOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same pictures with their labels as indices into `classes`, which may be more, and in another order.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::OtherClasses`] when a class of this folder is not among them.
+    pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DatasetError> {
+        let places = places(&self.root.display().to_string(), &self.classes, classes)?;
+        for (_, label) in &mut self.files {
+            // Labels are indices of this folder's classes.
+            *label = places[label.unsigned_abs() as usize];
+        }
+        Ok(Self { classes: classes.to_vec(), ..self })
+    }
+
+    /// The files, with the index of each one's class: in the order of the examples.
+    pub fn files(&self) -> &[(PathBuf, i64)] {
+        &self.files
+    }
+
+    /// What becomes of each picture.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// What is not among the pictures.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// The files that cannot be read, as far as `check` looks, by their place in [`files`](Self::files): with as many threads as
+    /// libtorch's operators use. `progress` is told how many files were looked at, and of how many; its `false` ends the work.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::Interrupted`].
+    pub fn check(
+        &self,
+        check: Check,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<(usize, DatasetError)>, DatasetError> {
+        let mut bad = Vec::new();
+        let step = CHECKED * striate_torch::num_threads();
+        for (chunk, start) in self.files.chunks(step).zip((0..).step_by(step)) {
+            if !progress(start, self.files.len()) {
+                return Err(DatasetError::Interrupted);
+            }
+            let checked = side_by_side(chunk, |(path, _)| check_file(path, check, &self.options));
+            bad.extend(checked.into_iter().enumerate().filter_map(|(index, file)| Some((start + index, file.err()?))));
+        }
+        progress(self.files.len(), self.files.len());
+        Ok(bad)
+    }
+
+    /// As [`check`](Self::check), where no file may be bad.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be read, and how many others can't; or [`DatasetError::Interrupted`].
+    pub fn require(&self, check: Check, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<(), DatasetError> {
+        let mut bad = self.check(check, progress)?.into_iter().map(|(_, error)| error);
+        let Some(first) = bad.next() else { return Ok(()) };
+        match bad.count() {
+            0 => Err(first),
+            others => Err(DatasetError::BadPictures { first: Box::new(first), others }),
+        }
+    }
+
+    /// The same pictures without those that cannot be decoded; these are counted in [`left_out`](Self::left_out).
+    ///
+    /// Every file is decoded once for that, so it takes as long as an epoch's pictures do. In return the examples are the same in
+    /// each epoch and after a resume, as long as the files are.
+    ///
+    /// # Errors
+    ///
+    /// A class of which no picture is left, or [`DatasetError::Interrupted`].
+    pub fn without_bad(mut self, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<Self, DatasetError> {
+        let bad = self.check(Check::Pixels, progress)?;
+        let had: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
+        let mut bad = bad.into_iter().peekable();
+        let mut index = 0;
+        self.files.retain(|(path, _)| {
+            let bad = bad.next_if(|(bad, _)| *bad == index);
+            index += 1;
+            if let Some((_, error)) = &bad {
+                tracing::debug!("left out: {error}");
+                self.left_out.add(Reason::Bad, path);
+            }
+            bad.is_none()
+        });
+        let has: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
+        match had.difference(&has).min().and_then(|label| self.classes.get(label.unsigned_abs() as usize)) {
+            None => Ok(self),
+            Some(class) => {
+                let reason = format!("no picture of class {class} can be decoded: add some, or remove the class's folder");
+                Err(DatasetError::Inconsistent { dataset: self.root.display().to_string(), reason })
+            }
+        }
+    }
+}
+
+fn without_pictures(folder: &Path) -> DatasetError {
+    let reason = "this folder of a class has no picture that can be read: add some, or remove it".to_owned();
+    DatasetError::Inconsistent { dataset: folder.display().to_string(), reason }
+}
+
+/// Fails where a folder holds something else than a folder of pictures for each class.
+fn refuse_odd(
+    root: &Path,
+    classes: &BTreeMap<String, (Vec<PathBuf>, Vec<PathBuf>)>,
+    left_out: &LeftOut,
+) -> Result<(), DatasetError> {
+    let fault = |reason| Err(DatasetError::Inconsistent { dataset: root.display().to_string(), reason });
+    if classes.is_empty() {
+        let pictures = left_out.reasons().find(|(reason, ..)| **reason == Reason::NoClass).map_or(0, |(_, count, _)| count);
+        let has =
+            if pictures > 0 { format!("it has {pictures} pictures, but no folders") } else { "it has no folders".to_owned() };
+        return fault(format!("{has}: put the pictures of each class into a folder of the class's name"));
+    }
+    let not_unicode = |folder: &&PathBuf| folder.file_name().is_some_and(|name| name.to_str().is_none());
+    for (name, (folders, _)) in classes {
+        if folders.len() > 1 && folders.iter().any(|folder| not_unicode(&folder)) {
+            return fault(format!("several folders, whose names are no UTF-8, are named {name}: rename them"));
+        }
+    }
+    // A download is often a folder in a folder.
+    if let (Some((_, (folders, files))), 1) = (classes.first_key_value(), classes.len())
+        && let [class] = &folders[..]
+    {
+        let inside =
+            |file: &PathBuf| file.strip_prefix(class).ok().and_then(|file| Some(file.parent()?.iter().next()?.to_owned()));
+        let inner: Option<HashSet<_>> = files.iter().map(inside).collect();
+        if inner.is_some_and(|inner| inner.len() > 1) {
+            return fault(format!("it has one folder, and the folders of classes seem to be in {}: name that", class.display()));
+        }
+    }
+    Ok(())
+}
+
+impl Dataset for ImageFolder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn shape(&self) -> [i64; 3] {
+        self.preprocess.input
+    }
+
+    fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
+        let chosen = |index: &i64| {
+            let file = usize::try_from(*index).ok().and_then(|index| self.files.get(index));
+            file.ok_or_else(|| DatasetError::option("indices", format!("{index} is no example of the {}", self.files.len())))
+        };
+        let indices = Vec::<i64>::try_from(indices)?;
+        let chosen = indices.iter().map(chosen).collect::<Result<Vec<_>, _>>()?;
+        let decode = |file: &&(PathBuf, i64)| decode_raw(Picture::File(&file.0), &self.preprocess, &self.options);
+        let images = side_by_side(&chosen, decode).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
+        Ok(Batch { images: Tensor::f_cat(&images, 0)?.f_contiguous()?, labels: Tensor::f_from_slice(&labels)? })
+    }
+}
+
+/// Files are decoded as grey or as colour.
+fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
+    preprocess.check()?;
+    preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })
+}
+
+/// Does the same with each, with as many threads as libtorch's operators use; the results are in order.
+fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = all.get(index) else { return done };
+            done.push((index, one(item)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..striate_torch::num_threads().min(all.len())).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for worker in workers {
+            done.extend(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{ImageSize, Interpolation, Loader, LoaderOptions, Normalise, decode_image};
+    use image::{Rgb, RgbImage};
+    use std::fs;
+
+    /// Writes an image of one colour, but for a white column at the left.
+    pub(crate) fn write(path: &Path, [width, height]: [u32; 2], colour: u8) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let pixel = |x, _| if x == 0 { Rgb([255; 3]) } else { Rgb([colour, 10, 20]) };
+        RgbImage::from_fn(width, height, pixel).save(path).unwrap();
+    }
+
+    pub(crate) fn preprocess(side: i64) -> Preprocess {
+        let image = ImageSize::ShorterSide { shorter_side: side };
+        let interpolation = Interpolation::default();
+        Preprocess { image, input: [3, side, side], normalise: Normalise::identity(), interpolation }
+    }
+
+    pub(crate) fn flowers() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(&root.join("tulip/b.PNG"), [9, 8], 1);
+        write(&root.join("tulip/a/deep.png"), [8, 12], 2);
+        write(&root.join("rose/x.png"), [8, 8], 3);
+        write(&root.join("rose/y.jpeg"), [20, 16], 4);
+        fs::write(root.join("rose/notes.txt"), "not an image").unwrap();
+        fs::write(root.join("readme.jpg"), "not in a class").unwrap();
+        folder
+    }
+
+    #[test]
+    fn classes_are_folders_and_every_image_is_found() {
+        let folder = flowers();
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        assert_eq!(data.classes(), ["rose", "tulip"]);
+        let files =
+            data.files().iter().map(|(path, class)| (path.strip_prefix(folder.path()).unwrap().to_str().unwrap(), *class));
+        let expected = [("rose/x.png", 0), ("rose/y.jpeg", 0), ("tulip/a/deep.png", 1), ("tulip/b.PNG", 1)];
+        assert_eq!(files.collect::<Vec<_>>(), expected);
+        assert_eq!((data.len(), data.shape()), (4, [3, 8, 8]));
+        assert_eq!(data.name(), folder.path().file_name().unwrap().to_str().unwrap());
+    }
+
+    #[test]
+    fn a_batch_is_what_each_file_decodes_to_with_any_number_of_threads() {
+        let folder = flowers();
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        let before = striate_torch::num_threads();
+        for threads in [1, 3, 9] {
+            striate_torch::set_num_threads(threads);
+            let Batch { images, labels } = data.batch(&Tensor::from_slice(&[3_i64, 0, 2, 1, 0])).unwrap();
+            assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [1, 0, 1, 0, 0]);
+            assert_eq!((images.size(), images.is_contiguous()), (vec![5, 3, 8, 8], true));
+            for (place, index) in [3, 0, 2, 1, 0].into_iter().enumerate() {
+                let alone = decode_image(&data.files()[index].0, &preprocess(8), &DecodeOptions::default()).unwrap();
+                let image = images.get(place as i64).to_kind(tch::Kind::Float) / 255.0;
+                assert!((image - alone).abs().max().double_value(&[]) < 1e-6, "{place}");
+            }
+            // The column is where it was, and the colours are told apart.
+            assert_eq!(images.double_value(&[1, 0, 5, 0]), 255.0);
+            assert_eq!((images.double_value(&[1, 0, 5, 4]), images.double_value(&[1, 2, 5, 4])), (3.0, 20.0));
+        }
+        striate_torch::set_num_threads(before);
+        assert!(data.batch(&Tensor::from_slice(&[4_i64])).unwrap_err().to_string().starts_with("indices: 4"));
+    }
+
+    #[test]
+    fn a_loader_takes_it_and_grey_networks_get_grey() {
+        let folder = flowers();
+        let grey = Preprocess { input: [1, 8, 8], ..preprocess(8) };
+        let data = ImageFolder::open(folder.path(), preprocess(5)).unwrap().fit(&grey).unwrap();
+        let loader = Loader::new(&data, grey, LoaderOptions::train(3, 1)).unwrap();
+        let sizes: Vec<_> = loader.epoch(0).unwrap().map(|batch| batch.unwrap().images.size()).collect();
+        assert_eq!(sizes, [[3, 1, 8, 8], [1, 1, 8, 8]]);
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_told() {
+        let folder = flowers();
+        let open = || ImageFolder::open(folder.path(), preprocess(8));
+        let damaged = folder.path().join("rose/y.jpeg");
+        fs::write(&damaged, b"\xff\xd8\xff nothing more").unwrap();
+        let error = open().unwrap().batch(&Tensor::from_slice(&[0_i64, 1])).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{} cannot be read as an image", damaged.display())) && !error.contains('\n'),
+            "{error}"
+        );
+        fs::create_dir(folder.path().join("lily")).unwrap();
+        assert!(open().unwrap_err().to_string().contains("lily: this folder of a class has no picture that can be read"));
+        let rose = folder.path().join("rose");
+        let error = ImageFolder::open(&rose, preprocess(8)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: it has 2 pictures, but no folders", rose.display())), "{error}");
+        assert!(ImageFolder::open(folder.path().join("none"), preprocess(8)).unwrap_err().to_string().starts_with("cannot read"));
+        let four = Preprocess { input: [4, 8, 8], ..preprocess(8) };
+        let told = |result: Result<ImageFolder, DatasetError>| result.unwrap_err().to_string();
+        fs::remove_dir(folder.path().join("lily")).unwrap();
+        assert!(told(open().unwrap().fit(&four)).contains("the network takes 4"));
+        assert!(told(ImageFolder::open(folder.path(), four)).contains("the network takes 4"));
+    }
+}

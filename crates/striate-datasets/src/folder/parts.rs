@@ -1,0 +1,206 @@
+//! A folder with parts to train with and to judge by, and a folder that is split into these.
+
+use super::ImageFolder;
+use super::scan::{Entry, LeftOut, entries};
+use crate::classes::{file_name, same_places};
+use crate::{Dataset, DatasetError, Preprocess, Split};
+use std::path::{Path, PathBuf};
+
+const TRAIN: &[&str] = &["train"];
+const VAL: &[&str] = &["val", "valid", "validation"];
+const TEST: &[&str] = &["test"];
+
+/// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`, `validation`) and `test`, in small or
+/// capital letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartFolders {
+    /// What a network learns from.
+    pub train: PathBuf,
+    /// By what the best epoch is chosen.
+    pub val: Option<PathBuf>,
+    /// What the network is judged by in the end.
+    pub test: Option<PathBuf>,
+}
+
+/// The pictures of a folder with parts. All have the same classes in the same order.
+///
+/// ```no_run
+/// use striate_datasets::{FolderParts, ImageSize, Interpolation, Normalise, Preprocess};
+/// let preprocess = Preprocess {
+///     image: ImageSize::ShorterSide { shorter_side: 224 },
+///     input: [3, 224, 224],
+///     normalise: Normalise::identity(),
+///     interpolation: Interpolation::Bilinear,
+/// };
+/// let parts = FolderParts::open("flowers", &preprocess)?; // flowers/train/rose/1.jpg, flowers/val/rose/2.jpg
+/// let (train, val) = match parts.val.or(parts.test) {
+///     Some(val) => (parts.train, val),
+///     None => {
+///         let split = parts.train.split(0.2, 1)?;
+///         (split.train, split.test)
+///     }
+/// };
+/// # Ok::<(), striate_datasets::DatasetError>(())
+/// ```
+#[derive(Debug)]
+pub struct FolderParts {
+    /// What a network learns from; all pictures, if the folder has no parts.
+    pub train: ImageFolder,
+    /// By what the best epoch is chosen.
+    pub val: Option<ImageFolder>,
+    /// What the network is judged by in the end.
+    pub test: Option<ImageFolder>,
+}
+
+impl PartFolders {
+    /// The parts below `root`; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be read, two folders for one part, parts without `train`, or parts that lie deeper: the message says where.
+    pub fn find(root: impl AsRef<Path>) -> Result<Option<Self>, DatasetError> {
+        let root = root.as_ref();
+        let fault = |reason| DatasetError::Inconsistent { dataset: root.display().to_string(), reason };
+        let folders = folders(root)?;
+        let part = |names: &[&str]| {
+            let mut found = folders.iter().filter(|folder| names.contains(&file_name(folder).to_lowercase().as_str()));
+            match (found.next(), found.next()) {
+                (Some(one), Some(other)) => {
+                    let (one, other) = (file_name(one), file_name(other));
+                    Err(fault(format!("it has the folders `{one}` and `{other}` for the same part: keep one of them")))
+                }
+                (found, _) => Ok(found.cloned()),
+            }
+        };
+        match (part(TRAIN)?, part(VAL)?, part(TEST)?) {
+            (Some(train), val, test) => Ok(Some(Self { train, val, test })),
+            (None, None, None) => match deeper(&folders)? {
+                Some(deeper) => Err(fault(format!("it has no folder `train`, but {} has: name that folder", deeper.display()))),
+                None => Ok(None),
+            },
+            (None, val, test) => {
+                let other = val.or(test).map(|folder| file_name(&folder)).unwrap_or_default();
+                Err(fault(format!("it has a folder `{other}`, but none `train`: put the pictures to train with there")))
+            }
+        }
+    }
+}
+
+/// The first of the folders that has a folder `train`, itself or in its only folder.
+fn deeper(roots: &[PathBuf]) -> Result<Option<PathBuf>, DatasetError> {
+    for root in roots {
+        let inner = folders(root)?;
+        if inner.iter().any(|folder| TRAIN.contains(&file_name(folder).to_lowercase().as_str())) {
+            return Ok(Some(root.clone()));
+        }
+        if let [only] = &inner[..]
+            && let Some(found) = deeper(std::slice::from_ref(only))?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+    let folder = |entry| match entry {
+        Entry::Folder(folder) => Some(folder),
+        Entry::Picture(_) | Entry::LeftOut(..) => None,
+    };
+    Ok(entries(root)?.into_iter().filter_map(folder).collect())
+}
+
+impl FolderParts {
+    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to train with:
+    /// [`split`](ImageFolder::split) makes parts of them.
+    ///
+    /// # Errors
+    ///
+    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when parts differ in their classes' names.
+    pub fn open(root: impl AsRef<Path>, preprocess: &Preprocess) -> Result<Self, DatasetError> {
+        let Some(PartFolders { train, val, test }) = PartFolders::find(&root)? else {
+            let train = ImageFolder::open(root, preprocess.clone())?;
+            return Ok(Self { train, val: None, test: None });
+        };
+        let train = ImageFolder::open(train, preprocess.clone())?;
+        let part = |folder: Option<PathBuf>| {
+            let open = |folder: PathBuf| {
+                let part = ImageFolder::open(&folder, preprocess.clone())?;
+                same_places(&folder.display().to_string(), part.classes(), train.classes())?;
+                part.with_classes(train.classes())
+            };
+            folder.map(open).transpose()
+        };
+        let (val, test) = (part(val)?, part(test)?);
+        Ok(Self { train, val, test })
+    }
+
+    /// The same pictures, resized and cropped or padded as another `preprocess` says.
+    ///
+    /// # Errors
+    ///
+    /// A `preprocess` that has no sense.
+    pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
+        self.map(|part| part.fit(preprocess))
+    }
+
+    /// Does the same with each part, such as [`ImageFolder::without_bad`].
+    ///
+    /// # Errors
+    ///
+    /// The first of `change`'s.
+    pub fn map(self, mut change: impl FnMut(ImageFolder) -> Result<ImageFolder, DatasetError>) -> Result<Self, DatasetError> {
+        let Self { train, val, test } = self;
+        Ok(Self { train: change(train)?, val: val.map(&mut change).transpose()?, test: test.map(change).transpose()? })
+    }
+
+    /// The parts that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &ImageFolder> {
+        [Some(&self.train), self.val.as_ref(), self.test.as_ref()].into_iter().flatten()
+    }
+}
+
+impl ImageFolder {
+    /// Sets about a `fraction` of each class's pictures apart, to judge by: at least one, and at least one stays to train with, where a
+    /// class has two; of a class with one picture it stays.
+    ///
+    /// Which these are depends on the `seed` and each picture's path below the folder alone, so a picture more or fewer changes
+    /// little.
+    ///
+    /// # Errors
+    ///
+    /// A `fraction` that is not between 0 and 1, or no class with two pictures.
+    pub fn split(self, fraction: f64, seed: u64) -> Result<Split<Self>, DatasetError> {
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return Err(DatasetError::option("split", format!("{fraction} is no fraction between 0 and 1")));
+        }
+        let (mut train, mut test) = (Vec::new(), Vec::new());
+        for class in 0..self.classes.len().cast_signed() as i64 {
+            let mut files: Vec<_> = self.files.iter().filter(|(_, label)| *label == class).collect();
+            let draw = |(path, _): &&(PathBuf, i64)| {
+                let path = path.strip_prefix(&self.root).unwrap_or(path);
+                let drawn = [&seed.to_le_bytes(), path.as_os_str().as_encoded_bytes()].concat();
+                striate_fetch::sha256_reader(&drawn[..]).unwrap_or_default()
+            };
+            files.sort_by_cached_key(draw);
+            let apart = match files.len() {
+                0 | 1 => 0,
+                count => ((fraction * count as f64).round() as usize).clamp(1, count - 1),
+            };
+            let (apart, stay) = files.split_at(apart);
+            test.extend(apart.iter().copied().cloned());
+            train.extend(stay.iter().copied().cloned());
+        }
+        if test.is_empty() {
+            return Err(DatasetError::option("split", format!("no class of {} has two pictures", self.name())));
+        }
+        // In the order in which a folder's files are.
+        let part = |mut files: Vec<(PathBuf, i64)>, left_out| {
+            files.sort_by(|(a, x), (b, y)| (x, a).cmp(&(y, b)));
+            let (name, root) = (self.name.clone(), self.root.clone());
+            let (classes, preprocess) = (self.classes.clone(), self.preprocess.clone());
+            Self { name, root, files, classes, preprocess, left_out, options: self.options }
+        };
+        Ok(Split { train: part(train, self.left_out.clone()), test: part(test, LeftOut::default()) })
+    }
+}

@@ -1,0 +1,26 @@
+"""Makes the files in this folder, with what Pillow reads in them: `python make.py` (Pillow 12, numpy)."""
+from pathlib import Path
+import numpy as np
+from PIL import Image
+
+here = Path(__file__).parent
+y, x = np.mgrid[0:5, 0:7]
+small = Image.fromarray(np.stack([x * 40, y * 60, 255 - x * 20 - y * 25], -1).astype(np.uint8))
+small.save(here / "small.bmp")
+small.save(here / "small.tif")
+small.save(here / "small.ppm")
+small.save(here / "small.webp", lossless=True)
+# Two frames; one colour of the palette is transparent.
+small.save(here / "small.gif", save_all=True, append_images=[small.rotate(180)], transparency=3)
+(here / "small.rgb").write_bytes(small.tobytes())
+(here / "small.grey").write_bytes(small.convert("L").tobytes())
+(here / "small-gif.rgb").write_bytes(Image.open(here / "small.gif").convert("RGB").tobytes())
+
+rng = np.random.default_rng(1)
+photo = Image.fromarray(rng.integers(0, 255, (4, 6, 3)).astype(np.uint8)).resize((48, 32), Image.BICUBIC)
+photo.save(here / "photo.jpg", quality=80)
+photo.save(here / "progressive.jpg", quality=80, progressive=True)
+photo.save(here / "restart.jpg", quality=80, restart_marker_blocks=2)
+photo.save(here / "photo.png")
+photo.quantize(32).save(here / "photo.gif")
+(here / "photo.grey").write_bytes(Image.open(here / "photo.png").convert("L").tobytes())
