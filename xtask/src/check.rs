@@ -13,21 +13,36 @@ use serde_json::Value;
 use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, development dependencies apart. A crate that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("striate-torch", &[]),
     ("striate-fetch", &[]),
     ("striate-layers", &["striate-torch"]),
     ("striate-graph", &["striate-torch", "striate-layers"]),
     ("striate-datasets", &["striate-torch", "striate-fetch"]),
-    ("striate-models", &["striate-torch", "striate-fetch", "striate-layers", "striate-graph", "striate-datasets"]),
+    (
+        "striate-models",
+        &["striate-torch", "striate-fetch", "striate-layers", "striate-graph", "striate-infer", "striate-datasets"],
+    ),
     ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets", "striate-models"]),
     ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),
-    ("striate-lab", EVERYTHING),
+    ("striate", LIBRARIES),
+    ("striate-lab", LIBRARIES),
     ("striate-bench", EVERYTHING),
     ("striate-cli", EVERYTHING),
     ("xtask", &["striate-fetch"]),
 ];
+const LIBRARIES: &[&str] = &[
+    "striate-torch",
+    "striate-fetch",
+    "striate-layers",
+    "striate-graph",
+    "striate-models",
+    "striate-datasets",
+    "striate-train",
+    "striate-infer",
+];
 const EVERYTHING: &[&str] = &[
+    "striate",
     "striate-torch",
     "striate-fetch",
     "striate-layers",

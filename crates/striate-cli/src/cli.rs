@@ -3,8 +3,8 @@ use crate::lab::args::LabCommand;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use striate_datasets::ImageSize;
-use striate_infer::Precision;
+use striate::Precision;
+use striate_datasets::{ImageSize, Interpolation};
 use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
@@ -45,10 +45,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct TrainArgs {
-    /// A model of the registry, or a recipe (a .toml file)
-    #[arg(value_name = "MODEL or RECIPE")]
+    /// A model of the registry, a bundle, or a recipe (a .toml file)
+    #[arg(value_name = "MODEL, BUNDLE or RECIPE")]
     pub(crate) what: Option<String>,
-    /// The dataset, or a folder whose folders `train` and `test` (or `val`) have one of JPEG and PNG files for each class
+    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test), or as CLASS/*.jpg with --split
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
     /// A folder with the dataset's files, instead of the cache or a download
@@ -78,7 +78,7 @@ pub(crate) struct TrainArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
     pub(crate) devices: Option<Vec<String>>,
     /// An option of the model, such as activation=tanh
@@ -93,16 +93,25 @@ pub(crate) struct TrainArgs {
     /// Whether the weights' classifier is kept, or a new one started
     #[arg(long, value_enum)]
     pub(crate) head: Option<HeadArg>,
-    /// The layer through which, from the input on, everything stays as it is
+    /// Freeze every layer from the input through this one
     #[arg(long, value_name = "LAYER")]
     pub(crate) freeze_through: Option<String>,
+    /// Set this fraction of each class's training pictures apart, by the seed, to choose the best epoch by
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    pub(crate) split: Option<f64>,
+    /// Leave out pictures that cannot be read, and count them; without it they are an error before the first epoch
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Refuse pictures with more pixels, before they are decoded [default: 89478485]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_pixels: Option<u64>,
     /// The run's folder; by default a new one in runs/
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with a run that was stopped: its folder
+    /// Go on with a run that was stopped, from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
-        "head", "freeze_through", "out",
+        "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON
@@ -126,7 +135,7 @@ pub(crate) struct EvalArgs {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     #[command(flatten)]
@@ -158,13 +167,16 @@ pub(crate) struct PlanArgs {
 pub(crate) struct PredictArgs {
     /// A bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Images (PNG or JPEG)
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), or folders of them
+    #[arg(required = true, value_name = "PICTURE or FOLDER")]
     pub(crate) images: Vec<PathBuf>,
     /// How many classes to show for each image
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
-    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    /// Refuse pictures with more pixels, before they are decoded [default: 89478485]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_pixels: Option<u64>,
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     #[command(flatten)]
@@ -252,7 +264,7 @@ pub(crate) struct RunArgs {
     /// Whether dropout and batch norm train
     #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
     pub(crate) mode: ModeArg,
-    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     /// An option of the model, such as activation=tanh
@@ -332,6 +344,12 @@ pub(crate) struct ConvertArgs {
     /// An option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE", requires = "model")]
     pub(crate) options: Vec<String>,
+    /// How images are resized
+    #[arg(long, value_enum, default_value_t = InterpolationArg::Bilinear, requires = "std")]
+    pub(crate) interpolation: InterpolationArg,
+    /// Keep in the bundle what int8 needs, measured on the training images of this dataset or folder
+    #[arg(long, value_name = "NAME or FOLDER")]
+    pub(crate) calibrate: Option<String>,
     /// The mean of each channel, scaled to 0..1, that images are shifted by
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "std")]
     pub(crate) mean: Option<Vec<f64>>,
@@ -374,6 +392,21 @@ impl From<HeadArg> for Head {
         match head {
             HeadArg::Keep => Self::Keep,
             HeadArg::Replace => Self::Replace,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum InterpolationArg {
+    Bilinear,
+    Bicubic,
+}
+
+impl From<InterpolationArg> for Interpolation {
+    fn from(interpolation: InterpolationArg) -> Self {
+        match interpolation {
+            InterpolationArg::Bilinear => Self::Bilinear,
+            InterpolationArg::Bicubic => Self::Bicubic,
         }
     }
 }

@@ -10,7 +10,7 @@ use striate_graph::{Change, DiffEntry, GraphDiff, LayerSummary, thousands};
 /// Prints where the models or bundles `a` and `b` differ.
 pub(crate) fn diff(names: [&str; 2], as_json: bool) -> Result<(), CliError> {
     let [a, b] = names;
-    let diff = described(a, &[])?.graph()?.diff(&described(b, &[])?.graph()?);
+    let diff = described(a, &[])?.diff(&described(b, &[])?);
     if as_json {
         let mut value = json!(diff);
         (value["a"]["name"], value["b"]["name"]) = (a.into(), b.into());

@@ -32,6 +32,24 @@ pub(crate) enum CliError {
     Torch(#[from] TorchError),
 }
 
+impl From<striate::Error> for CliError {
+    fn from(error: striate::Error) -> Self {
+        match error {
+            striate::Error::Dataset(error) => error.into(),
+            striate::Error::Graph(error) => error.into(),
+            striate::Error::Plan(error) => error.into(),
+            striate::Error::Model(error) => error.into(),
+            striate::Error::Train(error) => error.into(),
+            striate::Error::File(error) => error.into(),
+            striate::Error::Torch(error) => error.into(),
+            striate::Error::Stopped => Self::Stopped(error.to_string()),
+            error @ striate::Error::OtherClasses { .. } => Self::Usage(format!("{error} (--head replace)")),
+            error @ striate::Error::MissingData { .. } => Self::Usage(format!("{error} (--data-dir)")),
+            other => Self::Usage(other.to_string()),
+        }
+    }
+}
+
 impl From<tch::TchError> for CliError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())

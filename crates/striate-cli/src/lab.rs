@@ -5,25 +5,25 @@ mod claims;
 use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs};
 use crate::cli::TrainArgs;
 use crate::error::CliError;
-use crate::eval::{check_classes, inference, preprocess_of, set_threads};
-use crate::images::FOLDERS;
+use crate::eval::{preprocess_of, section, set_threads};
+use crate::predict::pictures;
 use crate::progress::Points;
-use crate::train::{RECIPE, fit_together, new_folder, options_of};
-use crate::{devices, print, print_json, recipes, source};
+use crate::{print, print_json, recipes, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use striate_datasets::{
-    Dataset, DecodeOptions, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, Split, decode_image, load,
-};
+use striate::data::Opened;
+use striate::{Bundle, Classifier, ClassifierOptions, Prepared, RECIPE, Run, devices, new_folder};
+use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Preprocess, Subset, decode_image};
 use striate_graph::{InitOptions, Network};
-use striate_infer::Precision;
+use striate_lab::LabError;
 use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
 use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
-use striate_models::{BundleInfo, find};
+use striate_models::find;
 use striate_torch::{Generator, write_atomically};
+use striate_train::DataSection;
 use tch::{Device, Tensor};
 
 /// Images of one evaluation step.
@@ -48,12 +48,13 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
     args.output.check()?;
     let units: Vec<Unit> = args.units.iter().map(|unit| unit.parse()).collect::<Result<_, _>>()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
+    let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
+    let info = &bundle.info;
     let mut images = Vec::new();
     for path in pictures(&args.images)? {
         images.push((path.display().to_string(), decode_image(&path, &preprocess, &DecodeOptions::default())?));
     }
-    let name = &info.architecture;
+    let name = info.name();
     let subject = Subject { name, network: &network, normalise: &preprocess.normalise, classes: &info.classes };
     let (layers, cam_layer) = (args.layers.clone(), args.cam_layer.clone());
     let options = InspectOptions { layers, cam_layer, units, top: args.top, show: args.show };
@@ -92,54 +93,28 @@ fn describe(report: &Report) -> String {
     }
 }
 
-/// The image files, and those in the folders, sorted by name.
-fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let failed = |error: std::io::Error| CliError::Usage(format!("{}: {error}", path.display()));
-        let mut inside = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(failed)? {
-            let file = entry.map_err(failed)?.path();
-            let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
-            if file.is_file() && ["png", "jpg", "jpeg"].contains(&extension.as_str()) {
-                inside.push(file);
-            }
-        }
-        if inside.is_empty() {
-            return Err(CliError::Usage(format!("{} holds no .png, .jpg or .jpeg file", path.display())));
-        }
-        inside.sort();
-        files.extend(inside);
-    }
-    Ok(files)
-}
-
 fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, devices::parse(&args.compute.devices)?)?;
-    let data = args.data.load()?.train;
-    check_classes(&args.bundle, &info.classes, &data)?;
-    let data = some(&data, args.examples, args.seed)?.fit(&preprocess)?;
+    let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, devices(&args.compute.devices)?)?;
+    let info = &bundle.info;
+    let data = Opened::to_train(&args.data.section()?)?.with_classes(&info.classes)?.fit(&preprocess)?;
+    let data = some(&*data, args.examples, args.seed)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
     let options = SurfaceOptions { points: args.points, reach: args.reach, seed: args.seed };
     let bar = Points::new();
-    let loss = info.model()?.loss().unsmoothed();
+    let loss = info.loss.unsmoothed();
     let surface = loss_surface(&network, &loader, loss, options, &mut |done, all| bar.update(done, all))?;
     drop(bar);
-    let svg = surface.to_svg(&format!("Loss around {} on {}", info.architecture, data.name()))?;
+    let svg = surface.to_svg(&format!("Loss around {} on {}", info.name(), data.name()))?;
     let files = [("surface.csv", surface.to_csv()), ("surface.svg", svg)];
-    let folder = args.output.write(&format!("surface-{}", info.architecture), texts(files))?;
+    let folder = args.output.write(&format!("surface-{}", info.name()), texts(files))?;
     let losses = || surface.losses.iter().flatten().copied();
     let centre = (args.points % 2 == 1).then(|| surface.losses[args.points / 2][args.points / 2]);
     let (least, largest) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
     if args.output.json {
         return print_json(&json!({
-            "network": info.architecture, "data": data.name(), "examples": data.len(), "reach": args.reach, "seed": args.seed,
+            "network": info.name(), "data": data.name(), "examples": data.len(), "reach": args.reach, "seed": args.seed,
             "centre": centre, "steps": surface.steps, "losses": surface.losses,
         }));
     }
@@ -153,13 +128,13 @@ fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
 }
 
 /// So many of the examples, drawn from the seed; 0 takes all.
-fn some(data: &InMemory, count: usize, seed: u64) -> Result<InMemory, CliError> {
+fn some(data: &dyn Dataset, count: usize, seed: u64) -> Result<Subset<'_>, CliError> {
+    let all = i64::try_from(data.len()).unwrap_or(i64::MAX);
     if count == 0 || count >= data.len() {
-        return Ok(data.range(0..data.len())?);
+        return Ok(Subset::new(data, &(0..all).collect::<Vec<_>>())?);
     }
-    let order = Generator::new(seed).permutation(i64::try_from(data.len()).unwrap_or(i64::MAX))?;
-    let order = Vec::<i64>::try_from(order)?;
-    Ok(data.select(&order[..count])?)
+    let order = Vec::<i64>::try_from(Generator::new(seed).permutation(all)?)?;
+    Ok(Subset::new(data, &order[..count])?)
 }
 
 fn lr(args: &LabLrArgs) -> Result<(), CliError> {
@@ -175,31 +150,20 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
         seed: args.seed,
         ..TrainArgs::default()
     };
-    let recipe = recipes::resolve(&train_args)?;
-    // A mistaken model is told before a dataset is downloaded.
-    source::model(&recipe.model.name, &options_of(&recipe))?;
-    if recipe.data.name == FOLDERS {
-        return Err(CliError::Usage("lab lr takes a dataset that `striate data` lists, and no folder of images".to_owned()));
-    }
-    let dir = Some(recipe.data.dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
-    let data = load(&recipe.data.name, &LoadOptions { root: dir })?;
-    let (model, preprocess) = fit_together(&recipe, &data.train)?;
+    let mut recipe = recipes::resolve(&train_args)?.recipe;
+    recipe.train.devices.clone_from(&args.compute.devices);
+    let mut run = Run::new(recipe);
+    let Prepared { info, network, data, config } = run.prepare()?;
+    let recipe = run.recipe();
     let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
-    let train = some(&data.train, args.steps.saturating_mul(batch_size), seed)?.fit(&preprocess)?;
-    let test = data.test.range(0..FEW.min(data.test.len()))?.fit(&preprocess)?;
-    let options = InitOptions { devices: devices::parse(&args.compute.devices)?, seed, ..InitOptions::default() };
-    let mut network = Network::new(model.graph()?, &options)?;
-    recipe.train.set_up(&mut network)?;
-    if !recipe.model.weights.is_empty() {
-        source::load_weights(&network, &source::weights(&recipe.model.weights)?, recipe.model.head)?;
-    }
-    if !recipe.model.freeze_through.is_empty() {
-        network.freeze_through(&recipe.model.freeze_through)?;
-    }
+    let preprocess = preprocess_of(&info, Path::new(&args.what))?;
+    let train = some(&*data.train, args.steps.saturating_mul(batch_size), seed)?;
+    let judge = data.val.as_deref().or(data.test.as_deref()).unwrap_or(&*data.train);
+    let few = i64::try_from(FEW.min(judge.len())).unwrap_or(i64::MAX);
+    let test = Subset::new(judge, &(0..few).collect::<Vec<_>>())?;
     let batches = LoaderOptions { augment: recipe.augment.clone(), ..LoaderOptions::train(batch_size, seed) };
     let train_loader = Loader::new(&train, preprocess.clone(), LoaderOptions { drop_last: train.len() > batch_size, ..batches })?;
-    let test_loader = Loader::new(&test, preprocess, LoaderOptions::eval(FEW))?;
-    let config = recipe.train_config(model.loss(), model.aux_weight())?;
+    let test_loader = Loader::new(&test, preprocess.clone(), LoaderOptions::eval(FEW))?;
     let tested = lr_range(
         &network,
         &train_loader,
@@ -253,34 +217,34 @@ fn merge(into: &mut Value, more: Value) {
 fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
-    let Subjects { info, preprocess, network } = Subjects::open(&args.bundle, devices::parse(&args.compute.devices)?)?;
-    let raw = args.data.load()?.test;
-    check_classes(&args.bundle, &info.classes, &raw)?;
-    let data = raw.fit(&preprocess)?;
-    let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
-    let forward = inference(&network, Precision::Float32, &[])?;
-    let device = network.device();
-    let confusion = confusion(&loader, |images| Ok(forward(&images.f_to_device(device)?)?))?;
+    let bundle = source::bundle(&args.bundle)?;
+    let mut options = ClassifierOptions::default();
+    options.devices = devices(&args.compute.devices)?;
+    let classifier = Classifier::of(&bundle, &args.bundle, options)?;
+    let (info, preprocess) = (classifier.info(), classifier.preprocess());
+    let data = Opened::to_judge(&args.data.section()?)?.with_classes(&info.classes)?.fit(preprocess)?;
+    let loader = Loader::new(&*data, preprocess.clone(), LoaderOptions::eval(BATCH))?;
+    let confusion = confusion(&loader, |images| classifier.logits(images).map_err(|error| LabError::Usage(error.to_string())))?;
     let worst: Vec<i64> = confusion.mistakes.iter().take(args.worst).map(|mistake| mistake.example).collect();
     let images = match worst.as_slice() {
         [] => None,
-        worst => Some(raw.batch(&Tensor::f_from_slice(worst)?)?.images),
+        worst => Some(data.batch(&Tensor::f_from_slice(worst)?)?.images),
     };
-    let page = confusion.to_html(&info.architecture, raw.name(), images.as_ref())?;
+    let page = confusion.to_html(&info.name(), data.name(), images.as_ref())?;
     let files = [(PAGE, page), ("confusion.svg", confusion.to_svg()), ("confusion.csv", confusion.to_csv())];
-    let folder = args.output.write(&format!("confusion-{}", info.architecture), texts(files))?;
+    let folder = args.output.write(&format!("confusion-{}", info.name()), texts(files))?;
     let (pairs, name) = (confusion.pairs(), |class: usize| confusion.classes.get(class).cloned().unwrap_or_default());
     if args.output.json {
         let pairs: Vec<Value> = (pairs.iter())
             .map(|p| json!({"target": name(p.target), "predicted": name(p.predicted), "count": p.count, "share": p.share}))
             .collect();
         return print_json(&json!({
-            "network": info.architecture, "data": raw.name(), "examples": raw.len(), "accuracy": confusion.accuracy(),
+            "network": info.name(), "data": data.name(), "examples": data.len(), "accuracy": confusion.accuracy(),
             "classes": confusion.classes, "confusion": confusion.matrix.rows(), "pairs": pairs, "mistakes": confusion.mistakes,
         }));
     }
     let mut text =
-        format!("{} images: accuracy {:.2}%, {} mistakes\n", raw.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
+        format!("{} images: accuracy {:.2}%, {} mistakes\n", data.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
     for pair in pairs.iter().take(5) {
         let (target, predicted) = (name(pair.target), name(pair.predicted));
         text += &format!("{target} taken for {predicted}: {} ({:.1}% of all {target})\n", pair.count, 100.0 * pair.share);
@@ -288,9 +252,9 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
     print(&format!("{text}page {}\n", folder.join(PAGE).display()))
 }
 
-/// A bundle's network and what it says of its images.
+/// A bundle with its network.
 struct Subjects {
-    info: BundleInfo,
+    bundle: Bundle,
     preprocess: Preprocess,
     network: Network,
 }
@@ -298,15 +262,15 @@ struct Subjects {
 impl Subjects {
     fn open(path: &Path, devices: Vec<Device>) -> Result<Self, CliError> {
         let bundle = source::bundle(path)?;
-        let preprocess = preprocess_of(&bundle.info, path)?;
+        let preprocess = preprocess_of(&bundle.info, path)?.clone();
         let network = bundle.network(path, &InitOptions { devices, ..InitOptions::default() })?;
-        Ok(Self { info: bundle.info, preprocess, network })
+        Ok(Self { bundle, preprocess, network })
     }
 }
 
 impl LabData {
-    fn load(&self) -> Result<Split, CliError> {
-        Ok(load(&self.name, &LoadOptions { root: self.dir.clone() })?)
+    fn section(&self) -> Result<DataSection, CliError> {
+        section(&self.name, self.dir.as_deref())
     }
 }
 

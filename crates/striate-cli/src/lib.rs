@@ -6,12 +6,10 @@
 mod cli;
 mod cost;
 mod data;
-mod devices;
 mod diff;
 mod engine;
 mod error;
 mod eval;
-mod images;
 mod lab;
 mod models;
 mod page;

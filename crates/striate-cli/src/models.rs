@@ -77,7 +77,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
     if let Some(input) = &args.input {
         options.push(("input".to_owned(), json!(input)));
     }
-    let graph = described(&args.model, &with_classes(options, args.classes))?.graph()?;
+    let graph = described(&args.model, &with_classes(options, args.classes))?;
     if let Some(path) = &args.svg {
         return Ok(write_atomically(path, |temporary| std::fs::write(temporary, graph.to_svg()))?);
     }

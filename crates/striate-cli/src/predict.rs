@@ -1,57 +1,73 @@
-//! `predict`: the likeliest classes of images.
+//! `predict`: the likeliest classes of pictures.
 use crate::cli::PredictArgs;
 use crate::error::CliError;
-use crate::eval::{calibration, inference, preprocess_of};
-use crate::{devices, print, print_json, source};
+use crate::eval::calibration;
+use crate::{print, print_json, say, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use striate_datasets::{DecodeOptions, decode_image};
-use striate_graph::InitOptions;
-use tch::{Kind, Tensor};
+use striate::datasets::{DecodeOptions, picture_files};
+use striate::{Answer, Classifier, ClassifierOptions, devices};
 
-/// What a network says of one image.
+/// What a network says of one picture.
 #[derive(Debug, Serialize)]
-struct Prediction {
-    image: PathBuf,
+struct Prediction<'a> {
+    image: &'a Path,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Answer>,
-}
-
-#[derive(Debug, Serialize)]
-struct Answer {
-    class: String,
-    probability: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
-    let devices = devices::parse(&args.devices)?;
     let bundle = source::bundle(&args.bundle)?;
-    let preprocess = preprocess_of(&bundle.info, &args.bundle)?;
-    let network = bundle.network(&args.bundle, &InitOptions { devices, ..InitOptions::default() })?;
-    let forward = inference(&network, args.plan.precision, &calibration(&args.plan, None, &preprocess)?)?;
-    let classify = |image: &PathBuf| {
-        let input = decode_image(image, &preprocess, &DecodeOptions::default())?.f_to_device(network.device())?;
-        classify(forward(&input)?.logits(), image, &bundle.info.classes, args.top)
-    };
-    let predictions: Vec<Prediction> = args.images.iter().map(classify).collect::<Result<_, _>>()?;
+    let mut options = ClassifierOptions::default();
+    options.devices = devices(&args.devices)?;
+    options.precision = args.plan.precision;
+    options.calibration = calibration(&args.plan, None, &bundle, &args.bundle)?;
+    options.top = args.top;
+    options.decode = DecodeOptions { max_pixels: args.max_pixels.unwrap_or(options.decode.max_pixels) };
+    let classifier = Classifier::of(&bundle, &args.bundle, options)?;
+    drop(bundle);
+    let files = pictures(&args.images)?;
+    let mut refused = Vec::new();
+    let mut predictions = Vec::new();
+    for (image, result) in files.iter().zip(classifier.classify_all(files.iter().map(PathBuf::as_path))) {
+        let (top, error) = match result {
+            Ok(prediction) => (prediction.top, None),
+            // A picture's own fault leaves the others their answers; anything else ends it.
+            Err(error @ striate::Error::Dataset(_)) => {
+                let line = error.to_string();
+                refused.push(line.clone());
+                (Vec::new(), Some(line))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        predictions.push(Prediction { image, top, error });
+    }
     if args.json {
-        return print_json(&predictions);
+        print_json(&predictions)?;
+    } else {
+        for Prediction { image, top, .. } in predictions.iter().filter(|prediction| prediction.error.is_none()) {
+            let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
+            print(&format!("{}: {}\n", image.display(), answers.join(", ")))?;
+        }
     }
-    for Prediction { image, top } in &predictions {
-        let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
-        print(&format!("{}: {}\n", image.display(), answers.join(", ")))?;
+    match refused.as_slice() {
+        [] => Ok(()),
+        [one] => Err(CliError::Usage(one.clone())),
+        several => {
+            several.iter().for_each(|line| say(&format!("not read: {line}")));
+            let (bad, all) = (several.len(), files.len());
+            Err(CliError::Usage(format!("{bad} of {all} pictures cannot be read; the others have their answers")))
+        }
     }
-    Ok(())
 }
 
-fn classify(logits: &Tensor, image: &Path, classes: &[String], top: usize) -> Result<Prediction, CliError> {
-    let probabilities = logits.f_softmax(1, Kind::Double)?.f_select(0, 0)?;
-    let count = i64::try_from(top.min(classes.len())).unwrap_or(1);
-    let (values, indices) = probabilities.f_topk(count, 0, true, true)?;
-    let values = Vec::<f64>::try_from(values)?;
-    let indices = Vec::<i64>::try_from(indices)?;
-    let answer = |(probability, index): (f64, i64)| {
-        let class = usize::try_from(index).ok().and_then(|index| classes.get(index).cloned());
-        Answer { class: class.unwrap_or_else(|| index.to_string()), probability }
-    };
-    Ok(Prediction { image: image.into(), top: values.into_iter().zip(indices).map(answer).collect() })
+/// The files, and those in the folders, in the order of their names.
+pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() { files.extend(picture_files(path).map_err(striate::Error::from)?) } else { files.push(path.clone()) }
+    }
+    Ok(files)
 }

@@ -107,6 +107,35 @@ impl Drop for Download {
     }
 }
 
+/// A bar over what comes before the first step: downloads, and pictures that are looked at.
+pub(crate) struct Work(ProgressBar);
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        let template = "{msg} [{bar:30}] {human_pos}/{human_len}";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    pub(crate) fn update(&self, what: &str, done: u64, of: Option<u64>) {
+        match of {
+            Some(of) if done >= of => self.0.finish_and_clear(),
+            _ => {
+                self.0.set_message(what.to_owned());
+                self.0.set_length(of.unwrap_or(done));
+                self.0.set_position(done);
+            }
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// A bar over the points of a grid.
 pub(crate) struct Points(Span);
 

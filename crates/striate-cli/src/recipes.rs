@@ -1,30 +1,43 @@
-//! The recipes that the program carries with it, and how a command line changes one.
+//! The recipe that a command line asks for.
 use crate::cli::TrainArgs;
 use crate::error::CliError;
-use crate::images;
 use crate::source::parse_options;
 use std::path::{Path, PathBuf};
-use striate_train::{Head, Recipe, TrainError};
+use striate::{Registry, data, recipes};
+use striate_train::{DataSection, Head, ModelSection, Recipe};
 use toml::Value;
 
-/// Recipes for a model on a dataset; for any other pair, the first that has the dataset is taken with the model's name.
-const RECIPES: [(&str, &str, &str); 3] = [
-    ("lenet5", "digits", include_str!("../recipes/lenet5-digits.toml")),
-    ("lenet5", "fashion-mnist", include_str!("../recipes/lenet5-fashion-mnist.toml")),
-    ("lenet5-paper", "fashion-mnist", include_str!("../recipes/lenet5-paper-fashion-mnist.toml")),
-];
+/// A recipe, complete and checked, and why it was taken if nobody named one.
+pub(crate) struct Resolved {
+    pub(crate) recipe: Recipe,
+    pub(crate) why: Option<String>,
+}
 
-/// The recipe that a command line asks for, complete and checked.
-pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
-    let data = args.data.as_deref().map(images::named).transpose()?;
+pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
+    let data = args.data.as_deref().map(data::section).transpose()?;
+    let mut why = None;
     let mut recipe = match args.what.as_deref() {
-        Some(file) if file.ends_with(".toml") => Recipe::read(Path::new(file))?,
-        model => built_in(model.unwrap_or("lenet5"), data.as_ref().map_or("digits", |(name, _)| name))?,
+        Some(file) if file.ends_with(".toml") => {
+            let mut recipe = Recipe::read(Path::new(file))?;
+            if let Some(DataSection { name, dir, .. }) = data {
+                recipe.data.name = name;
+                recipe.data.dir = if dir.as_os_str().is_empty() { recipe.data.dir } else { dir };
+            }
+            model_of(args, &mut recipe.model)?;
+            recipe
+        }
+        name => {
+            let mut model = ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() };
+            if model.name.ends_with(".safetensors") || Path::new(&model.name).is_file() {
+                // The same file, wherever the run is gone on with.
+                model.name = absolute(Path::new(&model.name))?.display().to_string();
+            }
+            model_of(args, &mut model)?;
+            let chosen = recipes::choose(model, data.unwrap_or_default(), &Registry::default())?;
+            why = Some(chosen.why).filter(|_| chosen.kind != recipes::Kind::Dataset);
+            chosen.recipe
+        }
     };
-    if let Some((name, folder)) = data {
-        recipe.data.name = name;
-        recipe.data.dir = folder.unwrap_or(recipe.data.dir);
-    }
     if let Some(folder) = &args.data_dir {
         recipe.data.dir = absolute(folder)?;
     }
@@ -46,10 +59,18 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
     if let Some(kind) = &args.schedule {
         recipe.schedule = named("--schedule", kind, of_kind(kind))?;
     }
+    recipe.data.split = args.split.unwrap_or(recipe.data.split);
+    recipe.data.skip_bad |= args.skip_bad;
+    recipe.data.max_pixels = args.max_pixels.unwrap_or(recipe.data.max_pixels);
+    recipe.check()?;
+    Ok(Resolved { recipe, why })
+}
+
+/// What the command line says of the model.
+fn model_of(args: &TrainArgs, model: &mut ModelSection) -> Result<(), CliError> {
     for (name, value) in parse_options(&args.options)? {
-        recipe.model.options.insert(name, Value::from(value.as_str().unwrap_or_default()));
+        model.options.insert(name, Value::from(value.as_str().unwrap_or_default()));
     }
-    let model = &mut recipe.model;
     if let Some(input) = args.input {
         model.options.insert("input".to_owned(), Value::from(input.to_vec()));
     }
@@ -60,18 +81,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Recipe, CliError> {
         model.freeze_through.clone_from(layer);
     }
     model.head = args.head.map_or(model.head, Head::from);
-    recipe.check()?;
-    Ok(recipe)
-}
-
-fn built_in(model: &str, data: &str) -> Result<Recipe, TrainError> {
-    let exact = RECIPES.iter().find(|(for_model, for_data, _)| (*for_model, *for_data) == (model, data));
-    let same_data = || RECIPES.iter().find(|(_, for_data, _)| *for_data == data);
-    let (_, _, text) = exact.or_else(same_data).unwrap_or(&RECIPES[1]);
-    let mut recipe = Recipe::parse(text, Path::new("the built-in recipe"))?;
-    recipe.model.name = model.to_owned();
-    recipe.data.name = data.to_owned();
-    Ok(recipe)
+    Ok(())
 }
 
 /// The same folder, wherever the run is gone on with.

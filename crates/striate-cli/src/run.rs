@@ -1,23 +1,23 @@
 //! `run`: a tensor in, outputs and taps out.
 use crate::cli::RunArgs;
-use crate::devices;
 use crate::error::CliError;
-use crate::source::{self, Source, load_weights, parse_options, with_classes};
+use crate::source::{self, Source, parse_options, with_classes};
+use striate::devices;
 use striate_graph::{InitOptions, Network};
 use striate_torch::{TensorFile, manual_seed};
 use tch::{Kind, Tensor};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
-    let devices = devices::parse(&args.devices)?;
+    let devices = devices(&args.devices)?;
     let input = read_input(args)?;
     let source = Source::open(&args.model, &with_classes(parse_options(&args.options)?, args.classes))?;
     let options = InitOptions { devices, kind: input.kind(), seed: args.seed };
-    let network = Network::new(source.model.graph()?, &options)?;
+    let network = Network::new(source.graph, &options)?;
     match (&args.weights, &source.bundle) {
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(format!("{} brings its own weights: leave --weights out", args.model)));
         }
-        (Some(name), None) => load_weights(&network, &source::weights(name)?, args.head.into())?,
+        (Some(name), None) => striate::load(&network, &source::weights(name)?, args.head.into(), Some(&args.model))?,
         (None, Some(bundle)) => {
             network.load_state(&bundle.state).map_err(|error| CliError::Usage(format!("{}: {error}", args.model)))?;
         }

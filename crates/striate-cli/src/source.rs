@@ -1,25 +1,26 @@
 //! What a command line names a network by: a model of the registry with options, or a bundle.
 use crate::error::CliError;
 use crate::progress;
-use crate::train::MODEL;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use striate_graph::Network;
-use striate_models::{Bundle, BundleInfo, Model, ModelError, Pretrained, Weights, find, find_pretrained};
-use striate_train::{Head, LAST};
+use striate::{BUNDLE, Bundle, BundleInfo, Registry};
+use striate_graph::Graph;
+use striate_layers::Shape;
+use striate_models::{Model, ModelError, Pretrained, Weights, find};
+use striate_train::LAST;
 
-/// A model of the registry, or a bundle's model with its bundle.
+/// A network's definition, and the bundle that it is of, if it is one's.
 pub(crate) struct Source {
-    pub(crate) model: Model,
+    pub(crate) graph: Graph,
     pub(crate) bundle: Option<Bundle>,
 }
 
 impl Source {
     /// Reads a bundle if `name` is that of a file, and looks in the registry otherwise.
     pub(crate) fn open(name: &str, options: &[(String, Value)]) -> Result<Self, CliError> {
-        let Some(path) = bundle_file(name) else { return Ok(Self { model: model(name, options)?, bundle: None }) };
+        let Some(path) = bundle_file(name) else { return Ok(Self { graph: model(name, options)?.graph()?, bundle: None }) };
         let bundle = Bundle::read(path)?;
-        Ok(Self { model: changed(&bundle.info, options)?, bundle: Some(bundle) })
+        Ok(Self { graph: changed(&bundle.info, options)?, bundle: Some(bundle) })
     }
 }
 
@@ -27,27 +28,27 @@ impl Source {
 pub(crate) fn bundle(path: &Path) -> Result<Bundle, CliError> {
     let (name, usage) = (path.display(), |line: String| Err(CliError::Usage(line)));
     if path.is_dir() {
-        return match [MODEL, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
+        return match [BUNDLE, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
             Some(file) => usage(format!("{name} is a folder: name the bundle in it, {}", file.display())),
-            None => usage(format!("{name} is a folder without a {MODEL}: name a bundle, such as a finished run's {MODEL}")),
+            None => usage(format!("{name} is a folder without a {BUNDLE}: name a bundle, such as a finished run's {BUNDLE}")),
         };
     }
     if !path.exists() && path.to_str().is_some_and(|name| find(name).is_ok()) {
-        return usage(format!("{name} is a model's name: name a trained bundle of it, such as a run's {MODEL}"));
+        return usage(format!("{name} is a model's name: name a trained bundle of it, such as a run's {BUNDLE}"));
     }
     match Bundle::read(path) {
         Err(ModelError::NoBundle { .. }) => usage(format!(
-            "{name} holds weights only: name a run's {MODEL}, or make a bundle with `striate weights convert` and its --model, --mean and --std"
+            "{name} holds weights only: name a run's {BUNDLE}, or make a bundle with `striate weights convert` and its --model, --mean and --std"
         )),
         bundle => Ok(bundle?),
     }
 }
 
-/// The model alone that [`Source::open`] gives, without reading weights: that takes no libtorch.
-pub(crate) fn described(name: &str, options: &[(String, Value)]) -> Result<Model, CliError> {
+/// The definition alone that [`Source::open`] gives, without reading weights: that takes no libtorch.
+pub(crate) fn described(name: &str, options: &[(String, Value)]) -> Result<Graph, CliError> {
     match bundle_file(name) {
         Some(path) => changed(&BundleInfo::read(path)?, options),
-        None => model(name, options),
+        None => Ok(model(name, options)?.graph()?),
     }
 }
 
@@ -57,11 +58,31 @@ fn bundle_file(name: &str) -> Option<&Path> {
     (path.extension().is_some_and(|extension| extension == "safetensors") || path.is_file()).then_some(path)
 }
 
-/// A bundle's model with some options changed.
-fn changed(info: &BundleInfo, options: &[(String, Value)]) -> Result<Model, CliError> {
-    let mut info = info.clone();
-    info.config.extend(options.iter().cloned());
-    Ok(info.model()?)
+/// A bundle's network with some options changed: classes and input of any, and all others of a registry's.
+fn changed(info: &BundleInfo, options: &[(String, Value)]) -> Result<Graph, CliError> {
+    let mut graph = info.graph.clone();
+    for (name, value) in options {
+        // A command line has texts.
+        let value = value.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| value.clone());
+        let dims = value.as_array().and_then(|dims| dims.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>());
+        graph = match (name.as_str(), value.as_i64(), dims) {
+            ("classes", Some(classes), _) => graph.with_classes(classes)?,
+            ("input", _, Some(dims)) => graph.with_inputs(&[Shape::new(dims)])?,
+            _ => return of_origin(info, options),
+        };
+    }
+    Ok(graph)
+}
+
+/// The registry's network that a bundle's was, with other options.
+fn of_origin(info: &BundleInfo, options: &[(String, Value)]) -> Result<Graph, CliError> {
+    let Some(origin) = &info.origin else {
+        let known = "the bundle's network is none of the registry's: only its classes and its input can be changed";
+        return Err(CliError::Usage(known.to_owned()));
+    };
+    let mut all: Vec<(String, Value)> = origin.options.clone().into_iter().collect();
+    all.extend(options.iter().cloned());
+    Ok(model(&origin.architecture, &all)?.graph()?)
 }
 
 /// A model of the registry.
@@ -70,42 +91,16 @@ pub(crate) fn model(name: &str, options: &[(String, Value)]) -> Result<Model, Cl
     Ok(find(name)?.model(&options)?)
 }
 
-/// The weights of a file, of one of several networks in it (`FILE#KEY`), or published ones by their name, which are fetched
-/// unless the cache has them.
+/// The weights of a file, or published ones, which a progress bar shows being fetched.
 pub(crate) fn weights(name: &str) -> Result<Weights, CliError> {
-    let path = Path::new(name);
-    let part = if path.exists() { None } else { name.rsplit_once('#') };
-    let weights = match part {
-        Some((file, key)) => Weights::read_at(Path::new(file), key)?,
-        None if path.extension().is_some() || path.exists() => Weights::read(path)?,
-        None => Weights::read(&fetch(find_pretrained(name)?)?)?,
-    };
-    if let (Some(key), Some(other), None) = (&weights.key, weights.others.first(), part) {
-        tracing::warn!("{name}: the weights under {key} are taken; {name}#{other} names the others");
-    }
-    Ok(weights)
+    let bar = progress::Download::new();
+    Ok(striate::weights(name, &Registry::default(), &mut |file, done, total| bar.update(file, done, total))?)
 }
 
 /// Published weights in the cache, where a progress bar brings them first if they are missing.
 pub(crate) fn fetch(published: &Pretrained) -> Result<PathBuf, CliError> {
     let bar = progress::Download::new();
     Ok(published.fetch(&mut |done, total| bar.update(published.file, done, total))?)
-}
-
-/// Loads all of the weights into a network, or all but the classifier's, and tells what may be unexpected in that.
-pub(crate) fn load_weights(network: &Network, weights: &Weights, head: Head) -> Result<(), CliError> {
-    let loaded = match head {
-        Head::Keep => weights.load(network)?,
-        Head::Replace => weights.load_body(network)?,
-    };
-    let path = weights.path.display();
-    for (layer, name) in &loaded.renamed {
-        tracing::info!("{path}: {name} is taken for {layer}, whose shape it has");
-    }
-    if let [first, ..] = &loaded.ignored[..] {
-        tracing::info!("{path}: {} tensors are none of the network's and left out, such as {first}", loaded.ignored.len());
-    }
-    Ok(())
 }
 
 /// Options of the form `NAME=VALUE`.

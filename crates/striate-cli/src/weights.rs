@@ -1,7 +1,8 @@
 //! `weights`: what files of weights hold, other formats of them, and published ones.
 use crate::cli::{ConvertArgs, HeadArg, InspectArgs, WeightsCommand};
 use crate::error::CliError;
-use crate::source::{self, load_weights, model, parse_options, with_classes};
+use crate::eval::measure;
+use crate::source::{self, model, parse_options, with_classes};
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +32,16 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     if args.json {
         let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
         let entries: Vec<Value> = tensors.iter().map(entry).collect();
-        return print_json(&json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }));
+        let info = info.map(|info| info.to_metadata()).transpose()?;
+        let info: Option<Value> = info.and_then(|(_, text)| serde_json::from_str(&text).ok());
+        return print_json(
+            &json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }),
+        );
     }
     let mut text = format!("{}: {format}, {} tensors, {values} values\n", path.display(), tensors.len());
     if let Some(info) = &info {
-        text += &format!("{} with {} classes, options {}\n", info.architecture, info.classes.len(), json!(info.config));
+        let origin = info.origin.as_ref().map(|origin| format!(", options {}", json!(origin.options))).unwrap_or_default();
+        text += &format!("{} with {} classes{origin}\n", info.name(), info.classes.len());
     }
     let width = tensors.keys().map(String::len).max().unwrap_or(0);
     for (name, tensor) in &tensors {
@@ -62,10 +68,7 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
             let double = weights.tensors.values().any(|tensor| tensor.kind() == Kind::Double);
             let kind = if double { Kind::Double } else { Kind::Float };
             let network = Network::new(model.graph()?, &InitOptions { kind, ..InitOptions::default() })?;
-            load_weights(&network, &weights, args.head.into())?;
-            for doubt in weights.doubts(network.graph(), Some(name)) {
-                tracing::warn!("{doubt}");
-            }
+            striate::load(&network, &weights, args.head.into(), Some(name))?;
             // The network holds one type; what it was given keeps its own.
             let state = network.state().into_iter();
             let tensors = state.map(|(name, tensor)| {
@@ -82,7 +85,16 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
     });
     let state = tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?;
     match info {
-        Some(info) => Ok(Bundle { info, state }.write(&args.to)?),
+        Some(info) => {
+            let mut bundle = Bundle { info, state };
+            if let Some(data) = &args.calibrate {
+                bundle.info.calibration = Some(measure(data, None, &bundle, &args.to)?);
+            }
+            Ok(bundle.write(&args.to)?)
+        }
+        None if args.calibrate.is_some() => {
+            Err(CliError::Usage("--calibrate is for bundles: name the --model that the weights are for".to_owned()))
+        }
         None => Ok(TensorFile { tensors: state, ..TensorFile::default() }.write(&args.to)?),
     }
 }
@@ -113,15 +125,12 @@ fn options(args: &ConvertArgs, name: &str) -> Result<Vec<(String, Value)>, CliEr
 /// What the bundle says: its classes, and how images become inputs, as far as they are known.
 fn describe(args: &ConvertArgs, from: &Path, model: &Model) -> Result<BundleInfo, CliError> {
     let known = from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
-    let preprocess = match preprocess(args, known, model)? {
-        Some(preprocess) => json!(preprocess),
-        None => {
-            let to = args.to.display();
-            tracing::warn!("{to} does not say how images become inputs: give --mean and --std to predict and evaluate with it");
-            Value::Null
-        }
-    };
-    Ok(BundleInfo::new(model, &class_names(args, known, model)?, preprocess))
+    let preprocess = preprocess(args, known, model)?;
+    if preprocess.is_none() {
+        let to = args.to.display();
+        tracing::warn!("{to} does not say how images become inputs: give --mean and --std to predict and evaluate with it");
+    }
+    Ok(BundleInfo::of_model(model, &class_names(args, known, model)?, preprocess)?)
 }
 
 /// How images become inputs: as the arguments say, and else as the published weights were measured.
@@ -142,7 +151,7 @@ fn preprocess(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> 
     let published = known.map(|weights| weights.resize).filter(|shorter_side| *shorter_side >= height.max(width));
     let published = published.map(|shorter_side| ImageSize::ShorterSide { shorter_side });
     let image = args.resize.or(published).unwrap_or(ImageSize::Exact([height, width]));
-    let preprocess = Preprocess { image, input, normalise };
+    let preprocess = Preprocess { image, input, normalise, interpolation: args.interpolation.into() };
     preprocess.check()?;
     Ok(Some(preprocess))
 }

@@ -39,6 +39,56 @@ pub struct Batch {
     pub labels: Tensor,
 }
 
+/// Some examples of a dataset, in an order of their own.
+pub struct Subset<'d> {
+    dataset: &'d dyn Dataset,
+    indices: Tensor,
+}
+
+impl std::fmt::Debug for Subset<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subset").field("dataset", &self.dataset.name()).field("len", &self.len()).finish()
+    }
+}
+
+impl<'d> Subset<'d> {
+    /// The examples at `indices`.
+    ///
+    /// # Errors
+    ///
+    /// No index, or one that is out of range.
+    pub fn new(dataset: &'d dyn Dataset, indices: &[i64]) -> Result<Self, DatasetError> {
+        let outside = |index: &&i64| usize::try_from(**index).map_or(true, |index| index >= dataset.len());
+        match (indices.is_empty(), indices.iter().find(outside)) {
+            (true, _) => Err(DatasetError::option("indices", "select at least one example")),
+            (_, Some(index)) => Err(DatasetError::option("indices", format!("{index} is no example of the {}", dataset.len()))),
+            _ => Ok(Self { dataset, indices: Tensor::f_from_slice(indices)? }),
+        }
+    }
+}
+
+impl Dataset for Subset<'_> {
+    fn name(&self) -> &str {
+        self.dataset.name()
+    }
+
+    fn len(&self) -> usize {
+        self.indices.numel()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.dataset.classes()
+    }
+
+    fn shape(&self) -> [i64; 3] {
+        self.dataset.shape()
+    }
+
+    fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
+        self.dataset.batch(&self.indices.f_index_select(0, indices)?)
+    }
+}
+
 /// The two parts of a dataset.
 #[derive(Debug)]
 pub struct Split<D = InMemory> {

@@ -30,11 +30,11 @@ mod statistics;
 
 pub use augment::Augment;
 pub use catalogue::{Entry, catalogue, find};
-pub use dataset::{Batch, Dataset, InMemory, Split};
+pub use dataset::{Batch, Dataset, InMemory, Split, Subset};
 pub use decode::{Check, DecodeOptions, Picture, decode_image, is_decoding};
 pub use digits::digits;
 pub use error::DatasetError;
-pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason};
+pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};

@@ -6,7 +6,6 @@ use crate::page::{document, escape, figure, percent, table};
 use serde::Serialize;
 use std::fmt::Write;
 use striate_datasets::Loader;
-use striate_graph::Outputs;
 use striate_train::metrics::{ClassMetrics, ConfusionMatrix};
 use tch::{Kind, Tensor};
 
@@ -57,12 +56,13 @@ pub struct ConfusedPair {
     pub share: f64,
 }
 
-/// Classifies all examples of a loader in their order, where `forward` runs the network. The loader is one for evaluation.
+/// Classifies all examples of a loader in their order, where `forward` gives the network's logits, `[N, classes]` on
+/// the CPU. The loader is one for evaluation.
 ///
 /// # Errors
 ///
 /// A network with another number of classes than the dataset, or a loader that leaves examples out.
-pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Outputs, LabError>) -> Result<Confusion, LabError> {
+pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Tensor, LabError>) -> Result<Confusion, LabError> {
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().to_vec();
     let mut matrix = ConfusionMatrix::new(classes.len());
@@ -70,8 +70,7 @@ pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Outputs, L
     let mut example = 0;
     for batch in loader.epoch(0)? {
         let batch = batch?;
-        let outputs = forward(&batch.images)?;
-        let logits = outputs.logits().f_to_device(tch::Device::Cpu)?;
+        let logits = forward(&batch.images)?;
         if logits.size2()?.1 != classes.len() as i64 {
             let (network, data) = (logits.size2()?.1, loader.dataset().name());
             return Err(LabError::Usage(format!("the network gives {network} classes, but {data} has {}", classes.len())));

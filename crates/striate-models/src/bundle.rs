@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use striate_datasets::Preprocess;
 use striate_graph::{Graph, GraphDescription, GraphError, InitOptions, Network};
+use striate_infer::Calibration;
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::TensorFile;
 use tch::Tensor;
@@ -27,6 +28,7 @@ const VERSION: u32 = 2;
 /// | `preprocess` | a [`Preprocess`]; null if nobody knows |
 /// | `origin` | the [`Origin`]; null for a network of your own |
 /// | `metrics` | figures of its training |
+/// | `calibration` | the [`Calibration`] for int8, if there is one |
 ///
 /// Version 1 had the origin in place of the graph, and is read too.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct BundleInfo {
     pub origin: Option<Origin>,
     /// Figures of the training that made it, such as `test_accuracy`.
     pub metrics: BTreeMap<String, f64>,
+    /// What the bytes of int8 stand for, if that was measured.
+    pub calibration: Option<Calibration>,
 }
 
 /// Where a bundle's network comes from. It says who made it, and builds nothing: the graph does.
@@ -69,6 +73,8 @@ struct Version2 {
     preprocess: Option<Preprocess>,
     origin: Option<Origin>,
     metrics: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<Calibration>,
 }
 
 /// The former form, whose network is a variant of the registry.
@@ -85,7 +91,7 @@ impl BundleInfo {
     /// A description of a network of your own, trained by cross entropy, with no metrics yet.
     pub fn new(graph: Graph, classes: &[String], preprocess: Option<Preprocess>) -> Self {
         let (loss, classes) = (Loss::default(), classes.to_vec());
-        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics: BTreeMap::new() }
+        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics: BTreeMap::new(), calibration: None }
     }
 
     /// A description of a model of a registry with no metrics yet.
@@ -119,9 +125,9 @@ impl BundleInfo {
     ///
     /// A layer of your own that does not tell its options.
     pub fn to_metadata(&self) -> Result<(String, String), ModelError> {
-        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics } = self.clone();
+        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration } = self.clone();
         let graph = graph.to_description()?;
-        let form = Version2 { version: VERSION, graph, loss, aux_weight, classes, preprocess, origin, metrics };
+        let form = Version2 { version: VERSION, graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration };
         // Plain data, in which nothing can fail.
         Ok((KEY.to_owned(), serde_json::to_string(&form).unwrap_or_default()))
     }
@@ -163,10 +169,10 @@ impl BundleInfo {
                 Self { metrics, ..info }
             }
             VERSION => {
-                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, .. } =
+                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, .. } =
                     serde_json::from_str(text).map_err(|error| told(&error))?;
                 let graph = Graph::from_description(graph, registry.layers()).map_err(|error| told(&error))?;
-                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics }
+                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration }
             }
             other => return Err(format!("its version is {other}, and this version of striate reads 1 to {VERSION}")),
         };

@@ -2,6 +2,7 @@
 use crate::{ModelError, find};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use striate_datasets::{ImageSize, Interpolation, Normalise, Preprocess};
 use striate_fetch::{Download, Lock, cache_dir, user_mirror};
 use striate_torch::nearest;
 
@@ -133,6 +134,21 @@ impl Pretrained {
     /// The input of the network, `[C, H, W]`.
     pub fn input(&self) -> Result<[i64; 3], ModelError> {
         Ok(find(self.model)?.model(&[])?.input())
+    }
+
+    /// How images became inputs when the figures were measured.
+    ///
+    /// # Errors
+    ///
+    /// An unknown model, which no entry of the list has.
+    pub fn preprocess(&self) -> Result<Preprocess, ModelError> {
+        let [channels, ..] = self.input()?;
+        Ok(Preprocess {
+            image: ImageSize::ShorterSide { shorter_side: self.resize },
+            input: [channels, self.crop, self.crop],
+            normalise: Normalise { mean: self.mean.into(), std: self.std.into() },
+            interpolation: Interpolation::Bilinear,
+        })
     }
 
     /// Downloads the file into the cache's folder `weights`, unless it is there, and says where it is: from `weights/` on the

@@ -7,11 +7,12 @@ mod names;
 mod pickle;
 mod pytorch;
 
-use crate::{BundleInfo, ModelError, Registry};
+use crate::{BundleInfo, ModelError, Pretrained, Registry, pretrained};
 use content::{Content, content};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use striate_datasets::Preprocess;
 use striate_graph::{GraphError, is_finite};
 use striate_torch::{FileError, TensorFile};
 use tch::Tensor;
@@ -120,6 +121,27 @@ impl Weights {
 }
 
 impl Weights {
+    /// The published weights that the file is by its name.
+    fn published(&self) -> Option<&'static Pretrained> {
+        self.path.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file))
+    }
+
+    /// How images became inputs when the weights were trained, if the file is a bundle or published.
+    pub fn preprocess(&self) -> Option<Preprocess> {
+        match &self.info {
+            Some(info) => info.preprocess.clone(),
+            None => self.published().and_then(|weights| weights.preprocess().ok()),
+        }
+    }
+
+    /// The classes that the weights were trained on, if the file is a bundle or published.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        match &self.info {
+            Some(info) => Some(info.classes.clone()).filter(|classes| !classes.is_empty()),
+            None => self.published().map(|weights| weights.classes().map(str::to_owned).collect()),
+        }
+    }
+
     /// The names of the tensors that hold NaN or infinite values: a network takes none of them.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ const TRAINER_KEY: &str = "trainer";
 pub struct Progress {
     /// What the run trains on: the dataset's name, and what tells its examples from others.
     pub data: String,
+    /// What it is judged by, likewise.
+    #[serde(default)]
+    pub test_data: Option<String>,
     /// The run's seed.
     pub seed: u64,
     /// Steps in an epoch.
@@ -116,6 +119,7 @@ mod tests {
             optimizer: BTreeMap::from([("sgd.momentum.fc.weight".to_owned(), Tensor::from_slice(&[3.0_f32, 4.0]))]),
             progress: Progress {
                 data: "digits".to_owned(),
+                test_data: Some("digits' test".to_owned()),
                 seed: u64::MAX,
                 steps_per_epoch: 7,
                 epoch: 2,

@@ -3,9 +3,9 @@ use crate::error::check;
 use crate::feed::Feed;
 use crate::metrics::{ConfusionMatrix, Running, top_k_correct};
 use striate_datasets::{Batch, Loader};
-use striate_graph::{Network, Outputs};
+use striate_graph::{Graph, Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// How a network does on a dataset.
 #[derive(Debug)]
@@ -26,22 +26,25 @@ pub struct Evaluation {
 ///
 /// Fails if the network has other classes than the dataset, and if the loader leaves examples out.
 pub fn evaluate(network: &Network, loader: &Loader, loss: Loss) -> Result<Evaluation, TrainError> {
-    evaluate_with(network, loader, loss, |images| Ok(network.forward(images, Mode::Eval)?))
+    let forward = |images: &Tensor| Ok(network.forward(images, Mode::Eval)?);
+    evaluate_with(network.graph(), network.device(), loader, loss, forward)
 }
 
-/// [`evaluate`], where `forward` runs the network: for another way of running it, such as an inference plan.
+/// [`evaluate`], where `forward` runs the network of `graph` on images on `device`: for another way of running it, such as an
+/// inference plan.
 pub fn evaluate_with(
-    network: &Network,
+    graph: &Graph,
+    device: Device,
     loader: &Loader,
     loss: Loss,
     forward: impl Fn(&Tensor) -> Result<Outputs, TrainError>,
 ) -> Result<Evaluation, TrainError> {
-    check_classes(network, loader)?;
+    check_classes(graph, loader)?;
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().len();
     let mut confusion = ConfusionMatrix::new(classes);
     let (mut running, mut top5) = (Running::default(), 0);
-    let (feed, mut batches) = (Feed::new(network.device()), loader.epoch(0)?);
+    let (feed, mut batches) = (Feed::new(device), loader.epoch(0)?);
     let mut next = feed.next(&mut batches);
     while let Some(batch) = next {
         let Batch { images, labels } = feed.take(batch?)?;
@@ -62,9 +65,9 @@ pub fn evaluate_with(
 }
 
 /// Refuses a network whose logits are of another number of classes than the dataset's.
-pub(crate) fn check_classes(network: &Network, loader: &Loader) -> Result<(), TrainError> {
+pub(crate) fn check_classes(graph: &Graph, loader: &Loader) -> Result<(), TrainError> {
     let dataset = loader.dataset();
-    let output = network.graph().outputs().next().map(|(_, node)| node.shape.dims().to_vec()).unwrap_or_default();
+    let output = graph.outputs().next().map(|(_, node)| node.shape.dims().to_vec()).unwrap_or_default();
     let classes = dataset.classes().len();
     match output.as_slice() {
         [width] if *width == classes as i64 => Ok(()),

@@ -83,6 +83,12 @@ pub trait Listener {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError>;
 }
 
+impl<L: Listener + ?Sized> Listener for Box<L> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        (**self).on_event(event)
+    }
+}
+
 /// Writes each event as a line of JSON; the file is up to date after each epoch and checkpoint.
 ///
 /// A resumed run appends. If the former one was killed, the steps after its last checkpoint are in the file twice: the later

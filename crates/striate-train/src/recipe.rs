@@ -2,8 +2,9 @@
 use crate::error::check;
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use striate_datasets::Augment;
+use striate_datasets::{Augment, DecodeOptions};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::{MemoryFormat, Precision, nearest};
@@ -49,7 +50,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelSection {
-    /// Its name in the registry.
+    /// Its name in the registry, or the path of a bundle, whose network and weights are taken.
     pub name: String,
     /// Options of its architecture, which the registry checks.
     pub options: Table,
@@ -88,15 +89,44 @@ impl Default for ModelSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataSection {
-    /// Its name.
+    /// Its name; `image-folder` for a folder of pictures.
     pub name: String,
     /// The folder that holds its files; empty for where they are looked for by default.
     pub dir: PathBuf,
+    /// The fraction of each class's training pictures that is set apart, by the seed, to choose the best epoch by; 0 for none.
+    pub split: f64,
+    /// Whether pictures that cannot be read are left out and counted; otherwise they are an error before the first epoch.
+    pub skip_bad: bool,
+    /// A picture with more pixels is refused before it is decoded.
+    pub max_pixels: u64,
+    /// Whose mean, deviation, size and interpolation images are brought to.
+    pub preprocess: PreprocessFrom,
+}
+
+/// Where a run has it from how images become inputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PreprocessFrom {
+    /// From the weights that it starts from, if they say it, and otherwise from the data.
+    #[default]
+    Auto,
+    /// From the weights.
+    Weights,
+    /// From the data's own statistics.
+    Data,
 }
 
 impl Default for DataSection {
     fn default() -> Self {
-        Self { name: "digits".to_owned(), dir: PathBuf::new() }
+        Self {
+            name: "digits".to_owned(),
+            dir: PathBuf::new(),
+            split: 0.0,
+            skip_bad: false,
+            max_pixels: DecodeOptions::default().max_pixels,
+            preprocess: PreprocessFrom::Auto,
+        }
     }
 }
 
@@ -223,12 +253,29 @@ impl Recipe {
         toml::to_string(self).unwrap_or_default()
     }
 
+    /// The keys, such as `train.lr`, that another recipe has other values for.
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let tables = [self, other].map(|recipe| Table::try_from(recipe).unwrap_or_default());
+        let keys = |section: &Value| section.as_table().cloned().unwrap_or_default();
+        let mut differing = Vec::new();
+        for (name, section) in &tables[0] {
+            let (ours, theirs) = (keys(section), tables[1].get(name).map(keys).unwrap_or_default());
+            let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+            differing
+                .extend(names.into_iter().filter(|key| ours.get(*key) != theirs.get(*key)).map(|key| format!("{name}.{key}")));
+        }
+        differing
+    }
+
     /// Refuses values that can't be, naming them. [`parse`](Self::parse) has done it; do it again after changing fields.
     pub fn check(&self) -> Result<(), TrainError> {
         let train = &self.train;
         // TOML knows no larger numbers, and no other texts.
         check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
         check(self.data.dir.to_str().is_some(), "data.dir", &self.data.dir, "must be valid UTF-8")?;
+        check((0.0..1.0).contains(&self.data.split), "data.split", self.data.split, "must be from 0 to below 1")?;
+        let pixels = i64::try_from(self.data.max_pixels).is_ok_and(|pixels| pixels > 0);
+        check(pixels, "data.max_pixels", self.data.max_pixels, "must be from 1 to below 2^63")?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;
         check(
             train.precision != Precision::Int8,

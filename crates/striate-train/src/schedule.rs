@@ -136,6 +136,14 @@ impl From<Curve> for ScheduleConfig {
 }
 
 impl ScheduleConfig {
+    /// Whether the rate of a step depends on how many there will be: then a run cannot be made longer.
+    pub fn depends_on_length(&self) -> bool {
+        match self.curve {
+            Curve::Constant | Curve::Step { .. } | Curve::MultiStep { .. } => false,
+            Curve::Cosine { .. } | Curve::Exponential { .. } | Curve::OneCycle { .. } => true,
+        }
+    }
+
     fn default_warmup_factor() -> f64 {
         0.01
     }

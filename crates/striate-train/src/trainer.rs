@@ -146,8 +146,8 @@ impl<'a> Trainer<'a> {
         config: TrainConfig,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        check_classes(network, train)?;
-        check_classes(network, test)?;
+        check_classes(network.graph(), train)?;
+        check_classes(network.graph(), test)?;
         if network.trainable().is_empty() {
             return Err(TrainError::NothingToTrain);
         }
@@ -160,6 +160,7 @@ impl<'a> Trainer<'a> {
         let feed = Feed::new(network.device());
         let progress = Progress {
             data: fingerprint(train.dataset())?,
+            test_data: Some(fingerprint(test.dataset())?),
             seed: config.seed,
             steps_per_epoch: train.len() as u64,
             epoch: 0,
@@ -203,7 +204,8 @@ impl<'a> Trainer<'a> {
 
     /// Goes on where a checkpoint was saved: call it before [`run`](Self::run).
     ///
-    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed, data or number of steps in an epoch.
+    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed, data, test data or number of steps in an
+    /// epoch.
     pub fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
         let unfit = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
         let Checkpoint { model, optimizer, progress, .. } = Checkpoint::read(path)?;
@@ -219,6 +221,11 @@ impl<'a> Trainer<'a> {
                 progress.data, self.progress.data
             )));
         }
+        if let (Some(there), Some(here)) = (&progress.test_data, &self.progress.test_data)
+            && there != here
+        {
+            return Err(unfit(format!("it was judged by {there}, here are {here}: take the same data")));
+        }
         if progress.seed != self.config.seed {
             return Err(unfit(format!("its seed is {}, here it is {}: take the same", progress.seed, self.config.seed)));
         }
@@ -232,7 +239,8 @@ impl<'a> Trainer<'a> {
         self.step.optimizer().check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
         self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
         self.step.load_optimizer_state(&optimizer)?;
-        self.progress = progress;
+        let test_data = self.progress.test_data.take();
+        self.progress = Progress { test_data, ..progress };
         Ok(())
     }
 
@@ -281,6 +289,11 @@ impl<'a> Trainer<'a> {
                 self.save(LAST)?;
                 Ok(Outcome::Stopped)
             }
+            // A picture that cannot be read costs no epoch: its steps are done, and only the evaluation is done again.
+            Err(error @ TrainError::Dataset(_)) => {
+                self.save(LAST)?;
+                Err(error)
+            }
             finished => finished.map(|()| Outcome::Finished),
         }
     }
@@ -319,10 +332,12 @@ impl<'a> Trainer<'a> {
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
-        let test = evaluate_with(self.network, self.test, self.config.loss.unsmoothed(), |images| match self.is_stopped() {
+        let network = self.network;
+        let forward = |images: &Tensor| match self.is_stopped() {
             true => Err(TrainError::Stopped),
-            false => Ok(self.network.forward(images, Mode::Eval)?),
-        })?;
+            false => Ok(network.forward(images, Mode::Eval)?),
+        };
+        let test = evaluate_with(network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
         if !test.loss.is_finite() {
             return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
         }

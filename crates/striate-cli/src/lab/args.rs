@@ -72,7 +72,7 @@ fn first_seed(text: &str) -> Result<u64, String> {
 pub(crate) struct LabInspectArgs {
     /// A bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// JPEG or PNG files, or folders of them
+    /// Pictures, or folders of them
     #[arg(required = true, value_name = "IMAGE or FOLDER")]
     pub(crate) images: Vec<PathBuf>,
     /// A layer whose feature maps to show, all of them; by default some maps of the last layer of each size
@@ -126,8 +126,8 @@ pub(crate) struct LabLrArgs {
     /// A model of the registry, or a recipe (a .toml file)
     #[arg(value_name = "MODEL or RECIPE")]
     pub(crate) what: String,
-    /// The dataset; by default the recipe's
-    #[arg(long, value_name = "NAME")]
+    /// Dataset name, or a folder as for `train`; by default the recipe's
+    #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
     /// A folder with the dataset's files, instead of the cache or a download
     #[arg(long, value_name = "FOLDER")]
@@ -174,8 +174,8 @@ pub(crate) struct LabConfusionArgs {
 /// The dataset of a look inside.
 #[derive(Debug, Args)]
 pub(crate) struct LabData {
-    /// The dataset
-    #[arg(long = "data", value_name = "NAME")]
+    /// Dataset name, or a folder as for `train`
+    #[arg(long = "data", value_name = "NAME or FOLDER")]
     pub(crate) name: String,
     /// A folder with the dataset's files, instead of the cache or a download
     #[arg(long = "data-dir", value_name = "FOLDER")]
@@ -199,7 +199,7 @@ pub(crate) struct LabCompute {
     /// Threads of one operator; 0 takes all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where to compute: cpu, cuda:0, ...; several, with commas between, for a network in as many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
 }

@@ -3,7 +3,7 @@ use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::set_threads;
 use crate::table::{Align, table};
-use crate::train::stop_on_interrupt;
+use crate::train::stop_on_signals;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         data: args.data.clone(),
         data_dir: args.data_dir.clone(),
         out,
-        stop: stop_on_interrupt()?,
+        stop: stop_on_signals()?,
     };
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
     if minutes >= 1.0 {

@@ -58,6 +58,24 @@ pub struct ImageFolder {
     left_out: LeftOut,
 }
 
+/// The files of pictures below a folder, however deep, in the order of their names: those that [`ImageFolder`] would take.
+///
+/// # Errors
+///
+/// A folder that cannot be read, or that holds no picture.
+pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetError> {
+    let folder = folder.as_ref();
+    let mut left_out = LeftOut::default();
+    let mut walk = Walk { root: Path::new(""), visited: HashSet::new(), pictures: Vec::new(), left_out: &mut left_out };
+    walk.folder(folder)?;
+    let pictures = walk.pictures;
+    if pictures.is_empty() {
+        let reason = format!("it holds no picture that is read: {left_out}");
+        return Err(DatasetError::Inconsistent { dataset: folder.display().to_string(), reason });
+    }
+    Ok(pictures)
+}
+
 impl ImageFolder {
     /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says; normalising is left to a
     /// [`Loader`](crate::Loader).

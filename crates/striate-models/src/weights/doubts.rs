@@ -1,6 +1,5 @@
 //! What shapes can't tell: weights of one wiring fit another of the same shapes, and answer wrongly there.
 use super::Weights;
-use crate::pretrained;
 use striate_graph::{Graph, NodeKind};
 use striate_layers::{Op, ZeroChannels};
 
@@ -18,8 +17,7 @@ impl Weights {
                  others; the network puts all behind: if its answers are wrong, give it the option zero_channels = around"
             ));
         }
-        let published = self.path.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
-        let named = published.map(|weights| weights.model.to_owned()).or_else(|| self.arch.clone());
+        let named = self.published().map(|weights| weights.model.to_owned()).or_else(|| self.arch.clone());
         if let (Some(named), Some(architecture)) = (named, architecture)
             && normal(&named) != normal(architecture)
         {

@@ -22,6 +22,18 @@ pub struct Loaded {
     pub ignored: Vec<String>,
 }
 
+impl Loaded {
+    /// What may be unexpected in that, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let renamed = self.renamed.iter().map(|(layer, name)| format!("{name} is taken for {layer}, whose shape it has"));
+        let ignored = self
+            .ignored
+            .first()
+            .map(|first| format!("{} tensors are none of the network's and left out, such as {first}", self.ignored.len()));
+        renamed.chain(ignored).collect()
+    }
+}
+
 impl Weights {
     /// Copies the weights into the network: all of them, under its names, or none.
     ///

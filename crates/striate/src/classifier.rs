@@ -1,0 +1,363 @@
+//! From a bundle to answers.
+use crate::data::Opened;
+use crate::{Error, Report};
+use serde::Serialize;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use striate_datasets::image::DynamicImage;
+use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Picture, Preprocess, decode_image};
+use striate_graph::{GraphError, InitOptions, Network, Outputs};
+use striate_infer::{Calibration, Plan, PlanOptions};
+use striate_layers::Mode;
+use striate_models::{Bundle, BundleInfo, Registry};
+use striate_torch::Precision;
+use striate_train::evaluate_with;
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// Images that int8 is calibrated on: more of them change the scales by little.
+const CALIBRATION_BATCH: usize = 32;
+const CALIBRATION_BATCHES: usize = 8;
+
+/// How a [`Classifier`] computes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClassifierOptions {
+    /// The type that the network computes in. int8 needs a calibration, here or in the bundle.
+    pub precision: Precision,
+    /// What the bytes of int8 stand for, in place of the bundle's: see [`Classifier::calibrate`].
+    pub calibration: Option<Calibration>,
+    /// Where to compute; several devices for a network in as many towers, which then runs as it was trained, one batch at a time.
+    pub devices: Vec<Device>,
+    /// How pictures are decoded.
+    pub decode: DecodeOptions,
+    /// How many pictures [`Classifier::classify_all`] puts into one batch.
+    pub batch_size: usize,
+    /// How many answers there are for each picture; at most as many as there are classes.
+    pub top: usize,
+    /// Layers and architectures of your own that the bundle may name.
+    pub registry: Registry,
+}
+
+impl Default for ClassifierOptions {
+    /// float32 on the CPU, batches of 16, five answers.
+    fn default() -> Self {
+        Self {
+            precision: Precision::Float32,
+            calibration: None,
+            devices: vec![Device::Cpu],
+            decode: DecodeOptions::default(),
+            batch_size: 16,
+            top: 5,
+            registry: Registry::default(),
+        }
+    }
+}
+
+/// One class for a picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answer {
+    /// The class's name; its number if the bundle names none.
+    pub class: String,
+    /// Its place among the logits.
+    pub index: usize,
+    /// Its probability: the softmax of the logits, from 0 to 1.
+    pub probability: f64,
+}
+
+/// What a network says of one picture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The likeliest classes, the likeliest first.
+    pub top: Vec<Answer>,
+}
+
+/// A trained network that classifies pictures: a bundle, opened.
+///
+/// It is `Send` and `Sync`: any number of threads can share one, in an `Arc` for instance, and so one copy of its packed weights.
+/// It resizes, crops and normalises pictures as the bundle says, so it answers what was measured when the network was trained.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use striate::Classifier;
+///
+/// let classifier = Classifier::open("runs/flowers-1/model.safetensors")?;
+/// for answer in classifier.classify(Path::new("rose.jpg"))?.top {
+///     println!("{}: {:.3}", answer.class, answer.probability);
+/// }
+/// # Ok::<(), striate::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Classifier {
+    info: BundleInfo,
+    preprocess: Preprocess,
+    engine: Engine,
+    device: Device,
+    options: ClassifierOptions,
+}
+
+/// What computes.
+#[derive(Debug)]
+enum Engine {
+    Plan(Plan),
+    /// A network over several devices, which one thread uses at a time.
+    Towers(Mutex<Network>),
+}
+
+impl Engine {
+    fn forward(&self, batch: &Tensor) -> Result<Outputs, GraphError> {
+        match self {
+            Self::Plan(plan) => plan.forward(batch),
+            Self::Towers(network) => {
+                let network = network.lock().unwrap_or_else(PoisonError::into_inner);
+                let _no_grad = striate_torch::no_grad();
+                network.forward(batch, Mode::Eval)
+            }
+        }
+    }
+}
+
+impl Classifier {
+    /// Opens a bundle, to compute in float32 on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, damaged, or no bundle; one that does not say how pictures become inputs.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(path, ClassifierOptions::default())
+    }
+
+    /// [`open`](Self::open) with options.
+    ///
+    /// # Errors
+    ///
+    /// Also a precision that the processor or the bundle lacks what it takes for, and several devices for a network without towers.
+    pub fn open_with(path: impl AsRef<Path>, options: ClassifierOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
+        Self::of(&Bundle::read_with(path, &options.registry)?, path, options)
+    }
+
+    /// A classifier of a bundle that is in memory; `path` is what errors name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_with`](Self::open_with).
+    pub fn of(bundle: &Bundle, path: &Path, options: ClassifierOptions) -> Result<Self, Error> {
+        let preprocess = preprocess_of(&bundle.info, path)?;
+        if options.batch_size == 0 {
+            return Err(Error::option("batch_size = 0", "must be 1 or larger"));
+        }
+        let network = network_of(bundle, path, &options.devices)?;
+        let (device, info) = (network.device(), bundle.info.clone());
+        let engine = match (network.graph().places(), options.precision) {
+            (1, precision) => {
+                let calibration = options.calibration.clone().or_else(|| info.calibration.clone());
+                Engine::Plan(Plan::new(&network, &PlanOptions { precision, calibration })?)
+            }
+            (_, Precision::Float32) => Engine::Towers(Mutex::new(network)),
+            (_, precision) => return Err(Error::option(format!("precision = {precision}"), "takes one device")),
+        };
+        Ok(Self { info, preprocess, engine, device, options })
+    }
+
+    /// Measures what int8 needs, on training pictures of `data`. Keep it in [`BundleInfo::calibration`], or give it to
+    /// [`ClassifierOptions::calibration`]; `path` is what errors name.
+    ///
+    /// # Errors
+    ///
+    /// Pictures that cannot be read, and classes are not looked at.
+    pub fn calibrate(bundle: &Bundle, path: &Path, data: &dyn Dataset) -> Result<Calibration, Error> {
+        let network = network_of(bundle, path, &[Device::Cpu])?;
+        let loader = Loader::new(data, preprocess_of(&bundle.info, path)?, LoaderOptions::train(CALIBRATION_BATCH, 0))?;
+        let batches = loader.epoch(0)?.take(CALIBRATION_BATCHES);
+        let images = batches.map(|batch| Ok(batch?.images)).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Calibration::measure(&network, &images)?)
+    }
+
+    /// What the bundle says of its network.
+    pub fn info(&self) -> &BundleInfo {
+        &self.info
+    }
+
+    /// How pictures become inputs.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// The likeliest classes of one picture: a path, the content of a file, a decoded image, or a tensor (see [`Picture`]).
+    ///
+    /// # Errors
+    ///
+    /// A picture that is missing, cut off, damaged, of an unknown format or too large.
+    pub fn classify<'a>(&self, picture: impl Into<Picture<'a>>) -> Result<Prediction, Error> {
+        let input = self.decode(picture.into())?;
+        let mut answers = self.answers(&input)?;
+        answers.pop().ok_or_else(|| Error::Graph(GraphError::NoOutput))
+    }
+
+    /// The likeliest classes of many pictures, in their order, computed in batches. A picture that cannot be read has its error in its
+    /// place, and the others their answers.
+    pub fn classify_all<'a, P: Into<Picture<'a>>>(
+        &self,
+        pictures: impl IntoIterator<Item = P>,
+    ) -> Vec<Result<Prediction, Error>> {
+        let mut results = Vec::new();
+        let mut pictures = pictures.into_iter().map(Into::into).peekable();
+        while pictures.peek().is_some() {
+            let batch: Vec<Picture<'a>> = pictures.by_ref().take(self.options.batch_size).collect();
+            results.extend(self.classify_batch(batch));
+        }
+        results
+    }
+
+    fn classify_batch(&self, pictures: Vec<Picture<'_>>) -> Vec<Result<Prediction, Error>> {
+        let inputs = self.decode_all(pictures);
+        let sound: Vec<&Tensor> = inputs.iter().filter_map(|input| input.as_ref().ok()).collect();
+        let together = match sound.as_slice() {
+            [] => Ok(Vec::new()),
+            sound => Tensor::f_cat(sound, 0).map_err(Error::from).and_then(|batch| self.answers(&batch)),
+        };
+        match together {
+            Ok(answers) => {
+                let mut answers = answers.into_iter();
+                let mut answer = |_| answers.next().ok_or_else(|| Error::Graph(GraphError::NoOutput));
+                inputs.into_iter().map(|input| input.and_then(&mut answer)).collect()
+            }
+            // Errors cannot be copied: each picture gets its own.
+            Err(_) => inputs
+                .into_iter()
+                .map(|input| {
+                    let mut answers = self.answers(&input?)?;
+                    answers.pop().ok_or_else(|| Error::Graph(GraphError::NoOutput))
+                })
+                .collect(),
+        }
+    }
+
+    /// What the network gives for a batch of inputs (`[N, C, H, W]`, normalised float32): logits, `[N, classes]`, float32, on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// A batch that does not fit the network.
+    pub fn logits(&self, batch: &Tensor) -> Result<Tensor, Error> {
+        let outputs = self.engine.forward(&batch.f_to_device(self.device)?)?;
+        Ok(outputs.logits().f_to_device(Device::Cpu)?)
+    }
+
+    /// How the network does on pictures whose classes are known, in batches of `batch_size`. Classes are compared by name: they may
+    /// be in another order, and only some of the network's.
+    ///
+    /// # Errors
+    ///
+    /// Classes that the network does not have, and pictures that cannot be read.
+    pub fn evaluate(&self, data: Opened, batch_size: usize) -> Result<Report, Error> {
+        let data = data.with_classes(&self.info.classes)?.fit(&self.preprocess)?;
+        let loader = Loader::new(&*data, self.preprocess.clone(), LoaderOptions::eval(batch_size))?;
+        let forward = |images: &Tensor| Ok(self.engine.forward(images)?);
+        let evaluation = evaluate_with(&self.info.graph, self.device, &loader, self.info.loss.unsmoothed(), forward)?;
+        Ok(Report::new(&evaluation, &self.info.classes))
+    }
+
+    fn decode(&self, picture: Picture<'_>) -> Result<Tensor, Error> {
+        Ok(decode_image(picture, &self.preprocess, &self.options.decode)?)
+    }
+
+    /// Decodes side by side, by as many threads as libtorch's operators use.
+    fn decode_all(&self, pictures: Vec<Picture<'_>>) -> Vec<Result<Tensor, Error>> {
+        // A tensor may not be shared between threads; there is nothing to decode of it either.
+        let work = pictures.into_iter().map(|picture| match picture {
+            Picture::File(path) => Work::File(path),
+            Picture::Bytes(bytes) => Work::Bytes(bytes),
+            Picture::Image(image) => Work::Image(image),
+            other => Work::Done(self.decode(other)),
+        });
+        let work: Vec<Work<'_>> = work.collect();
+        let threads = striate_torch::num_threads().min(work.len());
+        let queue = Mutex::new(work.into_iter().enumerate());
+        let decode = || {
+            let mut decoded = Vec::new();
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((index, work)) = next else { return decoded };
+                let input = match work {
+                    Work::File(path) => self.decode(path.into()),
+                    Work::Bytes(bytes) => self.decode(bytes.into()),
+                    Work::Image(image) => self.decode(image.into()),
+                    Work::Done(input) => input,
+                };
+                decoded.push((index, input));
+            }
+        };
+        let mut decoded = std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(decode)).collect();
+            let mut decoded = decode();
+            for worker in workers {
+                decoded.extend(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            decoded
+        });
+        decoded.sort_by_key(|(index, _)| *index);
+        decoded.into_iter().map(|(_, input)| input).collect()
+    }
+
+    /// The answers for a batch of inputs.
+    fn answers(&self, batch: &Tensor) -> Result<Vec<Prediction>, Error> {
+        let logits = self.logits(batch)?;
+        let (count, classes) = logits.size2()?;
+        let top = i64::try_from(self.options.top.max(1)).unwrap_or(i64::MAX).min(classes);
+        let (values, indices) = logits.f_softmax(1, Kind::Double)?.f_topk(top, 1, true, true)?;
+        let answer = |(probability, index): (f64, i64)| {
+            let index = usize::try_from(index).unwrap_or_default();
+            let class = self.info.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
+            Answer { class, index, probability }
+        };
+        (0..count)
+            .map(|row| {
+                let values = Vec::<f64>::try_from(values.f_get(row)?)?;
+                let indices = Vec::<i64>::try_from(indices.f_get(row)?)?;
+                Ok(Prediction { top: values.into_iter().zip(indices).map(answer).collect() })
+            })
+            .collect()
+    }
+}
+
+/// A picture as another thread can have it.
+enum Work<'a> {
+    File(&'a Path),
+    Bytes(&'a [u8]),
+    Image(&'a DynamicImage),
+    Done(Result<Tensor, Error>),
+}
+
+/// How the bundle's network wants its pictures.
+fn preprocess_of(info: &BundleInfo, path: &Path) -> Result<Preprocess, Error> {
+    info.preprocess.clone().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(path) })
+}
+
+fn network_of(bundle: &Bundle, path: &Path, devices: &[Device]) -> Result<Network, Error> {
+    let options = InitOptions { devices: devices.to_vec(), ..InitOptions::default() };
+    Ok(bundle.network(path, &options)?)
+}
+
+/// The devices of these names: `cpu`, `cuda` (the first graphics card) or `cuda:N`.
+///
+/// # Errors
+///
+/// A name that is none of these, and a card that is not there.
+pub fn devices(names: &[String]) -> Result<Vec<Device>, Error> {
+    let refuse = |name: &str, reason: String| Error::option(format!("device {name}:"), reason);
+    let parse = |name: &String| {
+        let number = match name.as_str() {
+            "cpu" => return Ok(Device::Cpu),
+            "cuda" => Some(0),
+            other => other.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+        };
+        let number: usize = number.ok_or_else(|| refuse(name, "there is no such device: name cpu, cuda:0, ...".to_owned()))?;
+        match usize::try_from(Cuda::device_count()).unwrap_or(0) {
+            count if number < count => Ok(Device::Cuda(number)),
+            0 => Err(refuse(name, "no graphics card can be used with this libtorch: name cpu".to_owned())),
+            count => Err(refuse(name, format!("the last graphics card is cuda:{}", count - 1))),
+        }
+    };
+    names.iter().map(parse).collect()
+}

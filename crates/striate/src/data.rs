@@ -1,0 +1,379 @@
+//! Pictures to train with and to judge by: a dataset of the catalogue, in memory, or folders of files that are decoded batch by batch.
+use crate::Error;
+use std::path::{Path, PathBuf};
+use striate_datasets::{
+    Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation, LoadOptions,
+    Normalise, Preprocess, Split, catalogue, load,
+};
+use striate_torch::derive_seed;
+use striate_train::DataSection;
+
+/// What a recipe calls data that are folders of files; its `dir` has them.
+pub const FOLDER: &str = "image-folder";
+/// Pictures of a folder whose mean and deviation are measured: with more, the figures change in their fourth digit.
+const SAMPLE: usize = 10_000;
+/// Sets the seeds of splits apart from others that are derived from the same seed.
+const SPLIT_SEEDS: u64 = 0x5350_4c54;
+
+/// Told what takes long: what it is, how much is done, and of how much if that is known. Its `false` ends the work.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
+
+/// The section of a recipe for what a person names: a dataset of the catalogue, or a folder.
+///
+/// # Errors
+///
+/// A path to no folder.
+pub fn section(data: &str) -> Result<DataSection, Error> {
+    let of_name = |name: &str, dir: PathBuf| DataSection { name: name.to_owned(), dir, ..DataSection::default() };
+    let folder = Path::new(data);
+    if catalogue().iter().any(|entry| entry.name == data) || data == FOLDER {
+        return Ok(of_name(data, PathBuf::new()));
+    }
+    if folder.is_dir() {
+        let folder = std::path::absolute(folder).map_err(|error| Error::option(data, format!("cannot be found: {error}")))?;
+        return Ok(of_name(FOLDER, folder));
+    }
+    match folder.components().count() {
+        1 => Ok(of_name(data, PathBuf::new())),
+        _ => Err(Error::MissingData { path: folder.into() }),
+    }
+}
+
+/// A dataset with its parts, as it lies there: not yet resized.
+#[derive(Debug)]
+pub struct Data {
+    name: String,
+    images: Images,
+}
+
+#[derive(Debug)]
+enum Images {
+    Memory { train: InMemory, val: Option<InMemory>, test: Option<InMemory> },
+    Folder(FolderParts),
+}
+
+/// One part of a dataset, as it lies there.
+#[derive(Debug)]
+pub enum Opened {
+    /// In memory.
+    Memory(InMemory),
+    /// In files.
+    Folder(ImageFolder),
+}
+
+/// The parts of a dataset as a network wants them, but for normalising.
+pub struct Parts {
+    /// What a network learns from.
+    pub train: Box<dyn Dataset>,
+    /// By what the best epoch is chosen, if the data has a part for that.
+    pub val: Option<Box<dyn Dataset>>,
+    /// What the network is judged by in the end.
+    pub test: Option<Box<dyn Dataset>>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = |part: &Option<Box<dyn Dataset>>| part.as_ref().map(|part| part.len());
+        let (val, test) = (count(&self.val), count(&self.test));
+        f.debug_struct("Parts").field("train", &self.train.len()).field("val", &val).field("test", &test).finish()
+    }
+}
+
+impl Data {
+    /// Opens what a recipe names. What is left out of a folder is logged.
+    ///
+    /// # Errors
+    ///
+    /// A dataset or folder that is not there or not sound.
+    pub fn open(section: &DataSection) -> Result<Self, Error> {
+        let images = if section.name == FOLDER {
+            if !section.dir.is_dir() {
+                return Err(Error::MissingData { path: section.dir.clone() });
+            }
+            let decode = DecodeOptions { max_pixels: section.max_pixels };
+            // The images' size follows from the model, which follows from the classes.
+            Images::Folder(
+                FolderParts::open(&section.dir, &shaped([3, 1, 1], Interpolation::default()))?
+                    .map(|part| Ok(part.decoded_with(decode)))?,
+            )
+        } else {
+            let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
+            let Split { train, test } = load(&section.name, &LoadOptions { root })?;
+            Images::Memory { train, val: None, test: Some(test) }
+        };
+        let data = Self { name: section.name.clone(), images };
+        if let Images::Folder(parts) = &data.images {
+            for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
+                tracing::warn!("{}: {}", part.name(), part.left_out());
+            }
+        }
+        Ok(data)
+    }
+
+    /// Ready to train with: split if the recipe says so, and without bad pictures or held to have none.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be read, unless the recipe skips these; nothing to judge by; an interruption.
+    pub fn to_train(self, section: &DataSection, seed: u64, progress: Progress) -> Result<Self, Error> {
+        let split = section.split;
+        let images = match self.images {
+            Images::Folder(parts) => {
+                let parts = parts.map(|part| match section.skip_bad {
+                    true => part.without_bad(&mut |done, of| progress("decoding", done as u64, Some(of as u64))),
+                    false => {
+                        part.require(Check::Headers, &mut |done, of| progress("checking", done as u64, Some(of as u64)))?;
+                        Ok(part)
+                    }
+                })?;
+                if section.skip_bad {
+                    for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
+                        tracing::warn!("{}: {}", part.name(), part.left_out());
+                    }
+                }
+                Images::Folder(match split {
+                    0.0 => parts,
+                    fraction => {
+                        let Split { train, test } = parts.train.split(fraction, derive_seed(seed, &[SPLIT_SEEDS]))?;
+                        FolderParts { train, val: Some(test), test: parts.test.or(parts.val) }
+                    }
+                })
+            }
+            Images::Memory { train, test, .. } if split > 0.0 => {
+                let Split { train, test: val } = split_memory(&train, split, seed)?;
+                Images::Memory { train, val: Some(val), test }
+            }
+            memory => memory,
+        };
+        let data = Self { images, ..self };
+        if !data.can_be_judged() {
+            return Err(Error::option(
+                data.name,
+                "has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or split some off (`split = 0.2` in [data])",
+            ));
+        }
+        Ok(data)
+    }
+
+    fn can_be_judged(&self) -> bool {
+        match &self.images {
+            Images::Memory { val, test, .. } => val.is_some() || test.is_some(),
+            Images::Folder(parts) => parts.val.is_some() || parts.test.is_some(),
+        }
+    }
+
+    /// The same with labels as indices into `classes`, by name.
+    ///
+    /// # Errors
+    ///
+    /// A class that is not among them.
+    pub fn with_classes(self, classes: &[String]) -> Result<Self, Error> {
+        let images = match self.images {
+            Images::Memory { train, val, test } => {
+                let renamed = |part: InMemory| part.with_classes(classes);
+                Images::Memory {
+                    train: renamed(train)?,
+                    val: val.map(renamed).transpose()?,
+                    test: test.map(renamed).transpose()?,
+                }
+            }
+            Images::Folder(parts) => Images::Folder(parts.map(|part| part.with_classes(classes))?),
+        };
+        Ok(Self { images, ..self })
+    }
+
+    /// The classes' names; a label is an index into them.
+    pub fn classes(&self) -> &[String] {
+        match &self.images {
+            Images::Memory { train, .. } => train.classes(),
+            Images::Folder(parts) => parts.train.classes(),
+        }
+    }
+
+    /// Pictures to train with.
+    pub fn len(&self) -> usize {
+        match &self.images {
+            Images::Memory { train, .. } => train.len(),
+            Images::Folder(parts) => parts.train.len(),
+        }
+    }
+
+    /// Whether there are no pictures.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The channels of its pictures: those of a folder are in colour.
+    pub fn channels(&self) -> i64 {
+        match &self.images {
+            Images::Memory { train, .. } => train.shape()[0],
+            Images::Folder(_) => 3,
+        }
+    }
+
+    /// How these pictures become inputs of this shape, normalised by their own statistics. Images in memory that are a little smaller,
+    /// as MNIST's 28 for LeNet's 32, are padded as LeCun did, and others resized; files are resized until the shorter side fits, and
+    /// cropped in the middle.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be read, and an interruption.
+    pub fn preprocess(self, input: [i64; 3], progress: Progress) -> Result<(Self, Preprocess), Error> {
+        match self.images {
+            Images::Memory { ref train, .. } => {
+                let shape = train.shape();
+                let preprocess = Preprocess::new(shape, input, fit(shape, input), Normalise::of(train)?)?;
+                Ok((self, preprocess))
+            }
+            Images::Folder(parts) => {
+                let raw = shaped(input, Interpolation::default());
+                let parts = parts.fit(&raw)?;
+                let mut told = |done: usize, of: usize| progress("statistics", done as u64, Some(of as u64));
+                let statistics = parts.train.statistics(SAMPLE, &mut told)?;
+                if statistics.examples < parts.train.len() {
+                    tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, parts.train.len());
+                }
+                let preprocess = Preprocess { normalise: statistics.normalise, ..raw };
+                Ok((Self { images: Images::Folder(parts), ..self }, preprocess))
+            }
+        }
+    }
+
+    /// The parts as a network wants them.
+    ///
+    /// # Errors
+    ///
+    /// A `preprocess` that does not fit the pictures.
+    pub fn fit(self, preprocess: &Preprocess) -> Result<Parts, Error> {
+        match self.images {
+            Images::Memory { train, val, test } => {
+                let boxed = |part: InMemory| Ok::<_, DatasetError>(Box::new(part.fit(preprocess)?) as Box<dyn Dataset>);
+                Ok(Parts { train: boxed(train)?, val: val.map(boxed).transpose()?, test: test.map(boxed).transpose()? })
+            }
+            Images::Folder(parts) => {
+                let FolderParts { train, val, test } = parts.fit(preprocess)?;
+                let boxed = |part: ImageFolder| Box::new(part) as Box<dyn Dataset>;
+                Ok(Parts { train: boxed(train), val: val.map(boxed), test: test.map(boxed) })
+            }
+        }
+    }
+}
+
+impl Opened {
+    /// What a network is judged by in the end: the part `test` of a dataset or folder, or `val`; a folder without parts as a whole.
+    ///
+    /// # Errors
+    ///
+    /// A dataset or folder that is not there or not sound.
+    pub fn to_judge(section: &DataSection) -> Result<Self, Error> {
+        Ok(match Data::open(section)?.images {
+            Images::Memory { train, test, .. } => Self::Memory(test.unwrap_or(train)),
+            Images::Folder(FolderParts { train, val, test }) => Self::Folder(test.or(val).unwrap_or(train)),
+        })
+    }
+
+    /// What a network learns from.
+    ///
+    /// # Errors
+    ///
+    /// A dataset or folder that is not there or not sound.
+    pub fn to_train(section: &DataSection) -> Result<Self, Error> {
+        Ok(match Data::open(section)?.images {
+            Images::Memory { train, .. } => Self::Memory(train),
+            Images::Folder(parts) => Self::Folder(parts.train),
+        })
+    }
+
+    /// The dataset's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Memory(data) => data.name(),
+            Self::Folder(data) => data.name(),
+        }
+    }
+
+    /// The same with labels as indices into `classes`, by name. Nothing is changed where a network has no classes.
+    ///
+    /// # Errors
+    ///
+    /// A class that is not among them.
+    pub fn with_classes(self, classes: &[String]) -> Result<Self, Error> {
+        Ok(match self {
+            unchanged if classes.is_empty() => unchanged,
+            Self::Memory(data) => Self::Memory(data.with_classes(classes)?),
+            Self::Folder(data) => Self::Folder(data.with_classes(classes)?),
+        })
+    }
+
+    /// As a network wants them, but for normalising.
+    ///
+    /// # Errors
+    ///
+    /// A `preprocess` that does not fit the pictures.
+    pub fn fit(self, preprocess: &Preprocess) -> Result<Box<dyn Dataset>, Error> {
+        Ok(match self {
+            Self::Memory(data) => Box::new(data.fit(preprocess)?),
+            Self::Folder(data) => Box::new(data.fit(preprocess)?),
+        })
+    }
+}
+
+/// Resized until the shorter side fits, and cropped in the middle.
+fn shaped(input: [i64; 3], interpolation: Interpolation) -> Preprocess {
+    let shorter_side = input[1].max(input[2]);
+    let image = ImageSize::ShorterSide { shorter_side };
+    Preprocess { image, input, normalise: Normalise::identity(), interpolation }
+}
+
+/// A preprocessing for inputs of another shape: pictures are resized in proportion. Where the channels are others, each is normalised
+/// by the mean of the former values.
+pub(crate) fn reshaped(preprocess: &Preprocess, input: [i64; 3]) -> Preprocess {
+    let scaled = |size: i64, axis: usize| {
+        let size = size as f64 * input[axis] as f64 / preprocess.input[axis].max(1) as f64;
+        (size.round() as i64).max(1)
+    };
+    let image = match preprocess.image {
+        ImageSize::ShorterSide { shorter_side } => {
+            let side = scaled(shorter_side, 1).max(scaled(shorter_side, 2));
+            ImageSize::ShorterSide { shorter_side: side.max(input[1]).max(input[2]) }
+        }
+        ImageSize::Exact([height, width]) => ImageSize::Exact([scaled(height, 1).min(input[1]), scaled(width, 2).min(input[2])]),
+    };
+    let Normalise { mean, std } = &preprocess.normalise;
+    let average = |values: &[f64]| vec![values.iter().sum::<f64>() / values.len().max(1) as f64];
+    let normalise = if input[0] == preprocess.input[0] {
+        preprocess.normalise.clone()
+    } else {
+        Normalise { mean: average(mean), std: average(std) }
+    };
+    Preprocess { image, input, normalise, interpolation: preprocess.interpolation }
+}
+
+/// Whether images come to a network's input by padding or by resizing.
+fn fit(image: [i64; 3], input: [i64; 3]) -> Fit {
+    let close = |axis: usize| image[axis] <= input[axis] && 5 * image[axis] >= 4 * input[axis];
+    if close(1) && close(2) { Fit::Pad } else { Fit::Resize }
+}
+
+/// Sets a fraction of each class's examples apart, which the seed chooses.
+fn split_memory(data: &InMemory, fraction: f64, seed: u64) -> Result<Split, Error> {
+    if !(fraction > 0.0 && fraction < 1.0) {
+        return Err(Error::option(format!("split = {fraction}"), "must be between 0 and 1"));
+    }
+    let labels = Vec::<i64>::try_from(data.labels())?;
+    let (mut stay, mut apart) = (Vec::new(), Vec::new());
+    for class in 0..data.classes().len() {
+        let mut of_class: Vec<i64> =
+            (0..).zip(&labels).filter(|(_, label)| **label == class as i64).map(|(index, _)| index).collect();
+        of_class.sort_by_key(|index| derive_seed(seed, &[SPLIT_SEEDS, index.cast_unsigned()]));
+        let count = match of_class.len() {
+            0 | 1 => 0,
+            count => ((fraction * count as f64).round() as usize).clamp(1, count - 1),
+        };
+        apart.extend_from_slice(&of_class[..count]);
+        stay.extend_from_slice(&of_class[count..]);
+    }
+    stay.sort_unstable();
+    apart.sort_unstable();
+    Ok(Split { train: data.select(&stay)?, test: data.select(&apart)? })
+}

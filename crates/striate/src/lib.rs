@@ -1,0 +1,45 @@
+//! The front door to Striate: train, fine-tune and ship image classifiers with the classic convolutional networks.
+//!
+//! - [`Classifier`] opens a bundle, which is a trained network in one file, and says what is in pictures: from any number of
+//!   threads, which share one copy of the weights;
+//! - [`Run`] is a training run as a value: a recipe in, events, checkpoints and a bundle out, and it can go on where it stopped;
+//! - the crates behind them, under plain names: [`layers`], [`graph`], [`models`], [`datasets`], [`train`], [`infer`], and [`tch`].
+//!
+//! ```no_run
+//! use striate::{Classifier, Run, recipes};
+//!
+//! // A folder with train/CLASS/*.jpg and val/CLASS/*.jpg.
+//! let recipe = recipes::for_data("resnet18", "flowers")?;
+//! let bundle = Run::new(recipe).run()?.bundle()?;
+//!
+//! let classifier = Classifier::open(bundle)?;
+//! let answer = classifier.classify(std::path::Path::new("rose.jpg"))?;
+//! println!("{} ({:.1}%)", answer.top[0].class, 100.0 * answer.top[0].probability);
+//! # Ok::<(), striate::Error>(())
+//! ```
+//!
+//! What is absent on purpose: the terminal. Whoever calls brings progress bars and signal handlers, and decides about the whole
+//! process: [`keep_memory_warm`] is for programs that compute much.
+
+mod classifier;
+pub mod data;
+mod error;
+pub mod recipes;
+mod report;
+mod run;
+
+pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
+pub use error::Error;
+pub use report::Report;
+pub use run::{BUNDLE, Outcome, Prepared, RECIPE, Run, Summary, load, new_folder, weights};
+pub use striate_datasets as datasets;
+pub use striate_datasets::Picture;
+pub use striate_graph as graph;
+pub use striate_infer as infer;
+pub use striate_layers as layers;
+pub use striate_models as models;
+pub use striate_models::{Bundle, BundleInfo, Registry};
+pub use striate_torch::{Precision, keep_memory_warm};
+pub use striate_train as train;
+pub use striate_train::Recipe;
+pub use tch;

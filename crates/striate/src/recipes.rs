@@ -1,0 +1,154 @@
+//! The recipes that are taken where none is given: each by what there is to do.
+use crate::{Error, data};
+use serde_json::Value;
+use std::fmt;
+use std::path::Path;
+use striate_graph::Graph;
+use striate_models::{BundleInfo, Registry};
+use striate_train::{DataSection, ModelSection, Recipe};
+
+/// Recipes for a model on a dataset of the catalogue.
+const OF_DATASETS: [(&str, &str, &str); 3] = [
+    ("lenet5", "digits", include_str!("../recipes/lenet5-digits.toml")),
+    ("lenet5", "fashion-mnist", include_str!("../recipes/lenet5-fashion-mnist.toml")),
+    ("lenet5-paper", "fashion-mnist", include_str!("../recipes/lenet5-paper-fashion-mnist.toml")),
+];
+/// Pictures of at most this height are small: CIFAR's and Tiny ImageNet's are.
+const SMALL: i64 = 64;
+/// By what the rate is divided for a network without batch norm, which a larger one blows up.
+const WITHOUT_NORM: f64 = 10.0;
+
+/// A kind of work that has a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A dataset of the catalogue, which has recipes of its own.
+    Dataset,
+    /// From scratch on small pictures.
+    SmallPictures,
+    /// From scratch on photographs.
+    Photographs,
+    /// From trained weights.
+    FineTuning,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dataset => "of the dataset",
+            Self::SmallPictures => "for training from scratch on small pictures",
+            Self::Photographs => "for training from scratch on photographs",
+            Self::FineTuning => "for fine-tuning",
+        })
+    }
+}
+
+/// A recipe, and why it was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The recipe, in full.
+    pub recipe: Recipe,
+    /// For which kind of work it is.
+    pub kind: Kind,
+    /// One line that says which recipe was taken and why.
+    pub why: String,
+}
+
+/// The recipe for a model of Striate's (or a bundle) on a dataset of the catalogue or a folder.
+///
+/// # Errors
+///
+/// An unknown model, and data that are not there.
+pub fn for_data(model: &str, data: &str) -> Result<Recipe, Error> {
+    let model = ModelSection { name: model.to_owned(), ..ModelSection::default() };
+    Ok(choose(model, data::section(data)?, &Registry::default())?.recipe)
+}
+
+/// The recipe for what `model` and `data` say: a dataset's own; for fine-tuning, if there are weights; or else for training from
+/// scratch on pictures of the model's size. Networks without batch norm get a tenth of the learning rate.
+///
+/// # Errors
+///
+/// An unknown model or option, and a file that is no bundle.
+pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Result<Chosen, Error> {
+    let graph = graph_of(&model, registry)?;
+    let of_bundle = bundle_file(&model.name).is_some();
+    let height = graph.inputs().next().and_then(|input| input.shape.dims().get(1).copied()).unwrap_or_default();
+    let known = OF_DATASETS.iter().find(|(name, dataset, _)| (*name, *dataset) == (model.name.as_str(), data.name.as_str()));
+    // The catalogue's datasets are all of MNIST's kind.
+    let alike = || OF_DATASETS.iter().find(|(_, dataset, _)| *dataset == data.name).unwrap_or(&OF_DATASETS[1]);
+    let (kind, text, reason) = if of_bundle || !model.weights.is_empty() {
+        (Kind::FineTuning, include_str!("../recipes/fine-tuning.toml"), "it starts from trained weights".to_owned())
+    } else if data.name != data::FOLDER {
+        let (for_model, for_data, text) = known.unwrap_or_else(alike);
+        (Kind::Dataset, *text, format!("it was made for {for_model} on {for_data}"))
+    } else if height <= SMALL {
+        (Kind::SmallPictures, include_str!("../recipes/small-pictures.toml"), format!("{} takes {height} rows", model.name))
+    } else {
+        (Kind::Photographs, include_str!("../recipes/photographs.toml"), format!("{} takes {height} rows", model.name))
+    };
+    let mut recipe = Recipe::parse(text, Path::new("the built-in recipe"))?;
+    let mut why = format!("the recipe {kind} was taken, because {reason}");
+    if kind != Kind::Dataset && !graph.nodes().iter().any(|node| node.op_name() == "BatchNorm2d") {
+        recipe.train.lr /= WITHOUT_NORM;
+        why += "; a tenth of its learning rate, since the network has no batch norm";
+    }
+    (recipe.model, recipe.data) = (model, data);
+    Ok(Chosen { recipe, kind, why })
+}
+
+/// The network that a recipe's model is: of the registry, or a bundle's.
+fn graph_of(model: &ModelSection, registry: &Registry) -> Result<Graph, Error> {
+    match bundle_file(&model.name) {
+        Some(path) => Ok(BundleInfo::read_with(path, registry)?.graph),
+        None => {
+            let options = options(model);
+            let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+            Ok(registry.find(&model.name)?.model(&options)?.graph()?)
+        }
+    }
+}
+
+/// The file that a model's name is the name of, if it is none of a registry.
+pub(crate) fn bundle_file(name: &str) -> Option<&Path> {
+    let path = Path::new(name);
+    (path.extension().is_some_and(|extension| extension == "safetensors") || path.is_file()).then_some(path)
+}
+
+/// The options that a recipe gives its model.
+pub(crate) fn options(model: &ModelSection) -> Vec<(String, Value)> {
+    let options = serde_json::to_value(&model.options).unwrap_or_default();
+    options.as_object().cloned().unwrap_or_default().into_iter().collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn chosen(model: &str, weights: &str, data: &str) -> Chosen {
+        let model = ModelSection { name: model.to_owned(), weights: weights.to_owned(), ..ModelSection::default() };
+        let data = DataSection { name: data.to_owned(), ..DataSection::default() };
+        choose(model, data, &Registry::default()).unwrap()
+    }
+
+    #[test]
+    fn the_work_decides_the_recipe() {
+        for (model, weights, data, kind, lr) in [
+            ("lenet5", "", "digits", Kind::Dataset, 3e-3),
+            ("resnet20-cifar", "", "fashion-mnist", Kind::Dataset, 4e-3),
+            ("resnet20-cifar", "", data::FOLDER, Kind::SmallPictures, 0.1),
+            ("lenet5", "", data::FOLDER, Kind::SmallPictures, 0.01),
+            ("resnet18", "", data::FOLDER, Kind::Photographs, 0.0125),
+            ("alexnet", "", data::FOLDER, Kind::Photographs, 0.00125),
+            ("resnet18", "resnet18-imagenet1k-v1", data::FOLDER, Kind::FineTuning, 0.005),
+            ("vgg16", "w.pth", "digits", Kind::FineTuning, 0.0005),
+        ] {
+            let chosen = chosen(model, weights, data);
+            assert_eq!((chosen.kind, chosen.recipe.train.lr), (kind, lr), "{model} {data}: {}", chosen.why);
+            assert!(!chosen.why.contains('\n') && chosen.why.contains(&kind.to_string()), "{}", chosen.why);
+            chosen.recipe.check().unwrap();
+        }
+        assert!(!chosen("lenet5", "", "mnist").recipe.augment.hflip, "digits have no mirror images");
+    }
+}

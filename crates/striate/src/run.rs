@@ -1,0 +1,647 @@
+//! A training run as a value.
+use crate::data::{Data, Parts, reshaped};
+use crate::recipes::{bundle_file, options};
+use crate::{Error, Report, devices};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use striate_datasets::{Loader, LoaderOptions, Preprocess};
+use striate_graph::{InitOptions, Network};
+use striate_models::{Bundle, BundleInfo, Registry, Weights, find_pretrained};
+use striate_torch::write_atomically;
+use striate_train::{
+    BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, Outcome as Trained, PreprocessFrom, Recipe,
+    TrainConfig, TrainError, TrainSection, Trainer, evaluate,
+};
+
+/// The bundle of the weights at the end of a run, in its folder.
+pub const BUNDLE: &str = "model.safetensors";
+/// The resolved recipe in a run's folder.
+pub const RECIPE: &str = "recipe.toml";
+/// The results of a finished run, the last file that it writes.
+const SUMMARY: &str = "summary.json";
+/// The events of a run.
+const METRICS: &str = "metrics.jsonl";
+/// Images of one evaluation step.
+const EVAL_BATCH: usize = 256;
+
+/// Told what takes long before the training begins: what it is, how much is done, and of how much if that is known.
+type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
+
+/// A training run: a recipe in; events, checkpoints and a bundle out.
+///
+/// It writes into a folder: the recipe in full (`recipe.toml`), every event (`metrics.jsonl`), checkpoints (`last.safetensors`,
+/// `best.safetensors`), and in the end the bundle (`model.safetensors`) and its figures (`summary.json`). A run that was stopped goes
+/// on from there, to the same bits.
+///
+/// ```
+/// use striate::{Outcome, Recipe, Run};
+///
+/// let recipe = Recipe::parse("[train]\nepochs = 2\nthreads = 1", "two-epochs.toml".as_ref())?;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path().join("run");
+/// let Outcome::Finished { summary, .. } = Run::new(recipe).folder(&folder).run()? else { unreachable!("nobody stops it") };
+/// assert!(summary.test.accuracy > 0.1 && folder.join("model.safetensors").is_file());
+/// # Ok::<(), striate::Error>(())
+/// ```
+pub struct Run<'a> {
+    recipe: Recipe,
+    registry: Registry,
+    folder: Option<PathBuf>,
+    resumed: bool,
+    why: Option<String>,
+    stop: Arc<AtomicBool>,
+    listeners: Vec<Box<dyn Listener + 'a>>,
+    progress: OnProgress<'a>,
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("recipe", &self.recipe).field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Its figures.
+        summary: Summary,
+    },
+    /// It was asked to stop, and saved itself first.
+    Stopped {
+        /// The run's folder, from which it goes on.
+        folder: PathBuf,
+        /// Steps that are done.
+        step: u64,
+    },
+}
+
+impl Outcome {
+    /// The bundle of a run that finished.
+    ///
+    /// # Errors
+    ///
+    /// A run that was stopped has none yet.
+    pub fn bundle(&self) -> Result<PathBuf, Error> {
+        match self {
+            Self::Finished { folder, .. } => Ok(folder.join(BUNDLE)),
+            Self::Stopped { folder, .. } => {
+                Err(Error::Folder { path: folder.clone(), reason: "the run was stopped: resume it first".to_owned() })
+            }
+        }
+    }
+}
+
+/// The figures of a finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The model's name.
+    pub model: String,
+    /// The dataset's name.
+    pub data: String,
+    /// How many values the network learned.
+    pub params: u64,
+    /// Epochs.
+    pub epochs: u64,
+    /// Steps.
+    pub steps: u64,
+    /// The seed.
+    pub seed: u64,
+    /// Threads of one operator.
+    pub threads: usize,
+    /// Seconds that the last process took.
+    pub seconds: f64,
+    /// The best accuracy after any epoch: on `val` if the data has that part, otherwise on the test set.
+    pub best_test_accuracy: Option<f64>,
+    /// libtorch's version.
+    pub libtorch: String,
+    /// Striate's version.
+    pub striate: String,
+    /// How the network of the last epoch does on the pictures that no epoch was chosen by.
+    pub test: Report,
+    /// How it does on the part `val`, if the data has it beside a test set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<Report>,
+}
+
+impl<'a> Run<'a> {
+    /// A new run. It takes the first of `runs/MODEL-DATA-1`, `runs/MODEL-DATA-2`, ... that does not exist, unless given a
+    /// [`folder`](Self::folder).
+    pub fn new(recipe: Recipe) -> Self {
+        Self {
+            recipe,
+            registry: Registry::default(),
+            folder: None,
+            resumed: false,
+            why: None,
+            stop: Arc::default(),
+            listeners: Vec::new(),
+            progress: Box::new(|_, _, _| {}),
+        }
+    }
+
+    /// A run that was stopped, from its folder. A `recipe.toml` that was edited there is heeded where that is exact: more epochs under a
+    /// schedule that does not depend on their number, other devices, another place of the same data.
+    ///
+    /// # Errors
+    ///
+    /// A folder without a checkpoint, and a recipe that was edited in what cannot change within a run: the error names the keys.
+    pub fn resume(folder: impl Into<PathBuf>) -> Result<Self, Error> {
+        let folder = folder.into();
+        let last = folder.join(LAST);
+        let unfit = |reason: String| Error::from(TrainError::Checkpoint { path: last.clone(), reason });
+        let Checkpoint { recipe, progress, .. } = Checkpoint::read(&last)?;
+        let mut recipe =
+            recipe.ok_or_else(|| unfit("it holds no recipe: go on with it in the program that made it".to_owned()))?;
+        recipe.check().map_err(|error| unfit(error.to_string()))?;
+        let file = folder.join(RECIPE);
+        if file.is_file() {
+            recipe =
+                heeded(recipe, Recipe::read(&file)?, progress.epoch).map_err(|reason| Error::Folder { path: file, reason })?;
+        }
+        Ok(Self { folder: Some(folder), resumed: true, ..Self::new(recipe) })
+    }
+
+    /// What the run does.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// To change what the run does before it starts. Of a resumed run only devices, threads and the place of its data may change.
+    pub fn recipe_mut(&mut self) -> &mut Recipe {
+        &mut self.recipe
+    }
+
+    /// Writes into this folder, which must not hold another run.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Finds architectures and layers of your own.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// A line that says why the recipe was taken; it stands at the top of the folder's `recipe.toml`.
+    #[must_use]
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
+
+    /// Tells `listener` of every event.
+    #[must_use]
+    pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// Tells of downloads, of statistics and of pictures that are checked.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl FnMut(&str, u64, Option<u64>) + 'a) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Saves the run and stops once `flag` is set, which a signal handler may do.
+    #[must_use]
+    pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = flag;
+        self
+    }
+
+    /// The figures, if the run was resumed and nothing is left to do.
+    ///
+    /// # Errors
+    ///
+    /// Figures that cannot be read.
+    pub fn finished(&self) -> Result<Option<Summary>, Error> {
+        let Some(folder) = self.folder.as_ref().filter(|_| self.resumed) else { return Ok(None) };
+        let path = folder.join(SUMMARY);
+        if !path.is_file() || !folder.join(BUNDLE).is_file() {
+            return Ok(None);
+        }
+        let damaged = |reason: String| Error::Folder {
+            path: path.clone(),
+            reason: format!("cannot be read ({reason}): delete it and resume again to have it written anew"),
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
+        let summary: Summary = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        Ok((summary.epochs >= self.recipe.train.epochs).then_some(summary))
+    }
+
+    /// Makes everything ready, and writes nothing: the network with the weights that it starts from, and its data.
+    ///
+    /// # Errors
+    ///
+    /// Whatever cannot run.
+    pub fn prepare(&mut self) -> Result<Prepared, Error> {
+        if self.recipe.train.threads > 0 {
+            striate_torch::set_num_threads(self.recipe.train.threads);
+        }
+        let devices = devices(&self.recipe.train.devices)?;
+        let (info, weights, data) = self.assemble()?;
+        let seed = self.recipe.train.seed;
+        let mut network = Network::new(info.graph.clone(), &InitOptions { devices, seed, ..InitOptions::default() })?;
+        self.recipe.train.set_up(&mut network)?;
+        if let Some(weights) = weights {
+            load(&network, &weights, self.recipe.model.head, info.origin.as_ref().map(|origin| origin.architecture.as_str()))?;
+        }
+        if !self.recipe.model.freeze_through.is_empty() {
+            network.freeze_through(&self.recipe.model.freeze_through)?;
+        }
+        let config = self.recipe.train_config(info.loss, info.aux_weight)?;
+        Ok(Prepared { info, network, data, config })
+    }
+
+    /// Trains until all epochs are done or a stop is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Whatever cannot run is told before the folder is made. A run that fails later keeps its last checkpoint.
+    pub fn run(mut self) -> Result<Outcome, Error> {
+        let started = Instant::now();
+        if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
+            return Ok(Outcome::Finished { folder: folder.clone(), summary });
+        }
+        let Prepared { info, network, data, config } = self.prepare()?;
+        let preprocess = preprocess_of(&info)?;
+        let batches = LoaderOptions {
+            augment: self.recipe.augment.clone(),
+            drop_last: self.recipe.train.drop_last,
+            ..LoaderOptions::train(self.recipe.train.batch_size, self.recipe.train.seed)
+        };
+        let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
+        // Of two parts to judge by, one chooses the best epoch, and the other is looked at once, at the end.
+        let (judge, last_judge) = match (&data.val, &data.test) {
+            (Some(val), test) => (&**val, test.as_deref()),
+            (None, Some(test)) => (&**test, None),
+            (None, None) => return Err(Error::option(self.recipe.data.name, "has nothing to judge by")),
+        };
+        let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
+        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?;
+
+        // Only what can run gets a folder.
+        let Claim { folder, .. } = &self.claim()?;
+        let mut trainer = trainer.checkpoints(self.checkpoints(folder, &info)).stop_on(Arc::clone(&self.stop));
+        for listener in std::mem::take(&mut self.listeners) {
+            trainer = trainer.listener(listener);
+        }
+        if self.resumed {
+            trainer.resume(&folder.join(LAST))?;
+        }
+        let mut trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
+        if trainer.run()? == Trained::Stopped {
+            return Ok(Outcome::Stopped { folder: folder.clone(), step: trainer.progress().step });
+        }
+        let loss = info.loss.unsmoothed();
+        let again; // only if the former process did all but this
+        let judged = match trainer.evaluation() {
+            Some(evaluation) => evaluation,
+            None => {
+                again = evaluate(&network, &judge_loader, loss)?;
+                &again
+            }
+        };
+        let report = |evaluation: &Evaluation| Report::new(evaluation, &info.classes);
+        let (test, val) = match last_judge {
+            None => (report(judged), None),
+            Some(test) => {
+                let loader = Loader::new(test, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
+                (report(&evaluate(&network, &loader, loss)?), Some(report(judged)))
+            }
+        };
+        let summary = Summary {
+            model: self.recipe.model.name.clone(),
+            data: self.recipe.data.name.clone(),
+            params: network.graph().summary().params,
+            epochs: self.recipe.train.epochs,
+            steps: trainer.progress().step,
+            seed: self.recipe.train.seed,
+            threads: striate_torch::num_threads(),
+            seconds: started.elapsed().as_secs_f64(),
+            best_test_accuracy: trainer.progress().best_accuracy,
+            libtorch: striate_torch::torch_version(),
+            striate: env!("CARGO_PKG_VERSION").to_owned(),
+            test,
+            val,
+        };
+        let metrics = [("test_accuracy".to_owned(), summary.test.accuracy), ("test_loss".to_owned(), summary.test.loss)].into();
+        Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&folder.join(BUNDLE))?;
+        write_text(&folder.join(SUMMARY), &format!("{:#}\n", json!(summary)))?;
+        Ok(Outcome::Finished { folder: folder.clone(), summary })
+    }
+
+    /// What the run is of: a mistaken model is told before a dataset is downloaded.
+    fn assemble(&mut self) -> Result<(BundleInfo, Option<Weights>, Parts), Error> {
+        let stopped = match (self.resumed, &self.folder) {
+            (true, Some(folder)) => Some(BundleInfo::read_with(&folder.join(LAST), &self.registry)?),
+            _ => None,
+        };
+        let bundle = bundle_file(&self.recipe.model.name).filter(|_| stopped.is_none());
+        let bundle = bundle.map(|path| Weights::read_with(path, &self.registry)).transpose()?;
+        if stopped.is_none() && bundle.is_none() {
+            model(&self.recipe, &self.registry, &[])?;
+        }
+        let of_bundle = bundle.as_ref().and_then(|weights| weights.info.clone());
+        let weights = match (&stopped, self.recipe.model.weights.clone()) {
+            (Some(_), _) => None,
+            (None, name) if name.is_empty() => bundle,
+            (None, name) => Some(self.weights(&name)?),
+        };
+        let (stop, report) = (Arc::clone(&self.stop), &mut self.progress);
+        let mut progress = |what: &str, done: u64, of: Option<u64>| {
+            report(what, done, of);
+            !stop.load(Ordering::Relaxed)
+        };
+        let section = &self.recipe.data;
+        let mut data = Data::open(section)?.to_train(section, self.recipe.train.seed, &mut progress)?;
+        if let [only] = data.classes() {
+            tracing::warn!("there is one class only, {only}: any answer is right");
+        }
+        let info = match stopped {
+            Some(info) => info,
+            None => {
+                let mut info = match of_bundle {
+                    Some(info) => adapted(info, &data, self.recipe.model.head)?,
+                    None => {
+                        let defaults = [("classes", json!(data.classes().len())), ("input", json!(data.channels()))];
+                        let model = model(&self.recipe, &self.registry, &defaults)?;
+                        BundleInfo::of_model(&model, data.classes(), None)?
+                    }
+                };
+                let &[channels, height, width] = info.input() else {
+                    return Err(Error::option("the network", format!("takes {:?}, and no image", info.input())));
+                };
+                let known = weights.as_ref().and_then(Weights::preprocess);
+                let preprocess = match (self.recipe.data.preprocess, known) {
+                    (PreprocessFrom::Weights, None) => {
+                        let reason = "needs weights that say how images become inputs";
+                        return Err(Error::option("data.preprocess = \"weights\"", reason));
+                    }
+                    (PreprocessFrom::Data, _) | (_, None) => {
+                        let (same, preprocess) = data.preprocess([channels, height, width], &mut progress)?;
+                        data = same;
+                        preprocess
+                    }
+                    (_, Some(known)) => {
+                        let preprocess = reshaped(&known, [channels, height, width]);
+                        preprocess.check()?;
+                        let Preprocess { image, input: [_, height, width], normalise, .. } = &preprocess;
+                        let (mean, std) = (&normalise.mean, &normalise.std);
+                        tracing::info!(
+                            "images become inputs as the weights want them: {image}, then {height}x{width}, mean {mean:?}, std {std:?}"
+                        );
+                        preprocess
+                    }
+                };
+                info.preprocess = Some(preprocess);
+                if let (Head::Keep, Some(theirs)) = (self.recipe.model.head, weights.as_ref().and_then(Weights::classes)) {
+                    warn_of_other_classes(&theirs, data.classes());
+                }
+                info
+            }
+        };
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?)?;
+        Ok((info, weights, data))
+    }
+
+    /// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
+    fn weights(&mut self, name: &str) -> Result<Weights, Error> {
+        let progress = &mut self.progress;
+        weights(name, &self.registry, &mut |file, done, of| progress(file, done, of))
+    }
+
+    /// Makes the folder, for this process alone. What a run that died before its first checkpoint left in it is replaced.
+    fn claim(&self) -> Result<Claim, Error> {
+        let made = match &self.folder {
+            Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
+            None => {
+                let model = bundle_file(&self.recipe.model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
+                let model = model.unwrap_or_else(|| self.recipe.model.name.as_str().into());
+                new_folder("runs", &format!("{model}-{}", self.recipe.data.name))
+            }
+        };
+        let failed = |folder: &Path, error: std::io::Error| Error::Folder {
+            path: folder.into(),
+            reason: format!("cannot be written to: {error}"),
+        };
+        let folder = made.map_err(|error| failed(self.folder.as_deref().unwrap_or(Path::new("runs")), error))?;
+        let lock = File::open(&folder).map_err(|error| failed(&folder, error))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
+            }
+            // Where a folder can't be locked, nobody can.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        if !self.resumed {
+            if folder.join(LAST).exists() || folder.join(BEST).exists() {
+                return Err(Error::Folder {
+                    path: folder,
+                    reason: "holds a run already: resume it, or take another folder".to_owned(),
+                });
+            }
+            let metrics = folder.join(METRICS);
+            if metrics.exists() {
+                write_text(&metrics, "")?;
+            }
+            let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));
+            write_text(&folder.join(RECIPE), &format!("{why}{}", self.recipe.to_toml()))?;
+        }
+        Ok(Claim { folder, _lock: lock })
+    }
+
+    fn checkpoints(&self, folder: &Path, info: &BundleInfo) -> CheckpointConfig {
+        // Going on with other threads would not give the same bits.
+        let mut recipe = self.recipe.clone();
+        recipe.train.threads = striate_torch::num_threads();
+        CheckpointConfig {
+            folder: folder.into(),
+            every_steps: Some(self.recipe.train.checkpoint_steps).filter(|steps| *steps > 0),
+            bundle: info.clone(),
+            recipe: Some(recipe),
+        }
+    }
+}
+
+/// A run that is ready to train: see [`Run::prepare`].
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the run's bundle will say.
+    pub info: BundleInfo,
+    /// The network, with the weights that it starts from.
+    pub network: Network,
+    /// Its data, as the network wants them but for normalising.
+    pub data: Parts,
+    /// How it is trained.
+    pub config: TrainConfig,
+}
+
+/// A run's folder, which no other process writes to as long as this lives.
+struct Claim {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// The weights of a file, of one of several networks in it (`FILE#KEY`), or published ones by their name, which are fetched unless the
+/// cache has them; `progress` is told of that.
+///
+/// # Errors
+///
+/// A file that cannot be read, an unknown name or key, and a download that fails.
+pub fn weights(name: &str, registry: &Registry, progress: &mut dyn FnMut(&str, u64, Option<u64>)) -> Result<Weights, Error> {
+    let path = Path::new(name);
+    let part = if path.exists() { None } else { name.rsplit_once('#') };
+    let weights = match part {
+        Some((file, key)) => Weights::read_at(Path::new(file), key)?,
+        None if path.extension().is_some() || path.exists() => Weights::read_with(path, registry)?,
+        None => {
+            let published = find_pretrained(name)?;
+            Weights::read(&published.fetch(&mut |done, total| progress(published.file, done, total))?)?
+        }
+    };
+    if let (Some(key), Some(other), None) = (&weights.key, weights.others.first(), part) {
+        tracing::warn!("{name}: the weights under {key} are taken; {name}#{other} names the others");
+    }
+    Ok(weights)
+}
+
+/// Loads all of the weights into a network, or all but the classifier's, and logs what may be unexpected in that. `architecture` is the
+/// network's name in a registry, if it has one.
+///
+/// # Errors
+///
+/// Weights that do not fit.
+pub fn load(network: &Network, weights: &Weights, head: Head, architecture: Option<&str>) -> Result<(), Error> {
+    let loaded = match head {
+        Head::Keep => weights.load(network)?,
+        Head::Replace => weights.load_body(network)?,
+    };
+    for note in loaded.notes() {
+        tracing::info!("{}: {note}", weights.path.display());
+    }
+    for doubt in weights.doubts(network.graph(), architecture) {
+        tracing::warn!("{doubt}");
+    }
+    Ok(())
+}
+
+/// A recipe's model, with `defaults` for the options that the recipe leaves open.
+fn model(recipe: &Recipe, registry: &Registry, defaults: &[(&str, Value)]) -> Result<striate_models::Model, Error> {
+    let mut options = options(&recipe.model);
+    let variant = registry.find(&recipe.model.name)?;
+    for (name, value) in defaults {
+        if options.iter().any(|(option, _)| option == name) {
+            continue;
+        }
+        let value = match *name {
+            // So many channels, and the model's own size.
+            "input" => {
+                let given: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+                let [_, height, width] = variant.model(&given)?.input();
+                json!([value, height, width])
+            }
+            _ => value.clone(),
+        };
+        options.push(((*name).to_owned(), value));
+    }
+    let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    Ok(variant.model(&options)?)
+}
+
+/// A bundle's network for the classes of other data.
+fn adapted(info: BundleInfo, data: &Data, head: Head) -> Result<BundleInfo, Error> {
+    let (ours, theirs) = (info.graph.outputs().next().map_or(0, |(_, node)| node.shape.numel()), data.classes().len());
+    let graph = match (ours == theirs as i64, head) {
+        (true, _) => info.graph.clone(),
+        (false, Head::Replace) => info.graph.with_classes(theirs as i64)?,
+        (false, _) => return Err(Error::OtherClasses { weights: usize::try_from(ours).unwrap_or_default(), data: theirs }),
+    };
+    Ok(BundleInfo { graph, classes: data.classes().to_vec(), metrics: Default::default(), calibration: None, ..info })
+}
+
+fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
+    let other: Vec<&str> = ours.iter().filter(|class| !theirs.contains(class)).map(String::as_str).collect();
+    if !other.is_empty() {
+        let some = other.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            "the weights' classifier is kept, and was trained on other classes: {} of {} ({some}) are not among them; a new one is often better (head = \"replace\")",
+            other.len(),
+            ours.len()
+        );
+    }
+}
+
+fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
+    info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
+}
+
+/// The saved recipe of a run, changed as the edited one says, or why it can't be. `done` epochs are finished.
+fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
+    let mut recipe = saved.clone();
+    recipe.data.dir.clone_from(&edited.data.dir);
+    recipe.train.devices.clone_from(&edited.train.devices);
+    recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
+    if edited.train.threads != 0 {
+        recipe.train.threads = edited.train.threads;
+    }
+    if edited.train.epochs != saved.train.epochs {
+        let (was, is) = (saved.train.epochs, edited.train.epochs);
+        if saved.schedule.depends_on_length() {
+            return Err(format!(
+                "epochs was edited from {was} to {is}, and the steps that are done had learning rates for {was}: set it back, or start a new run"
+            ));
+        }
+        if is < done {
+            return Err(format!("epochs was edited to {is}, and {done} are done: set it to {done} or more"));
+        }
+        recipe.train.epochs = is;
+    }
+    let same = Recipe { train: TrainSection { threads: recipe.train.threads, ..edited.train.clone() }, ..edited };
+    match recipe.differing(&same).as_slice() {
+        [] => Ok(recipe),
+        keys => Err(format!(
+            "{} cannot change within a run: set {} back, or start a new run",
+            keys.join(", "),
+            if keys.len() == 1 { "it" } else { "them" }
+        )),
+    }
+}
+
+/// Makes the first of `PARENT/NAME-1`, `PARENT/NAME-2`, ... that does not exist.
+///
+/// # Errors
+///
+/// A folder that cannot be made.
+pub fn new_folder(parent: &str, name: &str) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(parent)?;
+    let mut number = 1;
+    loop {
+        let folder = Path::new(parent).join(format!("{name}-{number}"));
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            made => return made.map(|()| folder),
+        }
+    }
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    Ok(write_atomically(path, |temporary| std::fs::write(temporary, text))?)
+}
