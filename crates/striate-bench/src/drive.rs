@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use striate_models::find;
+use striate_torch::Precision;
 
 /// What our logits and those of others may differ by, relative to the largest: in float32, and in bfloat16.
 const TOLERANCE: [f64; 2] = [1e-3, 0.1];

@@ -4,7 +4,7 @@ use crate::{BenchError, turns::Side};
 use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use striate_torch::nearest;
+use striate_torch::{Precision, nearest};
 
 /// What a peer's process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

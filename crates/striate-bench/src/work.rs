@@ -9,7 +9,7 @@ use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
 use striate_models::{Model, find};
 use striate_torch::cuda::has_graphs;
-use striate_torch::{Generator, TensorFile, derive_seed, no_grad, to_memory_format};
+use striate_torch::{Generator, Precision, TensorFile, derive_seed, no_grad, to_memory_format};
 use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step};
 use tch::{Cuda, Device, Kind, Tensor};
 

@@ -36,6 +36,7 @@
 
 mod conv;
 mod error;
+mod gate;
 mod int8;
 mod linear;
 mod passes;
@@ -48,6 +49,7 @@ mod step;
 mod testing;
 
 pub use error::PlanError;
+pub use gate::Gate;
 pub use int8::Calibration;
 pub use plan::{Plan, PlanOptions};
 pub use striate_torch::Precision;

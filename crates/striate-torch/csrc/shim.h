@@ -19,6 +19,8 @@ void st_free_message(char* message);
 const char* st_torch_version();
 // Ends the process: buffers of the C library are written, destructors of static objects are not run.
 void st_exit(int code);
+// Sets how many threads operators called by this thread use; gives the former number.
+int st_thread_width(int width);
 char* st_build_config();
 
 // 0: contiguous (NCHW), 1: channels_last (NHWC), 2: neither.

@@ -1,6 +1,6 @@
 use tch::TchError;
 
-/// An error of libtorch, in one line.
+/// An error of libtorch, or of what this crate adds to it, in one line.
 ///
 /// libtorch's messages carry a C++ backtrace and hints over several lines; only what went wrong is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +11,7 @@ pub struct TorchError {
 
 impl TorchError {
     /// An error from a message of libtorch, cut to its first line.
-    pub fn new(message: &str) -> Self {
+    pub(crate) fn new(message: &str) -> Self {
         let message = message.split("Exception raised from").next().unwrap_or(message);
         let line = message.lines().map(str::trim).find(|line| !line.is_empty());
         Self { message: line.unwrap_or("libtorch failed and gave no reason").to_owned() }

@@ -30,6 +30,7 @@ pub(crate) struct CScale {
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
+    pub(crate) fn st_thread_width(width: c_int) -> c_int;
     pub(crate) fn st_exit(code: c_int) -> !;
     pub(crate) fn st_build_config() -> *mut c_char;
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;

@@ -48,6 +48,7 @@ pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, r
 pub use nearest::{nearest, nearest_few};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
-    Autocast, NoGrad, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, torch_version,
+    Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,
+    torch_version,
 };
 pub use tensor_file::{FileError, TensorFile, write_atomically};

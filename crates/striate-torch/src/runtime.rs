@@ -93,6 +93,30 @@ pub fn set_num_threads(threads: usize) {
     tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
 }
 
+/// While it lives, operators that this thread calls use so many threads. The former number comes back when it is dropped.
+#[derive(Debug)]
+#[must_use = "operators use the former number of threads again as soon as this is dropped"]
+pub struct ThreadWidth {
+    former: i32,
+    /// It belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Has operators that this thread calls use `threads` threads, at least one, until the value it returns is dropped. Other threads keep
+/// their number, unlike with [`set_num_threads`], whose number threads that start later take over.
+pub fn thread_width(threads: usize) -> ThreadWidth {
+    // SAFETY: no precondition.
+    let former = unsafe { ffi::st_thread_width(i32::try_from(threads.max(1)).unwrap_or(i32::MAX)) };
+    ThreadWidth { former, _thread: PhantomData }
+}
+
+impl Drop for ThreadWidth {
+    fn drop(&mut self) {
+        // SAFETY: no precondition.
+        unsafe { ffi::st_thread_width(self.former) };
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -128,6 +152,22 @@ mod tests {
             assert_eq!(kind(), Kind::BFloat16);
         }
         assert_eq!(kind(), Kind::Float);
+    }
+
+    #[test]
+    fn a_thread_width_is_its_threads_alone_and_ends() {
+        set_num_threads(3);
+        let elsewhere = || std::thread::spawn(num_threads).join().unwrap();
+        {
+            let _width = thread_width(1);
+            assert_eq!((num_threads(), elsewhere()), (1, 3));
+            {
+                let _inner = thread_width(2);
+                assert_eq!(num_threads(), 2);
+            }
+            assert_eq!(num_threads(), 1);
+        }
+        assert_eq!((num_threads(), elsewhere()), (3, 3));
     }
 
     #[test]

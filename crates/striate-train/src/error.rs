@@ -66,6 +66,12 @@ pub enum TrainError {
         /// The last good checkpoint, which is kept.
         checkpoint: Option<PathBuf>,
     },
+    /// A target, or a column of the logits, of a class that there isn't.
+    #[error("a target or a column of the logits is beyond the {classes} classes")]
+    BeyondClasses {
+        /// How many classes there are.
+        classes: usize,
+    },
     /// A network whose layers are all frozen.
     #[error("the network has nothing to train: freeze fewer layers")]
     NothingToTrain,

@@ -1,7 +1,6 @@
 //! What is measured of predictions, counted in integers so that no figure depends on the order of batches.
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
-use striate_torch::TorchError;
 use tch::{Kind, Tensor};
 
 /// The mean loss and the accuracy of the examples seen so far.
@@ -70,8 +69,7 @@ impl ConfusionMatrix {
         let cells = targets.f_mul_scalar(self.classes as i64)?.f_add(&logits.f_argmax(1, false)?)?;
         let counts = Vec::<i64>::try_from(cells.f_bincount(None::<&Tensor>, self.counts.len() as i64)?)?;
         if counts.len() != self.counts.len() {
-            let reason = format!("a target or a column of the logits is beyond the {} classes", self.classes);
-            return Err(TorchError::new(&reason).into());
+            return Err(TrainError::BeyondClasses { classes: self.classes });
         }
         self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.unsigned_abs());
         Ok(())
