@@ -276,6 +276,9 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
 }
 
 fn reason(error: ImageError) -> String {
+    if matches!(error, ImageError::Limits(_)) {
+        return "its header declares more pixels than the limit allows".to_owned();
+    }
     let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
     let error = one_line(&error.to_string());
     let lower = error.to_lowercase();
@@ -530,6 +533,7 @@ mod tests {
         let bits = png_header([20_000, 20_000], [1, 0]);
         assert!(refused(&bits).contains("20000x20000 pixels, more than the limit of 89478485"));
         assert!(refused(&png_header([65_535, 65_535], [16, 2])).contains("limit"));
+        assert!(refused(&png_header([1 << 30, 1 << 30], [8, 2])).contains("more pixels than the limit"));
         let small = made("small.bmp");
         let limited = |max_pixels| decode_image(&small, &exact([3, 5, 7]), &DecodeOptions { max_pixels }).map(drop);
         assert!(limited(34).unwrap_err().to_string().contains("7x5 pixels, more than the limit of 34"));

@@ -86,17 +86,18 @@ impl ImageFolder {
                     continue;
                 }
             };
-            let (before, visited) = (left_out.clone(), HashSet::new());
-            let mut walk = Walk { root: &real_root, visited, pictures: Vec::new(), left_out: &mut left_out };
+            let mut here = LeftOut::default();
+            let mut walk = Walk { root: &real_root, visited: HashSet::new(), pictures: Vec::new(), left_out: &mut here };
             walk.folder(&folder)?;
             let pictures = walk.pictures;
-            if pictures.is_empty() {
-                // A link in a circle is no class.
-                let looped = left_out.reasons().any(|(reason, _, path)| *reason == Reason::Loop && path == folder);
-                if looped && left_out.len() == before.len() + 1 {
-                    continue;
-                }
-                return Err(without_pictures(&folder));
+            // A link in a circle is no class.
+            let is_loop = here.reasons().any(|(reason, _, path)| *reason == Reason::Loop && path == folder);
+            if pictures.is_empty() && !is_loop {
+                return Err(without_pictures(&folder, &here));
+            }
+            left_out.merge(here);
+            if is_loop {
+                continue;
             }
             let (folders, files) = classes.entry(normal(&file_name(&folder))).or_default();
             folders.push(folder);
@@ -226,8 +227,9 @@ impl ImageFolder {
     }
 }
 
-fn without_pictures(folder: &Path) -> DatasetError {
-    let reason = "this folder of a class has no picture that can be read: add some, or remove it".to_owned();
+fn without_pictures(folder: &Path, left_out: &LeftOut) -> DatasetError {
+    let told = if left_out.is_empty() { String::new() } else { format!(" ({left_out})") };
+    let reason = format!("this folder of a class has no picture that can be read{told}: add some, or remove it");
     DatasetError::Inconsistent { dataset: folder.display().to_string(), reason }
 }
 
@@ -425,5 +427,43 @@ pub(crate) mod tests {
         fs::remove_dir(folder.path().join("lily")).unwrap();
         assert!(told(open().unwrap().fit(&four)).contains("the network takes 4"));
         assert!(told(ImageFolder::open(folder.path(), four)).contains("the network takes 4"));
+    }
+
+    #[test]
+    fn labels_go_by_the_classes_names() {
+        let folder = flowers();
+        let wanted = ["tulip", "iris", "rose"].map(str::to_owned);
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap().with_classes(&wanted).unwrap();
+        assert_eq!(data.classes(), wanted);
+        assert_eq!(data.files().iter().map(|(_, label)| *label).collect::<Vec<_>>(), [2, 2, 0, 0]);
+        let error = data.with_classes(&wanted[..2]).unwrap_err().to_string();
+        assert!(error.contains("it has classes that are not expected: rose"), "{error}");
+    }
+
+    #[test]
+    fn bad_pictures_are_found_before_an_epoch_and_can_be_left_out() {
+        let folder = flowers();
+        let open = || ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        let go_on = &mut |_, _| true;
+        open().require(Check::Pixels, go_on).unwrap();
+        assert_eq!(open().without_bad(go_on).unwrap().files(), open().files());
+        for bad in ["rose/x.png", "tulip/a/deep.png"] {
+            let bytes = fs::read(folder.path().join(bad)).unwrap();
+            fs::write(folder.path().join(bad), &bytes[..bytes.len() / 2]).unwrap();
+        }
+        for check in [Check::Headers, Check::Pixels] {
+            let found: Vec<_> = open().check(check, go_on).unwrap().into_iter().map(|(index, _)| index).collect();
+            assert_eq!(found, [0, 2]);
+        }
+        let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
+        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: mend or remove them"));
+        let data = open().without_bad(go_on).unwrap();
+        let names = data.files().iter().map(|(path, label)| (path.file_name().unwrap().to_str().unwrap(), *label));
+        assert_eq!(names.collect::<Vec<_>>(), [("y.jpeg", 0), ("b.PNG", 1)]);
+        assert!(data.left_out().to_string().contains("2 that cannot be decoded"), "{}", data.left_out());
+        assert!(matches!(open().check(Check::Headers, &mut |_, _| false), Err(DatasetError::Interrupted)));
+        fs::write(folder.path().join("rose/y.jpeg"), "").unwrap();
+        let error = open().without_bad(go_on).unwrap_err().to_string();
+        assert!(error.contains("no picture of class rose can be decoded"), "{error}");
     }
 }

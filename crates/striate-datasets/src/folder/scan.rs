@@ -65,6 +65,12 @@ impl LeftOut {
         self.found.values().map(|(count, _)| count).sum()
     }
 
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (reason, (count, example)) in other.found {
+            self.found.entry(reason).or_insert((0, example)).0 += count;
+        }
+    }
+
     pub(crate) fn add(&mut self, reason: Reason, path: &Path) {
         self.found.entry(reason).or_insert_with(|| (0, path.to_owned())).0 += 1;
     }
@@ -165,5 +171,115 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::folder::tests::{flowers, preprocess, write};
+    use crate::{Dataset, ImageFolder};
+
+    fn open(root: &Path) -> ImageFolder {
+        ImageFolder::open(root, preprocess(8)).unwrap()
+    }
+
+    fn counts(data: &ImageFolder) -> Vec<(Reason, usize)> {
+        data.left_out().reasons().map(|(reason, count, _)| (reason.clone(), count)).collect()
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_no_class_and_no_picture() {
+        let folder = flowers();
+        let root = folder.path();
+        let before = open(root);
+        write(&root.join(".ipynb_checkpoints/x-checkpoint.png"), [8, 8], 3);
+        write(&root.join("rose/.thumbnails/x.png"), [8, 8], 3);
+        write(&root.join("__MACOSX/rose/x.png"), [8, 8], 3);
+        for file in ["rose/._x.png", ".DS_Store", "rose/.DS_Store"] {
+            fs::write(root.join(file), b"\0\x05\x16\x07").unwrap();
+        }
+        let after = open(root);
+        assert_eq!((after.files(), after.classes()), (before.files(), before.classes()));
+        assert_eq!(after.left_out(), before.left_out());
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_named() {
+        let folder = flowers();
+        for file in ["rose/1.heic", "rose/2.HEIC", "tulip/3.svg", "tulip/labels.csv"] {
+            fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let data = open(folder.path());
+        let format = |end: &str| Reason::Format(end.to_owned());
+        assert_eq!(counts(&data), [(format("heic"), 2), (format("svg"), 1), (Reason::NoClass, 1), (Reason::Other, 2)]);
+        let line = data.left_out().to_string();
+        let expected = format!(
+            "left out 6 files: 2 .heic (a format that is not read), 1 .svg (a format that is not read), \
+             1 picture in no folder of a class ({}), 2 that are no pictures by name ({})",
+            folder.path().join("readme.jpg").display(),
+            folder.path().join("rose/notes.txt").display()
+        );
+        assert_eq!(line, expected);
+        assert!(!data.left_out().is_harmless());
+        fs::remove_dir_all(folder.path().join("tulip")).unwrap();
+        for file in ["readme.jpg", "rose/1.heic", "rose/2.HEIC"] {
+            fs::remove_file(folder.path().join(file)).unwrap();
+        }
+        assert!(open(folder.path()).left_out().is_harmless());
+        fs::create_dir(folder.path().join("iris")).unwrap();
+        fs::write(folder.path().join("iris/1.heic"), "x").unwrap();
+        let error = ImageFolder::open(folder.path(), preprocess(8)).unwrap_err().to_string();
+        assert!(error.contains("no picture that can be read (left out 1 file: 1 .heic"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles_and_no_pipe_is_opened() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let (folder, elsewhere) = (flowers(), tempfile::tempdir().unwrap());
+        let root = folder.path();
+        let before = open(root).len();
+        write(&elsewhere.path().join("lily/a.png"), [8, 8], 5);
+        symlink(elsewhere.path().join("lily"), root.join("lily")).unwrap();
+        symlink(elsewhere.path().join("lily/a.png"), root.join("rose/linked.png")).unwrap();
+        symlink(root.join("rose"), root.join("rose/again")).unwrap();
+        symlink(root, root.join("rose/all")).unwrap();
+        symlink(root.parent().unwrap(), root.join("tulip/more")).unwrap();
+        symlink(root, root.join("all")).unwrap();
+        symlink(root.join("missing"), root.join("rose/gone.png")).unwrap();
+        let _pipe = UnixListener::bind(root.join("rose/pipe.png")).unwrap();
+        let data = open(root);
+        assert_eq!((data.len(), data.classes()), (before + 2, &["lily", "rose", "tulip"].map(str::to_owned)[..]));
+        let expected = [(Reason::Dangling, 1), (Reason::NoFile, 1), (Reason::Loop, 4), (Reason::NoClass, 1), (Reason::Other, 1)];
+        assert_eq!(counts(&data), expected);
+        assert!(data.left_out().to_string().contains("1 link to nothing"));
+    }
+
+    #[test]
+    fn a_class_is_one_however_its_accents_are_written() {
+        let folder = flowers();
+        write(&folder.path().join("caf\u{e9}/a.png"), [8, 8], 5);
+        write(&folder.path().join("cafe\u{301}/b.png"), [8, 8], 5);
+        let data = open(folder.path());
+        assert_eq!(data.classes(), ["caf\u{e9}", "rose", "tulip"]);
+        assert_eq!(data.files().iter().filter(|(_, class)| *class == 0).count(), 2);
+    }
+
+    #[test]
+    fn a_folder_of_another_kind_is_told_with_what_to_do() {
+        let folder = flowers();
+        let told = |root: &Path| ImageFolder::open(root, preprocess(8)).unwrap_err().to_string();
+        let rose = told(&folder.path().join("rose"));
+        assert!(
+            rose.ends_with("it has 2 pictures, but no folders: put the pictures of each class into a folder of the class's name")
+        );
+        let outer = tempfile::tempdir().unwrap();
+        for name in ["rose/a.png", "tulip/a.png"] {
+            write(&outer.path().join("flowers").join(name), [8, 8], 1);
+        }
+        let error = told(outer.path());
+        assert!(error.ends_with(&format!("seem to be in {}: name that", outer.path().join("flowers").display())), "{error}");
     }
 }
