@@ -6,9 +6,10 @@ mod scan;
 pub use parts::{FolderParts, PartFolders};
 pub use scan::{LeftOut, Reason};
 
+use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
-use crate::decode::{Check, check_file, decode_raw};
-use crate::{Batch, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
+use crate::decode::decode_raw;
+use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
 use scan::{Entry, Walk, entries};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
@@ -16,17 +17,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::Tensor;
 
-/// Files that are checked between two questions whether to go on, for each thread.
+/// Files per thread that are checked between two calls of `progress`.
 const CHECKED: usize = 16;
 
-/// Files of pictures in a folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this name reads them: the
-/// classes are the folders' names in alphabetical order, the pictures of a class are all that lie in its folder, however deep.
+/// Pictures in one folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this
+/// name reads them. The classes are the folders' names in alphabetical order. All pictures below a
+/// class's folder belong to it, however deep they lie.
 ///
-/// Hidden files and folders are passed over. Links are followed, but none leads in a circle. What is no picture that can be read is
-/// [left out](Self::left_out) and counted. Names are the same if they differ only in how accents are written (Unicode's NFC and NFD).
+/// Hidden files and folders are ignored. Links are followed, but never in circles. Files that are no
+/// readable pictures are [left out](Self::left_out) and counted. Two names are the same if they
+/// differ only in how accents are encoded (Unicode's NFC and NFD).
 ///
-/// Files are decoded when a batch is taken, by as many threads as libtorch's operators use, each as
-/// [`decode_image`](crate::decode_image) would for the same [`Preprocess`]; only what a batch needs is in memory.
+/// Files are decoded when you take a batch, on as many threads as libtorch's operators use, each as
+/// [`decode_image`](crate::decode_image) does it. Only the pictures of a batch are in memory.
 ///
 /// ```no_run
 /// use striate_datasets::{
@@ -42,7 +45,7 @@ const CHECKED: usize = 16;
 /// if !train.left_out().is_empty() {
 ///     eprintln!("{}", train.left_out());
 /// }
-/// train.require(Check::Headers, &mut |_, _| true)?; // finds what is cut off before an epoch does
+/// train.require(Check::Headers, &mut |_, _| true)?; // before an epoch finds them
 /// let preprocess = Preprocess { normalise: train.statistics(10_000, &mut |_, _| true)?.normalise, ..raw };
 /// let loader = Loader::new(&train, preprocess, LoaderOptions::train(64, 0))?;
 /// # Ok::<(), striate_datasets::DatasetError>(())
@@ -59,14 +62,14 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says; normalising is left to a
-    /// [`Loader`](crate::Loader).
+    /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says;
+    /// normalising is left to a [`Loader`](crate::Loader).
     ///
     /// # Errors
     ///
-    /// A folder that cannot be read, no class, a class without a picture, or a `preprocess` that has no sense. A picture that cannot
-    /// be decoded is an error of the batch that it belongs to; [`require`](Self::require) and [`without_bad`](Self::without_bad) find it
-    /// earlier.
+    /// A folder that cannot be read, no class, a class without a picture, or a `preprocess` that
+    /// makes no sense. A picture that cannot be decoded is an error of the batch that it belongs to;
+    /// [`require`](Self::require) and [`without_bad`](Self::without_bad) find it earlier.
     pub fn open(root: impl AsRef<Path>, preprocess: Preprocess) -> Result<Self, DatasetError> {
         let root = root.as_ref();
         check(&preprocess)?;
@@ -111,11 +114,12 @@ impl ImageFolder {
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
     }
 
-    /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders are not read again.
+    /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders
+    /// are not read again.
     ///
     /// # Errors
     ///
-    /// A `preprocess` that has no sense.
+    /// A `preprocess` that makes no sense.
     pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         check(preprocess)?;
         Ok(Self { preprocess: preprocess.clone(), ..self })
@@ -127,7 +131,8 @@ impl ImageFolder {
         Self { options, ..self }
     }
 
-    /// The same pictures with their labels as indices into `classes`, which may be more, and in another order.
+    /// The same pictures with labels that index `classes`: this folder's classes, found by name, in
+    /// any order, and perhaps others.
     ///
     /// # Errors
     ///
@@ -146,18 +151,20 @@ impl ImageFolder {
         &self.files
     }
 
-    /// What becomes of each picture.
+    /// How each picture becomes an example.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
 
-    /// What is not among the pictures.
+    /// The files that are not among the pictures, and why.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
 
-    /// The files that cannot be read, as far as `check` looks, by their place in [`files`](Self::files): with as many threads as
-    /// libtorch's operators use. `progress` is told how many files were looked at, and of how many; its `false` ends the work.
+    /// Finds the files that cannot be read, as far as `check` looks: each one's index in
+    /// [`files`](Self::files), and why. It uses as many threads as libtorch's operators do.
+    ///
+    /// `progress` gets the number of files done and the total. Return `false` from it to stop.
     ///
     /// # Errors
     ///
@@ -180,11 +187,12 @@ impl ImageFolder {
         Ok(bad)
     }
 
-    /// As [`check`](Self::check), where no file may be bad.
+    /// Fails if [`check`](Self::check) finds any file.
     ///
     /// # Errors
     ///
-    /// The first file that cannot be read, and how many others can't; or [`DatasetError::Interrupted`].
+    /// The first file that cannot be read, with the number of others
+    /// ([`DatasetError::BadPictures`]), or [`DatasetError::Interrupted`].
     pub fn require(&self, check: Check, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<(), DatasetError> {
         let mut bad = self.check(check, progress)?.into_iter().map(|(_, error)| error);
         let Some(first) = bad.next() else { return Ok(()) };
@@ -194,10 +202,10 @@ impl ImageFolder {
         }
     }
 
-    /// The same pictures without those that cannot be decoded; these are counted in [`left_out`](Self::left_out).
+    /// Drops the pictures that cannot be decoded, and counts them in [`left_out`](Self::left_out).
     ///
-    /// Every file is decoded once for that, so it takes as long as an epoch's pictures do. In return the examples are the same in
-    /// each epoch and after a resume, as long as the files are.
+    /// This decodes every file once, which takes as long as decoding does in an epoch. In return,
+    /// every epoch has the same examples, and so has a resumed run, while the files don't change.
     ///
     /// # Errors
     ///
@@ -303,7 +311,8 @@ fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
     preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })
 }
 
-/// Does the same with each, with as many threads as libtorch's operators use; the results are in order.
+/// Does the same with each, with as many threads as libtorch's operators use; the results are in
+/// order.
 fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {

@@ -10,8 +10,8 @@ const TRAIN: &[&str] = &["train"];
 const VAL: &[&str] = &["val", "valid", "validation"];
 const TEST: &[&str] = &["test"];
 
-/// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`, `validation`) and `test`, in small or
-/// capital letters.
+/// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`,
+/// `validation`) and `test`, in small or capital letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartFolders {
     /// What a network learns from.
@@ -57,7 +57,8 @@ impl PartFolders {
     ///
     /// # Errors
     ///
-    /// A folder that cannot be read, two folders for one part, parts without `train`, or parts that lie deeper: the message says where.
+    /// A folder that cannot be read, two folders for one part, parts without `train`, or parts that
+    /// lie deeper: the message says where.
     pub fn find(root: impl AsRef<Path>) -> Result<Option<Self>, DatasetError> {
         let root = root.as_ref();
         let fault = |reason| DatasetError::Inconsistent { dataset: root.display().to_string(), reason };
@@ -111,12 +112,13 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
 }
 
 impl FolderParts {
-    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to train with:
-    /// [`split`](ImageFolder::split) makes parts of them.
+    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to
+    /// train with: [`split`](ImageFolder::split) makes parts of them.
     ///
     /// # Errors
     ///
-    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when parts differ in their classes' names.
+    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when
+    /// parts differ in their classes' names.
     pub fn open(root: impl AsRef<Path>, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         let Some(PartFolders { train, val, test }) = PartFolders::find(&root)? else {
             let train = ImageFolder::open(root, preprocess.clone())?;
@@ -139,7 +141,7 @@ impl FolderParts {
     ///
     /// # Errors
     ///
-    /// A `preprocess` that has no sense.
+    /// A `preprocess` that makes no sense.
     pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         self.map(|part| part.fit(preprocess))
     }
@@ -161,11 +163,11 @@ impl FolderParts {
 }
 
 impl ImageFolder {
-    /// Sets about a `fraction` of each class's pictures apart, to judge by: at least one, and at least one stays to train with, where a
-    /// class has two; of a class with one picture it stays.
+    /// Sets about a `fraction` of each class's pictures apart, to judge by: at least one, and at
+    /// least one stays to train with, where a class has two; of a class with one picture it stays.
     ///
-    /// Which these are depends on the `seed` and each picture's path below the folder alone, so a picture more or fewer changes
-    /// little.
+    /// Which these are depends on the `seed` and each picture's path below the folder alone, so a
+    /// picture more or fewer changes little.
     ///
     /// # Errors
     ///

@@ -7,38 +7,41 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What files of pictures that can be read end in, in small letters.
+/// Extensions of pictures that are read, in small letters.
 const READ: [&str; 14] = ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
-/// What files of other pictures end in.
+/// Extensions of other pictures.
 const NOT_READ: [&str; 20] = [
     "arw", "avif", "cr2", "cr3", "dng", "eps", "exr", "heic", "heif", "ico", "j2k", "jp2", "jxl", "nef", "orf", "psd", "raf",
     "rw2", "svg", "tga",
 ];
 
-/// Why something in a folder is not among its pictures.
+/// Why a file is not among a folder's pictures.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It is a picture by its name, of a format that is not read: the name's end, in small letters and without the dot.
+    /// Its extension (in small letters, without the dot) is that of a picture format that is not
+    /// read.
     Format(String),
-    /// It is a picture that cannot be decoded, and was to be left out.
+    /// It cannot be decoded, and
+    /// [`without_bad`](crate::ImageFolder::without_bad) dropped it.
     Bad,
-    /// A link to what is not there.
+    /// It links to nothing.
     Dangling,
-    /// A pipe, a socket or a device.
+    /// It is a pipe, a socket or a device.
     NoFile,
-    /// A link to a folder that was read already, or that holds this one.
+    /// It links to a folder that was read already, or that holds this one.
     Loop,
-    /// It is a picture, but lies beside the folders of classes.
+    /// It is a picture beside the folders of classes, and so has no class.
     NoClass,
-    /// It is no picture by its name.
+    /// Its name is not that of a picture, such as `labels.csv`.
     Other,
 }
 
-/// What is not among the pictures of an [`ImageFolder`](crate::ImageFolder), counted. Hidden files and folders, and macOS's
-/// `__MACOSX`, are not even counted.
+/// Counts of the files that are not among the pictures of an [`ImageFolder`](crate::ImageFolder).
+/// Hidden files and folders, and macOS's `__MACOSX`, are not counted.
 ///
-/// It is shown as a line such as `left out 3 files: 2 .heic (a format that is not read), 1 link to nothing (train/cat/gone.png)`.
+/// `Display` gives one line: `left out 3 files: 2 .heic (a format that is not read), 1 link to
+/// nothing (train/cat/gone.png)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
     found: BTreeMap<Reason, (usize, PathBuf)>,
@@ -50,17 +53,17 @@ impl LeftOut {
         self.found.is_empty()
     }
 
-    /// Whether only files were left out that are no pictures by their names, such as `labels.csv`.
+    /// Whether all of them have names that are not those of pictures, such as `labels.csv`.
     pub fn is_harmless(&self) -> bool {
         self.found.keys().all(|reason| *reason == Reason::Other)
     }
 
-    /// Each reason, how many things were left out for it, and the first of these.
+    /// Each reason, with the number of files and the first of them.
     pub fn reasons(&self) -> impl Iterator<Item = (&Reason, usize, &Path)> {
         self.found.iter().map(|(reason, (count, example))| (reason, *count, example.as_path()))
     }
 
-    /// How many things were left out.
+    /// The number of files.
     pub fn len(&self) -> usize {
         self.found.values().map(|(count, _)| count).sum()
     }
@@ -148,7 +151,8 @@ fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
 
 /// Reads the pictures of a class, however deep they lie.
 pub(crate) struct Walk<'a> {
-    /// The folder of all classes, without links in its path. A link to it, or to what holds it, is left out.
+    /// The folder of all classes, without links in its path. A link to it, or to what holds it, is
+    /// left out.
     pub(crate) root: &'a Path,
     /// Folders of this class that were read, likewise. Links can't multiply what they hold.
     pub(crate) visited: HashSet<PathBuf>,
