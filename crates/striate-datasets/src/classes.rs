@@ -6,7 +6,8 @@ use std::path::Path;
 use tch::Tensor;
 use unicode_normalization::UnicodeNormalization;
 
-/// The name in the form in which names are compared: macOS writes an accent as a letter of its own, other systems don't.
+/// The name in the form in which names are compared: macOS writes an accent as a letter of its own,
+/// other systems don't.
 pub(crate) fn normal(name: &str) -> String {
     name.nfc().collect()
 }

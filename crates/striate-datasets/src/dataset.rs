@@ -198,7 +198,8 @@ impl InMemory {
         Ok(Self { labels, ..self.with_images(images) })
     }
 
-    /// The same examples with their labels as indices into `classes`, which may be more, and in another order.
+    /// The same examples with labels that index `classes`: this dataset's classes, found by name,
+    /// in any order, and perhaps others.
     ///
     /// # Errors
     ///

@@ -5,21 +5,19 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{Cursor, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 /// Bytes that libtorch copies with one thread: half of its grain size.
 const ALONE: usize = 16_384;
-/// In which most headers end.
-const HEADER: u64 = 64 * 1024;
-/// A picture of that many bytes for each of its pixels is the largest: 16 bits of four channels.
+/// The most bytes per pixel: 16 bits in four channels.
 const PIXEL_BYTES: u64 = 8;
-/// What a file may hold besides its pixels, such as metadata.
+/// The most bytes that a file may have beyond its pixels, such as metadata.
 const METADATA_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const CUT: &str = "it is cut off: a part of its data is missing";
-/// In place of a format's name, where the content is of none.
+/// For messages: the formats.
 const READ: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF and PNM are read";
 
 /// A picture in any of the forms in which programs have one.
@@ -30,7 +28,7 @@ pub enum Picture<'a> {
     File(&'a Path),
     /// A file's content.
     Bytes(&'a [u8]),
-    /// Decoded pixels. An orientation that a camera noted must have been applied.
+    /// Decoded pixels. Apply the camera's orientation yourself: it is no longer known here.
     Image(&'a DynamicImage),
     /// Pixels as a tensor: uint8, `[C, H, W]` with one or three channels.
     Tensor(&'a Tensor),
@@ -39,15 +37,16 @@ pub enum Picture<'a> {
 /// How pictures are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// A picture with more pixels is refused before it is decoded. The default, 89,478,485, is Pillow's.
+    /// A picture with more pixels is refused before it is decoded. The default, 89,478,485, is
+    /// Pillow's.
     pub max_pixels: u64,
 }
 
 /// Decodes a picture as a network's input: `[1, C, H, W]`, float32.
 ///
-/// JPEG, PNG, WebP, BMP, GIF (its first frame), TIFF and PNM are read, by their content. Transparency is dropped. The orientation that
-/// a camera noted is applied. For a network with one channel, colours become grey as Pillow, OpenCV and ITU-R 601 have it:
-/// 0.299 R + 0.587 G + 0.114 B.
+/// Reads JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF and PNM, and tells them by their content.
+/// Transparency is dropped, and the camera's orientation applied. For a network with one channel,
+/// colours become grey as in Pillow and OpenCV: 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
 ///
 /// ```
 /// use striate_datasets::{DecodeOptions, ImageSize, Interpolation, Normalise, Preprocess, decode_image, image};
@@ -65,9 +64,9 @@ pub struct DecodeOptions {
 ///
 /// # Errors
 ///
-/// [`DatasetError::Image`] for a file, and [`DatasetError::Picture`] for anything else, that is missing, cut off, damaged, in another
-/// format, or larger than `options` allow; a decoder that panics is such an error too. [`DatasetError::Option`] for a `preprocess`
-/// that has no sense.
+/// A picture that is missing, cut off, damaged, in another format, or larger than `options` allow:
+/// [`DatasetError::Image`] for a file, [`DatasetError::Picture`] for the other forms. A panic of a
+/// decoder becomes such an error, too. [`DatasetError::Option`] if `preprocess` makes no sense.
 pub fn decode_image<'a>(
     picture: impl Into<Picture<'a>>,
     preprocess: &Preprocess,
@@ -77,8 +76,8 @@ pub fn decode_image<'a>(
     preprocess.normalise.apply(decode_raw(picture.into(), preprocess, options)?)
 }
 
-/// Whether this thread decodes a picture. Should a decoder panic, the panic is caught and becomes an error; a program whose panic
-/// hook asks here can keep it from being printed as well.
+/// Whether this thread is decoding a picture. If a decoder panics, the panic is caught and becomes
+/// an error, but the panic hook runs first. Ask this in your hook to keep it quiet.
 pub fn is_decoding() -> bool {
     DECODING.get()
 }
@@ -109,78 +108,20 @@ pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options:
     }
 }
 
-/// How thoroughly [`ImageFolder::check`](crate::ImageFolder::check) looks at each file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Check {
-    /// That its header is sound, and that it ends as its format ends. Quick; a JPEG, PNG, GIF or WebP that was cut off is found.
-    Headers,
-    /// That it can be decoded: takes as long as an epoch's pictures do.
-    Pixels,
-}
-
-/// What would keep a file from being decoded, as far as `check` looks.
-pub(crate) fn check_file(path: &Path, check: Check, options: &DecodeOptions) -> Result<(), DatasetError> {
-    let whole = || read_file(path, options).and_then(|bytes| decode(bytes, options)).map(drop);
-    let checked = match check {
-        Check::Pixels => whole(),
-        Check::Headers => Ends::of(path, options).and_then(|ends| {
-            // The header may be a longer one, and what follows a picture's end is no fault.
-            if matches!(contained(|| ends.are_sound(options)), Ok(true)) { Ok(()) } else { whole() }
-        }),
-    };
-    checked.map_err(|reason| DatasetError::Image { path: path.into(), reason })
-}
-
-/// What can be read of a file at little cost.
-struct Ends {
-    /// The first bytes.
-    start: Vec<u8>,
-    /// The last twelve.
-    end: Vec<u8>,
-    length: u64,
-}
-
-impl Ends {
-    fn of(path: &Path, options: &DecodeOptions) -> Result<Self, String> {
-        let read = |mut file: File| -> std::io::Result<Self> {
-            let (mut start, mut end, length) = (Vec::new(), Vec::new(), file.metadata()?.len());
-            file.by_ref().take(HEADER).read_to_end(&mut start)?;
-            file.seek(SeekFrom::Start(length.saturating_sub(12)))?;
-            file.read_to_end(&mut end)?;
-            Ok(Self { start, end, length })
-        };
-        read(open(path, options)?).map_err(|error| error.to_string())
-    }
-
-    /// Whether the header can be read and the file ends as its format does, where that can be told.
-    fn are_sound(&self, options: &DecodeOptions) -> Result<bool, String> {
-        let format = format(&self.start)?;
-        decoder(&self.start, format, options)?;
-        Ok(match format {
-            ImageFormat::Jpeg => self.end.ends_with(jpeg::END),
-            ImageFormat::Png => self.end.starts_with(b"\0\0\0\0IEND"),
-            ImageFormat::Gif => self.end.ends_with(b";"),
-            ImageFormat::WebP => webp_length(&self.start).is_some_and(|length| length <= self.length),
-            _ => true,
-        })
-    }
-}
-
 /// How long a WebP says that it is.
-fn webp_length(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn webp_length(bytes: &[u8]) -> Option<u64> {
     let &[a, b, c, d] = bytes.get(4..8)? else { return None };
     Some(u64::from(u32::from_le_bytes([a, b, c, d])) + 8)
 }
 
 /// A file's bytes. Nothing but a file is opened: a pipe would never end.
-fn read_file<'a>(path: &Path, options: &DecodeOptions) -> Result<Cow<'a, [u8]>, String> {
+pub(crate) fn read_file<'a>(path: &Path, options: &DecodeOptions) -> Result<Cow<'a, [u8]>, String> {
     let mut bytes = Vec::new();
     open(path, options)?.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     Ok(Cow::Owned(bytes))
 }
 
-fn open(path: &Path, options: &DecodeOptions) -> Result<File, String> {
+pub(crate) fn open(path: &Path, options: &DecodeOptions) -> Result<File, String> {
     let told = |error: std::io::Error| error.to_string();
     let file = fs::metadata(path).map_err(told)?;
     let largest = options.max_pixels.saturating_mul(PIXEL_BYTES).saturating_add(METADATA_BYTES);
@@ -194,7 +135,7 @@ fn open(path: &Path, options: &DecodeOptions) -> Result<File, String> {
 }
 
 /// The pixels of encoded bytes.
-fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<DynamicImage, String> {
+pub(crate) fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<DynamicImage, String> {
     let format = format(&bytes)?;
     if format == ImageFormat::WebP && webp_length(&bytes).is_none_or(|length| length > bytes.len() as u64) {
         return Err(CUT.to_owned());
@@ -203,7 +144,8 @@ fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<DynamicImage,
         if format != ImageFormat::Jpeg || jpeg::has_end(&bytes)? {
             return pixels(&bytes, format, options);
         }
-        // The decoder makes up what is missing. Whether anything is, shows in that other bytes in its place give other pixels.
+        // The decoder fills in grey for missing data. If data are missing, noise in their place
+        // gives other pixels.
         let with = |more: &[u8]| pixels(&[&bytes, more, jpeg::END].concat(), format, options);
         let image = with(&[])?;
         let whole = with(&jpeg::NOISE).is_ok_and(|other| image.as_bytes() == other.as_bytes());
@@ -212,7 +154,7 @@ fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<DynamicImage,
 }
 
 /// Runs a decoder. Its panic is an error, since the bytes that it is given may be hostile.
-fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = DECODING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(decode));
     DECODING.set(before);
@@ -233,8 +175,12 @@ fn pixels(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<
     decode().map_err(reason)
 }
 
-/// What decodes the bytes, after its header was found to be sound and within the limits.
-fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, options: &DecodeOptions) -> Result<impl ImageDecoder + 'a, String> {
+/// A decoder of the bytes, once the header is sound and within the limits.
+pub(crate) fn decoder<'a>(
+    bytes: &'a [u8],
+    format: ImageFormat,
+    options: &DecodeOptions,
+) -> Result<impl ImageDecoder + 'a, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let largest = options.max_pixels.saturating_mul(PIXEL_BYTES);
     let mut limits = Limits::no_limits();
@@ -256,7 +202,7 @@ fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, options: &DecodeOptions) ->
 }
 
 /// The format that the content has.
-fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
+pub(crate) fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, Pnm, Tiff, WebP};
     if bytes.is_empty() {
         return Err("it is empty".to_owned());
@@ -276,6 +222,9 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
 }
 
 fn reason(error: ImageError) -> String {
+    if matches!(error, ImageError::Limits(_)) {
+        return "its header declares more pixels than the limit allows".to_owned();
+    }
     let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
     let error = one_line(&error.to_string());
     let lower = error.to_lowercase();
@@ -334,8 +283,8 @@ fn grey_of(pixels: &Tensor) -> Result<Tensor, DatasetError> {
     Ok(sum.f_add_scalar(0x8000)?.f_bitwise_right_shift_tensor_scalar(16)?.f_to_kind(Kind::Uint8)?)
 }
 
-/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so many, which must not happen in each of
-/// several that decode side by side.
+/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so
+/// many, which must not happen in each of several that decode side by side.
 fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
     let pixels = Tensor::f_empty([bytes.len().cast_signed() as i64], (Kind::Uint8, Device::Cpu))?;
     for (part, start) in bytes.chunks(ALONE).zip((0..).step_by(ALONE)) {
@@ -388,12 +337,12 @@ impl<'a> From<&'a Tensor> for Picture<'a> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Fit, ImageSize, Interpolation, Normalise};
 
     /// A file that `tests/pictures/make.py` made.
-    fn made(name: &str) -> Vec<u8> {
+    pub(crate) fn made(name: &str) -> Vec<u8> {
         fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures").join(name)).unwrap()
     }
 
@@ -401,7 +350,8 @@ mod tests {
         Preprocess::new([channels, height, width], [channels, height, width], Fit::Pad, Normalise::identity()).unwrap()
     }
 
-    /// The pixels of a picture whose size is that of `shape` (`[C, H, W]`), as Pillow lays them out: `[H, W, C]`.
+    /// The pixels of a picture whose size is that of `shape` (`[C, H, W]`), as Pillow lays them
+    /// out: `[H, W, C]`.
     fn pixels_of<'a>(picture: impl Into<Picture<'a>>, shape: [i64; 3]) -> Result<Vec<u8>, DatasetError> {
         let raw = decode_raw(picture.into(), &exact(shape), &DecodeOptions::default())?;
         Ok(raw.permute([0, 2, 3, 1]).contiguous().flatten(0, -1).try_into().unwrap())
@@ -526,10 +476,12 @@ mod tests {
 
     #[test]
     fn too_many_pixels_are_refused_before_they_are_decoded() {
-        // Python's Image.new("1", (20000, 20000)) is as small: what follows the header is never read.
+        // Python's Image.new("1", (20000, 20000)) is as small: what follows the header is never
+        // read.
         let bits = png_header([20_000, 20_000], [1, 0]);
         assert!(refused(&bits).contains("20000x20000 pixels, more than the limit of 89478485"));
         assert!(refused(&png_header([65_535, 65_535], [16, 2])).contains("limit"));
+        assert!(refused(&png_header([1 << 30, 1 << 30], [8, 2])).contains("more pixels than the limit"));
         let small = made("small.bmp");
         let limited = |max_pixels| decode_image(&small, &exact([3, 5, 7]), &DecodeOptions { max_pixels }).map(drop);
         assert!(limited(34).unwrap_err().to_string().contains("7x5 pixels, more than the limit of 34"));
@@ -559,30 +511,5 @@ mod tests {
         });
         assert_eq!(error.unwrap_err(), "its decoder failed (index 7 out of range)");
         assert!(!is_decoding());
-    }
-
-    #[test]
-    fn headers_are_checked_without_decoding_and_ends_are_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        let check = |bytes: &[u8], check| {
-            fs::write(&path, bytes).unwrap();
-            check_file(&path, check, &DecodeOptions::default()).is_ok()
-        };
-        for name in ["photo.jpg", "progressive.jpg", "photo.png", "small.bmp", "small.tif", "small.webp", "small.gif"] {
-            let bytes = made(name);
-            let trailing = [&bytes[..], b"more"].concat();
-            for depth in [Check::Headers, Check::Pixels] {
-                assert!(check(&bytes, depth) && check(&trailing, depth), "{name}");
-                assert!(!check(&bytes[..20], depth), "{name}");
-            }
-        }
-        for name in ["photo.jpg", "photo.png", "small.webp", "photo.gif"] {
-            let bytes = made(name);
-            assert!(!check(&bytes[..bytes.len() * 2 / 3], Check::Headers), "{name}");
-        }
-        let mut damaged = made("photo.png");
-        damaged[200..220].fill(7);
-        assert!(check(&damaged, Check::Headers) && !check(&damaged, Check::Pixels));
     }
 }

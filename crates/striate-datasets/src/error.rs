@@ -12,7 +12,7 @@ const SHOWN: usize = 5;
 #[non_exhaustive]
 pub enum DatasetError {
     /// The file system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", one_line(&path.display().to_string()))]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -91,7 +91,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// Images, labels and classes do not fit together.
-    #[error("{dataset}: {reason}")]
+    #[error("{}: {reason}", one_line(dataset))]
     Inconsistent {
         /// The dataset or file.
         dataset: String,
@@ -129,7 +129,7 @@ pub enum DatasetError {
         others: usize,
     },
     /// Classes are asked for by name, and there are none of these names.
-    #[error("{dataset}: {}", class_difference(missing, unknown))]
+    #[error("{}: {}", one_line(dataset), class_difference(missing, unknown))]
     OtherClasses {
         /// The dataset.
         dataset: String,

@@ -1,4 +1,5 @@
-//! Whether a JPEG's data are all there; its decoder fills in grey, without a word, for what is missing.
+//! Whether a JPEG's data are all there; its decoder fills in grey, without a word, for what is
+//! missing.
 
 use crate::decode::CUT;
 
@@ -20,7 +21,8 @@ const fn noise() -> [u8; 64] {
 ///
 /// # Errors
 ///
-/// [`CUT`], where data are missing for certain: a segment is cut off, or a progressive picture's end, which may lack whole scans.
+/// [`CUT`], where data are missing for certain: a segment is cut off, or a progressive picture's
+/// end, which may lack whole scans.
 pub(crate) fn has_end(bytes: &[u8]) -> Result<bool, String> {
     if bytes.ends_with(END) {
         return Ok(true);

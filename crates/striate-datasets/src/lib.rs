@@ -1,17 +1,20 @@
 //! Datasets of images for classification, and the batches that networks are trained with.
 //!
 //! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache;
-//! - [`Dataset`] is what a loader needs of a dataset, [`InMemory`] a dataset in one tensor, [`ImageFolder`] one of files that
-//!   are decoded batch by batch, and [`FolderParts`] a folder of these with parts to train with and to judge by;
+//! - [`Dataset`] is what a loader needs of a dataset. [`InMemory`] is a dataset in one tensor,
+//!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] a folder with
+//!   `train`, `val` and `test`;
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
 //! - [`Loader`] makes batches, with [`Augment`]ation, exactly reproducible from any batch on;
 //! - [`channel_statistics`] computes what pixels are normalised by;
-//! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] decodes a picture from a file, bytes or pixels.
+//! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] turns a file, bytes or
+//!   pixels into a network's input.
 //!
 //! Nothing here knows of layers, networks or training.
 
 mod augment;
 mod catalogue;
+mod check;
 mod classes;
 mod dataset;
 mod decode;
@@ -30,8 +33,9 @@ mod statistics;
 
 pub use augment::Augment;
 pub use catalogue::{Entry, catalogue, find};
+pub use check::Check;
 pub use dataset::{Batch, Dataset, InMemory, Split, Subset};
-pub use decode::{Check, DecodeOptions, Picture, decode_image, is_decoding};
+pub use decode::{DecodeOptions, Picture, decode_image, is_decoding};
 pub use digits::digits;
 pub use error::DatasetError;
 pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};

@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 
 /// No side of an input or of a resized image is longer.
 const MAX_SIDE: i64 = 65_535;
-/// Where a resized image would be so many times larger than both what it is made of and what is cropped from it, only that is computed.
+/// If a resized image would be this many times larger than its source and than the input, only the
+/// part that is cropped from it is computed.
 const WASTE: i64 = 4;
 
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
@@ -32,6 +33,7 @@ fn is_default(interpolation: &Interpolation) -> bool {
 /// To what an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum ImageSize {
     /// `[H, W]`, whatever its proportions were; no larger than the input.
     Exact([i64; 2]),
@@ -56,6 +58,7 @@ impl ImageSize {
 /// How images of a dataset come to the size of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Fit {
     /// Zeros around them, as LeCun brought 28x28 to 32x32.
     #[default]
@@ -131,7 +134,7 @@ impl Preprocess {
         if image_shape(images) == self.input { Ok(images.shallow_clone()) } else { self.place(images) }
     }
 
-    /// As [`fit`](Self::fit), for images that are not in that shape yet, or that are even if they seem to be.
+    /// As [`fit`](Self::fit), but resizes images that have the input's shape already.
     pub(crate) fn place(&self, images: &Tensor) -> Result<Tensor, DatasetError> {
         let [old_channels, old_height, old_width] = image_shape(images);
         self.check_channels(old_channels)?;

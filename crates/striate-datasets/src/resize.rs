@@ -4,16 +4,16 @@ use crate::{DatasetError, dataset::image_shape};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// How pixels between pixels are made up when an image is resized. Where a side shrinks, every source pixel has its share
-/// (antialiasing), as with Pillow and torchvision.
+/// How an image is resized. Both ways are antialiased, as in Pillow and torchvision: when a side
+/// shrinks, every source pixel counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Interpolation {
-    /// A straight line between neighbours.
+    /// Linear between neighbouring pixels.
     #[default]
     Bilinear,
-    /// A cubic through four neighbours, with a = -0.5: what timm's and many of torchvision's newer weights were trained with.
+    /// Cubic over four pixels, with a = -0.5. Most of timm's weights were trained with it.
     Bicubic,
 }
 
@@ -53,8 +53,8 @@ pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolati
     })
 }
 
-/// The middle, of `window` (rows and columns, no larger than `size`), of the images that [`resize`] would give, within one of 255;
-/// nothing outside it is computed.
+/// The middle `window` (rows and columns, no larger than `size`) of what [`resize`] gives, within 1 of
+/// 255. Nothing outside the window is computed.
 pub(crate) fn resize_window(
     images: &Tensor,
     size: [i64; 2],
@@ -65,14 +65,15 @@ pub(crate) fn resize_window(
     let (top, rows) = shares(height, size[0], window[0], by)?;
     let (left, columns) = shares(width, size[1], window[1], by)?;
     let source = images.f_narrow(2, top, rows.size()[1])?.f_narrow(3, left, columns.size()[1])?.f_to_kind(Kind::Float)?;
+    let (rows, columns) = (rows.f_to_device(images.device())?, columns.f_to_device(images.device())?);
     // As Pillow does, with whole numbers between the two.
     let whole = |pixels: Tensor| pixels.f_round()?.f_clamp(0, 255);
     let wide = whole(source.f_matmul(&columns.f_transpose(0, 1)?)?)?;
     Ok(whole(rows.f_matmul(&wide)?)?.f_to_kind(Kind::Uint8)?)
 }
 
-/// For each of the middle `window` of `new` pixels, what it takes from each of the `old` ones that any of them needs: the first of
-/// these, and `[window, needed]`.
+/// The weights of `old` pixels in the middle `window` of `new` ones: the first old pixel that any of
+/// them needs, and `[window, needed]`.
 fn shares(old: i64, new: i64, window: i64, by: Interpolation) -> Result<(i64, Tensor), DatasetError> {
     let scale = old as f64 / new as f64;
     let (stretch, first) = (scale.max(1.0), crop_start(new - window));
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn bicubic_is_pillows() {
-        // Image.fromarray(...).resize((4, 3), Image.BICUBIC), and the first rows of resize((15, 11), ...)
+        // Image.fromarray(...).resize((4, 3), Image.BICUBIC), and the start of resize((15, 11), ...)
         let small = [93, 121, 122, 98, 126, 126, 123, 123, 151, 127, 128, 156];
         close(&values(&resize(&rows_of_ten(), [3, 4], Interpolation::Bicubic).unwrap()), &small);
         let large =
@@ -180,7 +181,7 @@ mod tests {
                 close(&values(&middle), &values(&whole.contiguous()));
             }
         }
-        // torchvision: center_crop(resize(one row of 30 pixels, 64, interpolation), 8), of which any row
+        // torchvision: center_crop(resize(one row of 30 pixels, 64, interpolation), 8), any row
         let row = image(&(0..30).map(|index: u32| (37 * index) as u8).collect::<Vec<_>>(), 1, 30);
         let middle = |by| values(&resize_window(&row, [64, 1920], [8, 8], by).unwrap().select(2, 0));
         close(&middle(Interpolation::Bilinear), &[22, 23, 24, 24, 25, 25, 26, 27]);

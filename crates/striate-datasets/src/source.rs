@@ -13,8 +13,9 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>);
 /// Where [`load`] looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// A folder that holds the dataset's four files, compressed or not, under any of the names in use, or in which torchvision or Kaggle
-    /// put them (such as `MNIST/raw`). Nothing is looked for elsewhere then, nor downloaded.
+    /// A folder with the dataset's four files, compressed or not, under any name in use
+    /// (`train-images-idx3-ubyte`, `train-images.idx3-ubyte`), or laid out as by torchvision
+    /// (`MNIST/raw`) or Kaggle. If it is given, nothing is looked for elsewhere, nor downloaded.
     pub root: Option<PathBuf>,
 }
 
@@ -107,8 +108,9 @@ pub(crate) fn obtain(
     Ok(folder)
 }
 
-/// The files that may be meant by `file` in `folder`, best first, but for empty ones: compressed or not, with a dot or a hyphen before
-/// `idx`, and there or where torchvision, Kaggle and EMNIST's archive put them.
+/// The files in `folder` that `file` may stand for, best first: compressed or not, with a dot or a
+/// hyphen before `idx`, there or where torchvision, Kaggle and EMNIST's archive put them. Empty files
+/// are passed over.
 pub(crate) fn files_in(folder: &Path, source: &IdxSource, file: &str) -> Vec<PathBuf> {
     let names = [file.to_owned(), file.replace("-idx", ".idx")];
     let folders = ["".into(), Path::new(source.torchvision()).join("raw"), "raw".into(), "gzip".into()];
@@ -118,7 +120,7 @@ pub(crate) fn files_in(folder: &Path, source: &IdxSource, file: &str) -> Vec<Pat
     files.flatten().filter(holds_something).collect()
 }
 
-/// What `read` gives for the first file that is sound, and its path; where none is, what is wrong with the first.
+/// The first file that `read` can read, and what it gives; else the error of the first.
 fn first_sound<T>(
     paths: Vec<PathBuf>,
     missing: DatasetError,

@@ -14,15 +14,18 @@ const CHUNK: usize = 256;
 pub struct Statistics {
     /// Each channel's mean and standard deviation.
     pub normalise: Normalise,
-    /// From how many examples they were computed: fewer than the dataset has, if it is larger than the sample.
+    /// The number of examples they were computed from.
     pub examples: usize,
 }
 
-/// The mean and (population) standard deviation of each channel, with pixels scaled to 0..1: of at most `sample` examples, which are
-/// evenly spaced over the dataset (`usize::MAX` takes all). They are exact for these, since it is counted how often each of the
-/// 256 values occurs. A channel whose pixels are all equal gets a standard deviation of 1, so that it can be normalised.
+/// The mean and (population) standard deviation of each channel, with pixels scaled to 0..1.
 ///
-/// `progress` is told how many examples are done, and of how many; its `false` ends the work.
+/// If the dataset has more than `sample` examples, it takes that many, evenly spaced; pass
+/// `usize::MAX` to take all. The values are exact for the examples taken, because it counts how often
+/// each of the 256 values occurs. A channel whose pixels are all equal gets a standard deviation of
+/// 1, so that it can be normalised.
+///
+/// `progress` gets the number of examples done and the total. Return `false` from it to stop.
 ///
 /// ```
 /// use striate_datasets::{channel_statistics, digits};
@@ -75,12 +78,13 @@ fn mean_and_std(counts: &[i64; 256]) -> (f64, f64) {
 }
 
 impl ImageFolder {
-    /// As [`channel_statistics`], but what was computed once for the same files (their paths, sizes and times), preprocessing and
-    /// sample is taken from Striate's cache folder. What lies there may be deleted at any time.
+    /// As [`channel_statistics`], but keeps the result in Striate's cache folder and takes it from
+    /// there the next time, while the files' paths, sizes and times, the preprocessing and the
+    /// sample are the same. You may delete the cache at any time.
     ///
     /// # Errors
     ///
-    /// See [`channel_statistics`]. A cache that cannot be used is none.
+    /// See [`channel_statistics`]. An unusable cache is ignored.
     pub fn statistics(&self, sample: usize, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<Statistics, DatasetError> {
         let cache = striate_fetch::cache_dir().ok().map(|cache| cache.join("statistics"));
         self.statistics_kept_in(cache.as_deref(), sample, progress)

@@ -6,9 +6,10 @@ mod scan;
 pub use parts::{FolderParts, PartFolders};
 pub use scan::{LeftOut, Reason};
 
+use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
-use crate::decode::{Check, check_file, decode_raw};
-use crate::{Batch, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
+use crate::decode::decode_raw;
+use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
 use scan::{Entry, Walk, entries};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
@@ -16,17 +17,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::Tensor;
 
-/// Files that are checked between two questions whether to go on, for each thread.
+/// Files per thread that are checked between two calls of `progress`.
 const CHECKED: usize = 16;
 
-/// Files of pictures in a folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this name reads them: the
-/// classes are the folders' names in alphabetical order, the pictures of a class are all that lie in its folder, however deep.
+/// Pictures in one folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this
+/// name reads them. The classes are the folders' names in alphabetical order. All pictures below a
+/// class's folder belong to it, however deep they lie.
 ///
-/// Hidden files and folders are passed over. Links are followed, but none leads in a circle. What is no picture that can be read is
-/// [left out](Self::left_out) and counted. Names are the same if they differ only in how accents are written (Unicode's NFC and NFD).
+/// Hidden files and folders are ignored. Links are followed, but never in circles. Files that are no
+/// readable pictures are [left out](Self::left_out) and counted. Two names are the same if they
+/// differ only in how accents are encoded (Unicode's NFC and NFD).
 ///
-/// Files are decoded when a batch is taken, by as many threads as libtorch's operators use, each as
-/// [`decode_image`](crate::decode_image) would for the same [`Preprocess`]; only what a batch needs is in memory.
+/// Files are decoded when you take a batch, on as many threads as libtorch's operators use, each as
+/// [`decode_image`](crate::decode_image) does it. Only the pictures of a batch are in memory.
 ///
 /// ```no_run
 /// use striate_datasets::{
@@ -42,7 +45,7 @@ const CHECKED: usize = 16;
 /// if !train.left_out().is_empty() {
 ///     eprintln!("{}", train.left_out());
 /// }
-/// train.require(Check::Headers, &mut |_, _| true)?; // finds what is cut off before an epoch does
+/// train.require(Check::Headers, &mut |_, _| true)?; // before an epoch finds them
 /// let preprocess = Preprocess { normalise: train.statistics(10_000, &mut |_, _| true)?.normalise, ..raw };
 /// let loader = Loader::new(&train, preprocess, LoaderOptions::train(64, 0))?;
 /// # Ok::<(), striate_datasets::DatasetError>(())
@@ -77,14 +80,14 @@ pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
 }
 
 impl ImageFolder {
-    /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says; normalising is left to a
-    /// [`Loader`](crate::Loader).
+    /// The pictures below `root`. Each is resized and cropped or padded as `preprocess` says;
+    /// normalising is left to a [`Loader`](crate::Loader).
     ///
     /// # Errors
     ///
-    /// A folder that cannot be read, no class, a class without a picture, or a `preprocess` that has no sense. A picture that cannot
-    /// be decoded is an error of the batch that it belongs to; [`require`](Self::require) and [`without_bad`](Self::without_bad) find it
-    /// earlier.
+    /// A folder that cannot be read, no class, a class without a picture, or a `preprocess` that
+    /// makes no sense. A picture that cannot be decoded is an error of the batch that it belongs to;
+    /// [`require`](Self::require) and [`without_bad`](Self::without_bad) find it earlier.
     pub fn open(root: impl AsRef<Path>, preprocess: Preprocess) -> Result<Self, DatasetError> {
         let root = root.as_ref();
         check(&preprocess)?;
@@ -104,17 +107,18 @@ impl ImageFolder {
                     continue;
                 }
             };
-            let (before, visited) = (left_out.clone(), HashSet::new());
-            let mut walk = Walk { root: &real_root, visited, pictures: Vec::new(), left_out: &mut left_out };
+            let mut here = LeftOut::default();
+            let mut walk = Walk { root: &real_root, visited: HashSet::new(), pictures: Vec::new(), left_out: &mut here };
             walk.folder(&folder)?;
             let pictures = walk.pictures;
-            if pictures.is_empty() {
-                // A link in a circle is no class.
-                let looped = left_out.reasons().any(|(reason, _, path)| *reason == Reason::Loop && path == folder);
-                if looped && left_out.len() == before.len() + 1 {
-                    continue;
-                }
-                return Err(without_pictures(&folder));
+            // A link in a circle is no class.
+            let is_loop = here.reasons().any(|(reason, _, path)| *reason == Reason::Loop && path == folder);
+            if pictures.is_empty() && !is_loop {
+                return Err(without_pictures(&folder, &here));
+            }
+            left_out.merge(here);
+            if is_loop {
+                continue;
             }
             let (folders, files) = classes.entry(normal(&file_name(&folder))).or_default();
             folders.push(folder);
@@ -128,11 +132,12 @@ impl ImageFolder {
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
     }
 
-    /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders are not read again.
+    /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders
+    /// are not read again.
     ///
     /// # Errors
     ///
-    /// A `preprocess` that has no sense.
+    /// A `preprocess` that makes no sense.
     pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         check(preprocess)?;
         Ok(Self { preprocess: preprocess.clone(), ..self })
@@ -144,7 +149,8 @@ impl ImageFolder {
         Self { options, ..self }
     }
 
-    /// The same pictures with their labels as indices into `classes`, which may be more, and in another order.
+    /// The same pictures with labels that index `classes`: this folder's classes, found by name, in
+    /// any order, and perhaps others.
     ///
     /// # Errors
     ///
@@ -163,18 +169,20 @@ impl ImageFolder {
         &self.files
     }
 
-    /// What becomes of each picture.
+    /// How each picture becomes an example.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
 
-    /// What is not among the pictures.
+    /// The files that are not among the pictures, and why.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
 
-    /// The files that cannot be read, as far as `check` looks, by their place in [`files`](Self::files): with as many threads as
-    /// libtorch's operators use. `progress` is told how many files were looked at, and of how many; its `false` ends the work.
+    /// Finds the files that cannot be read, as far as `check` looks: each one's index in
+    /// [`files`](Self::files), and why. It uses as many threads as libtorch's operators do.
+    ///
+    /// `progress` gets the number of files done and the total. Return `false` from it to stop.
     ///
     /// # Errors
     ///
@@ -197,11 +205,12 @@ impl ImageFolder {
         Ok(bad)
     }
 
-    /// As [`check`](Self::check), where no file may be bad.
+    /// Fails if [`check`](Self::check) finds any file.
     ///
     /// # Errors
     ///
-    /// The first file that cannot be read, and how many others can't; or [`DatasetError::Interrupted`].
+    /// The first file that cannot be read, with the number of others
+    /// ([`DatasetError::BadPictures`]), or [`DatasetError::Interrupted`].
     pub fn require(&self, check: Check, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<(), DatasetError> {
         let mut bad = self.check(check, progress)?.into_iter().map(|(_, error)| error);
         let Some(first) = bad.next() else { return Ok(()) };
@@ -211,10 +220,10 @@ impl ImageFolder {
         }
     }
 
-    /// The same pictures without those that cannot be decoded; these are counted in [`left_out`](Self::left_out).
+    /// Drops the pictures that cannot be decoded, and counts them in [`left_out`](Self::left_out).
     ///
-    /// Every file is decoded once for that, so it takes as long as an epoch's pictures do. In return the examples are the same in
-    /// each epoch and after a resume, as long as the files are.
+    /// This decodes every file once, which takes as long as decoding does in an epoch. In return,
+    /// every epoch has the same examples, and so has a resumed run, while the files don't change.
     ///
     /// # Errors
     ///
@@ -244,8 +253,9 @@ impl ImageFolder {
     }
 }
 
-fn without_pictures(folder: &Path) -> DatasetError {
-    let reason = "this folder of a class has no picture that can be read: add some, or remove it".to_owned();
+fn without_pictures(folder: &Path, left_out: &LeftOut) -> DatasetError {
+    let told = if left_out.is_empty() { String::new() } else { format!(" ({left_out})") };
+    let reason = format!("this folder of a class has no picture that can be read{told}: add some, or remove it");
     DatasetError::Inconsistent { dataset: folder.display().to_string(), reason }
 }
 
@@ -319,7 +329,8 @@ fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
     preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })
 }
 
-/// Does the same with each, with as many threads as libtorch's operators use; the results are in order.
+/// Does the same with each, with as many threads as libtorch's operators use; the results are in
+/// order.
 fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -443,5 +454,43 @@ pub(crate) mod tests {
         fs::remove_dir(folder.path().join("lily")).unwrap();
         assert!(told(open().unwrap().fit(&four)).contains("the network takes 4"));
         assert!(told(ImageFolder::open(folder.path(), four)).contains("the network takes 4"));
+    }
+
+    #[test]
+    fn labels_go_by_the_classes_names() {
+        let folder = flowers();
+        let wanted = ["tulip", "iris", "rose"].map(str::to_owned);
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap().with_classes(&wanted).unwrap();
+        assert_eq!(data.classes(), wanted);
+        assert_eq!(data.files().iter().map(|(_, label)| *label).collect::<Vec<_>>(), [2, 2, 0, 0]);
+        let error = data.with_classes(&wanted[..2]).unwrap_err().to_string();
+        assert!(error.contains("it has classes that are not expected: rose"), "{error}");
+    }
+
+    #[test]
+    fn bad_pictures_are_found_before_an_epoch_and_can_be_left_out() {
+        let folder = flowers();
+        let open = || ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        let go_on = &mut |_, _| true;
+        open().require(Check::Pixels, go_on).unwrap();
+        assert_eq!(open().without_bad(go_on).unwrap().files(), open().files());
+        for bad in ["rose/x.png", "tulip/a/deep.png"] {
+            let bytes = fs::read(folder.path().join(bad)).unwrap();
+            fs::write(folder.path().join(bad), &bytes[..bytes.len() / 2]).unwrap();
+        }
+        for check in [Check::Headers, Check::Pixels] {
+            let found: Vec<_> = open().check(check, go_on).unwrap().into_iter().map(|(index, _)| index).collect();
+            assert_eq!(found, [0, 2]);
+        }
+        let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
+        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: mend or remove them"));
+        let data = open().without_bad(go_on).unwrap();
+        let names = data.files().iter().map(|(path, label)| (path.file_name().unwrap().to_str().unwrap(), *label));
+        assert_eq!(names.collect::<Vec<_>>(), [("y.jpeg", 0), ("b.PNG", 1)]);
+        assert!(data.left_out().to_string().contains("2 that cannot be decoded"), "{}", data.left_out());
+        assert!(matches!(open().check(Check::Headers, &mut |_, _| false), Err(DatasetError::Interrupted)));
+        fs::write(folder.path().join("rose/y.jpeg"), "").unwrap();
+        let error = open().without_bad(go_on).unwrap_err().to_string();
+        assert!(error.contains("no picture of class rose can be decoded"), "{error}");
     }
 }

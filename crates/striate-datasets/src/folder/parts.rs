@@ -10,8 +10,8 @@ const TRAIN: &[&str] = &["train"];
 const VAL: &[&str] = &["val", "valid", "validation"];
 const TEST: &[&str] = &["test"];
 
-/// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`, `validation`) and `test`, in small or
-/// capital letters.
+/// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`,
+/// `validation`) and `test`, in small or capital letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartFolders {
     /// What a network learns from.
@@ -57,7 +57,8 @@ impl PartFolders {
     ///
     /// # Errors
     ///
-    /// A folder that cannot be read, two folders for one part, parts without `train`, or parts that lie deeper: the message says where.
+    /// A folder that cannot be read, two folders for one part, parts without `train`, or parts that
+    /// lie deeper: the message says where.
     pub fn find(root: impl AsRef<Path>) -> Result<Option<Self>, DatasetError> {
         let root = root.as_ref();
         let fault = |reason| DatasetError::Inconsistent { dataset: root.display().to_string(), reason };
@@ -111,12 +112,13 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
 }
 
 impl FolderParts {
-    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to train with:
-    /// [`split`](ImageFolder::split) makes parts of them.
+    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to
+    /// train with: [`split`](ImageFolder::split) makes parts of them.
     ///
     /// # Errors
     ///
-    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when parts differ in their classes' names.
+    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when
+    /// parts differ in their classes' names.
     pub fn open(root: impl AsRef<Path>, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         let Some(PartFolders { train, val, test }) = PartFolders::find(&root)? else {
             let train = ImageFolder::open(root, preprocess.clone())?;
@@ -139,7 +141,7 @@ impl FolderParts {
     ///
     /// # Errors
     ///
-    /// A `preprocess` that has no sense.
+    /// A `preprocess` that makes no sense.
     pub fn fit(self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
         self.map(|part| part.fit(preprocess))
     }
@@ -161,11 +163,11 @@ impl FolderParts {
 }
 
 impl ImageFolder {
-    /// Sets about a `fraction` of each class's pictures apart, to judge by: at least one, and at least one stays to train with, where a
-    /// class has two; of a class with one picture it stays.
+    /// Sets about a `fraction` of each class's pictures apart, to judge by: at least one, and at
+    /// least one stays to train with, where a class has two; of a class with one picture it stays.
     ///
-    /// Which these are depends on the `seed` and each picture's path below the folder alone, so a picture more or fewer changes
-    /// little.
+    /// Which these are depends on the `seed` and each picture's path below the folder alone, so a
+    /// picture more or fewer changes little.
     ///
     /// # Errors
     ///
@@ -202,5 +204,100 @@ impl ImageFolder {
             Self { name, root, files, classes, preprocess, left_out, options: self.options }
         };
         Ok(Split { train: part(train, self.left_out.clone()), test: part(test, LeftOut::default()) })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::folder::tests::{preprocess, write};
+    use std::collections::BTreeSet;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, colour) in files.iter().zip(1..) {
+            write(&folder.path().join(file), [8, 8], colour);
+        }
+        folder
+    }
+
+    fn open(root: &Path) -> Result<FolderParts, DatasetError> {
+        FolderParts::open(root, &preprocess(8))
+    }
+
+    #[test]
+    fn parts_are_found_under_every_name() {
+        for [train, val, test] in [["train", "val", "test"], ["Train", "valid", "Test"], ["TRAIN", "Validation", "TEST"]] {
+            let names = [(train, 1), (train, 2), (val, 1), (test, 1)].map(|(part, number)| format!("{part}/a/{number}.png"));
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let root = folder(&names);
+            let parts = open(root.path()).unwrap();
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 1, 1], "{val}");
+            assert_eq!((parts.val.unwrap().name(), parts.test.unwrap().name()), (val, test));
+        }
+        let flat = folder(&["a/1.png", "b/1.png"]);
+        assert_eq!(PartFolders::find(flat.path()).unwrap(), None);
+        let parts = open(flat.path()).unwrap();
+        assert_eq!((parts.iter().count(), parts.train.len()), (1, 2));
+        assert_eq!(parts.fit(&preprocess(4)).unwrap().train.shape(), [3, 4, 4]);
+    }
+
+    #[test]
+    fn classes_of_parts_go_by_name() {
+        let root = folder(&["train/a/1.png", "train/caf\u{e9}/1.png", "test/cafe\u{301}/1.png", "test/a/1.png"]);
+        let test = open(root.path()).unwrap().test.unwrap();
+        let labels = test.files().iter().map(|(path, label)| (path.starts_with(root.path().join("test/a")), *label));
+        assert_eq!(labels.collect::<Vec<_>>(), [(true, 0), (false, 1)]);
+        write(&root.path().join("test/z/1.png"), [8, 8], 1);
+        let error = open(root.path()).unwrap_err().to_string();
+        assert!(error.ends_with("test: it has classes that are not expected: z"), "{error}");
+        std::fs::rename(root.path().join("test/z"), root.path().join("train/z")).unwrap();
+        let error = open(root.path()).unwrap_err().to_string();
+        assert!(error.ends_with("test: it lacks the classes z"), "{error}");
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_told() {
+        let told = |files: &[&str]| open(folder(files).path()).unwrap_err().to_string();
+        assert!(told(&["train/a/1.png", "val/a/1.png", "valid/a/1.png"]).contains("`val` and `valid` for the same part"));
+        assert!(told(&["test/a/1.png"]).contains("a folder `test`, but none `train`"));
+        let root = folder(&["data/flowers/train/a/1.png"]);
+        let error = open(root.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("but {} has", root.path().join("data/flowers").display())), "{error}");
+    }
+
+    #[test]
+    fn a_split_is_stratified_and_depends_on_the_seed_and_the_paths() {
+        let names: Vec<String> =
+            (0..30).map(|number| format!("a/{number}.png")).chain((0..9).map(|n| format!("b/{n}.png"))).collect();
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.extend(["two/1.png", "two/2.png", "one/1.png"]);
+        let root = folder(&names);
+        let split = |root: &Path, seed| {
+            let Split { train, test } = ImageFolder::open(root, preprocess(8)).unwrap().split(0.2, seed).unwrap();
+            let of = |part: &ImageFolder| -> BTreeSet<(String, i64)> {
+                let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                part.files().iter().map(|(path, label)| (name(path), *label)).collect()
+            };
+            (of(&train), of(&test))
+        };
+        let (train, test) = split(root.path(), 1);
+        let count =
+            |part: &BTreeSet<(String, i64)>| [0, 1, 2, 3].map(|class| part.iter().filter(|(_, label)| *label == class).count());
+        assert_eq!((count(&train), count(&test)), ([24, 7, 1, 1], [6, 2, 0, 1])); // a, b, one, two
+        assert!(train.is_disjoint(&test));
+        assert_eq!(split(root.path(), 1), (train, test.clone()));
+        assert_ne!(split(root.path(), 2).1, test);
+        let elsewhere = folder(&names);
+        assert_eq!(split(elsewhere.path(), 1).1, test, "only the path below the folder counts");
+        write(&elsewhere.path().join("a/new.png"), [8, 8], 1);
+        let moved = split(elsewhere.path(), 1).1.difference(&test).count();
+        assert!(moved <= 1, "{moved} others were moved by one new picture");
+        let data = || ImageFolder::open(root.path(), preprocess(8)).unwrap();
+        for fraction in [0.0, 1.0, f64::NAN] {
+            assert!(data().split(fraction, 1).is_err());
+        }
+        assert!(ImageFolder::open(folder(&["a/1.png", "b/1.png"]).path(), preprocess(8)).unwrap().split(0.5, 1).is_err());
     }
 }

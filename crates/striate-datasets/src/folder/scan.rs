@@ -7,38 +7,41 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What files of pictures that can be read end in, in small letters.
+/// Extensions of pictures that are read, in small letters.
 const READ: [&str; 14] = ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
-/// What files of other pictures end in.
+/// Extensions of other pictures.
 const NOT_READ: [&str; 20] = [
     "arw", "avif", "cr2", "cr3", "dng", "eps", "exr", "heic", "heif", "ico", "j2k", "jp2", "jxl", "nef", "orf", "psd", "raf",
     "rw2", "svg", "tga",
 ];
 
-/// Why something in a folder is not among its pictures.
+/// Why a file is not among a folder's pictures.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It is a picture by its name, of a format that is not read: the name's end, in small letters and without the dot.
+    /// Its extension (in small letters, without the dot) is that of a picture format that is not
+    /// read.
     Format(String),
-    /// It is a picture that cannot be decoded, and was to be left out.
+    /// It cannot be decoded, and
+    /// [`without_bad`](crate::ImageFolder::without_bad) dropped it.
     Bad,
-    /// A link to what is not there.
+    /// It links to nothing.
     Dangling,
-    /// A pipe, a socket or a device.
+    /// It is a pipe, a socket or a device.
     NoFile,
-    /// A link to a folder that was read already, or that holds this one.
+    /// It links to a folder that was read already, or that holds this one.
     Loop,
-    /// It is a picture, but lies beside the folders of classes.
+    /// It is a picture beside the folders of classes, and so has no class.
     NoClass,
-    /// It is no picture by its name.
+    /// Its name is not that of a picture, such as `labels.csv`.
     Other,
 }
 
-/// What is not among the pictures of an [`ImageFolder`](crate::ImageFolder), counted. Hidden files and folders, and macOS's
-/// `__MACOSX`, are not even counted.
+/// Counts of the files that are not among the pictures of an [`ImageFolder`](crate::ImageFolder).
+/// Hidden files and folders, and macOS's `__MACOSX`, are not counted.
 ///
-/// It is shown as a line such as `left out 3 files: 2 .heic (a format that is not read), 1 link to nothing (train/cat/gone.png)`.
+/// `Display` gives one line: `left out 3 files: 2 .heic (a format that is not read), 1 link to
+/// nothing (train/cat/gone.png)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
     found: BTreeMap<Reason, (usize, PathBuf)>,
@@ -50,19 +53,25 @@ impl LeftOut {
         self.found.is_empty()
     }
 
-    /// Whether only files were left out that are no pictures by their names, such as `labels.csv`.
+    /// Whether all of them have names that are not those of pictures, such as `labels.csv`.
     pub fn is_harmless(&self) -> bool {
         self.found.keys().all(|reason| *reason == Reason::Other)
     }
 
-    /// Each reason, how many things were left out for it, and the first of these.
+    /// Each reason, with the number of files and the first of them.
     pub fn reasons(&self) -> impl Iterator<Item = (&Reason, usize, &Path)> {
         self.found.iter().map(|(reason, (count, example))| (reason, *count, example.as_path()))
     }
 
-    /// How many things were left out.
+    /// The number of files.
     pub fn len(&self) -> usize {
         self.found.values().map(|(count, _)| count).sum()
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (reason, (count, example)) in other.found {
+            self.found.entry(reason).or_insert((0, example)).0 += count;
+        }
     }
 
     pub(crate) fn add(&mut self, reason: Reason, path: &Path) {
@@ -142,7 +151,8 @@ fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
 
 /// Reads the pictures of a class, however deep they lie.
 pub(crate) struct Walk<'a> {
-    /// The folder of all classes, without links in its path. A link to it, or to what holds it, is left out.
+    /// The folder of all classes, without links in its path. A link to it, or to what holds it, is
+    /// left out.
     pub(crate) root: &'a Path,
     /// Folders of this class that were read, likewise. Links can't multiply what they hold.
     pub(crate) visited: HashSet<PathBuf>,
@@ -165,5 +175,115 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::folder::tests::{flowers, preprocess, write};
+    use crate::{Dataset, ImageFolder};
+
+    fn open(root: &Path) -> ImageFolder {
+        ImageFolder::open(root, preprocess(8)).unwrap()
+    }
+
+    fn counts(data: &ImageFolder) -> Vec<(Reason, usize)> {
+        data.left_out().reasons().map(|(reason, count, _)| (reason.clone(), count)).collect()
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_no_class_and_no_picture() {
+        let folder = flowers();
+        let root = folder.path();
+        let before = open(root);
+        write(&root.join(".ipynb_checkpoints/x-checkpoint.png"), [8, 8], 3);
+        write(&root.join("rose/.thumbnails/x.png"), [8, 8], 3);
+        write(&root.join("__MACOSX/rose/x.png"), [8, 8], 3);
+        for file in ["rose/._x.png", ".DS_Store", "rose/.DS_Store"] {
+            fs::write(root.join(file), b"\0\x05\x16\x07").unwrap();
+        }
+        let after = open(root);
+        assert_eq!((after.files(), after.classes()), (before.files(), before.classes()));
+        assert_eq!(after.left_out(), before.left_out());
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_named() {
+        let folder = flowers();
+        for file in ["rose/1.heic", "rose/2.HEIC", "tulip/3.svg", "tulip/labels.csv"] {
+            fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let data = open(folder.path());
+        let format = |end: &str| Reason::Format(end.to_owned());
+        assert_eq!(counts(&data), [(format("heic"), 2), (format("svg"), 1), (Reason::NoClass, 1), (Reason::Other, 2)]);
+        let line = data.left_out().to_string();
+        let expected = format!(
+            "left out 6 files: 2 .heic (a format that is not read), 1 .svg (a format that is not read), \
+             1 picture in no folder of a class ({}), 2 that are no pictures by name ({})",
+            folder.path().join("readme.jpg").display(),
+            folder.path().join("rose/notes.txt").display()
+        );
+        assert_eq!(line, expected);
+        assert!(!data.left_out().is_harmless());
+        fs::remove_dir_all(folder.path().join("tulip")).unwrap();
+        for file in ["readme.jpg", "rose/1.heic", "rose/2.HEIC"] {
+            fs::remove_file(folder.path().join(file)).unwrap();
+        }
+        assert!(open(folder.path()).left_out().is_harmless());
+        fs::create_dir(folder.path().join("iris")).unwrap();
+        fs::write(folder.path().join("iris/1.heic"), "x").unwrap();
+        let error = ImageFolder::open(folder.path(), preprocess(8)).unwrap_err().to_string();
+        assert!(error.contains("no picture that can be read (left out 1 file: 1 .heic"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles_and_no_pipe_is_opened() {
+        use std::os::unix::{fs::symlink, net::UnixListener};
+        let (folder, elsewhere) = (flowers(), tempfile::tempdir().unwrap());
+        let root = folder.path();
+        let before = open(root).len();
+        write(&elsewhere.path().join("lily/a.png"), [8, 8], 5);
+        symlink(elsewhere.path().join("lily"), root.join("lily")).unwrap();
+        symlink(elsewhere.path().join("lily/a.png"), root.join("rose/linked.png")).unwrap();
+        symlink(root.join("rose"), root.join("rose/again")).unwrap();
+        symlink(root, root.join("rose/all")).unwrap();
+        symlink(root.parent().unwrap(), root.join("tulip/more")).unwrap();
+        symlink(root, root.join("all")).unwrap();
+        symlink(root.join("missing"), root.join("rose/gone.png")).unwrap();
+        let _pipe = UnixListener::bind(root.join("rose/pipe.png")).unwrap();
+        let data = open(root);
+        assert_eq!((data.len(), data.classes()), (before + 2, &["lily", "rose", "tulip"].map(str::to_owned)[..]));
+        let expected = [(Reason::Dangling, 1), (Reason::NoFile, 1), (Reason::Loop, 4), (Reason::NoClass, 1), (Reason::Other, 1)];
+        assert_eq!(counts(&data), expected);
+        assert!(data.left_out().to_string().contains("1 link to nothing"));
+    }
+
+    #[test]
+    fn a_class_is_one_however_its_accents_are_written() {
+        let folder = flowers();
+        write(&folder.path().join("caf\u{e9}/a.png"), [8, 8], 5);
+        write(&folder.path().join("cafe\u{301}/b.png"), [8, 8], 5);
+        let data = open(folder.path());
+        assert_eq!(data.classes(), ["caf\u{e9}", "rose", "tulip"]);
+        assert_eq!(data.files().iter().filter(|(_, class)| *class == 0).count(), 2);
+    }
+
+    #[test]
+    fn a_folder_of_another_kind_is_told_with_what_to_do() {
+        let folder = flowers();
+        let told = |root: &Path| ImageFolder::open(root, preprocess(8)).unwrap_err().to_string();
+        let rose = told(&folder.path().join("rose"));
+        assert!(
+            rose.ends_with("it has 2 pictures, but no folders: put the pictures of each class into a folder of the class's name")
+        );
+        let outer = tempfile::tempdir().unwrap();
+        for name in ["rose/a.png", "tulip/a.png"] {
+            write(&outer.path().join("flowers").join(name), [8, 8], 1);
+        }
+        let error = told(outer.path());
+        assert!(error.ends_with(&format!("seem to be in {}: name that", outer.path().join("flowers").display())), "{error}");
     }
 }
