@@ -62,17 +62,24 @@ fn version_parts(version: &str) -> Vec<u32> {
 
 fn cpp_compiler() -> Finding {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    first_line(&compiler, &["--version"])
+    // It may have words before the compiler, as `ccache g++`.
+    let words: Vec<_> = compiler.split_whitespace().chain(["--version"]).collect();
+    first_line(words[0], &words[1..])
         .ok_or_else(|| format!("{compiler} cannot be run: install a C++ compiler (on Debian, `apt-get install g++`)"))
 }
 
 fn libtorch(workspace: &Workspace) -> Finding {
     let version = workspace.libtorch_version().map_err(|error| format!("{error:#}"))?;
+    if let Some(path) = workspace.users_libtorch() {
+        let libtorch = Libtorch::at(&path).and_then(|libtorch| libtorch.suited_to(Wanted { version, cuda: false }));
+        return libtorch.map(|libtorch| format!("{libtorch}, from LIBTORCH")).map_err(|error| {
+            format!("LIBTORCH is wrong: {error:#}: set it to a folder with libtorch {version}, or unset it and run `cargo xtask setup`")
+        });
+    }
     let in_use = libtorch_in_use(workspace).ok_or_else(|| {
         format!("libtorch {version} is not set up: run `cargo xtask setup`, which {}", what_setup_would_do(version))
     })?;
     let source = match fs::canonicalize(in_use.path()).ok() {
-        _ if workspace.users_libtorch().is_some() => "from LIBTORCH",
         Some(path) if cache_dir().is_ok_and(|cache| path.starts_with(cache)) => "installed by setup",
         _ => "linked by setup",
     };

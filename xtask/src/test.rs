@@ -39,7 +39,7 @@ fn steps(nextest: bool) -> [&'static str; 6] {
         if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" },
         "test --workspace --doc",
         "doc --workspace --no-deps",
-        "package --workspace --exclude xtask --no-verify --allow-dirty --offline --quiet",
+        "package --workspace --no-verify --allow-dirty --offline --quiet",
     ]
 }
 

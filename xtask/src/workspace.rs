@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::Command,
 };
 
@@ -61,8 +61,11 @@ impl Workspace {
     }
 
     /// The user's own choice of libtorch. Cargo puts the noted one into the same variable, so an equal value is none.
+    ///
+    /// It is absolute, since build scripts run in other folders.
     pub(crate) fn users_libtorch(&self) -> Option<PathBuf> {
-        let path = env::var_os("LIBTORCH").filter(|path| !path.is_empty()).map(PathBuf::from)?;
+        let path = env::var_os("LIBTORCH").filter(|path| !path.is_empty())?;
+        let path = path::absolute(path).ok()?;
         (Some(&path) != self.noted_libtorch().as_ref()).then_some(path)
     }
 

@@ -106,9 +106,11 @@ impl World {
     fn python_torch(&self, minor: u32) -> PathBuf {
         let folder = self.path(&format!("site-packages-{minor}/torch"));
         let header = folder.join("include/torch/headeronly/version.h");
-        for file in [&header, &folder.join("lib/libtorch_cpu.so")] {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "").unwrap();
+        for folder in [header.parent().unwrap(), &folder.join("lib")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for library in ["libtorch_cpu.so", "libtorch.so", "libc10.so"] {
+            fs::write(folder.join("lib").join(library), "").unwrap();
         }
         let lines =
             format!("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR {minor}\n#define TORCH_VERSION_PATCH 0\n");
@@ -122,7 +124,7 @@ impl World {
         xtask.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         // A port on which nothing listens: PyTorch's own server is out of reach.
         xtask.env("STRIATE_LIBTORCH_URL", "http://127.0.0.1:1").stdout(Stdio::piped()).stderr(Stdio::piped());
-        for variable in ["LIBTORCH", "VIRTUAL_ENV", "STRIATE_LIBTORCH_SHA256"] {
+        for variable in ["CXX", "LIBTORCH", "VIRTUAL_ENV", "STRIATE_LIBTORCH_SHA256"] {
             xtask.env_remove(variable);
         }
         xtask
@@ -161,8 +163,10 @@ fn write_zip<'a>(path: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8]
 fn write_archive(path: &Path, version: &str) {
     // Incompressible, so that the archive has a size.
     let library: Vec<u8> = (0..5_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let files: [(&str, &[u8]); 4] = [
+    let files: [(&str, &[u8]); 6] = [
         ("libtorch/lib/libtorch_cpu.so", &library),
+        ("libtorch/lib/libtorch.so", b"torch"),
+        ("libtorch/lib/libc10.so", b"c10"),
         ("libtorch/include/torch/torch.h", b"// torch"),
         ("libtorch/share/cmake/Torch.cmake", b"# cmake"),
         ("libtorch/build-version", version.as_bytes()),
@@ -379,6 +383,30 @@ fn doctor_tells_what_is_missing() {
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{report}");
     assert!(report.contains(&format!("ok       libtorch      2.13.0 (CPU) in {}, linked by setup", torch.display())), "{report}");
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_libtorch_and_what_to_do() {
+    let world = World::new();
+    fs::write(world.path("checkout/Cargo.toml"), "[workspace.package]\nrust-version = \"1.0\"\n").unwrap();
+    let line = |libtorch: &Path| {
+        let output = world.xtask(&["doctor"]).env("LIBTORCH", libtorch).output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        report.lines().find(|line| line.contains(" libtorch ")).unwrap().to_owned()
+    };
+    let assert_wrong = |libtorch: &Path, what: String| {
+        let mend = "set it to a folder with libtorch 2.13.0, or unset it and run `cargo xtask setup`";
+        assert_eq!(line(libtorch), format!("missing  libtorch      LIBTORCH is wrong: {what}: {mend}"));
+    };
+    let absent = world.path("absent");
+    assert_wrong(&absent, format!("{} is not there, or is no folder", absent.display()));
+    let old = world.python_torch(11);
+    assert_wrong(&old, format!("{} is libtorch 2.11.0 where 2.13.0 is needed", old.display()));
+    let torch = world.python_torch(13);
+    assert_eq!(line(&torch), format!("ok       libtorch      2.13.0 (CPU) in {}, from LIBTORCH", torch.display()));
+    let library = torch.join("lib/libc10.so");
+    fs::remove_file(&library).unwrap();
+    assert_wrong(&torch, format!("{} is no whole libtorch: there is no {}", torch.display(), library.display()));
 }
 
 #[test]

@@ -13,6 +13,9 @@ use super::Wanted;
 /// The headers that tell the version, in newer and in older versions.
 const VERSION_HEADERS: [&str; 2] = ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
 
+/// The libraries that a program links.
+const LIBRARIES: [&str; 3] = ["torch_cpu", "torch", "c10"];
+
 /// A folder with libtorch's headers in `include` and its libraries in `lib`.
 #[derive(Debug)]
 pub(crate) struct Libtorch {
@@ -23,9 +26,14 @@ pub(crate) struct Libtorch {
 impl Libtorch {
     /// The libtorch in the folder `path`.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        let library = path.join("lib").join(format!("{DLL_PREFIX}torch_cpu{DLL_SUFFIX}"));
-        if !library.exists() {
-            bail!("{} holds no libtorch: there is no {}", path.display(), library.display());
+        if !path.is_dir() {
+            bail!("{} is not there, or is no folder", path.display());
+        }
+        let libraries = LIBRARIES.map(|name| path.join("lib").join(format!("{DLL_PREFIX}{name}{DLL_SUFFIX}")));
+        for needed in libraries.into_iter().chain([path.join("include")]) {
+            if !needed.exists() {
+                bail!("{} is no whole libtorch: there is no {}", path.display(), needed.display());
+            }
         }
         let version = version(path).with_context(|| format!("{} does not tell its version", path.display()))?;
         Ok(Self { path: path.to_owned(), version })
