@@ -98,6 +98,9 @@ pub(crate) fn load_weights(network: &Network, weights: &Weights, head: Head) -> 
         Head::Keep => weights.load(network)?,
         Head::Replace => weights.load_body(network)?,
     };
+    if let Some(doubt) = weights.doubt(network.graph()) {
+        tracing::warn!("{doubt}");
+    }
     let path = weights.path.display();
     for (layer, name) in &loaded.renamed {
         tracing::info!("{path}: {name} is taken for {layer}, whose shape it has");

@@ -31,7 +31,9 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     if args.json {
         let entry = |(name, tensor): (&String, &Tensor)| json!({ "name": name, "shape": tensor.size(), "dtype": kind_name(tensor.kind()) });
         let entries: Vec<Value> = tensors.iter().map(entry).collect();
-        return print_json(&json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }));
+        return print_json(
+            &json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }),
+        );
     }
     let mut text = format!("{}: {format}, {} tensors, {values} values\n", path.display(), tensors.len());
     if let Some(info) = &info {
@@ -63,8 +65,8 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
             let kind = if double { Kind::Double } else { Kind::Float };
             let network = Network::new(model.graph()?, &InitOptions { kind, ..InitOptions::default() })?;
             load_weights(&network, &weights, args.head.into())?;
-            for doubt in weights.doubts(network.graph(), Some(name)) {
-                tracing::warn!("{doubt}");
+            if let Some(other) = weights.other_architecture(name) {
+                tracing::warn!("{} says that it is of {other}, not of {name}: is that the same network?", args.from);
             }
             // The network holds one type; what it was given keeps its own.
             let state = network.state().into_iter();
