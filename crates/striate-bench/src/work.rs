@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use striate_graph::{InitOptions, Kernels, Network};
 use striate_infer::{Plan, PlanOptions};
 use striate_layers::Mode as Pass;
-use striate_models::{Model, find};
+use striate_models::{BundleInfo, Model, find};
 use striate_torch::cuda::has_graphs;
 use striate_torch::{Generator, Precision, TensorFile, derive_seed, no_grad, to_memory_format};
 use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step};
@@ -190,11 +190,11 @@ impl Networked {
             Mode::Checkpoint => {
                 let optimizer = self.optimizer_with_gradients()?;
                 let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
+                let info = BundleInfo::new(self.network.graph().clone(), &[], None);
                 work.run = Box::new(move || {
                     let (model, optimizer) = (self.network.state(), optimizer.state());
-                    let (bundle, recipe) = (serde_json::Value::Null, serde_json::Value::Null);
-                    let checkpoint = Checkpoint { model, optimizer, bundle, progress: progress(), recipe };
-                    Ok(checkpoint.write(&folder.path().join("checkpoint.safetensors"))?)
+                    let checkpoint = Checkpoint { model, optimizer, progress: progress(), recipe: None };
+                    Ok(checkpoint.write(&info, &folder.path().join("checkpoint.safetensors"))?)
                 });
             }
             Mode::Product | Mode::Load | Mode::Start => {}
@@ -261,7 +261,7 @@ fn plan_options(case: &Case) -> PlanOptions {
 /// That of a run which has not begun.
 fn progress() -> Progress {
     let (data, running) = (String::new(), Default::default());
-    Progress { data, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
+    Progress { data, test_data: None, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
 }
 
 /// A start of the `striate` program that lies beside this one.

@@ -537,8 +537,11 @@ pub fn load(network: &Network, weights: &Weights, head: Head, architecture: Opti
     for note in loaded.notes() {
         tracing::info!("{}: {note}", weights.path.display());
     }
-    for doubt in weights.doubts(network.graph(), architecture) {
+    if let Some(doubt) = weights.doubt(network.graph()) {
         tracing::warn!("{doubt}");
+    }
+    if let Some((ours, other)) = architecture.and_then(|ours| Some((ours, weights.other_architecture(ours)?))) {
+        tracing::warn!("{} says that it is of {other}, not of {ours}: is that the same network?", weights.path.display());
     }
     Ok(())
 }

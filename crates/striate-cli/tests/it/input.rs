@@ -141,7 +141,7 @@ fn weights_of_another_network_are_refused() {
     sandbox.bundle("w.safetensors", 7);
     sandbox.tensor("x.safetensors", "input", Tensor::ones([1, 1, 32, 32], (Kind::Float, Device::Cpu)));
     let args = ["run", "lenet5", "--weights", "w.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"];
-    let told = "w.safetensors has weights for 7 classes, the network is for 10: give --classes 7, or --head replace";
+    let told = "w.safetensors has weights for 7 classes, the network is for 10: build it for 7, or load the body alone";
     sandbox.refused_with(&args, &[told]);
 }
 

@@ -127,7 +127,11 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
         Some(key) => match networks.iter().position(|network| network.key.as_deref() == Some(key)) {
             Some(place) => place,
             None => {
-                let under = |network: &Candidate| network.tensors.iter().any(|(name, _)| below(name, key).is_some());
+                let part = |network: &Candidate, name: &str| {
+                    let full = format!("{}.{name}", network.key.as_deref().unwrap_or_default());
+                    below(name, key).or_else(|| below(&full, key)).map(str::to_owned)
+                };
+                let under = |network: &Candidate| network.tensors.iter().any(|(name, _)| part(network, name).is_some());
                 let place = networks.iter().position(under).ok_or_else(|| ModelError::UnknownKey {
                     path: path.into(),
                     key: shortened(key, 100),
@@ -135,7 +139,7 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
                 })?;
                 let tensors = std::mem::take(&mut networks[place].tensors).into_iter();
                 networks[place].tensors =
-                    tensors.filter_map(|(name, tensor)| Some((below(&name, key)?.to_owned(), tensor))).collect();
+                    tensors.filter_map(|(name, tensor)| Some((part(&networks[place], &name)?, tensor))).collect();
                 place
             }
         },
@@ -178,7 +182,10 @@ fn networks(found: Vec<Candidate>) -> Vec<Candidate> {
 fn rank(network: &Candidate) -> (bool, usize) {
     let key = network.key.as_deref().unwrap_or_default();
     let first = key.split('.').next().unwrap_or_default();
-    let place = KNOWN.iter().position(|known| *known == first).unwrap_or(KNOWN.len());
+    let layers = network.tensors.iter().any(|(name, _)| name.contains('.'));
+    // Single tensors at the top of a file, such as the state of a generator of random numbers, are no network.
+    let known = KNOWN.iter().position(|known| *known == first).filter(|_| layers || !first.is_empty());
+    let place = known.unwrap_or(KNOWN.len());
     (is_average(key), place)
 }
 

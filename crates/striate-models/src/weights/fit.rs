@@ -88,6 +88,7 @@ impl Weights {
                 return ModelError::UnusedAuxHeads { path, heads: firsts(unexpected) };
             }
             if let Ok(heads) = Heads::of(network)
+                && !missing.is_empty()
                 && missing.iter().all(|name| heads.parameters.contains(name))
                 && unexpected.iter().all(|name| heads.may_be(name))
             {
@@ -152,6 +153,7 @@ impl<'w> Matching<'w> {
             if foreign || is_litter(name) {
                 self.loaded.ignored.push(name.to_owned());
             } else {
+                let name = within.filter(|name| !self.state.contains_key(*name)).unwrap_or(name);
                 self.state.insert(name.to_owned(), tensor.shallow_clone());
             }
         }

@@ -14,8 +14,17 @@ const ROUNDING: f64 = 1e-5;
 const TARGETS: [i64; 2] = [1, 7];
 
 /// The small fixtures, which cover every block and every head.
-const FIXTURES: [&str; 8] =
-    ["alexnet", "vgg11", "vgg16-bn", "resnet18", "resnet50", "resnext50-32x4d", "googlenet-tiny", "inception-v3-tiny"];
+const FIXTURES: [&str; 9] = [
+    "alexnet",
+    "vgg11",
+    "vgg16-bn",
+    "resnet18",
+    "resnet50",
+    "resnext50-32x4d",
+    "resnet-tiny",
+    "googlenet-tiny",
+    "inception-v3-tiny",
+];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixtures").join(format!("{name}.safetensors"))

@@ -119,6 +119,67 @@ fn what_training_scripts_keep_beside_the_weights_is_skipped() {
 }
 
 #[test]
+fn an_archive_is_read_whatever_the_length_of_its_name() {
+    let weights = Weights::read(&fixture(&format!("{}.pth", "n".repeat(21)))).unwrap();
+    assert_eq!(weights.tensors["w"], Tensor::ones([2], (Kind::Float, Device::Cpu)));
+}
+
+#[test]
+fn of_several_networks_the_likelier_is_taken_and_the_others_told() {
+    let ema = fixture("ema.pth");
+    let weights = Weights::read(&ema).unwrap();
+    assert_eq!((weights.key.as_deref(), &*weights.others), (Some("state_dict"), &["state_dict_ema".to_owned()][..]));
+    assert_eq!(weights.arch.as_deref(), Some("resnet18"));
+    assert!(weights.tensors.keys().eq(["conv.bias", "conv.weight"]));
+    assert_eq!(weights.tensors["conv.weight"].double_value(&[0]), 1.0);
+    let average = Weights::read_at(&ema, "state_dict_ema").unwrap();
+    assert_eq!(average.tensors["conv.weight"].double_value(&[0]), 0.5);
+
+    let two = fixture("two.pth");
+    assert!(error(&two).contains("several networks (generator, discriminator.net): say which"));
+    assert_eq!(Weights::read_at(&two, "discriminator.net").unwrap().tensors["conv.weight"].double_value(&[0]), 0.5);
+    assert!(Weights::read_at(&two, "generator.conv").unwrap().tensors.keys().eq(["bias", "weight"]));
+    let text = Weights::read_at(&two, "teacher").unwrap_err().to_string();
+    assert!(text.ends_with("has no weights under teacher: it has generator, discriminator.net"), "{text}");
+}
+
+#[test]
+fn files_of_another_kind_are_called_by_their_name() {
+    assert!(error(&fixture("scripted.pt")).contains("is a scripted module"));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, told) in [
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0".as_slice(), "a pointer of Git LFS"),
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        ("b.pth", b"\n<!DOCTYPE html><html>", "a web page"),
+        ("c.h5", b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file"),
+        ("d.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+        ("e.pth", b"\x1f\x8b\x08\0", "compressed with gzip"),
+        ("f.json", b"{\"a\": 1}", "JSON"),
+        ("g.npz", &npz(), "an archive of NumPy arrays"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let text = error(&path);
+        assert!(text.contains(&format!("{name} is {told}")), "{text}");
+    }
+}
+
+/// A zip archive with one empty entry, `a.npy`.
+fn npz() -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file("a.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn content_decides_and_not_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("really-pytorch.safetensors");
+    std::fs::copy(fixture("tiny.pth"), &path).unwrap();
+    assert_eq!(Weights::read(&path).unwrap().format, WeightsFormat::PytorchZip);
+}
+
+#[test]
 fn values_that_are_no_numbers_are_told() {
     let tensors = [
         ("fine", Tensor::from_slice(&[1.0_f32, -2.0])),
@@ -159,9 +220,10 @@ fn declared_sizes_are_checked_before_anything_is_allocated() {
     assert_eq!(views.tensors["weight"], Tensor::ones([5000], (Kind::Float, Device::Cpu)));
     let folder = tempfile::tempdir().unwrap();
     let bytes = std::fs::read(fixture("tiny-legacy.pth")).unwrap();
-    // The number of values in the storage, 2, is followed by an absent view and the end of the tuple.
-    let place = bytes.windows(4).position(|window| window == b"K\x02Nt").unwrap();
-    let huge = [&bytes[..place], b"J\xff\xff\xff\x7f", &bytes[place + 2..]].concat();
+    // The number of values in the storage, 2, comes before their eight bytes.
+    let place = bytes.len() - 16;
+    assert_eq!(bytes[place..place + 8], 2_u64.to_le_bytes());
+    let huge = [&bytes[..place], &0x7fff_ffff_u64.to_le_bytes(), &bytes[place + 8..]].concat();
     let path = folder.path().join("huge.pth");
     std::fs::write(&path, huge).unwrap();
     let text = error(&path);
@@ -197,12 +259,12 @@ fn safetensors_are_known_by_content_and_checkpoints_give_the_network_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     let tensor = || Tensor::from_slice(&[1.0_f32]);
-    let names = ["module.w", "module.v", "optimizer/w"];
+    let names = ["module.w", "a.module.v", "optimizer/w"];
     let tensors = names.map(|name| (name.to_owned(), tensor())).into();
     TensorFile { tensors, ..TensorFile::default() }.write(&path).unwrap();
     let weights = Weights::read(&path).unwrap();
     assert!(weights.format == WeightsFormat::Safetensors && weights.info.is_none());
-    assert!(weights.tensors.keys().eq(["v", "w"]));
+    assert!(weights.tensors.keys().eq(["a.v", "w"]));
 }
 
 fn network(model: &str, classes: i64, seed: u64) -> Network {
@@ -233,15 +295,141 @@ fn names_of_other_repositories_fit() {
 }
 
 #[test]
+fn whatever_stands_before_the_names_is_taken_off() {
+    let from = network("resnet-tiny", 10, 1);
+    let beside = |name: &str| if name.starts_with("fc.") { name.to_owned() } else { format!("backbone.{name}") };
+    let renames: [&dyn Fn(&str) -> String; 4] = [
+        &|name| format!("model.{name}"),
+        &|name| format!("_orig_mod.module.{name}"),
+        &|name| format!("model.encoder.0.net.{name}"),
+        &beside,
+    ];
+    for rename in renames {
+        let into = network("resnet-tiny", 10, 2);
+        renamed(&from, |name| Some(rename(name))).load(&into).unwrap();
+        assert_eq!(into.state(), from.state(), "{}", rename("conv1.weight"));
+    }
+}
+
+#[test]
+fn what_profilers_and_other_parts_leave_is_ignored_and_named() {
+    let (from, into) = (network("resnet-tiny", 10, 1), network("resnet-tiny", 10, 2));
+    let mut weights = renamed(&from, |name| Some(format!("net.{name}")));
+    for extra in ["net.conv1.total_ops", "net.total_params", "criterion.weight"] {
+        weights.tensors.insert(extra.to_owned(), Tensor::zeros([1], (Kind::Double, Device::Cpu)));
+    }
+    let loaded = weights.load(&into).unwrap();
+    assert_eq!((loaded.prefix.as_str(), loaded.renamed.len()), ("net.", 0));
+    assert_eq!(loaded.ignored, ["criterion.weight", "net.conv1.total_ops", "net.total_params"]);
+    // Within the network's own names, what it has no place for says that it is another network.
+    weights.tensors.insert("net.layer1.1.conv1.weight".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+    let text = weights.load(&into).unwrap_err().to_string();
+    assert!(text.ends_with("1 unexpected (layer1.1.conv1.weight)"), "{text}");
+}
+
+#[test]
+fn two_networks_under_prefixes_are_told_but_for_averages() {
+    let (from, into) = (network("resnet-tiny", 10, 1), network("resnet-tiny", 10, 2));
+    let twice = |second: &str| {
+        let mut weights = renamed(&from, |name| Some(format!("model.{name}")));
+        weights.tensors.extend(renamed(&network("resnet-tiny", 10, 3), |name| Some(format!("{second}.{name}"))).tensors);
+        weights
+    };
+    let text = twice("teacher").load(&into).unwrap_err().to_string();
+    assert_eq!(text, "w.pth holds the weights of several networks (model, teacher): say which to read");
+    twice("model_ema").load(&into).unwrap();
+    assert_eq!(into.state(), from.state());
+}
+
+#[test]
+fn linear_layers_have_any_name_where_shapes_tell_them_apart() {
+    for other in ["linear", "head.out", "fc.1"] {
+        let (from, into) = (network("resnet-tiny", 10, 1), network("resnet-tiny", 10, 2));
+        let loaded = renamed(&from, |name| Some(name.replace("fc.", &format!("{other}.")))).load(&into).unwrap();
+        assert_eq!(loaded.renamed, [("fc".to_owned(), other.to_owned())]);
+        assert_eq!(into.state(), from.state());
+    }
+    // The names of VGGs of 2014 and of today's; two layers of one shape can't be told apart.
+    let old = |name: &str| Some(name.replace("classifier.0.", "classifier.1.").replace("classifier.3.", "classifier.4."));
+    let vgg = |hidden: i64| {
+        let options =
+            [("classes", 10.into()), ("input", serde_json::json!([3, 32, 32])), ("width", 4.into()), ("hidden", hidden.into())];
+        let graph = find("vgg11").unwrap().model(&options).unwrap().graph().unwrap();
+        Network::new(graph, &InitOptions::default()).unwrap()
+    };
+    renamed(&vgg(16), old).load(&vgg(16)).unwrap();
+    let features = 32 * 7 * 7;
+    let text = renamed(&vgg(features), old).load(&vgg(features)).unwrap_err().to_string();
+    assert!(text.contains("4 missing (classifier.0.weight, classifier.0.bias, ...)"), "{text}");
+}
+
+#[test]
+fn a_classifier_of_another_form_is_left_with_the_body_alone() {
+    let from = network("resnet-tiny", 10, 1);
+    let forms: [(&dyn Fn(&str) -> Option<String>, &str); 3] = [
+        (&|name| (!name.starts_with("fc.")).then(|| format!("backbone.{name}")), "has no classifier fc: load the body alone"),
+        (&|name| (!name.starts_with("fc.")).then(|| name.to_owned()), "has no classifier fc: load the body alone"),
+        (&|name| Some(name.replace("fc.", "fc.3.")), "has no classifier fc of the network's shape, but fc.3: load the body"),
+    ];
+    for (rename, told) in forms {
+        let into = network("resnet-tiny", 7, 2);
+        let weights = renamed(&from, rename);
+        let text = weights.load(&into).unwrap_err().to_string();
+        assert!(text.contains(told), "{text}");
+        weights.load_body(&into).unwrap();
+        assert_eq!(into.state()["layer3.0.conv2.weight"], from.state()["layer3.0.conv2.weight"]);
+        assert_eq!(into.state()["fc.weight"], network("resnet-tiny", 7, 2).state()["fc.weight"]);
+    }
+    // A body that is not all there is an error.
+    let part = renamed(&from, |name| (!name.starts_with("layer3.")).then(|| name.to_owned()));
+    assert!(part.load_body(&network("resnet-tiny", 7, 2)).is_err());
+}
+
+#[test]
+fn auxiliary_heads_that_one_side_lacks_name_their_option() {
+    let build = |aux: bool| {
+        let options = [("classes", 10.into()), ("aux_heads", aux.into())];
+        let graph = find("googlenet-tiny").unwrap().model(&options).unwrap().graph().unwrap();
+        Network::new(graph, &InitOptions::default()).unwrap()
+    };
+    let all = |network: &Network| renamed(network, |name| Some(name.to_owned()));
+    let told =
+        [(false, true, "no weights for the auxiliary heads", "false"), (true, false, "weights for auxiliary heads", "true")];
+    for (file, network, what, option) in told {
+        let text = all(&build(file)).load(&build(network)).unwrap_err().to_string();
+        assert_eq!(text, format!("w.pth has {what} (aux1, aux2): build the network with the option aux_heads = {option}"));
+    }
+}
+
+#[test]
+fn weights_that_may_be_of_another_wiring_are_doubted() {
+    let graph = |options: &[(&str, serde_json::Value)]| find("resnet-tiny").unwrap().model(options).unwrap().graph().unwrap();
+    let linear = renamed(&network("resnet-tiny", 10, 1), |name| Some(name.replace("fc.", "linear.")));
+    assert!(linear.doubt(&graph(&[])).unwrap().contains("zero_channels = around"));
+    assert_eq!(linear.doubt(&graph(&[("zero_channels", "around".into())])), None);
+
+    let named = Weights::read(&fixture("ema.pth")).unwrap();
+    assert_eq!(named.other_architecture("resnet18"), None);
+    assert_eq!(named.other_architecture("resnet34").as_deref(), Some("resnet18"));
+}
+
+/// However many names there are and however long.
+#[test]
+fn what_does_not_fit_is_told_in_500_letters() {
+    let wrong = renamed(&network("resnet18", 10, 1), |name| Some(name.replace("conv", &"long".repeat(100))));
+    let text = wrong.load(&network("resnet18", 10, 2)).unwrap_err().to_string();
+    assert!(text.len() < 500 && text.contains("17 missing (conv1.weight, layer1.0.conv1.weight, ...)"), "{text}");
+}
+
+#[test]
 fn all_that_does_not_fit_is_told_and_nothing_is_changed() {
     let (from, into) = (network("resnet-tiny", 10, 1), network("resnet-tiny", 10, 2));
     let before: BTreeMap<String, Tensor> = into.state().iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
     let wrong = renamed(&from, |name| Some(name.replace("layer1.0.conv1.weight", "layer9.weight")));
-    for error in [wrong.load(&into).unwrap_err(), wrong.load_body(&into).unwrap_err()] {
-        let text = error.to_string();
-        let told = "w.pth: the weights do not fit: 1 missing (layer1.0.conv1.weight); 1 unexpected (layer9.weight)";
-        assert_eq!(text, told);
-    }
+    let told = "w.pth: the weights do not fit: 1 missing (layer1.0.conv1.weight)";
+    assert_eq!(wrong.load(&into).unwrap_err().to_string(), format!("{told}; 1 unexpected (layer9.weight)"));
+    // What is nowhere in the body may be another head.
+    assert_eq!(wrong.load_body(&into).unwrap_err().to_string(), told);
     assert_eq!(into.state(), before);
 }
 

@@ -101,6 +101,39 @@ def narrow_vgg(column, batch_norm):
     return small_head(tv.VGG(make_layers(layers, batch_norm), init_weights=False), 128 * 7 * 7, HIDDEN)
 
 
+class PaddedBlock(nn.Module):
+    """A block of akamaster's CIFAR ResNets: the zeros of its shortcut are half before the channels and half behind."""
+
+    def __init__(self, in_planes, planes, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.changes = stride != 1 or in_planes != planes
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.changes:
+            quarter = y.shape[1] // 4
+            x = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, quarter, quarter))
+        return (y + x).relu()
+
+
+class PaddedResNet(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.layer1 = nn.Sequential(PaddedBlock(width, width, 1))
+        self.layer2 = nn.Sequential(PaddedBlock(width, 2 * width, 2))
+        self.layer3 = nn.Sequential(PaddedBlock(2 * width, 4 * width, 2))
+        self.fc = nn.Linear(4 * width, CLASSES)
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)).relu())))
+        return self.fc(x.mean((2, 3)))
+
+
 def small_models():
     """Fixture and variant, image size, further options, network."""
     yield "alexnet", 64, {"hidden": HIDDEN}, lambda: small_head(tv.alexnet(), 256 * 6 * 6, HIDDEN)
@@ -112,6 +145,7 @@ def small_models():
     resnets["resnext50-32x4d"] = Bottleneck, {"groups": 32, "width_per_group": 4}
     for name, (block, options) in resnets.items():
         yield name, 64, {"depths": shallow}, partial(tv.ResNet, block, shallow, CLASSES, **options)
+    yield "resnet-tiny", 32, {"zero_channels": "around"}, partial(PaddedResNet, 8)
     yield "googlenet-tiny", 64, {}, googlenet_tiny
     yield "inception-v3-tiny", 299, {"aux_heads": True}, inception_v3_tiny
 

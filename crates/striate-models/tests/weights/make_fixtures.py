@@ -66,6 +66,15 @@ def main():
     save("tiny.pth", {"w": torch.ones(2)})
     save("tiny-legacy.pth", {"w": torch.ones(2)}, **legacy)
     save("empty.pth", {})
+    # With as many letters, an entry of the archive's directory has as many bytes as the zip64 records behind it.
+    save("n" * 21 + ".pth", {"w": torch.ones(2)})
+    layer = {"conv.weight": torch.ones(2), "conv.bias": torch.zeros(1)}
+    average = {name: tensor / 2 for name, tensor in layer.items()}
+    state = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
+    save("ema.pth", {"state_dict_ema": average, "state_dict": layer, "optimizer": state, "arch": "resnet18"})
+    save("two.pth", {"generator": layer, "discriminator": {"net": average}})
+    scripted = torch.jit.script(torch.nn.ReLU())
+    torch.jit.save(scripted, Path(__file__).with_name("scripted.pt"))
     save("hostile.pth", {"weight": torch.ones(2), "extra": Hostile()})
     save("hostile-legacy.pth", {"state_dict": {"weight": Hostile()}}, **legacy)
     save("hostile-root.pth", Hostile())
