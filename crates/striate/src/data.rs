@@ -338,6 +338,7 @@ pub(crate) fn reshaped(preprocess: &Preprocess, input: [i64; 3]) -> Preprocess {
             ImageSize::ShorterSide { shorter_side: side.max(input[1]).max(input[2]) }
         }
         ImageSize::Exact([height, width]) => ImageSize::Exact([scaled(height, 1).min(input[1]), scaled(width, 2).min(input[2])]),
+        other => other,
     };
     let Normalise { mean, std } = &preprocess.normalise;
     let average = |values: &[f64]| vec![values.iter().sum::<f64>() / values.len().max(1) as f64];
