@@ -99,6 +99,16 @@ pub struct Split<D = InMemory> {
 }
 
 /// A dataset whose images all lie in one tensor.
+///
+/// ```
+/// use striate_datasets::{Dataset, InMemory};
+/// use tch::{Device, Kind, Tensor};
+/// let images = Tensor::zeros([4, 3, 32, 32], (Kind::Uint8, Device::Cpu));
+/// let labels = Tensor::from_slice(&[0_i64, 1, 1, 0]);
+/// let data = InMemory::new("mine", images, &labels, vec!["cat".into(), "dog".into()])?;
+/// assert_eq!((data.len(), data.shape()), (4, [3, 32, 32]));
+/// # Ok::<(), striate_datasets::DatasetError>(())
+/// ```
 #[derive(Debug)]
 pub struct InMemory {
     name: String,

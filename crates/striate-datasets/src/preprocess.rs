@@ -12,6 +12,22 @@ const WASTE: i64 = 4;
 /// How a raw image becomes a network's input: in training, in evaluation and in prediction alike. A model's bundle holds it.
 ///
 /// The image is resized to `image`; cropped in the middle, or surrounded with zeros, to `input`; and normalised.
+///
+/// ```
+/// use striate_datasets::{ImageSize, Interpolation, Normalise, Preprocess};
+/// // What torchvision's classic weights were trained with.
+/// let preprocess = Preprocess {
+///     image: ImageSize::ShorterSide { shorter_side: 256 },
+///     input: [3, 224, 224],
+///     normalise: Normalise {
+///         mean: vec![0.485, 0.456, 0.406],
+///         std: vec![0.229, 0.224, 0.225],
+///     },
+///     interpolation: Interpolation::Bilinear,
+/// };
+/// preprocess.check()?;
+/// # Ok::<(), striate_datasets::DatasetError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {

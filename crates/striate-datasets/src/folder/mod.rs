@@ -268,8 +268,11 @@ fn refuse_odd(
     let fault = |reason| Err(DatasetError::Inconsistent { dataset: root.display().to_string(), reason });
     if classes.is_empty() {
         let pictures = left_out.reasons().find(|(reason, ..)| **reason == Reason::NoClass).map_or(0, |(_, count, _)| count);
-        let has =
-            if pictures > 0 { format!("it has {pictures} pictures, but no folders") } else { "it has no folders".to_owned() };
+        let has = match pictures {
+            0 => "it has no folders".to_owned(),
+            1 => "it has a picture, but no folders".to_owned(),
+            more => format!("it has {more} pictures, but no folders"),
+        };
         return fault(format!("{has}: put the pictures of each class into a folder of the class's name"));
     }
     let not_unicode = |folder: &&PathBuf| folder.file_name().is_some_and(|name| name.to_str().is_none());
