@@ -202,13 +202,3 @@ char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* p
                                          std::string()}));
   });
 }
-
-int st_thread_width(int width) {
-#ifdef _OPENMP
-  const int former = at::get_num_threads();  // settles libtorch's own first choice for this thread
-  omp_set_num_threads(width);
-  return former;
-#else
-  return width;
-#endif
-}
