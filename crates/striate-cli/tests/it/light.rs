@@ -17,7 +17,7 @@ fn large_bundle(path: &Path) {
     const BYTES: u64 = 1 << 30;
     let model = find("lenet5").unwrap().model(&[]).unwrap();
     let classes: Vec<String> = (0..10).map(|class| class.to_string()).collect();
-    let (key, info) = BundleInfo::new(&model, &classes, serde_json::Value::Null).to_metadata();
+    let (key, info) = BundleInfo::of_model(&model, &classes, None).unwrap().to_metadata().unwrap();
     let weight = serde_json::json!({ "dtype": "U8", "shape": [BYTES], "data_offsets": [0, BYTES] });
     let header = serde_json::json!({ "__metadata__": { key: info }, "weight": weight }).to_string();
     std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();

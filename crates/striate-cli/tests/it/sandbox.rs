@@ -89,7 +89,7 @@ impl Sandbox {
         let network = Network::new(model.graph().unwrap(), &InitOptions::default()).unwrap();
         let preprocess = Preprocess::new([1, 8, 8], [1, 32, 32], Fit::Resize, Normalise::identity()).unwrap();
         let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
-        let info = BundleInfo::new(&model, &names, serde_json::to_value(preprocess).unwrap());
+        let info = BundleInfo::of_model(&model, &names, Some(preprocess)).unwrap();
         let path = self.path(name);
         Bundle { info, state: network.state() }.write(&path).unwrap();
         path

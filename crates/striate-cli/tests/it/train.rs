@@ -54,7 +54,7 @@ fn plans_in_bfloat16_and_int8_give_the_same_class_for_nearly_all_real_images() {
     let path = sandbox.path("run/model.safetensors");
     let bundle = Bundle::read(&path).unwrap();
     let network = bundle.network(&path, &InitOptions::default()).unwrap();
-    let preprocess: Preprocess = serde_json::from_value(bundle.info.preprocess.clone()).unwrap();
+    let preprocess = bundle.info.preprocess.clone().unwrap();
     let digits = load("digits", &LoadOptions::default()).unwrap();
     let images = |data: &InMemory| {
         let loader = Loader::new(data, preprocess.clone(), LoaderOptions::eval(data.len())).unwrap();

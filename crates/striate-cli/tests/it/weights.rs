@@ -71,7 +71,7 @@ fn convert_writes_other_types_and_bundles() {
     assert_eq!((code, error.as_str()), (0, ""));
     let bundle = Bundle::read(&folder.join("b.safetensors")).unwrap();
     assert_eq!(bundle.info.classes.len(), 10);
-    assert_eq!(bundle.info.preprocess["normalise"]["mean"], serde_json::json!([0.5, 0.5, 0.5]));
+    assert_eq!(bundle.info.preprocess.unwrap().normalise.mean, [0.5, 0.5, 0.5]);
     assert_eq!(bundle.state["fc.weight"], half["fc.weight"]);
     let (code, _, error) = striate(folder, &["run", "b.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"]);
     assert_eq!((code, error.as_str()), (0, ""));
