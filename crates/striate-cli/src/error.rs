@@ -44,6 +44,7 @@ impl From<striate::Error> for CliError {
             striate::Error::Torch(error) => error.into(),
             striate::Error::Stopped => Self::Stopped(error.to_string()),
             error @ striate::Error::OtherClasses { .. } => Self::Usage(format!("{error} (--head replace)")),
+            error @ striate::Error::NothingToJudgeBy { .. } => Self::Usage(format!("{error} (--split 0.2)")),
             error @ striate::Error::MissingData { .. } => Self::Usage(format!("{error} (--data-dir)")),
             other => Self::Usage(other.to_string()),
         }

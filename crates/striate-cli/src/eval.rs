@@ -1,7 +1,7 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
-use crate::{print, print_json, source};
+use crate::{print, print_json, shown, source};
 use std::path::Path;
 use striate::data::{self, Opened};
 use striate::infer::Calibration;
@@ -96,7 +96,7 @@ pub(crate) fn check_threads(threads: usize) -> Result<(), CliError> {
 fn describe(report: &Report) -> String {
     let (accuracy, top5) = (100.0 * report.accuracy, 100.0 * report.top5);
     let mut text = format!("{} images: accuracy {accuracy:.2}%, top-5 {top5:.2}%, loss {:.4}\n", report.examples, report.loss);
-    let (rows, classes) = (&report.confusion, &report.classes);
+    let (rows, classes) = (&report.confusion, report.classes.iter().map(|class| shown(class)).collect::<Vec<_>>());
     let name_width = classes.iter().map(String::len).max().unwrap_or(0);
     let width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
     text += &format!("\n{:name_width$}  ", "");

@@ -30,6 +30,8 @@ use tch::{Device, Tensor};
 const BATCH: usize = 256;
 /// Test images that a learning-rate test evaluates after each epoch, which its figures do not depend on.
 const FEW: usize = 64;
+/// The share of a folder without a test set that a learning-rate test evaluates instead.
+const SET_APART: f64 = 0.1;
 /// Of fewer pictures than this, what they do not wake may not be dead.
 const MANY: usize = 20;
 
@@ -153,7 +155,15 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let mut recipe = recipes::resolve(&train_args)?.recipe;
     recipe.train.devices.clone_from(&args.compute.devices);
     let mut run = Run::new(recipe);
-    let Prepared { info, network, data, config } = run.prepare()?;
+    let prepared = match run.prepare() {
+        // The rates are compared by the training loss: what is judged decides nothing.
+        Err(striate::Error::NothingToJudgeBy { .. }) => {
+            run.recipe_mut().data.split = SET_APART;
+            run.prepare()
+        }
+        prepared => prepared,
+    };
+    let Prepared { info, network, data, config } = prepared?;
     let recipe = run.recipe();
     let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
     let preprocess = preprocess_of(&info, Path::new(&args.what))?;

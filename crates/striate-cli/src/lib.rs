@@ -102,9 +102,14 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
     }
 }
 
+/// A text of somebody else's, such as a file's name, that stays on its line and sends a terminal no commands.
+fn shown(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 /// Writes a line to standard error. What cannot be written there is lost: nothing fails for it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", shown(line));
 }
 
 /// Writes a result to standard output. A reader that has gone, as `head` does, ends the program quietly.

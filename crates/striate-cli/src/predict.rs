@@ -2,7 +2,7 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::calibration;
-use crate::{print, print_json, say, source};
+use crate::{print, print_json, say, shown, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::datasets::{DecodeOptions, picture_files};
@@ -49,7 +49,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     } else {
         for Prediction { image, top, .. } in predictions.iter().filter(|prediction| prediction.error.is_none()) {
             let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
-            print(&format!("{}: {}\n", image.display(), answers.join(", ")))?;
+            print(&format!("{}\n", shown(&format!("{}: {}", image.display(), answers.join(", ")))))?;
         }
     }
     match refused.as_slice() {

@@ -35,7 +35,8 @@ pub fn section(data: &str) -> Result<DataSection, Error> {
     }
     match folder.components().count() {
         1 => Ok(of_name(data, PathBuf::new())),
-        _ => Err(Error::MissingData { path: folder.into() }),
+        _ if folder.exists() => Err(Error::option(data, "is no folder: name the folder that holds the pictures")),
+        _ => Err(Error::option(data, "does not exist: name a folder of pictures, or a dataset")),
     }
 }
 
@@ -147,10 +148,7 @@ impl Data {
         };
         let data = Self { images, ..self };
         if !data.can_be_judged() {
-            return Err(Error::option(
-                data.name,
-                "has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or split some off (`split = 0.2` in [data])",
-            ));
+            return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
         Ok(data)
     }

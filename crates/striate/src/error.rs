@@ -46,6 +46,15 @@ pub enum Error {
         /// Where it is said to be.
         path: PathBuf,
     },
+    /// A folder with pictures to train with alone.
+    #[error(
+        "{} has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or split some off (`split = 0.2` in [data])",
+        folder.display()
+    )]
+    NothingToJudgeBy {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A stop was asked for before the run could save anything.
     #[error("stopped before the first step")]
     Stopped,

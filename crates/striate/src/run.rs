@@ -297,7 +297,7 @@ impl<'a> Run<'a> {
         let (judge, last_judge) = match (&data.val, &data.test) {
             (Some(val), test) => (&**val, test.as_deref()),
             (None, Some(test)) => (&**test, None),
-            (None, None) => return Err(Error::option(self.recipe.data.name, "has nothing to judge by")),
+            (None, None) => return Err(Error::NothingToJudgeBy { folder: self.recipe.data.dir }),
         };
         let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
         let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?;

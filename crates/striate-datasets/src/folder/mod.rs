@@ -62,6 +62,7 @@ pub struct ImageFolder {
 }
 
 /// The files of pictures below a folder, however deep, in the order of their names: those that [`ImageFolder`] would take.
+/// What is left out is logged.
 ///
 /// # Errors
 ///
@@ -73,8 +74,15 @@ pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
     walk.folder(folder)?;
     let pictures = walk.pictures;
     if pictures.is_empty() {
-        let reason = format!("it holds no picture that is read: {left_out}");
+        let reason = if left_out.is_empty() {
+            "it holds no pictures".to_owned()
+        } else {
+            format!("it holds no picture that is read: {left_out}")
+        };
         return Err(DatasetError::Inconsistent { dataset: folder.display().to_string(), reason });
+    }
+    if !left_out.is_harmless() {
+        tracing::warn!("{}: {left_out}", folder.display());
     }
     Ok(pictures)
 }
