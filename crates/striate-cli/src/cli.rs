@@ -293,7 +293,7 @@ pub(crate) enum WeightsCommand {
     Inspect(InspectArgs),
     /// Write the weights of a file as .safetensors, or as a bundle
     #[command(after_help = WIRINGS)]
-    Convert(ConvertArgs),
+    Convert(Box<ConvertArgs>),
     /// List published weights
     List(ListArgs),
     /// Fetch published weights into the cache, and say where they are
