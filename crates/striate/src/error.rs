@@ -25,7 +25,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A run's folder that can't be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{} {reason}", path.display())]
     Folder {
         /// The folder, or a file in it.
         path: PathBuf,

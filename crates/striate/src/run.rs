@@ -95,7 +95,7 @@ impl Outcome {
         match self {
             Self::Finished { folder, .. } => Ok(folder.join(BUNDLE)),
             Self::Stopped { folder, .. } => {
-                Err(Error::Folder { path: folder.clone(), reason: "the run was stopped: resume it first".to_owned() })
+                Err(Error::Folder { path: folder.clone(), reason: "holds a run that was stopped: resume it first".to_owned() })
             }
         }
     }
@@ -165,8 +165,8 @@ impl<'a> Run<'a> {
         recipe.check().map_err(|error| unfit(error.to_string()))?;
         let file = folder.join(RECIPE);
         if file.is_file() {
-            recipe =
-                heeded(recipe, Recipe::read(&file)?, progress.epoch).map_err(|reason| Error::Folder { path: file, reason })?;
+            recipe = heeded(recipe, Recipe::read(&file)?, progress.epoch)
+                .map_err(|reason| TrainError::Recipe { path: file, reason })?;
         }
         Ok(Self { folder: Some(folder), resumed: true, ..Self::new(recipe) })
     }
@@ -286,13 +286,13 @@ impl<'a> Run<'a> {
         };
         let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
         // Of two parts to judge by, one chooses the best epoch, and the other is looked at once, at the end.
-        let (judge, last_judge) = match (&data.val, &data.test) {
-            (Some(val), test) => (&**val, test.as_deref()),
-            (None, Some(test)) => (&**test, None),
+        let (name, judge, last_judge) = match (&data.val, &data.test) {
+            (Some(val), test) => ("val", &**val, test.as_deref()),
+            (None, Some(test)) => ("test", &**test, None),
             (None, None) => return Err(Error::option(self.recipe.data.name, "has nothing to judge by")),
         };
         let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
-        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?;
+        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?.judged_by(name);
 
         // Only what can run gets a folder.
         let Claim { folder, .. } = &self.claim()?;

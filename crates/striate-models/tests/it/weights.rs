@@ -366,7 +366,8 @@ fn linear_layers_have_any_name_where_shapes_tell_them_apart() {
 #[test]
 fn a_classifier_of_another_form_is_left_with_the_body_alone() {
     let from = network("resnet-tiny", 10, 1);
-    let forms: [(&dyn Fn(&str) -> Option<String>, &str); 3] = [
+    type Rename<'a> = &'a dyn Fn(&str) -> Option<String>;
+    let forms: [(Rename, &str); 3] = [
         (&|name| (!name.starts_with("fc.")).then(|| format!("backbone.{name}")), "has no classifier fc: load the body alone"),
         (&|name| (!name.starts_with("fc.")).then(|| name.to_owned()), "has no classifier fc: load the body alone"),
         (&|name| Some(name.replace("fc.", "fc.3.")), "has no classifier fc of the network's shape, but fc.3: load the body"),
