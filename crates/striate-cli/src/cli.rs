@@ -301,7 +301,7 @@ pub(crate) enum WeightsCommand {
     Inspect(InspectArgs),
     /// Write the weights of a file as .safetensors, or as a bundle
     #[command(after_help = WIRINGS)]
-    Convert(ConvertArgs),
+    Convert(Box<ConvertArgs>),
     /// List published weights
     List(ListArgs),
     /// Download published weights into the cache, and print their paths

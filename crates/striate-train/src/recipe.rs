@@ -280,7 +280,7 @@ impl Recipe {
         check(
             train.precision != Precision::Int8,
             "train.precision",
-            train.precision,
+            format_args!("{}", train.precision),
             "is for inference: use float32 or bfloat16",
         )?;
         let smoothing = train.label_smoothing;

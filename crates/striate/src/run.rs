@@ -74,7 +74,7 @@ pub enum Outcome {
         /// The run's folder.
         folder: PathBuf,
         /// Its figures.
-        summary: Summary,
+        summary: Box<Summary>,
     },
     /// It was asked to stop, and saved itself first.
     Stopped {
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
     pub fn run(mut self) -> Result<Outcome, Error> {
         let started = Instant::now();
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
-            return Ok(Outcome::Finished { folder: folder.clone(), summary });
+            return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
         let Prepared { info, network, data, config } = self.prepare()?;
         let preprocess = preprocess_of(&info)?;
@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         let metrics = [("test_accuracy".to_owned(), summary.test.accuracy), ("test_loss".to_owned(), summary.test.loss)].into();
         Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&folder.join(BUNDLE))?;
         write_text(&folder.join(SUMMARY), &format!("{:#}\n", json!(summary)))?;
-        Ok(Outcome::Finished { folder: folder.clone(), summary })
+        Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
     }
 
     /// What the run is of: a mistaken model is told before a dataset is downloaded.
