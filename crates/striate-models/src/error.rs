@@ -72,7 +72,7 @@ pub enum ModelError {
     },
     /// A file of PyTorch that is more than data.
     #[error(
-        "{} wants {global} to be run, which striate never does: get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
+        "refused to load {}: it would execute {global}; get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
         path.display()
     )]
     Refused {
