@@ -249,8 +249,8 @@ pub(crate) struct RunArgs {
     /// Model name or bundle
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
-    /// Load these weights into a model: a file (.safetensors, .pth, .pt) or a published name; without
-    /// them, the seed gives its weights
+    /// Load weights into a model: a file (.safetensors, .pth, .pt) or a published name; by default,
+    /// the seed draws them
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
     /// Keep the classifier of the weights, or replace it with a new one
@@ -310,8 +310,8 @@ pub(crate) enum WeightsCommand {
 
 /// Differences that neither names nor shapes show.
 const WIRINGS: &str = "\
-Weights can fit a network and still answer wrongly in it. Check a bundle with `striate eval` on a few labelled images. If its
-accuracy is near chance, the weights may come from a network that differs in one of these:
+Weights can fit a network and still give wrong answers. To check a bundle, run `striate eval` on a few labelled images.
+If its accuracy is near chance, the weights may come from a network that differs in one of these:
   shortcuts A of CIFAR ResNets   -o zero_channels=around puts half of the zeros before the channels
   stride of ResNet bottlenecks   in the 3x3 (resnet50, as torchvision) or in the first 1x1 (resnet50-v1, as Caffe)
   scale of the input             --mean and --std are of pixels from 0 to 1: divide those for 0 to 255 by 255
