@@ -310,12 +310,13 @@ pub(crate) enum WeightsCommand {
 
 /// Differences that neither names nor shapes show.
 const WIRINGS: &str = "\
-Weights can fit a network and still give wrong answers. To check a bundle, run `striate eval` on a few labelled images.
-If its accuracy is near chance, the weights may come from a network that differs in one of these:
+Weights can fit a network and still give wrong answers. To check a bundle, run `striate eval` on a
+few labelled images. If its accuracy is near chance, the weights may come from a network that
+differs in one of these:
   shortcuts A of CIFAR ResNets   -o zero_channels=around puts half of the zeros before the channels
-  stride of ResNet bottlenecks   in the 3x3 (resnet50, as torchvision) or in the first 1x1 (resnet50-v1, as Caffe)
-  scale of the input             --mean and --std are of pixels from 0 to 1: divide those for 0 to 255 by 255
-  order of the channels          R, G, B; weights for B, G, R (Caffe, OpenCV) have the first layer's channels reversed
+  stride of ResNet bottlenecks   3x3 (resnet50, torchvision) or first 1x1 (resnet50-v1, Caffe)
+  scale of the input             --mean, --std for pixels in 0..1; divide those for 0..255 by 255
+  order of the channels          R, G, B; for B, G, R (Caffe, OpenCV), reverse the first layer's
   epsilon of batch norm          PyTorch's 1e-5; Keras and TensorFlow often have 1e-3";
 
 #[derive(Debug, Args)]
