@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         }
         let damaged = |reason: String| Error::Folder {
             path: path.clone(),
-            reason: format!("cannot be read ({reason}): delete it and resume again to have it written anew"),
+            reason: format!("cannot be read ({reason}): delete it and resume again"),
         };
         let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
         let summary: Summary = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;

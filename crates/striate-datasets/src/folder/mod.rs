@@ -486,7 +486,7 @@ pub(crate) mod tests {
             assert_eq!(found, [0, 2]);
         }
         let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
-        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: mend or remove them"));
+        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: fix or remove them"));
         let data = open().without_bad(go_on).unwrap();
         let names = data.files().iter().map(|(path, label)| (path.file_name().unwrap().to_str().unwrap(), *label));
         assert_eq!(names.collect::<Vec<_>>(), [("y.jpeg", 0), ("b.PNG", 1)]);
