@@ -2,6 +2,7 @@
 use crate::lab::args::LabCommand;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::Write;
 use std::path::PathBuf;
 use striate::Precision;
 use striate_datasets::{ImageSize, Interpolation};
@@ -485,8 +486,17 @@ fn shape(text: &str) -> Result<[i64; 3], String> {
 pub(crate) fn report_usage(error: &clap::Error) -> u8 {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
-        let _ = error.print();
-        return if error.use_stderr() { 2 } else { 0 };
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        if error.use_stderr() {
+            return 2;
+        }
+        return match crate::written(printed) {
+            Ok(()) => 0,
+            Err(error) => {
+                crate::say(&format!("error: {error}"));
+                error.exit_code()
+            }
+        };
     }
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or(&text);

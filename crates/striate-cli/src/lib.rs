@@ -69,6 +69,10 @@ fn execute<P: Program>() -> u8 {
         Err(error) => return cli::report_usage(&error),
     };
     std::panic::set_hook(Box::new(|panic| {
+        // A decoder's panic becomes an error, which is told.
+        if striate_datasets::is_decoding() {
+            return;
+        }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let reason = panic.payload_as_str().unwrap_or("no reason given").lines().next().unwrap_or_default();
         say(&format!("error: this is a defect of striate, please report it: {reason} ({place})"));
@@ -106,9 +110,14 @@ fn say(line: &str) {
 /// Writes a result to standard output. A reader that has gone, as `head` does, ends the program quietly.
 fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// How writing to standard output went.
+fn written(result: std::io::Result<()>) -> Result<(), CliError> {
+    match result {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => striate_torch::exit(0),
-        other => other.map_err(|error| CliError::Failed(format!("cannot write to standard output: {error}"))),
+        other => other.map_err(|error| CliError::Usage(format!("cannot write to standard output: {error}"))),
     }
 }
 

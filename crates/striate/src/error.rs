@@ -51,7 +51,7 @@ pub enum Error {
     Stopped,
     /// Images could not be read.
     #[error(transparent)]
-    Dataset(#[from] DatasetError),
+    Dataset(DatasetError),
     /// The network failed.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -70,6 +70,15 @@ pub enum Error {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl From<DatasetError> for Error {
+    fn from(error: DatasetError) -> Self {
+        match error {
+            DatasetError::Interrupted => Self::Stopped,
+            other => Self::Dataset(other),
+        }
+    }
 }
 
 impl From<tch::TchError> for Error {

@@ -158,6 +158,14 @@ impl<'a> Run<'a> {
     pub fn resume(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
         let last = folder.join(LAST);
+        if !last.exists() {
+            let reason = if folder.is_dir() {
+                format!("it holds no {LAST}, from which a run goes on: start the run again")
+            } else {
+                "there is no such folder: name the folder of a run".to_owned()
+            };
+            return Err(Error::Folder { path: folder, reason });
+        }
         let unfit = |reason: String| Error::from(TrainError::Checkpoint { path: last.clone(), reason });
         let Checkpoint { recipe, progress, .. } = Checkpoint::read(&last)?;
         let mut recipe =
