@@ -73,7 +73,8 @@ pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
     walk.folder(folder)?;
     let pictures = walk.pictures;
     if pictures.is_empty() {
-        let reason = format!("it holds no picture that is read: {left_out}");
+        let found = if left_out.is_empty() { String::new() } else { format!(": {left_out}") };
+        let reason = format!("it holds no picture that is read{found}");
         return Err(DatasetError::Inconsistent { dataset: folder.display().to_string(), reason });
     }
     Ok(pictures)
