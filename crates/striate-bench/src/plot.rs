@@ -1,5 +1,5 @@
 //! Results as SVG.
-use crate::case::{Case, Mode, word};
+use crate::case::{Case, Mode, short_name, word};
 use crate::record::{OURS, Results, Row};
 use crate::{BenchError, Spread};
 use plotters::prelude::*;
