@@ -1,15 +1,15 @@
 //! Runs: stopped and resumed, edited, and on data of every layout.
-use crate::tints;
+use crate::tints::{self, Scale};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate::graph::{GraphError, NetworkBuilder};
-use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear};
+use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
 use striate::train::{Event, Listener, TrainError};
-use striate::{Bundle, Classifier, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
+use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
 use tempfile::TempDir;
 
 /// A folder with data and runs.
@@ -166,7 +166,7 @@ fn a_folder_without_parts_is_split() {
     assert_eq!(per_class, [2, 2, 2]);
 }
 
-/// One convolution.
+/// One convolution, and a layer of one's own.
 #[derive(Serialize, Deserialize)]
 struct OneConvolution {
     classes: i64,
@@ -182,6 +182,7 @@ impl Architecture for OneConvolution {
         let x = net.add("relu", Activation::Relu, x)?;
         let x = net.add("avgpool", AdaptiveAvgPool2d::global(), x)?; // [width, 1, 1]
         let x = net.add("flatten", Flatten, x)?; // [width]
+        let x = net.add("scale", Op::custom(Scale { by: 2.0 }), x)?;
         let x = net.add("fc", Linear::new(self.classes), x)?; // [classes]
         net.output("logits", x)
     }
@@ -206,11 +207,18 @@ fn a_variant_of_ones_own_is_found_by_its_name() {
     assert!(error.starts_with("there is no model one-convolution"), "{error}");
 
     recipe.model.options.insert("width".to_owned(), 6.into());
-    let registry = Registry::default().with_variants(MINE);
-    let summary = finished(Run::new(recipe).registry(registry).folder(place.path("run")));
+    let registry = Registry::default().with_variants(MINE).with_layer::<Scale>("Scale");
+    let flag = Arc::new(AtomicBool::new(false));
+    let run = Run::new(recipe).registry(registry.clone()).folder(place.path("run"));
+    run.listener(StopAt(1, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+
+    let error = Run::resume(place.path("run")).unwrap().run().unwrap_err().to_string();
+    assert!(error.contains("Scale") && !error.contains('\n'), "{error}");
+    let summary = finished(Run::resume(place.path("run")).unwrap().registry(registry.clone()));
     // Convolution, batch norm, and the classifier for the folder's three classes.
     assert_eq!((summary.model.as_str(), summary.params), ("one-convolution", 6 * 3 * 9 + 2 * 6 + 6 * 3 + 3));
-    // The bundle has the graph, so whoever opens it needs no registry.
-    let classifier = Classifier::open(place.path("run").join(striate::BUNDLE)).unwrap();
+    let mut options = ClassifierOptions::default();
+    options.registry = registry;
+    let classifier = Classifier::open_with(place.path("run").join(striate::BUNDLE), options).unwrap();
     assert_eq!(json!(classifier.info().origin)["options"]["width"], 6);
 }
