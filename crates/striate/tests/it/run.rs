@@ -2,6 +2,7 @@
 use crate::tints::{self, Scale};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +78,16 @@ impl Listener for StopAt {
     }
 }
 
+/// Counts the steps that a process does.
+struct Steps<'a>(&'a Cell<u64>);
+
+impl Listener for Steps<'_> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.0.set(self.0.get() + u64::from(matches!(event, Event::StepDone { .. })));
+        Ok(())
+    }
+}
+
 #[test]
 fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     let place = Place::new(&[("train", 8), ("val", 2)]);
@@ -91,13 +102,16 @@ fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     assert!(error.ends_with("the run was stopped: resume it first"), "{error}");
     assert!(Run::resume(place.path("stopped")).unwrap().finished().unwrap().is_none());
 
-    let resumed = finished(Run::resume(place.path("stopped")).unwrap());
+    let steps = Cell::new(0);
+    let resumed = finished(Run::resume(place.path("stopped")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 2, "4 of 6 steps are not done again");
     assert_eq!(Summary { seconds: through.seconds, ..resumed }, through);
     place.same("through", "stopped");
 
     // A run that is over is not run again: its figures are read.
-    let again = finished(Run::resume(place.path("through")).unwrap());
-    assert_eq!(again, through);
+    let steps = Cell::new(0);
+    let again = finished(Run::resume(place.path("through")).unwrap().listener(Steps(&steps)));
+    assert_eq!((again, steps.get()), (through, 0));
 }
 
 #[test]
@@ -117,7 +131,9 @@ fn more_epochs_are_heeded_where_the_schedule_does_not_depend_on_them() {
 
     finished(Run::new(place.recipe("constant")).folder(place.path("edited")));
     place.edit("edited", "epochs = 2\n", "epochs = 3\n");
-    let summary = finished(Run::resume(place.path("edited")).unwrap());
+    let steps = Cell::new(0);
+    let summary = finished(Run::resume(place.path("edited")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 3, "the third epoch alone");
     assert_eq!((summary.epochs, summary.steps), (3, 9));
     place.same("three", "edited");
 }
