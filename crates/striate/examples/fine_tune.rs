@@ -11,6 +11,7 @@
 //! The number of epochs may be left out.
 use std::env;
 use std::error::Error;
+use std::process::ExitCode;
 use striate::models::Registry;
 use striate::train::{Event, Head, Listener, ModelSection, TrainError};
 use striate::{Classifier, Outcome, Run, data, recipes};
@@ -29,8 +30,21 @@ impl Listener for Epochs {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match fine_tune() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Striate's errors are sentences that say what to do.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fine_tune() -> Result<(), Box<dyn Error>> {
     striate::keep_memory_warm();
+    // Shows what Striate logs, such as files that it leaves out.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut args = env::args().skip(1);
     let mut next = || args.next().ok_or(USAGE);
     let (weights, name, folder) = (next()?, next()?, next()?);

@@ -11,6 +11,7 @@
 //!
 //! Without a port the system chooses one. Ctrl-C ends the server after the requests that it is working on.
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use serde_json::json;
 use std::env;
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use striate::datasets::DecodeOptions;
 use striate::{Classifier, ClassifierOptions, Prediction};
@@ -33,7 +35,18 @@ const MAX_BYTES: usize = 10 * 1024 * 1024;
 const MAX_PIXELS: u64 = 25_000_000;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Striate's errors are sentences that say what to do.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     striate::keep_memory_warm();
     let mut args = env::args().skip(1);
     let bundle = args.next().ok_or(USAGE)?;
@@ -52,7 +65,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The request's body is the picture, in any format that Striate reads.
-async fn classify(State(classifier): State<Arc<Classifier>>, picture: Bytes) -> Result<Json<Prediction>, Refusal> {
+async fn classify(
+    State(classifier): State<Arc<Classifier>>,
+    picture: Result<Bytes, BytesRejection>,
+) -> Result<Json<Prediction>, Refusal> {
+    let picture = picture?;
     // A network computes for milliseconds or more. On a thread of its own it doesn't hold up other requests.
     let prediction = spawn_blocking(move || classifier.classify(&*picture)).await;
     Ok(Json(prediction.map_err(|error| Refusal::failure(error.to_string()))??))
@@ -81,6 +98,13 @@ impl From<striate::Error> for Refusal {
             true => Self::failure(error.to_string()),
             false => Self(StatusCode::BAD_REQUEST, error.to_string()),
         }
+    }
+}
+
+impl From<BytesRejection> for Refusal {
+    /// An upload that is too large, or that broke off.
+    fn from(error: BytesRejection) -> Self {
+        Self(error.status(), error.body_text())
     }
 }
 

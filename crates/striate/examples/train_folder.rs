@@ -11,6 +11,7 @@
 use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use striate::models::Registry;
 use striate::train::{Event, Listener, ModelSection, TrainError};
 use striate::{Classifier, Outcome, Run, data, recipes};
@@ -29,9 +30,22 @@ impl Listener for Epochs {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match train() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Striate's errors are sentences that say what to do.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn train() -> Result<(), Box<dyn Error>> {
     // Training is faster if freed memory stays in the process. This is for programs to decide, not for libraries.
     striate::keep_memory_warm();
+    // Shows what Striate logs, such as files that it leaves out.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut args = env::args().skip(1);
     let folder = args.next().ok_or(USAGE)?;
     // It takes pictures of 32x32 and learns in minutes. `resnet18` takes 224x224: better for photographs, and slower.

@@ -1,6 +1,5 @@
 //! Classifying: one answer for one picture, however it comes and however many threads ask.
-use crate::tints::{self, classes, picture};
-use serde::{Deserialize, Serialize};
+use crate::tints::{self, Scale, classes, picture};
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +8,7 @@ use striate::datasets::image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use striate::datasets::{InMemory, Loader, LoaderOptions, decode_image};
 use striate::graph::{Graph, InitOptions, Network};
 use striate::layers::loss::Loss;
-use striate::layers::{
-    Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Forward, Layer, LayerError, Linear, Mode, Op, Shape,
-};
+use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Mode, Op};
 use striate::tch::{Device, Kind, Tensor};
 use striate::train::{TrainConfig, Trainer, evaluate};
 use striate::{Bundle, BundleInfo, Classifier, ClassifierOptions, Precision, Prediction, Registry};
@@ -144,32 +141,6 @@ fn threads_that_share_a_classifier_get_the_answers_of_one() {
         .collect();
     for thread in threads {
         assert_eq!(thread.join().unwrap(), expected);
-    }
-}
-
-/// Each value times a factor.
-#[derive(Debug, Serialize, Deserialize)]
-struct Scale {
-    by: f64,
-}
-
-impl Layer for Scale {
-    fn name(&self) -> &'static str {
-        "Scale"
-    }
-
-    fn options(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self).ok()
-    }
-
-    fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
-        Ok(inputs[0].clone())
-    }
-}
-
-impl Forward for Scale {
-    fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
-        Ok(inputs[0].f_mul_scalar(self.by)?)
     }
 }
 

@@ -102,7 +102,7 @@ fn an_example_that_is_called_wrongly_says_how_to_call_it() {
     for name in ["train_folder", "fine_tune", "serve"] {
         let output = example(name, Path::new(".")).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && error.contains(&format!("usage: {name} ")), "{error}");
+        assert!(!output.status.success() && error.starts_with(&format!("error: usage: {name} ")), "{error}");
     }
 }
 
@@ -177,7 +177,8 @@ fn serve() {
     let mut bytes = std::io::Cursor::new(Vec::new());
     DynamicImage::new_luma8(6000, 6000).write_to(&mut bytes, striate::datasets::image::ImageFormat::Png).unwrap();
     assert_eq!(server.post(bytes.get_ref()).0, 400);
-    assert_eq!(server.post(&vec![0; 10 * 1024 * 1024 + 1]).0, 413);
+    let (status, body) = server.post(&vec![0; 10 * 1024 * 1024 + 1]);
+    assert!(status == 413 && body.starts_with("{\"error\":"), "{status} {body}");
 
     // Ctrl-C.
     let id = server.process.id().to_string();

@@ -1,15 +1,16 @@
 //! Runs: stopped and resumed, edited, and on data of every layout.
-use crate::tints;
+use crate::tints::{self, Scale};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate::graph::{GraphError, NetworkBuilder};
-use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear};
+use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
 use striate::train::{Event, Listener, TrainError};
-use striate::{Bundle, Classifier, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
+use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
 use tempfile::TempDir;
 
 /// A folder with data and runs.
@@ -77,6 +78,16 @@ impl Listener for StopAt {
     }
 }
 
+/// Counts the steps that a process does.
+struct Steps<'a>(&'a Cell<u64>);
+
+impl Listener for Steps<'_> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.0.set(self.0.get() + u64::from(matches!(event, Event::StepDone { .. })));
+        Ok(())
+    }
+}
+
 #[test]
 fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     let place = Place::new(&[("train", 8), ("val", 2)]);
@@ -91,13 +102,16 @@ fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     assert!(error.ends_with("the run was stopped: resume it first"), "{error}");
     assert!(Run::resume(place.path("stopped")).unwrap().finished().unwrap().is_none());
 
-    let resumed = finished(Run::resume(place.path("stopped")).unwrap());
+    let steps = Cell::new(0);
+    let resumed = finished(Run::resume(place.path("stopped")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 2, "4 of 6 steps are not done again");
     assert_eq!(Summary { seconds: through.seconds, ..resumed }, through);
     place.same("through", "stopped");
 
     // A run that is over is not run again: its figures are read.
-    let again = finished(Run::resume(place.path("through")).unwrap());
-    assert_eq!(again, through);
+    let steps = Cell::new(0);
+    let again = finished(Run::resume(place.path("through")).unwrap().listener(Steps(&steps)));
+    assert_eq!((again, steps.get()), (through, 0));
 }
 
 #[test]
@@ -117,7 +131,9 @@ fn more_epochs_are_heeded_where_the_schedule_does_not_depend_on_them() {
 
     finished(Run::new(place.recipe("constant")).folder(place.path("edited")));
     place.edit("edited", "epochs = 2\n", "epochs = 3\n");
-    let summary = finished(Run::resume(place.path("edited")).unwrap());
+    let steps = Cell::new(0);
+    let summary = finished(Run::resume(place.path("edited")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 3, "the third epoch alone");
     assert_eq!((summary.epochs, summary.steps), (3, 9));
     place.same("three", "edited");
 }
@@ -166,7 +182,7 @@ fn a_folder_without_parts_is_split() {
     assert_eq!(per_class, [2, 2, 2]);
 }
 
-/// One convolution.
+/// One convolution, and a layer of one's own.
 #[derive(Serialize, Deserialize)]
 struct OneConvolution {
     classes: i64,
@@ -182,6 +198,7 @@ impl Architecture for OneConvolution {
         let x = net.add("relu", Activation::Relu, x)?;
         let x = net.add("avgpool", AdaptiveAvgPool2d::global(), x)?; // [width, 1, 1]
         let x = net.add("flatten", Flatten, x)?; // [width]
+        let x = net.add("scale", Op::custom(Scale { by: 2.0 }), x)?;
         let x = net.add("fc", Linear::new(self.classes), x)?; // [classes]
         net.output("logits", x)
     }
@@ -206,11 +223,18 @@ fn a_variant_of_ones_own_is_found_by_its_name() {
     assert!(error.starts_with("there is no model one-convolution"), "{error}");
 
     recipe.model.options.insert("width".to_owned(), 6.into());
-    let registry = Registry::default().with_variants(MINE);
-    let summary = finished(Run::new(recipe).registry(registry).folder(place.path("run")));
+    let registry = Registry::default().with_variants(MINE).with_layer::<Scale>("Scale");
+    let flag = Arc::new(AtomicBool::new(false));
+    let run = Run::new(recipe).registry(registry.clone()).folder(place.path("run"));
+    run.listener(StopAt(1, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+
+    let error = Run::resume(place.path("run")).unwrap().run().unwrap_err().to_string();
+    assert!(error.contains("Scale") && !error.contains('\n'), "{error}");
+    let summary = finished(Run::resume(place.path("run")).unwrap().registry(registry.clone()));
     // Convolution, batch norm, and the classifier for the folder's three classes.
     assert_eq!((summary.model.as_str(), summary.params), ("one-convolution", 6 * 3 * 9 + 2 * 6 + 6 * 3 + 3));
-    // The bundle has the graph, so whoever opens it needs no registry.
-    let classifier = Classifier::open(place.path("run").join(striate::BUNDLE)).unwrap();
+    let mut options = ClassifierOptions::default();
+    options.registry = registry;
+    let classifier = Classifier::open_with(place.path("run").join(striate::BUNDLE), options).unwrap();
     assert_eq!(json!(classifier.info().origin)["options"]["width"], 6);
 }

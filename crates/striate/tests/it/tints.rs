@@ -1,9 +1,10 @@
 //! Made-up pictures that are told apart by the brightest of their three channels, and a network that knows the answer.
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate::datasets::image::{Rgb, RgbImage};
 use striate::datasets::{ImageSize, Interpolation, Normalise, Preprocess};
 use striate::graph::Graph;
-use striate::layers::{AdaptiveAvgPool2d, Flatten, Linear};
+use striate::layers::{AdaptiveAvgPool2d, Flatten, Forward, Layer, LayerError, Linear, Mode, Shape};
 use striate::tch::{Device, Kind, Tensor};
 use striate::{Bundle, BundleInfo};
 
@@ -66,4 +67,30 @@ pub(crate) fn write_bundle(folder: &Path) -> PathBuf {
     let path = folder.join("tints.safetensors");
     bundle().write(&path).unwrap();
     path
+}
+
+/// Each value times a factor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    pub(crate) by: f64,
+}
+
+impl Layer for Scale {
+    fn name(&self) -> &'static str {
+        "Scale"
+    }
+
+    fn options(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self).ok()
+    }
+
+    fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, LayerError> {
+        Ok(inputs[0].clone())
+    }
+}
+
+impl Forward for Scale {
+    fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], _mode: Mode) -> Result<Tensor, LayerError> {
+        Ok(inputs[0].f_mul_scalar(self.by)?)
+    }
 }
