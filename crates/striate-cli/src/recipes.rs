@@ -46,7 +46,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
         recipe.data.dir = absolute(folder)?;
     }
     if let Some(epochs) = args.epochs {
-        shorten(&mut recipe, epochs);
+        recipe.set_epochs(epochs);
     }
     let train = &mut recipe.train;
     train.batch_size = args.batch_size.unwrap_or(train.batch_size);
@@ -70,15 +70,6 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     recipe.data.max_pixels = args.max_pixels.unwrap_or(recipe.data.max_pixels);
     recipe.check()?;
     Ok(Resolved { recipe, why })
-}
-
-/// Gives a recipe other epochs. In a shorter run the warmup is as much shorter.
-fn shorten(recipe: &mut Recipe, epochs: u64) {
-    let warmup = recipe.schedule.warmup_epochs;
-    if epochs < recipe.train.epochs && warmup > 0.0 {
-        recipe.schedule.warmup_epochs = warmup * epochs as f64 / recipe.train.epochs as f64;
-    }
-    recipe.train.epochs = epochs;
 }
 
 /// What the command line says of the model.

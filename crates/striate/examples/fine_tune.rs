@@ -59,7 +59,7 @@ fn fine_tune() -> Result<(), Box<dyn Error>> {
     println!("{}", chosen.why);
     let mut recipe = chosen.recipe;
     if let Some(epochs) = args.next() {
-        recipe.train.epochs = epochs.parse()?;
+        recipe.set_epochs(epochs.parse()?);
     }
 
     // Size, mean and deviation of the inputs come from the weights, not from your pictures: the layers expect numbers

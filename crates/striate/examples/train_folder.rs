@@ -57,7 +57,7 @@ fn train() -> Result<(), Box<dyn Error>> {
     println!("{}", chosen.why);
     let mut recipe = chosen.recipe;
     if let Some(epochs) = args.next() {
-        recipe.train.epochs = epochs.parse()?;
+        recipe.set_epochs(epochs.parse()?);
     }
 
     // The number of classes, and the mean and deviation of the pictures, come from the folder.
