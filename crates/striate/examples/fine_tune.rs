@@ -1,14 +1,16 @@
-//! Teaches a trained network your own classes: its layers keep what they learned, and only its classifier starts new.
+//! Teaches a trained network your own classes: its layers keep what they learned, and only its
+//! classifier starts new.
 //!
-//! This takes far fewer pictures and epochs than training from scratch. The weights are published ones by name
-//! (downloaded once), a file (`.pth` or `.safetensors`), or the bundle of an earlier run. The folder is laid out as
-//! for `train_folder`: `flowers/train/rose/1.jpg`, `flowers/val/rose/7.jpg`. From the root of the repository:
+//! This takes far fewer pictures and epochs than training from scratch. The weights are published
+//! ones by name (downloaded once), a file (`.pth` or `.safetensors`), or the bundle of an earlier
+//! run. The folder is laid out as for `train_folder`: `flowers/train/rose/1.jpg`,
+//! `flowers/val/rose/7.jpg`. From the root of the repository:
 //!
 //! ```console
-//! $ cargo run --release -p striate --example fine_tune -- resnet18-imagenet1k-v1 resnet18 flowers 5
+//! $ cargo run --release -p striate --example fine_tune -- resnet18-imagenet1k-v1 resnet18 flowers
 //! ```
 //!
-//! The number of epochs may be left out.
+//! A number of epochs may follow.
 use std::env;
 use std::error::Error;
 use std::process::ExitCode;
@@ -49,12 +51,13 @@ fn fine_tune() -> Result<(), Box<dyn Error>> {
     let mut next = || args.next().ok_or(USAGE);
     let (weights, name, folder) = (next()?, next()?, next()?);
 
-    // The weights' classifier knows other classes than the folder has: replace it. To train the new classifier alone,
-    // name the last layer that stays as it is: `freeze_through: "avgpool".to_owned()` for a ResNet.
+    // The weights' classifier knows other classes than the folder has: replace it. To train the new
+    // classifier alone, set `freeze_through` to the last layer that stays as it is: for a ResNet,
+    // "avgpool".
     let model = ModelSection { name, weights, head: Head::Replace, ..ModelSection::default() };
 
-    // For a model with weights this chooses the recipe for fine-tuning. Its learning rate is a tenth of the usual one:
-    // with a larger rate the weights would lose what they know.
+    // For a model with weights this chooses the recipe for fine-tuning. Its learning rate is a
+    // tenth of the usual one: with a larger rate the weights would lose what they know.
     let chosen = recipes::choose(model, data::section(&folder)?, &Registry::default())?;
     println!("{}", chosen.why);
     let mut recipe = chosen.recipe;
@@ -62,9 +65,10 @@ fn fine_tune() -> Result<(), Box<dyn Error>> {
         recipe.set_epochs(epochs.parse()?);
     }
 
-    // Size, mean and deviation of the inputs come from the weights, not from your pictures: the layers expect numbers
-    // like those that they were trained on. Published weights and bundles say theirs. For a file that doesn't, they are
-    // measured on your pictures. The recipe's `data.preprocess` changes this.
+    // Size, mean and deviation of the inputs come from the weights, not from your pictures: the
+    // layers expect numbers like those that they were trained on. Published weights and bundles say
+    // theirs. For a file that doesn't, they are measured on your pictures. The recipe's
+    // `data.preprocess` changes this.
     let outcome = Run::new(recipe).why(chosen.why).listener(Epochs).run()?;
     let bundle = outcome.bundle()?;
     if let Outcome::Finished { summary, .. } = &outcome {

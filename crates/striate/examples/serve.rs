@@ -1,15 +1,18 @@
-//! Classifies uploads in a service of your own: one [`Classifier`], shared by all requests of an axum server.
+//! Classifies uploads in a service of your own: one [`Classifier`], shared by all requests of an
+//! axum server.
 //!
-//! `train_folder` makes a bundle to serve. From the root of the repository:
+//! `train_folder` makes a bundle to serve: `model.safetensors` in its run's folder. From the root
+//! of the repository:
 //!
 //! ```console
-//! $ cargo run --release -p striate --example serve -- runs/resnet20-cifar-image-folder-1/model.safetensors 3000
+//! $ cargo run --release -p striate --example serve -- model.safetensors 3000
 //! listening on http://127.0.0.1:3000
 //! $ curl --data-binary @rose.jpg http://127.0.0.1:3000/classify
-//! {"top":[{"class":"rose","index":1,"probability":0.91},{"class":"daisy","index":0,"probability":0.09}]}
+//! {"top":[{"class":"rose","index":1,"probability":0.91},...]}
 //! ```
 //!
-//! Without a port the system chooses one. Ctrl-C ends the server after the requests that it is working on.
+//! Without a port the system chooses one. Ctrl-C ends the server after the requests that it is
+//! working on.
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
@@ -70,7 +73,8 @@ async fn classify(
     picture: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Prediction>, Refusal> {
     let picture = picture?;
-    // A network computes for milliseconds or more. On a thread of its own it doesn't hold up other requests.
+    // A network computes for milliseconds or more. On a thread of its own it doesn't hold up other
+    // requests.
     let prediction = spawn_blocking(move || classifier.classify(&*picture)).await;
     Ok(Json(prediction.map_err(|error| Refusal::failure(error.to_string()))??))
 }

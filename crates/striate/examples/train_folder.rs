@@ -7,7 +7,8 @@
 //! $ cargo run --release -p striate --example train_folder -- flowers resnet20-cifar 10
 //! ```
 //!
-//! Model and epochs may be left out. The run's folder, `runs/MODEL-image-folder-1`, holds all that it writes.
+//! Model and epochs may be left out. The run's folder, `runs/MODEL-image-folder-1`, holds all that
+//! it writes.
 use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -42,16 +43,19 @@ fn main() -> ExitCode {
 }
 
 fn train() -> Result<(), Box<dyn Error>> {
-    // Training is faster if freed memory stays in the process. This is for programs to decide, not for libraries.
+    // Training is faster if freed memory stays in the process. This is for programs to decide, not
+    // for libraries.
     striate::keep_memory_warm();
     // Shows what Striate logs, such as files that it leaves out.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut args = env::args().skip(1);
     let folder = args.next().ok_or(USAGE)?;
-    // It takes pictures of 32x32 and learns in minutes. `resnet18` takes 224x224: better for photographs, and slower.
+    // It takes pictures of 32x32 and learns in minutes. `resnet18` takes 224x224: better for
+    // photographs, and slower.
     let name = args.next().unwrap_or_else(|| "resnet20-cifar".to_owned());
 
-    // A recipe is plain data. Striate has one for each kind of work; what you want otherwise, you change.
+    // A recipe is plain data. Striate has one for each kind of work; what you want otherwise, you
+    // change.
     let model = ModelSection { name, ..ModelSection::default() };
     let chosen = recipes::choose(model, data::section(&folder)?, &Registry::default())?;
     println!("{}", chosen.why);
@@ -68,7 +72,8 @@ fn train() -> Result<(), Box<dyn Error>> {
     }
     println!("bundle {}", bundle.display());
 
-    // The bundle is all that your product needs: network, weights, classes and preprocessing in one file.
+    // The bundle is all that your product needs: network, weights, classes and preprocessing in one
+    // file.
     let classifier = Classifier::open(&bundle)?;
     let picture = any_picture(&Path::new(&folder).join("train"))?;
     let prediction = classifier.classify(&picture)?;

@@ -41,7 +41,8 @@ fn every_form_of_a_picture_has_the_same_answer() {
     striate_torch::set_num_threads(1);
     let folder = tempfile::tempdir().unwrap();
     let classifier = Classifier::open(tints::write_bundle(folder.path())).unwrap();
-    // Every pixel is the same, so the means are the pixel, and the logits ten times that over 255: 2, 10 and 0.
+    // Every pixel is the same, so the means are the pixel, and the logits ten times that over 255:
+    // 2, 10 and 0.
     let image = RgbImage::from_pixel(30, 24, Rgb([51, 255, 0]));
     let (bytes, path) = (png(&image), folder.path().join("green.png"));
     std::fs::write(&path, &bytes).unwrap();

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 struct Place(TempDir);
 
 impl Place {
-    /// With data in which each part has so many pictures of each class. The part `""` is the folder itself.
+    /// With data in which each part has so many pictures of each class. The part `""` is the folder
+    /// itself.
     fn new(parts: &[(&str, u32)]) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         for (part, count) in parts {
@@ -99,7 +100,7 @@ fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     let outcome = run.listener(StopAt(4, Arc::clone(&flag))).stop_on(flag).run().unwrap();
     assert_eq!(outcome, Outcome::Stopped { folder: place.path("stopped"), step: 4 });
     let error = outcome.bundle().unwrap_err().to_string();
-    assert!(error.ends_with("the run was stopped: resume it first"), "{error}");
+    assert!(error.ends_with("holds a run that was stopped: resume it first"), "{error}");
     assert!(Run::resume(place.path("stopped")).unwrap().finished().unwrap().is_none());
 
     let steps = Cell::new(0);

@@ -1,4 +1,5 @@
-//! Made-up pictures that are told apart by the brightest of their three channels, and a network that knows the answer.
+//! Made-up pictures that are told apart by the brightest of their three channels, and a network
+//! that knows the answer.
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate::datasets::image::{Rgb, RgbImage};
@@ -25,7 +26,8 @@ pub(crate) fn picture(channel: usize, number: u32) -> RgbImage {
     })
 }
 
-/// Writes `count` pictures for each name into `folder/NAME`; the first name is red, the second green, the third blue.
+/// Writes `count` pictures for each name into `folder/NAME`; the first name is red, the second
+/// green, the third blue.
 pub(crate) fn write(folder: &Path, names: [&str; 3], count: u32) {
     for (channel, name) in names.into_iter().enumerate() {
         let folder = folder.join(name);
