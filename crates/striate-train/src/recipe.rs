@@ -453,7 +453,10 @@ mod tests {
         other.train.lr = 0.5;
         other.schedule = Curve::Constant.into();
         let differing = recipe.differing(&other);
-        assert!(differing.contains(&"train.lr".to_owned()) && differing.contains(&"schedule.milestones".to_owned()), "{differing:?}");
+        assert!(
+            differing.contains(&"train.lr".to_owned()) && differing.contains(&"schedule.milestones".to_owned()),
+            "{differing:?}"
+        );
         assert!(!differing.iter().any(|key| key.starts_with("data.")), "{differing:?}");
     }
 
