@@ -30,37 +30,37 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Finds or installs the libtorch that Striate is built against
+    /// Find or install libtorch
     Setup(Options),
-    /// Tells what is there, what is missing, and how to mend it
+    /// List missing tools, and how to fix each
     Doctor,
-    /// Checks the rules between the crates, such as who may depend on whom
+    /// Check the rules between crates, such as allowed dependencies
     Check,
-    /// Checks, lints, and tests everything
+    /// Check, lint and test everything
     Test,
-    /// Measures how fast networks are, and others beside them
+    /// Measure the speed of networks, and of peers
     Bench(Verbatim),
-    /// Makes what tests compare with anew, by means of PyTorch in a Python environment of its own
+    /// Regenerate test fixtures with PyTorch, in a Python environment of its own
     Fixtures(fixtures::Options),
-    /// Runs `striate train`, which trains a network
+    /// Train a network
     Train(Verbatim),
-    /// Runs `striate eval`, which measures a trained network on a dataset
+    /// Measure a bundle's accuracy on a test set
     Eval(Verbatim),
-    /// Runs `striate predict`, which names what images show
+    /// Classify pictures with a bundle
     Predict(Verbatim),
-    /// Runs `striate models`, which lists the architectures
+    /// List the networks of the registry
     Models(Verbatim),
-    /// Runs `striate summary`, which tells a network's layers, parameters and costs
+    /// Show every layer of a network
     Summary(Verbatim),
-    /// Runs `striate cost`, which compares what designs and networks cost
+    /// Compare the parameters and multiply-adds of designs and networks
     Cost(Verbatim),
-    /// Runs `striate run`, which puts a tensor through a network
+    /// Run a network on a tensor
     Run(Verbatim),
-    /// Runs `striate weights`, which converts and inspects weights
+    /// Inspect, convert or download weights
     Weights(Verbatim),
-    /// Runs `striate lab`, which puts claims to the test and looks inside networks
+    /// Test the claims of the classic papers, and look inside networks
     Lab(Verbatim),
-    /// Runs `striate data`, which downloads and inspects datasets
+    /// Download datasets, or list them
     Data(Verbatim),
 }
 

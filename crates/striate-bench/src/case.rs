@@ -60,7 +60,7 @@ pub(crate) fn word(value: impl Serialize) -> String {
 }
 
 /// A precision's name in ids and in JSON, which it reads too.
-fn short_name(precision: Precision) -> &'static str {
+pub(crate) fn short_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Float32 => "fp32",
         Precision::Bfloat16 => "bf16",

@@ -1,5 +1,5 @@
 //! Results as SVG.
-use crate::case::{Case, Mode, word};
+use crate::case::{Case, Mode, short_name, word};
 use crate::record::{OURS, Results, Row};
 use crate::{BenchError, Spread};
 use plotters::prelude::*;
@@ -78,7 +78,7 @@ fn growth(rows: &[Row], against: Against) -> Vec<(String, Vec<(f64, f64)>)> {
 /// A name for a legend.
 fn short(case: &Case) -> String {
     let Case { model, mode, batch, size, precision, memory_format, threads, .. } = case;
-    let mut name = format!("{model} {} {}", word(mode), word(precision));
+    let mut name = format!("{model} {} {}", word(mode), short_name(*precision));
     if *batch > 0 {
         name += &format!(" b{batch}");
     }

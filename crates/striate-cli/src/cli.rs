@@ -10,7 +10,7 @@ use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
 
-/// The classic convolutional networks: train, evaluate, look into, run.
+/// Train, evaluate, inspect and run the classic convolutional networks.
 #[derive(Debug, Parser)]
 #[command(name = "striate", version, arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -20,96 +20,100 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train a network; with no argument, LeNet-5 on the digits that the program carries with it
+    /// Train a network; without arguments, LeNet-5 on the built-in digits
     Train(Box<TrainArgs>),
-    /// Evaluate a bundle on the test set of a dataset
+    /// Measure a bundle's accuracy on a test set
     Eval(EvalArgs),
-    /// Classify images with a bundle
+    /// Classify pictures with a bundle
     Predict(PredictArgs),
     /// List the networks of the registry
     Models(ModelsArgs),
     /// Show every layer of a network: shape, parameters, multiply-adds, receptive field
     Summary(SummaryArgs),
-    /// Compare what designs and networks cost, such as a convolution with a bottleneck and without, before anything runs
+    /// Compare the parameters and multiply-adds of designs and networks
     Cost(CostArgs),
-    /// Run a network on a tensor and write its outputs and any layer's values
+    /// Run a network on a tensor; write its outputs and any layer's values
     Run(RunArgs),
-    /// Fetch datasets into the cache, or list them
+    /// Download datasets into the cache, or list them
     Data(DataArgs),
-    /// Put the claims of the classic papers to the test, and look inside networks
+    /// Test the claims of the classic papers, and look inside networks
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Look into files of weights, convert them, or fetch published ones
+    /// Inspect, convert or download weights
     #[command(subcommand)]
     Weights(WeightsCommand),
 }
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct TrainArgs {
-    /// A model of the registry, a bundle, or a recipe (a .toml file)
+    /// Model name, bundle, or recipe (a .toml file)
     #[arg(value_name = "MODEL, BUNDLE or RECIPE")]
     pub(crate) what: Option<String>,
-    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test), or as CLASS/*.jpg with --split
+    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test); with
+    /// --split, train/ alone or CLASS/*.jpg
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
-    /// A folder with the dataset's files, instead of the cache or a download
+    /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// How often to go through the training set
+    /// Passes over the training set
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
-    /// Images in one step
+    /// Images per step
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) batch_size: Option<usize>,
-    /// The (largest) learning rate
+    /// Peak learning rate
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
-    /// sgd or adamw
+    /// Optimizer: sgd or adamw
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
-    /// constant, step, multistep, cosine, exponential or onecycle
+    /// Learning-rate schedule: constant, step, multistep, cosine, exponential or onecycle
     #[arg(long, value_name = "KIND")]
     pub(crate) schedule: Option<String>,
     /// float32, or bfloat16 for convolutions and linear layers
     #[arg(long)]
     pub(crate) precision: Option<String>,
-    /// What initialisation, order and augmentation are drawn from
+    /// Seed for initial weights, order and augmentation
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
-    /// Threads of one operator; 0 takes all cores
+    /// Threads for each operator; 0 uses all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
     pub(crate) devices: Option<Vec<String>>,
-    /// An option of the model, such as activation=tanh
+    /// Set an option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
-    /// The input's channels, height and width; by default the dataset's channels and the model's own size
+    /// Input channels, height and width [default: the dataset's channels, the model's height and width]
     #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
     pub(crate) input: Option<[i64; 3]>,
-    /// The weights to start from: a file, one network of several in it (FILE#KEY), or published ones by name
+    /// Start from these weights: a file, one of several networks in a file (FILE#KEY), or a published
+    /// name
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
-    /// Whether the weights' classifier is kept, or a new one started
+    /// Keep the classifier of the weights, or replace it with a new one
     #[arg(long, value_enum)]
     pub(crate) head: Option<HeadArg>,
     /// Freeze every layer from the input through this one
     #[arg(long, value_name = "LAYER")]
     pub(crate) freeze_through: Option<String>,
-    /// Set this fraction of each class's training pictures apart, by the seed, to choose the best epoch by
+    /// Hold out this fraction of each class's training pictures, drawn by the seed, to choose the best
+    /// epoch
     #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
     pub(crate) split: Option<f64>,
-    /// Leave out pictures that cannot be read, and count them; without it they are an error before the first epoch
+    /// Skip and count pictures that cannot be read; by default, they are an error
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// Refuse pictures with more pixels, before they are decoded [default: 89478485]
+    /// Refuse larger pictures before decoding them [default: 89478485]
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_pixels: Option<u64>,
-    /// The run's folder; by default a new one in runs/
+    /// Write the run into this folder [default: a new one in runs/]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with a run that was stopped, from its folder
+    /// Resume a stopped run from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
         "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
@@ -122,21 +126,22 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// A bundle, such as a run's model.safetensors
+    /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// The dataset, or a folder as for `train`, or one with a folder for each class
+    /// Dataset name, a folder as for train, or a folder laid out as CLASS/*.jpg
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: String,
-    /// A folder with the dataset's files, instead of the cache or a download
+    /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Images in one step
+    /// Images per step
     #[arg(long, default_value_t = 256)]
     pub(crate) batch_size: usize,
-    /// Threads of one operator; 0 takes all cores
+    /// Threads for each operator; 0 uses all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     #[command(flatten)]
@@ -146,7 +151,7 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
 }
 
-/// Reads the name of a type that is computed in.
+/// Parses the name of a precision.
 fn precision() -> impl TypedValueParser<Value = Precision> {
     let names =
         [PossibleValue::new("float32").alias("fp32"), PossibleValue::new("bfloat16").alias("bf16"), PossibleValue::new("int8")];
@@ -156,28 +161,30 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
 /// How a plan computes.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The type that the network computes in: bfloat16 and int8 are faster where the processor has them, and round
+    /// Compute in this type; bfloat16 and int8 are faster on processors that support them, and less
+    /// exact
     #[arg(long, value_name = "TYPE", default_value_t, value_parser = precision())]
     pub(crate) precision: Precision,
-    /// For int8: the dataset or folder, as for --data, whose training images show which values there are
+    /// For int8: measure the range of values on training images of this dataset or folder
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) calibrate: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// A bundle, such as a run's model.safetensors
+    /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), or folders of them
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), or folders of pictures
     #[arg(required = true, value_name = "PICTURE or FOLDER")]
     pub(crate) images: Vec<PathBuf>,
-    /// How many classes to show for each image
+    /// Classes to show for each picture
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
-    /// Refuse pictures with more pixels, before they are decoded [default: 89478485]
+    /// Refuse larger pictures before decoding them [default: 89478485]
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_pixels: Option<u64>,
-    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     #[command(flatten)]
@@ -189,29 +196,29 @@ pub(crate) struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    /// Show where two networks differ, layer by layer: models of the registry or bundles
+    /// Compare two models or bundles layer by layer
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     pub(crate) diff: Vec<String>,
-    /// Print the registry, or the difference, as JSON
+    /// Print the registry or the comparison as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print the registry as Markdown, with every deviation from the papers: the page docs/models.md
+    /// Print docs/models.md: the registry, with every deviation from the papers
     #[arg(long, conflicts_with_all = ["json", "diff"])]
     pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SummaryArgs {
-    /// A model of the registry, or a bundle
+    /// Model name or bundle
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
-    /// The input's channels, height and width
+    /// Input channels, height and width
     #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
     pub(crate) input: Option<[i64; 3]>,
-    /// The number of classes
+    /// Number of classes
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) classes: Option<i64>,
-    /// An option of the model, such as activation=tanh
+    /// Set an option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
     /// Print the summary as JSON
@@ -220,17 +227,17 @@ pub(crate) struct SummaryArgs {
     /// Print the table as Markdown
     #[arg(long, conflicts_with = "json")]
     pub(crate) markdown: bool,
-    /// Draw the network into this file instead
+    /// Draw the network into this file instead of printing a table
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
     pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CostArgs {
-    /// Designs, models of the registry, or both, held against the first; without any, all designs
+    /// Designs or models to compare with the first one [default: all designs]
     #[arg(value_name = "DESIGN or MODEL")]
     pub(crate) names: Vec<String>,
-    /// The input's channels, height and width; by default 192,28,28 for designs, and a model's own
+    /// Input channels, height and width [default: 192,28,28 for designs, a model's own size]
     #[arg(long, value_name = "C,H,W", allow_hyphen_values = true, value_parser = shape)]
     pub(crate) input: Option<[i64; 3]>,
     /// Print the rows as JSON
@@ -240,50 +247,51 @@ pub(crate) struct CostArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// A model of the registry, or a bundle
+    /// Model name or bundle
     #[arg(value_name = "MODEL or BUNDLE")]
     pub(crate) model: String,
-    /// Weights for a model of the registry (.safetensors, .pth, .pt), or published ones by their name; without them it is
-    /// initialised from the seed
+    /// Load weights into a model: a file (.safetensors, .pth, .pt) or a published name; by default,
+    /// the seed draws them
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
-    /// Whether the weights' classifier is kept, or a new one started
+    /// Keep the classifier of the weights, or replace it with a new one
     #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "weights")]
     pub(crate) head: HeadArg,
-    /// The number of classes
+    /// Number of classes
     #[arg(long)]
     pub(crate) classes: Option<i64>,
-    /// A .safetensors file with a tensor named input, [N, C, H, W]; float64 runs the network in float64
+    /// A .safetensors file with a tensor named input, [N, C, H, W]; a float64 tensor runs in float64
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Where to write the outputs by name and the taps by layer name (.safetensors)
+    /// Write the outputs and tapped layers, by name, into this .safetensors file
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// A layer whose values to write too
+    /// Also write the values of this layer
     #[arg(long = "tap", value_name = "LAYER")]
     pub(crate) taps: Vec<String>,
-    /// Whether dropout and batch norm train
+    /// Run dropout and batch norm as in evaluation or as in training
     #[arg(long, value_enum, default_value_t = ModeArg::Eval)]
     pub(crate) mode: ModeArg,
-    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
-    /// An option of the model, such as activation=tanh
+    /// Set an option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
-    /// What initialisation and dropout are drawn from
+    /// Seed for initial weights and dropout
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// Datasets to fetch; without any, those that there are
+    /// Datasets to download; without a name, list all
     pub(crate) names: Vec<String>,
-    /// Write test images of the dataset as PNG files into this folder, which must be new or empty
+    /// Write test images of the dataset as PNG files into this new or empty folder
     #[arg(long, value_name = "FOLDER", requires = "names")]
     pub(crate) pictures: Option<PathBuf>,
-    /// How many of them, from the first on
+    /// Write this many test images
     #[arg(long, default_value_t = 20, requires = "pictures", allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: usize,
 }
@@ -294,27 +302,28 @@ pub(crate) enum WeightsCommand {
     Inspect(InspectArgs),
     /// Write the weights of a file as .safetensors, or as a bundle
     #[command(after_help = WIRINGS)]
-    Convert(ConvertArgs),
+    Convert(Box<ConvertArgs>),
     /// List published weights
     List(ListArgs),
-    /// Fetch published weights into the cache, and say where they are
+    /// Download published weights into the cache, and print their paths
     Fetch(FetchArgs),
 }
 
-/// What neither names nor shapes tell.
+/// Differences that neither names nor shapes show.
 const WIRINGS: &str = "\
-Weights can fit a network and still answer wrongly in it. Check a bundle with `striate eval` on a few labelled images. If its
-accuracy is near chance, the weights may come from a network that differs in one of these:
+Weights can fit a network and still give wrong answers. To check a bundle, run `striate eval` on a
+few labelled images. If its accuracy is near chance, the weights may come from a network that
+differs in one of these:
   shortcuts A of CIFAR ResNets   -o zero_channels=around puts half of the zeros before the channels
-  stride of ResNet bottlenecks   in the 3x3 (resnet50, as torchvision) or in the first 1x1 (resnet50-v1, as Caffe)
-  scale of the input             --mean and --std are of pixels from 0 to 1: divide those for 0 to 255 by 255
-  order of the channels          R, G, B; weights for B, G, R (Caffe, OpenCV) have the first layer's channels reversed
+  stride of ResNet bottlenecks   3x3 (resnet50, torchvision) or first 1x1 (resnet50-v1, Caffe)
+  scale of the input             --mean, --std for pixels in 0..1; divide those for 0..255 by 255
+  order of the channels          R, G, B; for B, G, R (Caffe, OpenCV), reverse the first layer's
   epsilon of batch norm          PyTorch's 1e-5; Keras and TensorFlow often have 1e-3";
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights; FILE#KEY for one
-    /// of several networks in a file
+    /// File of weights (.safetensors, bundle, .pth, .pt), one of several networks in a file (FILE#KEY),
+    /// or a published name
     pub(crate) file: String,
     /// Print the result as JSON
     #[arg(long)]
@@ -323,47 +332,47 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// A .safetensors file, a bundle, what torch.save wrote (.pth, .pt), or the name of published weights; FILE#KEY for one
-    /// of several networks in a file
+    /// File of weights (.safetensors, bundle, .pth, .pt), one of several networks in a file (FILE#KEY),
+    /// or a published name
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// The file to write (.safetensors)
+    /// File to write (.safetensors)
     #[arg(value_name = "TO")]
     pub(crate) to: PathBuf,
-    /// The model of the registry that the weights are for: they must fit, and a bundle is written
+    /// Write a bundle of this model; the weights must fit it
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// The type of the floating-point values
+    /// Convert floating-point values to this type
     #[arg(long, value_enum, default_value_t = DtypeArg::Keep)]
     pub(crate) dtype: DtypeArg,
-    /// Whether the weights' classifier is kept, or a new one started
+    /// Keep the classifier of the weights, or replace it with a new one
     #[arg(long, value_enum, default_value_t = HeadArg::Keep, requires = "model")]
     pub(crate) head: HeadArg,
-    /// The number of classes
+    /// Number of classes
     #[arg(long, requires = "model")]
     pub(crate) classes: Option<i64>,
-    /// An option of the model, such as activation=tanh
+    /// Set an option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE", requires = "model")]
     pub(crate) options: Vec<String>,
-    /// How images are resized
+    /// Resize images by this method
     #[arg(long, value_enum, default_value_t = InterpolationArg::Bilinear, requires = "std")]
     pub(crate) interpolation: InterpolationArg,
-    /// Keep in the bundle what int8 needs, measured on the training images of this dataset or folder
+    /// Store an int8 calibration, measured on training images of this dataset or folder
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) calibrate: Option<String>,
-    /// The mean of each channel, scaled to 0..1, that images are shifted by
+    /// Subtract this mean from each channel of images scaled to 0..1
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "std")]
     pub(crate) mean: Option<Vec<f64>>,
-    /// The standard deviation of each channel that images are divided by
+    /// Divide each channel by this standard deviation
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires_all = ["mean", "model"])]
     pub(crate) std: Option<Vec<f64>>,
-    /// Resize the shorter side of images to this many pixels, or images to HxW
+    /// Resize the shorter side of images to PIXELS, or images to HxW
     #[arg(long, value_name = "PIXELS or HxW", requires = "model", value_parser = image_size)]
     pub(crate) resize: Option<ImageSize>,
-    /// Crop the middle of resized images, which is the network's input
+    /// Crop the middle of resized images to the network's input
     #[arg(long, value_name = "PIXELS or HxW", requires = "model", value_parser = sides)]
     pub(crate) crop: Option<[i64; 2]>,
-    /// The names of the classes: a file with one on each line, or a list with commas
+    /// Class names: a file with one per line, or a comma-separated list
     #[arg(long, value_name = "FILE or NAMES", requires = "model")]
     pub(crate) class_names: Option<String>,
 }
@@ -377,7 +386,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
-    /// Names that `weights list` gives
+    /// Names from weights list
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 }

@@ -65,6 +65,8 @@ impl From<ModelError> for CliError {
             ModelError::OtherHead { .. } => "--head replace".to_owned(),
             ModelError::NoAuxHeads { .. } => "-o aux_heads=false".to_owned(),
             ModelError::UnusedAuxHeads { .. } => "-o aux_heads=true".to_owned(),
+            ModelError::UnknownModel { nearest: None, .. } => "`striate models` lists them".to_owned(),
+            ModelError::UnknownWeights { nearest: None, .. } => "`striate weights list` prints it".to_owned(),
             ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
             _ => return Self::Model(error),
         };

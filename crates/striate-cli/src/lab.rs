@@ -240,7 +240,7 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
         [] => None,
         worst => Some(data.batch(&Tensor::f_from_slice(worst)?)?.images),
     };
-    let page = confusion.to_html(&info.name(), data.name(), images.as_ref())?;
+    let page = confusion.to_html(info.name(), data.name(), images.as_ref())?;
     let files = [(PAGE, page), ("confusion.svg", confusion.to_svg()), ("confusion.csv", confusion.to_csv())];
     let folder = args.output.write(&format!("confusion-{}", info.name()), texts(files))?;
     let (pairs, name) = (confusion.pairs(), |class: usize| confusion.classes.get(class).cloned().unwrap_or_default());

@@ -26,12 +26,13 @@ pub(crate) fn start_logging() {
 pub(crate) struct EpochBars {
     epochs: u64,
     steps_per_epoch: u64,
+    judge: &'static str,
     bar: Option<Span>,
 }
 
 impl EpochBars {
     pub(crate) fn new() -> Self {
-        Self { epochs: 0, steps_per_epoch: 0, bar: None }
+        Self { epochs: 0, steps_per_epoch: 0, judge: "", bar: None }
     }
 
     fn start(&mut self, epoch: u64, done: u64) {
@@ -49,8 +50,8 @@ impl EpochBars {
 impl Listener for EpochBars {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::RunStarted { epochs, steps_per_epoch, step } => {
-                (self.epochs, self.steps_per_epoch) = (*epochs, *steps_per_epoch);
+            Event::RunStarted { epochs, steps_per_epoch, step, judge } => {
+                (self.epochs, self.steps_per_epoch, self.judge) = (*epochs, *steps_per_epoch, *judge);
                 if *step > 0 {
                     tracing::info!("going on after step {step}");
                 }
@@ -67,9 +68,10 @@ impl Listener for EpochBars {
                 self.bar = None;
                 let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);
                 let line = format!(
-                    "epoch {:>3}/{}  train loss {train_loss:.4} accuracy {train:.2}%  test loss {test_loss:.4} accuracy {test:.2}%  {seconds:.1} s",
+                    "epoch {:>3}/{}  train loss {train_loss:.4} accuracy {train:.2}%  {} loss {test_loss:.4} accuracy {test:.2}%  {seconds:.1} s",
                     epoch + 1,
-                    self.epochs
+                    self.epochs,
+                    self.judge
                 );
                 tracing_indicatif::suspend_tracing_indicatif(|| crate::say(&line));
             }

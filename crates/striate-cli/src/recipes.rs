@@ -45,8 +45,10 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     if let Some(folder) = &args.data_dir {
         recipe.data.dir = absolute(folder)?;
     }
+    if let Some(epochs) = args.epochs {
+        recipe.set_epochs(epochs);
+    }
     let train = &mut recipe.train;
-    train.epochs = args.epochs.unwrap_or(train.epochs);
     train.batch_size = args.batch_size.unwrap_or(train.batch_size);
     train.lr = args.lr.unwrap_or(train.lr);
     train.seed = args.seed.unwrap_or(train.seed);

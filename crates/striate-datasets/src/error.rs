@@ -50,7 +50,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// A file that was downloaded earlier can no longer be read.
-    #[error("{} is damaged ({reason}): delete it and run the same command again to fetch it anew", path.display())]
+    #[error("{} is damaged ({reason}): delete it, then try again to download it", path.display())]
     DamagedCache {
         /// The file.
         path: PathBuf,
@@ -121,7 +121,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// Several files are not images that can be decoded.
-    #[error("{first}; {others} more cannot be read either: mend or remove them")]
+    #[error("{first}; {others} more cannot be read either: fix or remove them")]
     BadPictures {
         /// Why the first cannot be read.
         first: Box<DatasetError>,

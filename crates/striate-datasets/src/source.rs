@@ -357,7 +357,7 @@ pub(crate) mod tests {
         let damage = |file: &str, bytes: &[u8]| {
             std::fs::write(cached.join(file), bytes).unwrap();
             let error = advise_to_fetch_again(read(entry, source, &cached).unwrap_err(), &places.cache).to_string();
-            assert!(error.contains(file) && error.contains("delete it and run the same command again"), "{error}");
+            assert!(error.contains(file) && error.ends_with("delete it, then try again to download it"), "{error}");
             write_files(&cached, source, "");
         };
         damage("train-images-idx3-ubyte", b"\0\0");

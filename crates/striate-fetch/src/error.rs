@@ -50,7 +50,7 @@ pub enum FetchError {
     },
 
     /// The connection broke again and again. What had come is kept, and the next attempt goes on from there.
-    #[error("{url} was cut off after {done} bytes ({reason}): run the same command again to go on from there")]
+    #[error("{url} was cut off after {done} bytes ({reason}): try again to resume it")]
     CutOff {
         /// What was asked for.
         url: String,

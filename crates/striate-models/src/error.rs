@@ -7,7 +7,7 @@ use striate_torch::FileError;
 #[non_exhaustive]
 pub enum ModelError {
     /// No variant of that name.
-    #[error("there is no model {name}: {}", did_you_mean(*nearest, || "`striate models` lists them".to_owned()))]
+    #[error("there is no model {name}: {}", did_you_mean(*nearest, || "pick a name from the registry".to_owned()))]
     UnknownModel {
         /// What was asked for.
         name: String,
@@ -72,7 +72,7 @@ pub enum ModelError {
     },
     /// A file of PyTorch that is more than data.
     #[error(
-        "{} wants {global} to be run, which striate never does: get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
+        "refused to load {}: it would execute {global}; get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
         path.display()
     )]
     Refused {
@@ -175,7 +175,7 @@ pub enum ModelError {
     /// No published weights of that name.
     #[error(
         "there are no published weights {name}: {}",
-        did_you_mean(*nearest, || "`striate weights list` lists them".to_owned())
+        did_you_mean(*nearest, || "pick a name from the list of published weights".to_owned())
     )]
     UnknownWeights {
         /// What was asked for.

@@ -203,7 +203,7 @@ mod tests {
         let error = find_pretrained("resnet18").unwrap_err().to_string();
         assert_eq!(error, "there are no published weights resnet18: did you mean resnet18-imagenet1k-v1?");
         let error = find_pretrained("mobilenet").unwrap_err().to_string();
-        assert_eq!(error, "there are no published weights mobilenet: `striate weights list` lists them");
+        assert_eq!(error, "there are no published weights mobilenet: pick a name from the list of published weights");
     }
 
     /// A server that answers every request with `content`; it ends with the test.

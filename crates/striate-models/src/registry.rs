@@ -356,7 +356,7 @@ mod tests {
         }
         assert_eq!(find("lenet-5").unwrap_err().to_string(), "there is no model lenet-5: did you mean lenet5?");
         for far in ["nope", "mobilenet", "densenet121"] {
-            assert_eq!(find(far).unwrap_err().to_string(), format!("there is no model {far}: `striate models` lists them"));
+            assert_eq!(find(far).unwrap_err().to_string(), format!("there is no model {far}: pick a name from the registry"));
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Event {
         steps_per_epoch: u64,
         /// Steps that were done before: 0 unless the run was resumed.
         step: u64,
+        /// What it is judged by after each epoch: `test`, or `val` where the test set is kept for the end.
+        judge: &'static str,
     },
     /// An epoch starts, or goes on.
     EpochStarted {

@@ -253,6 +253,14 @@ impl Recipe {
         toml::to_string(self).unwrap_or_default()
     }
 
+    /// Sets the epochs of the run. The warmup of a shorter run is shorter in proportion.
+    pub fn set_epochs(&mut self, epochs: u64) {
+        if epochs < self.train.epochs {
+            self.schedule.warmup_epochs *= epochs as f64 / self.train.epochs as f64;
+        }
+        self.train.epochs = epochs;
+    }
+
     /// The keys, such as `train.lr`, that another recipe has other values for.
     pub fn differing(&self, other: &Self) -> Vec<String> {
         let tables = [self, other].map(|recipe| Table::try_from(recipe).unwrap_or_default());
@@ -280,7 +288,7 @@ impl Recipe {
         check(
             train.precision != Precision::Int8,
             "train.precision",
-            train.precision,
+            format_args!("{}", train.precision),
             "is for inference: use float32 or bfloat16",
         )?;
         let smoothing = train.label_smoothing;
@@ -426,6 +434,31 @@ mod tests {
         [augment]
         hflip = true
     ";
+
+    #[test]
+    fn a_shorter_run_has_a_shorter_warmup() {
+        let mut recipe = parse("[train]\nepochs = 20\n[schedule]\nkind = 'cosine'\nwarmup_epochs = 2.0").unwrap();
+        recipe.set_epochs(1);
+        assert_eq!((recipe.train.epochs, recipe.schedule.warmup_epochs), (1, 0.1));
+        recipe.check().unwrap();
+        recipe.set_epochs(40);
+        assert_eq!(recipe.schedule.warmup_epochs, 0.1);
+    }
+
+    #[test]
+    fn recipes_tell_in_which_keys_they_differ() {
+        let recipe = parse(FULL).unwrap();
+        let mut other = recipe.clone();
+        assert_eq!(recipe.differing(&other), Vec::<String>::new());
+        other.train.lr = 0.5;
+        other.schedule = Curve::Constant.into();
+        let differing = recipe.differing(&other);
+        assert!(
+            differing.contains(&"train.lr".to_owned()) && differing.contains(&"schedule.milestones".to_owned()),
+            "{differing:?}"
+        );
+        assert!(!differing.iter().any(|key| key.starts_with("data.")), "{differing:?}");
+    }
 
     #[test]
     fn what_is_given_is_taken_and_the_rest_is_default() {

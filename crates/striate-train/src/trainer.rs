@@ -128,6 +128,7 @@ pub struct Trainer<'a> {
     listeners: Vec<Box<dyn Listener + 'a>>,
     stop: Option<Arc<AtomicBool>>,
     evaluation: Option<Evaluation>,
+    judge: &'static str,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -170,7 +171,8 @@ impl<'a> Trainer<'a> {
             best_accuracy: None,
         };
         let (checkpoints, listeners) = (None, Vec::new());
-        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, stop: None, evaluation: None })
+        let (stop, evaluation, judge) = (None, None, "test");
+        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, stop, evaluation, judge })
     }
 
     /// Saves checkpoints.
@@ -188,6 +190,12 @@ impl<'a> Trainer<'a> {
     /// Saves and stops before the next batch of training or evaluation once `flag` is set, which a signal handler may do.
     pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = Some(flag);
+        self
+    }
+
+    /// Says what the data are that it is judged by, such as `val`; `test` unless it is called.
+    pub fn judged_by(mut self, judge: &'static str) -> Self {
+        self.judge = judge;
         self
     }
 
@@ -250,7 +258,8 @@ impl<'a> Trainer<'a> {
     /// that step left of it.
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
         let (epochs, steps_per_epoch) = (self.config.epochs, self.progress.steps_per_epoch);
-        self.emit(Event::RunStarted { epochs, steps_per_epoch, step: self.progress.step })?;
+        let (step, judge) = (self.progress.step, self.judge);
+        self.emit(Event::RunStarted { epochs, steps_per_epoch, step, judge })?;
         let mut outcome = Outcome::Finished;
         while outcome == Outcome::Finished && self.progress.epoch < epochs {
             outcome = self.run_epoch()?;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use striate_datasets::image::DynamicImage;
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Picture, Preprocess, decode_image};
 use striate_graph::{GraphError, InitOptions, Network, Outputs};
-use striate_infer::{Calibration, Plan, PlanOptions};
+use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry};
 use striate_torch::Precision;
@@ -77,6 +77,9 @@ pub struct Prediction {
 /// It is `Send` and `Sync`: any number of threads can share one, in an `Arc` for instance, and so one copy of its packed weights.
 /// It resizes, crops and normalises pictures as the bundle says, so it answers what was measured when the network was trained.
 ///
+/// A call that is alone computes with all of libtorch's threads. Calls that come together share the cores, one each ([`Gate`]): the
+/// answers differ by rounding at most.
+///
 /// ```no_run
 /// use std::path::Path;
 /// use striate::Classifier;
@@ -99,7 +102,7 @@ pub struct Classifier {
 /// What computes.
 #[derive(Debug)]
 enum Engine {
-    Plan(Plan),
+    Plan(Plan, Gate),
     /// A network over several devices, which one thread uses at a time.
     Towers(Mutex<Network>),
 }
@@ -107,7 +110,7 @@ enum Engine {
 impl Engine {
     fn forward(&self, batch: &Tensor) -> Result<Outputs, GraphError> {
         match self {
-            Self::Plan(plan) => plan.forward(batch),
+            Self::Plan(plan, gate) => gate.pass(|| plan.forward(batch)),
             Self::Towers(network) => {
                 let network = network.lock().unwrap_or_else(PoisonError::into_inner);
                 let _no_grad = striate_torch::no_grad();
@@ -152,7 +155,8 @@ impl Classifier {
         let engine = match (network.graph().places(), options.precision) {
             (1, precision) => {
                 let calibration = options.calibration.clone().or_else(|| info.calibration.clone());
-                Engine::Plan(Plan::new(&network, &PlanOptions { precision, calibration })?)
+                let plan = Plan::new(&network, &PlanOptions { precision, calibration })?;
+                Engine::Plan(plan, Gate::new(striate_torch::num_threads()))
             }
             (_, Precision::Float32) => Engine::Towers(Mutex::new(network)),
             (_, precision) => return Err(Error::option(format!("precision = {precision}"), "takes one device")),
@@ -192,7 +196,7 @@ impl Classifier {
     pub fn classify<'a>(&self, picture: impl Into<Picture<'a>>) -> Result<Prediction, Error> {
         let input = self.decode(picture.into())?;
         let mut answers = self.answers(&input)?;
-        answers.pop().ok_or_else(|| Error::Graph(GraphError::NoOutput))
+        answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
     }
 
     /// The likeliest classes of many pictures, in their order, computed in batches. A picture that cannot be read has its error in its
@@ -220,7 +224,7 @@ impl Classifier {
         match together {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
-                let mut answer = |_| answers.next().ok_or_else(|| Error::Graph(GraphError::NoOutput));
+                let mut answer = |_| answers.next().ok_or(Error::Graph(GraphError::NoOutput));
                 inputs.into_iter().map(|input| input.and_then(&mut answer)).collect()
             }
             // Errors cannot be copied: each picture gets its own.
@@ -228,7 +232,7 @@ impl Classifier {
                 .into_iter()
                 .map(|input| {
                     let mut answers = self.answers(&input?)?;
-                    answers.pop().ok_or_else(|| Error::Graph(GraphError::NoOutput))
+                    answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
                 })
                 .collect(),
         }

@@ -48,6 +48,7 @@ pub struct Data {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a whole run")]
 enum Images {
     Memory { train: InMemory, val: Option<InMemory>, test: Option<InMemory> },
     Folder(FolderParts),

@@ -19,13 +19,13 @@ pub enum Error {
         reason: String,
     },
     /// A bundle that does not say how images become inputs.
-    #[error("{} does not say how images become inputs: make it anew from its weights, with mean, standard deviation and size", path.display())]
+    #[error("{} does not say how images become inputs: make a bundle from its weights, with mean, standard deviation and size", path.display())]
     NoPreprocess {
         /// The bundle.
         path: PathBuf,
     },
     /// A run's folder that can't be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{} {reason}", path.display())]
     Folder {
         /// The folder, or a file in it.
         path: PathBuf,

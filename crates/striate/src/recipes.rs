@@ -104,6 +104,9 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
         recipe.train.lr /= WITHOUT_NORM;
         why += "; a tenth of its learning rate, since the network has no batch norm";
     }
+    if data.name != data::FOLDER {
+        recipe.augment.hflip = false; // digits and letters have no mirror images
+    }
     (recipe.model, recipe.data) = (model, data);
     Ok(Chosen { recipe, kind, why })
 }
@@ -164,6 +167,9 @@ mod tests {
         assert_eq!(chosen_for(9).schedule.warmup_epochs, 0.5, "5 of 90");
         assert_eq!(chosen_for(200).schedule.warmup_epochs, 5.0);
         chosen_for(1).check().unwrap();
-        assert!(!chosen("lenet5", "", "mnist").recipe.augment.hflip, "digits have no mirror images");
+        for weights in ["", "w.pth"] {
+            assert!(!chosen("lenet5", weights, "mnist").recipe.augment.hflip, "digits have no mirror images");
+        }
+        assert!(chosen("lenet5", "w.pth", data::FOLDER).recipe.augment.hflip);
     }
 }

@@ -74,7 +74,7 @@ pub enum Outcome {
         /// The run's folder.
         folder: PathBuf,
         /// Its figures.
-        summary: Summary,
+        summary: Box<Summary>,
     },
     /// It was asked to stop, and saved itself first.
     Stopped {
@@ -95,7 +95,7 @@ impl Outcome {
         match self {
             Self::Finished { folder, .. } => Ok(folder.join(BUNDLE)),
             Self::Stopped { folder, .. } => {
-                Err(Error::Folder { path: folder.clone(), reason: "the run was stopped: resume it first".to_owned() })
+                Err(Error::Folder { path: folder.clone(), reason: "holds a run that was stopped: resume it first".to_owned() })
             }
         }
     }
@@ -173,8 +173,8 @@ impl<'a> Run<'a> {
         recipe.check().map_err(|error| unfit(error.to_string()))?;
         let file = folder.join(RECIPE);
         if file.is_file() {
-            recipe =
-                heeded(recipe, Recipe::read(&file)?, progress.epoch).map_err(|reason| Error::Folder { path: file, reason })?;
+            recipe = heeded(recipe, Recipe::read(&file)?, progress.epoch)
+                .map_err(|reason| TrainError::Recipe { path: file, reason })?;
         }
         Ok(Self { folder: Some(folder), resumed: true, ..Self::new(recipe) })
     }
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
         }
         let damaged = |reason: String| Error::Folder {
             path: path.clone(),
-            reason: format!("cannot be read ({reason}): delete it and resume again to have it written anew"),
+            reason: format!("cannot be read ({reason}): delete it and resume again"),
         };
         let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
         let summary: Summary = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
     pub fn run(mut self) -> Result<Outcome, Error> {
         let started = Instant::now();
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
-            return Ok(Outcome::Finished { folder: folder.clone(), summary });
+            return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
         let Prepared { info, network, data, config } = self.prepare()?;
         let preprocess = preprocess_of(&info)?;
@@ -294,13 +294,13 @@ impl<'a> Run<'a> {
         };
         let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
         // Of two parts to judge by, one chooses the best epoch, and the other is looked at once, at the end.
-        let (judge, last_judge) = match (&data.val, &data.test) {
-            (Some(val), test) => (&**val, test.as_deref()),
-            (None, Some(test)) => (&**test, None),
+        let (name, judge, last_judge) = match (&data.val, &data.test) {
+            (Some(val), test) => ("val", &**val, test.as_deref()),
+            (None, Some(test)) => ("test", &**test, None),
             (None, None) => return Err(Error::NothingToJudgeBy { folder: self.recipe.data.dir }),
         };
         let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
-        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?;
+        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?.judged_by(name);
 
         // Only what can run gets a folder.
         let Claim { folder, .. } = &self.claim()?;
@@ -350,7 +350,7 @@ impl<'a> Run<'a> {
         let metrics = [("test_accuracy".to_owned(), summary.test.accuracy), ("test_loss".to_owned(), summary.test.loss)].into();
         Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&folder.join(BUNDLE))?;
         write_text(&folder.join(SUMMARY), &format!("{:#}\n", json!(summary)))?;
-        Ok(Outcome::Finished { folder: folder.clone(), summary })
+        Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
     }
 
     /// What the run is of: a mistaken model is told before a dataset is downloaded.

@@ -6,17 +6,17 @@ use striate_lab::DEFAULT_DATA;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
-    /// List the claims that can be put to the test
+    /// List the claims that you can test
     List(LabListArgs),
-    /// Put claims to the test: measure, draw, judge
+    /// Test claims: measure, plot, give a verdict
     Run(LabRunArgs),
-    /// Show what a network computes of images, and what its answers rest on, as pictures and one HTML page
+    /// Show feature maps and the evidence for each answer, as pictures and one HTML page
     Inspect(LabInspectArgs),
-    /// Show the loss around a network's weights, on a plane of random directions
+    /// Plot the loss around a network's weights on a plane of random directions
     Surface(LabSurfaceArgs),
-    /// Find a learning rate: train with one that grows, and watch the loss
+    /// Find a learning rate: raise it step by step and watch the loss
     Lr(LabLrArgs),
-    /// Show which classes a network takes for which, and its worst mistakes
+    /// Show which classes a network confuses, and its worst mistakes
     Confusion(LabConfusionArgs),
 }
 
@@ -29,31 +29,32 @@ pub(crate) struct LabListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabRunArgs {
-    /// Names that `lab list` gives, or all
+    /// Names from lab list, or all
     #[arg(required = true, value_name = "CLAIM")]
     pub(crate) claims: Vec<String>,
-    /// Small networks and few steps, up to 5 minutes a claim on two cores; the default
+    /// Use small networks and few steps: up to 5 minutes a claim on two cores [default]
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
-    /// Deeper networks, or more images, steps and seeds: up to 20 minutes a claim on two cores
+    /// Use deeper networks, or more images, steps and seeds: up to 20 minutes a claim on two cores
     #[arg(long)]
     pub(crate) full: bool,
-    /// How many seeds; by default as many as the claim says
+    /// Number of seeds [default: the claim's own]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) seeds: Option<u16>,
-    /// The first seed; the others follow it
+    /// First seed; the others follow it
     #[arg(long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true, value_parser = first_seed)]
     pub(crate) first_seed: u64,
-    /// The dataset to train on
+    /// Dataset to train on
     #[arg(long, value_name = "NAME", default_value = DEFAULT_DATA)]
     pub(crate) data: String,
-    /// A folder with the dataset's files, instead of the cache or a download
+    /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Threads of one operator; 0 takes all cores
+    /// Threads for each operator; 0 uses all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where results go; by default lab/quick or lab/full, or such as lab/quick-mnist with --data mnist
+    /// Write results into this folder [default: lab/quick or lab/full; with --data mnist,
+    /// lab/quick-mnist]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Print the outcomes as JSON
@@ -70,49 +71,49 @@ fn first_seed(text: &str) -> Result<u64, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabInspectArgs {
-    /// A bundle, such as a run's model.safetensors
+    /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures, or folders of them
+    /// Pictures, or folders of pictures
     #[arg(required = true, value_name = "IMAGE or FOLDER")]
     pub(crate) images: Vec<PathBuf>,
-    /// A layer whose feature maps to show, all of them; by default some maps of the last layer of each size
+    /// Show all feature maps of this layer [default: some of the last layer of each size]
     #[arg(long = "layer", value_name = "LAYER")]
     pub(crate) layers: Vec<String>,
-    /// The layer of Grad-CAM and Grad-CAM++; by default the last with feature maps
+    /// Compute Grad-CAM and Grad-CAM++ at this layer [default: the last with feature maps]
     #[arg(long, value_name = "LAYER")]
     pub(crate) cam_layer: Option<String>,
-    /// A place in a layer's feature maps whose receptive field to draw, counted from 0
+    /// Draw the receptive field of this place in a layer's feature maps, counted from 0
     #[arg(long = "unit", value_name = "LAYER:ROW,COLUMN")]
     pub(crate) units: Vec<String>,
-    /// How many classes to show for each image
+    /// Classes to show for each picture
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
-    /// How many of the images to show; statistics are of all
+    /// Pictures to show; statistics cover all
     #[arg(long, default_value_t = 4)]
     pub(crate) show: usize,
     #[command(flatten)]
     pub(crate) output: LabOutput,
-    /// Threads of one operator; 0 takes all cores
+    /// Threads for each operator; 0 uses all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LabSurfaceArgs {
-    /// A bundle, such as a run's model.safetensors
+    /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
     #[command(flatten)]
     pub(crate) data: LabData,
-    /// Points on each side of the grid; an odd number has the weights themselves in the middle
+    /// Points on each side of the grid; an odd number puts the weights in the middle
     #[arg(long, default_value_t = 15)]
     pub(crate) points: usize,
-    /// How far the grid reaches: at 1, each filter is moved by as much as it is long
+    /// Extent of the grid; 1 moves each filter by its own length
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) reach: f64,
-    /// Training images that the loss is the mean of; 0 takes all
+    /// Average the loss over this many training images; 0 uses all
     #[arg(long, default_value_t = 500)]
     pub(crate) examples: usize,
-    /// What the directions and the images are drawn from
+    /// Seed for the directions and the images
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
@@ -123,31 +124,31 @@ pub(crate) struct LabSurfaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabLrArgs {
-    /// A model of the registry, or a recipe (a .toml file)
+    /// Model name, or recipe (a .toml file)
     #[arg(value_name = "MODEL or RECIPE")]
     pub(crate) what: String,
-    /// Dataset name, or a folder as for `train`; by default the recipe's
+    /// Dataset name, or a folder as for train [default: the recipe's]
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
-    /// A folder with the dataset's files, instead of the cache or a download
+    /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The learning rate of the first step
+    /// Learning rate of the first step
     #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
     pub(crate) from: f64,
-    /// The learning rate of the last step
+    /// Learning rate of the last step
     #[arg(long, default_value_t = 10.0, allow_negative_numbers = true)]
     pub(crate) to: f64,
-    /// About how many steps
+    /// Approximate number of steps
     #[arg(long, default_value_t = 100)]
     pub(crate) steps: usize,
-    /// Images in one step; by default the recipe's
+    /// Images per step [default: the recipe's]
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
-    /// sgd or adamw; by default the recipe's
+    /// Optimizer: sgd or adamw [default: the recipe's]
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
-    /// What initialisation, order and augmentation are drawn from
+    /// Seed for initial weights, order and augmentation
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     #[command(flatten)]
@@ -158,11 +159,11 @@ pub(crate) struct LabLrArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabConfusionArgs {
-    /// A bundle, such as a run's model.safetensors
+    /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
     #[command(flatten)]
     pub(crate) data: LabData,
-    /// How many of the worst mistakes to show
+    /// Worst mistakes to show
     #[arg(long, default_value_t = 24)]
     pub(crate) worst: usize,
     #[command(flatten)]
@@ -174,10 +175,10 @@ pub(crate) struct LabConfusionArgs {
 /// The dataset of a look inside.
 #[derive(Debug, Args)]
 pub(crate) struct LabData {
-    /// Dataset name, or a folder as for `train`
+    /// Dataset name, or a folder as for train
     #[arg(long = "data", value_name = "NAME or FOLDER")]
     pub(crate) name: String,
-    /// A folder with the dataset's files, instead of the cache or a download
+    /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long = "data-dir", value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -185,7 +186,7 @@ pub(crate) struct LabData {
 /// Where the results of a look inside go.
 #[derive(Debug, Args)]
 pub(crate) struct LabOutput {
-    /// The folder to write, which must be new or empty; by default a new one in lab/
+    /// Write into this new or empty folder [default: a new one in lab/]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     /// Print the result as JSON
@@ -196,10 +197,11 @@ pub(crate) struct LabOutput {
 /// Where a look inside is computed.
 #[derive(Debug, Args)]
 pub(crate) struct LabCompute {
-    /// Threads of one operator; 0 takes all cores
+    /// Threads for each operator; 0 uses all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many towers
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
 }

@@ -23,7 +23,7 @@ fn a_folder_is_of_one_run_at_a_time_and_standard_error_may_be_gone() {
 fn a_damaged_checkpoint_is_named_and_left_as_it_is() {
     let sandbox = Sandbox::new();
     sandbox.train_quickly();
-    sandbox.refused_with(&["train", "--out", "run"], &["run holds a run already: --resume it, or give another --out"]);
+    sandbox.refused_with(&["train", "--out", "run"], &["run holds a run already: resume it, or take another folder"]);
     sandbox.refused_with(&["train", "--resume", "none"], &["cannot read none/last.safetensors: No such file"]);
     std::fs::remove_file(sandbox.path("run/summary.json")).unwrap();
     let last = std::fs::read(sandbox.path("run/last.safetensors")).unwrap();

@@ -67,9 +67,9 @@ fn a_list_of_devices_that_cannot_be_is_refused() {
     };
     let no_towers = "the network has no 2 towers for 2 devices: give one device";
     let mut cases = vec![
-        (run(MODEL, "gpu"), "--devices gpu: there is no such device: name cpu, cuda:0, ..."),
-        (run(MODEL, "cpu,"), "--devices : there is no such device"),
-        (run(MODEL, "cuda:x"), "--devices cuda:x: there is no such device"),
+        (run(MODEL, "gpu"), "device gpu: there is no such device: name cpu, cuda:0, ..."),
+        (run(MODEL, "cpu,"), "device : there is no such device"),
+        (run(MODEL, "cuda:x"), "device cuda:x: there is no such device"),
         (run(MODEL, "cpu,cpu,cpu"), "the network has no 3 towers for 3 devices"),
         (run("alexnet-tiny", "cpu,cpu"), no_towers),
         (vec!["eval", "model.safetensors", "--data", "digits", "--devices", "cpu,cpu"], no_towers),
@@ -77,7 +77,7 @@ fn a_list_of_devices_that_cannot_be_is_refused() {
         (vec!["train", "--out", "run", "--devices", "cpu,cpu"], no_towers),
     ];
     if tch::Cuda::device_count() == 0 {
-        cases.push((run(MODEL, "cuda:0"), "--devices cuda:0: no graphics card can be used with this libtorch: name cpu"));
+        cases.push((run(MODEL, "cuda:0"), "device cuda:0: no graphics card can be used with this libtorch: name cpu"));
     }
     for (args, told) in cases {
         sandbox.refused_with(&args, &[told]);

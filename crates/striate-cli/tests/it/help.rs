@@ -78,8 +78,11 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
 fn an_unknown_name_is_told_the_nearest() {
     let sandbox = Sandbox::new();
     let cases: [(&[&str], &str); 10] = [
-        (&["summary", "nope"], "error: there is no model nope: `striate models` lists them"),
-        (&["weights", "fetch", "nope"], "error: there are no published weights nope: `striate weights list` lists them"),
+        (&["summary", "nope"], "error: there is no model nope: pick a name from the registry (`striate models` lists them)"),
+        (
+            &["weights", "fetch", "nope"],
+            "error: there are no published weights nope: pick a name from the list of published weights (`striate weights list` prints it)",
+        ),
         (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
         (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
@@ -96,8 +99,13 @@ fn an_unknown_name_is_told_the_nearest() {
 }
 
 #[test]
-fn the_readme_shows_the_example_as_it_is() {
+fn the_readme_shows_the_example_of_the_front_door() {
     let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(package.join(path)).unwrap();
-    assert!(read("../../README.md").contains(read("examples/own_network.rs").trim_end()));
+    let (readme, front_door) = (read("../../README.md"), read("../striate/src/lib.rs"));
+    let example = front_door.split("//! ```").nth(1).unwrap().lines().skip(1);
+    let shown = example.map(|line| line.strip_prefix("//! ").unwrap_or_default()).filter(|line| !line.starts_with("# "));
+    let shown = shown.collect::<Vec<_>>().join("\n");
+    assert!(shown.contains("Classifier::open") && readme.contains(&format!("```rust\n{shown}\n```")), "{shown}");
+    assert!(readme.contains("](crates/striate-cli/examples/own_network.rs)"));
 }

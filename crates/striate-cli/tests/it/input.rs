@@ -57,7 +57,7 @@ fn a_folder_that_lacks_files_or_is_not_needed_is_named() {
     sandbox.mnist("files");
     std::fs::remove_file(sandbox.path("files/t10k-labels-idx1-ubyte")).unwrap();
     let train = ["train", "--out", "run", "--data-dir", "files"];
-    let missing = "files has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz: name the folder";
+    let missing = "files has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, or an empty one: name the folder";
     sandbox.refused_with(&[&train[..], &["--data", "mnist"]].concat(), &[missing]);
     sandbox.refused_with(&train, &["digits is compiled in: leave ", "/files out or name another dataset"]);
     assert_eq!(sandbox.names(""), ["files"]);
@@ -71,8 +71,8 @@ fn a_bad_bundle_is_named_by_every_command_that_takes_one() {
     sandbox.write("cut.safetensors", &whole[..whole.len() / 2]);
     sandbox.write("long.safetensors", [&whole[..], b"x"].concat());
     sandbox.write("text.safetensors", "not tensors at all");
-    let name = whole.windows(6).position(|window| window == b"lenet5").unwrap();
-    sandbox.write("other.safetensors", [&whole[..name], b"lenet9", &whole[name + 6..]].concat());
+    let name = whole.windows(6).position(|window| window == b"Conv2d").unwrap();
+    sandbox.write("other.safetensors", [&whole[..name], b"Conv9d", &whole[name + 6..]].concat());
     let run = |bundle: &'static str| vec!["run", bundle, "--input", "x.safetensors", "--output", "y.safetensors"];
     let cases = [
         (vec!["eval", "cut.safetensors", "--data", "digits"], "cut.safetensors is damaged or not a .safetensors file"),
@@ -84,7 +84,7 @@ fn a_bad_bundle_is_named_by_every_command_that_takes_one() {
         (vec!["eval", "no.safetensors", "--data", "digits"], "cannot read no.safetensors: No such file"),
         (
             vec!["predict", "other.safetensors", "x.png"],
-            "other.safetensors was not written by this version of striate, or is damaged: there is no model lenet9",
+            "other.safetensors was not written by this version of striate, or is damaged: layer c1: Conv9d is no layer of Striate's",
         ),
         (vec!["predict", "x.safetensors", "x.png"], "x.safetensors holds weights only"),
     ];
@@ -98,7 +98,7 @@ fn a_bad_bundle_is_named_by_every_command_that_takes_one() {
 fn a_dataset_of_other_classes_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.bundle("model.safetensors", 7);
-    let told = "error: model.safetensors tells 7 classes apart, but digits has 10: name a dataset with the same classes";
+    let told = "error: digits: it has classes that are not expected: 7, 8, 9";
     sandbox.refused_with(&["eval", "model.safetensors", "--data", "digits"], &[told]);
 }
 
@@ -146,7 +146,7 @@ fn weights_of_another_network_are_refused() {
 }
 
 #[test]
-fn a_bad_image_is_named_and_no_answer_is_given() {
+fn a_bad_image_is_named_and_the_others_are_answered() {
     let sandbox = Sandbox::new();
     sandbox.bundle("model.safetensors", 10);
     image::GrayImage::new(8, 8).save(sandbox.path("good.png")).unwrap();
@@ -155,7 +155,10 @@ fn a_bad_image_is_named_and_no_answer_is_given() {
     sandbox.write("cut.png", &png[..png.len() / 2]);
     for image in ["none.png", "text.png", "cut.png"] {
         let told = format!("error: {image} cannot be read as an image: ");
-        sandbox.refused_with(&["predict", "model.safetensors", "good.png", image], &[&told]);
+        let output = sandbox.striate(&["predict", "model.safetensors", "good.png", image]).output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(out.starts_with("good.png: ") && out.lines().count() == 1, "{out}");
+        assert!(err.starts_with(&told) && err.lines().count() == 1 && output.status.code() == Some(2), "{err}");
     }
 }
 
@@ -166,7 +169,7 @@ fn an_output_that_cannot_be_written_is_named() {
     sandbox.tensor("x.safetensors", "input", Tensor::ones([1, 1, 32, 32], (Kind::Float, Device::Cpu)));
     let run = ["run", "lenet5", "--input", "x.safetensors", "--output", "file/y.safetensors"];
     let train = [&["train", "--out", "file/run"], &QUICK[..]].concat();
-    for (args, told) in [(&run[..], "cannot write file/y.safetensors: "), (&train, "cannot write to file/run: ")] {
+    for (args, told) in [(&run[..], "cannot write file/y.safetensors: "), (&train, "file/run cannot be written to: ")] {
         let line = crate::sandbox::error_line(sandbox.striate(args), 2);
         assert!(line.starts_with(&format!("error: {told}")), "{line}");
     }

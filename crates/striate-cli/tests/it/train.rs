@@ -1,7 +1,7 @@
 //! `train`, `eval` and `predict` when all goes well.
 use crate::sandbox::{QUICK, Sandbox, bits, close};
 use serde_json::Value;
-use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, Preprocess, load};
+use striate_datasets::{Dataset, InMemory, LoadOptions, Loader, LoaderOptions, load};
 use striate_graph::InitOptions;
 use striate_infer::{Plan, PlanOptions, Precision};
 use striate_models::Bundle;

@@ -74,11 +74,16 @@ pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
     walk.folder(folder)?;
     let pictures = walk.pictures;
     if pictures.is_empty() {
+<<<<<<< HEAD
         let reason = if left_out.is_empty() {
             "it holds no pictures".to_owned()
         } else {
             format!("it holds no picture that is read: {left_out}")
         };
+=======
+        let found = if left_out.is_empty() { String::new() } else { format!(": {left_out}") };
+        let reason = format!("it holds no picture that is read{found}");
+>>>>>>> main
         return Err(DatasetError::Inconsistent { dataset: folder.display().to_string(), reason });
     }
     if !left_out.is_harmless() {
@@ -494,7 +499,7 @@ pub(crate) mod tests {
             assert_eq!(found, [0, 2]);
         }
         let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
-        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: mend or remove them"));
+        assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: fix or remove them"));
         let data = open().without_bad(go_on).unwrap();
         let names = data.files().iter().map(|(path, label)| (path.file_name().unwrap().to_str().unwrap(), *label));
         assert_eq!(names.collect::<Vec<_>>(), [("y.jpeg", 0), ("b.PNG", 1)]);

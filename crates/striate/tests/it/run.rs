@@ -1,0 +1,241 @@
+//! Runs: stopped and resumed, edited, and on data of every layout.
+use crate::tints::{self, Scale};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use striate::graph::{GraphError, NetworkBuilder};
+use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
+use striate::models::{Architecture, Paper, Variant};
+use striate::train::{Event, Listener, TrainError};
+use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
+use tempfile::TempDir;
+
+/// A folder with data and runs.
+struct Place(TempDir);
+
+impl Place {
+    /// With data in which each part has so many pictures of each class. The part `""` is the folder
+    /// itself.
+    fn new(parts: &[(&str, u32)]) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        for (part, count) in parts {
+            tints::write(&place.path("data").join(part), tints::CLASSES, *count);
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A recipe for two epochs of three steps, or so, on the data.
+    fn recipe(&self, schedule: &str) -> Recipe {
+        let text = format!(
+            "[model]\nname = 'resnet-tiny'\n[data]\nname = 'image-folder'\ndir = '{}'\n\
+             [train]\nepochs = 2\nbatch_size = 8\nlr = 0.02\nthreads = 1\n[schedule]\nkind = '{schedule}'\n[augment]\nhflip = true",
+            self.path("data").display()
+        );
+        Recipe::parse(&text, Path::new("tints.toml")).unwrap()
+    }
+
+    fn edit(&self, run: &str, from: &str, to: &str) {
+        let path = self.path(run).join(RECIPE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
+    fn weights(&self, run: &str) -> Bundle {
+        Bundle::read(&self.path(run).join(striate::BUNDLE)).unwrap()
+    }
+
+    /// Whether two runs came to the same bits.
+    #[track_caller]
+    fn same(&self, one: &str, other: &str) {
+        assert_eq!(self.weights(one).state, self.weights(other).state);
+    }
+}
+
+#[track_caller]
+fn finished(run: Run<'_>) -> Summary {
+    match run.run().unwrap() {
+        Outcome::Finished { summary, .. } => *summary,
+        stopped => panic!("{stopped:?}"),
+    }
+}
+
+/// Asks for a stop at a step.
+struct StopAt(u64, Arc<AtomicBool>);
+
+impl Listener for StopAt {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::StepDone { step, .. } if *step == self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Counts the steps that a process does.
+struct Steps<'a>(&'a Cell<u64>);
+
+impl Listener for Steps<'_> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.0.set(self.0.get() + u64::from(matches!(event, Event::StepDone { .. })));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    let through = finished(Run::new(place.recipe("cosine")).folder(place.path("through")));
+    assert_eq!((through.epochs, through.steps), (2, 6));
+
+    let flag = Arc::new(AtomicBool::new(false));
+    let run = Run::new(place.recipe("cosine")).folder(place.path("stopped"));
+    let outcome = run.listener(StopAt(4, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+    assert_eq!(outcome, Outcome::Stopped { folder: place.path("stopped"), step: 4 });
+    let error = outcome.bundle().unwrap_err().to_string();
+    assert!(error.ends_with("holds a run that was stopped: resume it first"), "{error}");
+    assert!(Run::resume(place.path("stopped")).unwrap().finished().unwrap().is_none());
+
+    let steps = Cell::new(0);
+    let resumed = finished(Run::resume(place.path("stopped")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 2, "4 of 6 steps are not done again");
+    assert_eq!(Summary { seconds: through.seconds, ..resumed }, through);
+    place.same("through", "stopped");
+
+    // A run that is over is not run again: its figures are read.
+    let steps = Cell::new(0);
+    let again = finished(Run::resume(place.path("through")).unwrap().listener(Steps(&steps)));
+    assert_eq!((again, steps.get()), (through, 0));
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_left_alone() {
+    let place = Place::new(&[("train", 2), ("val", 1)]);
+    finished(Run::new(place.recipe("constant")).folder(place.path("run")));
+    let error = Run::new(place.recipe("constant")).folder(place.path("run")).run().unwrap_err().to_string();
+    assert!(error.ends_with("holds a run already: resume it, or take another folder"), "{error}");
+}
+
+#[test]
+fn more_epochs_are_heeded_where_the_schedule_does_not_depend_on_them() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    let mut three = place.recipe("constant");
+    three.train.epochs = 3;
+    finished(Run::new(three).folder(place.path("three")));
+
+    finished(Run::new(place.recipe("constant")).folder(place.path("edited")));
+    place.edit("edited", "epochs = 2\n", "epochs = 3\n");
+    let steps = Cell::new(0);
+    let summary = finished(Run::resume(place.path("edited")).unwrap().listener(Steps(&steps)));
+    assert_eq!(steps.get(), 3, "the third epoch alone");
+    assert_eq!((summary.epochs, summary.steps), (3, 9));
+    place.same("three", "edited");
+}
+
+#[test]
+fn an_edit_that_cannot_be_heeded_is_refused_by_its_key() {
+    let place = Place::new(&[("train", 2), ("val", 1)]);
+    finished(Run::new(place.recipe("cosine")).folder(place.path("run")));
+    let refused = |from: &str, to: &str| {
+        place.edit("run", from, to);
+        let error = Run::resume(place.path("run")).unwrap_err().to_string();
+        place.edit("run", to, from);
+        assert!(error.contains(RECIPE) && !error.contains('\n'), "{error}");
+        error
+    };
+    let error = refused("epochs = 2\n", "epochs = 3\n");
+    assert!(error.contains("epochs was edited from 2 to 3"), "{error}");
+    let error = refused("lr = 0.02\n", "lr = 0.03\n");
+    assert!(error.contains("train.lr cannot change within a run"), "{error}");
+    Run::resume(place.path("run")).unwrap();
+}
+
+#[test]
+fn a_run_with_val_and_test_reports_both() {
+    let place = Place::new(&[("train", 2), ("val", 1), ("test", 3)]);
+    let summary = finished(Run::new(place.recipe("constant")).folder(place.path("run")));
+    assert_eq!((summary.test.examples, summary.val.map(|val| val.examples)), (9, Some(3)));
+    // What was written is what was told.
+    let told = finished(Run::resume(place.path("run")).unwrap());
+    assert_eq!((told.test.examples, told.val.map(|val| val.examples)), (9, Some(3)));
+}
+
+#[test]
+fn a_folder_without_parts_is_split() {
+    let place = Place::new(&[("", 8)]);
+    let mut recipe = place.recipe("constant");
+    let error = Run::new(recipe.clone()).folder(place.path("run")).run().unwrap_err().to_string();
+    assert!(error.contains("has nothing to judge by") && error.contains("split = 0.2"), "{error}");
+    assert!(!place.path("run").exists(), "a run that cannot start leaves no folder");
+
+    recipe.data.split = 0.25;
+    let summary = finished(Run::new(recipe).folder(place.path("run")));
+    // A fourth of each class's 8 pictures; 18 others in batches of 8, twice.
+    assert_eq!((summary.test.examples, summary.steps), (6, 6));
+    let per_class: Vec<u64> = summary.test.confusion.iter().map(|row| row.iter().sum()).collect();
+    assert_eq!(per_class, [2, 2, 2]);
+}
+
+/// One convolution, and a layer of one's own.
+#[derive(Serialize, Deserialize)]
+struct OneConvolution {
+    classes: i64,
+    input: [i64; 3],
+    width: i64,
+}
+
+impl Architecture for OneConvolution {
+    fn define(&self, net: &mut NetworkBuilder) -> Result<(), GraphError> {
+        let x = net.input(self.input);
+        let x = net.add("conv", Conv2d::same(self.width, 3).no_bias(), x)?; // [width, H, W]
+        let x = net.add("bn", BatchNorm2d::new(), x)?;
+        let x = net.add("relu", Activation::Relu, x)?;
+        let x = net.add("avgpool", AdaptiveAvgPool2d::global(), x)?; // [width, 1, 1]
+        let x = net.add("flatten", Flatten, x)?; // [width]
+        let x = net.add("scale", Op::custom(Scale { by: 2.0 }), x)?;
+        let x = net.add("fc", Linear::new(self.classes), x)?; // [classes]
+        net.output("logits", x)
+    }
+}
+
+static PAPER: Paper = Paper { authors: "nobody", year: 2026, title: "One convolution", arxiv: None };
+static MINE: &[Variant] = &[variant!(
+    "one-convolution",
+    "OneConvolution",
+    &PAPER,
+    "a convolution and a classifier",
+    OneConvolution,
+    OneConvolution { classes: 10, input: [3, 16, 16], width: 4 },
+)];
+
+#[test]
+fn a_variant_of_ones_own_is_found_by_its_name() {
+    let place = Place::new(&[("train", 4), ("val", 1)]);
+    let mut recipe = place.recipe("constant");
+    recipe.model.name = "one-convolution".to_owned();
+    let error = Run::new(recipe.clone()).folder(place.path("run")).run().unwrap_err().to_string();
+    assert!(error.starts_with("there is no model one-convolution"), "{error}");
+
+    recipe.model.options.insert("width".to_owned(), 6.into());
+    let registry = Registry::default().with_variants(MINE).with_layer::<Scale>("Scale");
+    let flag = Arc::new(AtomicBool::new(false));
+    let run = Run::new(recipe).registry(registry.clone()).folder(place.path("run"));
+    run.listener(StopAt(1, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+
+    let error = Run::resume(place.path("run")).unwrap().run().unwrap_err().to_string();
+    assert!(error.contains("Scale") && !error.contains('\n'), "{error}");
+    let summary = finished(Run::resume(place.path("run")).unwrap().registry(registry.clone()));
+    // Convolution, batch norm, and the classifier for the folder's three classes.
+    assert_eq!((summary.model.as_str(), summary.params), ("one-convolution", 6 * 3 * 9 + 2 * 6 + 6 * 3 + 3));
+    let mut options = ClassifierOptions::default();
+    options.registry = registry;
+    let classifier = Classifier::open_with(place.path("run").join(striate::BUNDLE), options).unwrap();
+    assert_eq!(json!(classifier.info().origin)["options"]["width"], 6);
+}
