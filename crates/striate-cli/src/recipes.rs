@@ -34,10 +34,6 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
             }
             model_of(args, &mut model)?;
             let chosen = recipes::choose(model, data.unwrap_or_default(), &Registry::default())?;
-            let chosen = match args.epochs {
-                Some(epochs) => chosen.lasting(epochs),
-                None => chosen,
-            };
             why = Some(chosen.why).filter(|_| chosen.kind != recipes::Kind::Dataset);
             chosen.recipe
         }

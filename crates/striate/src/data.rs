@@ -43,7 +43,6 @@ pub fn section(data: &str) -> Result<DataSection, Error> {
 /// A dataset with its parts, as it lies there: not yet resized.
 #[derive(Debug)]
 pub struct Data {
-    name: String,
     images: Images,
 }
 
@@ -103,7 +102,7 @@ impl Data {
             let Split { train, test } = load(&section.name, &LoadOptions { root })?;
             Images::Memory { train, val: None, test: Some(test) }
         };
-        let data = Self { name: section.name.clone(), images };
+        let data = Self { images };
         if let Images::Folder(parts) = &data.images {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
@@ -147,7 +146,7 @@ impl Data {
             }
             memory => memory,
         };
-        let data = Self { images, ..self };
+        let data = Self { images };
         if !data.can_be_judged() {
             return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
@@ -178,7 +177,7 @@ impl Data {
             }
             Images::Folder(parts) => Images::Folder(parts.map(|part| part.with_classes(classes))?),
         };
-        Ok(Self { images, ..self })
+        Ok(Self { images })
     }
 
     /// The classes' names; a label is an index into them.
@@ -233,7 +232,7 @@ impl Data {
                     tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, parts.train.len());
                 }
                 let preprocess = Preprocess { normalise: statistics.normalise, ..raw };
-                Ok((Self { images: Images::Folder(parts), ..self }, preprocess))
+                Ok((Self { images: Images::Folder(parts) }, preprocess))
             }
         }
     }

@@ -54,17 +54,6 @@ pub struct Chosen {
     pub why: String,
 }
 
-impl Chosen {
-    /// The same for another number of epochs. If they are fewer, the warmup is as much shorter.
-    #[must_use]
-    pub fn lasting(mut self, epochs: u64) -> Self {
-        let (schedule, train) = (&mut self.recipe.schedule, &mut self.recipe.train);
-        schedule.warmup_epochs *= (epochs as f64 / train.epochs.max(1) as f64).min(1.0);
-        train.epochs = epochs;
-        self
-    }
-}
-
 /// The recipe for a model of Striate's (or a bundle) on a dataset of the catalogue or a folder.
 ///
 /// # Errors
@@ -163,10 +152,6 @@ mod tests {
             assert!(!chosen.why.contains('\n') && chosen.why.contains(&kind.to_string()), "{}", chosen.why);
             chosen.recipe.check().unwrap();
         }
-        let chosen_for = |epochs| chosen("resnet18", "", data::FOLDER).lasting(epochs).recipe;
-        assert_eq!(chosen_for(9).schedule.warmup_epochs, 0.5, "5 of 90");
-        assert_eq!(chosen_for(200).schedule.warmup_epochs, 5.0);
-        chosen_for(1).check().unwrap();
         for weights in ["", "w.pth"] {
             assert!(!chosen("lenet5", weights, "mnist").recipe.augment.hflip, "digits have no mirror images");
         }
