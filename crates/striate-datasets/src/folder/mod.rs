@@ -74,16 +74,8 @@ pub fn picture_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
     walk.folder(folder)?;
     let pictures = walk.pictures;
     if pictures.is_empty() {
-<<<<<<< HEAD
-        let reason = if left_out.is_empty() {
-            "it holds no pictures".to_owned()
-        } else {
-            format!("it holds no picture that is read: {left_out}")
-        };
-=======
         let found = if left_out.is_empty() { String::new() } else { format!(": {left_out}") };
         let reason = format!("it holds no picture that is read{found}");
->>>>>>> main
         return Err(DatasetError::Inconsistent { dataset: folder.display().to_string(), reason });
     }
     if !left_out.is_harmless() {
