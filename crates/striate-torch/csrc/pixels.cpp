@@ -26,14 +26,3 @@ int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out) {
     return 0;
   }
 }
-
-// Here since shim.cpp is compiled without OpenMP.
-int st_thread_width(int width) {
-#ifdef _OPENMP
-  const int former = at::get_num_threads();  // settles libtorch's own first choice for this thread
-  omp_set_num_threads(width);
-  return former;
-#else
-  return width;
-#endif
-}

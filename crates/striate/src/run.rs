@@ -160,9 +160,9 @@ impl<'a> Run<'a> {
         let last = folder.join(LAST);
         if !last.exists() {
             let reason = if folder.is_dir() {
-                format!("it holds no {LAST}, from which a run goes on: start the run again")
+                format!("holds no {LAST}, from which a run goes on: start the run again")
             } else {
-                "there is no such folder: name the folder of a run".to_owned()
+                "is no folder: name the folder of a run".to_owned()
             };
             return Err(Error::Folder { path: folder, reason });
         }
@@ -590,7 +590,8 @@ fn adapted(info: BundleInfo, data: &Data, head: Head) -> Result<BundleInfo, Erro
 
 fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
     let other: Vec<&str> = ours.iter().filter(|class| !theirs.contains(class)).map(String::as_str).collect();
-    if !other.is_empty() {
+    // Other numbers of classes do not load, or get a new classifier.
+    if theirs.len() == ours.len() && !other.is_empty() {
         let some = other.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         tracing::warn!(
             "the weights' classifier is kept, and was trained on other classes: {} of {} ({some}) are not among them; a new one is often better (head = \"replace\")",

@@ -89,7 +89,7 @@ fn nothing_is_written_from_bad_input() {
     let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--model", "resnet20-cifar"]);
     assert!(wrong.contains("w.safetensors: the weights do not fit"), "{wrong}");
     let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--model", "resnet-tiny", "--classes", "4"]);
-    assert!(wrong.contains("give --classes 10, or --head replace"), "{wrong}");
+    assert!(wrong.contains("(-o classes=10, or --head replace)"), "{wrong}");
     assert!(refused(folder, &["weights", "convert", "w.safetensors", "to.pth"]).contains(".safetensors"));
     let large = [("w".to_owned(), Tensor::from_slice(&[1e6_f32]))].into();
     TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();

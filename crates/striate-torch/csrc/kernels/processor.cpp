@@ -1,4 +1,4 @@
-// What this processor has.
+// What this processor has, and how many of its cores a thread uses.
 #include "lanes.h"
 
 int st_has_wide_vectors() {
@@ -15,5 +15,16 @@ int st_has_bf16_products() {
   return st_has_wide_vectors() != 0 && __builtin_cpu_supports("avx512bf16") != 0;
 #else
   return 0;
+#endif
+}
+
+// Among the kernels, since these are compiled with OpenMP.
+int st_thread_width(int width) {
+#ifdef _OPENMP
+  const int former = static_cast<int>(thread_count());  // settles libtorch's own first choice for this thread
+  omp_set_num_threads(width);
+  return former;
+#else
+  return width;
 #endif
 }
