@@ -24,7 +24,7 @@ fn a_damaged_checkpoint_is_named_and_left_as_it_is() {
     let sandbox = Sandbox::new();
     sandbox.train_quickly();
     sandbox.refused_with(&["train", "--out", "run"], &["run holds a run already: resume it, or take another folder"]);
-    sandbox.refused_with(&["train", "--resume", "none"], &["none there is no such folder"]);
+    sandbox.refused_with(&["train", "--resume", "none"], &["none is no folder"]);
     std::fs::remove_file(sandbox.path("run/summary.json")).unwrap();
     let last = std::fs::read(sandbox.path("run/last.safetensors")).unwrap();
     let best = std::fs::read(sandbox.path("run/best.safetensors")).unwrap();

@@ -94,7 +94,8 @@ fn int8_and_images_to_calibrate_go_together() {
         let told = "error: --calibrate is for --precision int8 only";
         sandbox.refused_with(&[command, &["--calibrate", "digits"]].concat(), &[told]);
         let missing = ["--precision", "int8", "--calibrate", "no/folder"];
-        sandbox.refused_with(&[command, &missing].concat(), &["the data is not in no/folder: if it was moved"]);
+        sandbox
+            .refused_with(&[command, &missing].concat(), &["no/folder does not exist: name a folder of pictures, or a dataset"]);
     }
 }
 
@@ -135,12 +136,12 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
 
     let error = sandbox.refused(&["train", "--data", "pictures/train"]);
     assert!(error.contains("nothing to judge by") && error.contains("split = 0.2"), "{error}");
-    assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("the data is not in pictures/vla"));
+    assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("pictures/vla does not exist"));
     let error = sandbox.refused(&["train", "--data", "image-folder"]);
-    assert!(error.contains("name the folder with --data-dir"), "{error}");
+    assert!(error.contains("--data-dir"), "{error}");
     std::fs::rename(sandbox.path("pictures/val/dark"), sandbox.path("pictures/val/black")).unwrap();
     let error = sandbox.refused(&["train", "--data", "pictures"]);
-    assert!(error.contains("the classes to train with (dark, light) are not those to judge by (black, light)"), "{error}");
+    assert!(error.contains("pictures/val") && error.contains("black") && error.contains("dark"), "{error}");
     sandbox.write("pictures/train/dark/3.png", "no picture");
     std::fs::rename(sandbox.path("pictures/val/black"), sandbox.path("pictures/val/dark")).unwrap();
     let error = sandbox.refused(&["train", "--data", "pictures"]);
