@@ -160,9 +160,9 @@ impl<'a> Run<'a> {
         let last = folder.join(LAST);
         if !last.exists() {
             let reason = if folder.is_dir() {
-                format!("it holds no {LAST}, from which a run goes on: start the run again")
+                format!("holds no {LAST}, from which a run goes on: start the run again")
             } else {
-                "there is no such folder: name the folder of a run".to_owned()
+                "does not exist: name the folder of a run".to_owned()
             };
             return Err(Error::Folder { path: folder, reason });
         }
@@ -284,6 +284,10 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
+        }
+        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.to_str().is_none()) {
+            let reason = "is no valid UTF-8, in which a run's files are written: take another name".to_owned();
+            return Err(Error::Folder { path: folder.clone(), reason });
         }
         let Prepared { info, network, data, config } = self.prepare()?;
         let preprocess = preprocess_of(&info)?;
