@@ -285,6 +285,10 @@ impl<'a> Run<'a> {
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
+        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.to_str().is_none()) {
+            let reason = "is no valid UTF-8, in which a run's files are written: take another name".to_owned();
+            return Err(Error::Folder { path: folder.clone(), reason });
+        }
         let Prepared { info, network, data, config } = self.prepare()?;
         let preprocess = preprocess_of(&info)?;
         let batches = LoaderOptions {
