@@ -1,5 +1,7 @@
 //! Pictures to train with and to judge by: a dataset of the catalogue, in memory, or folders of files that are decoded batch by batch.
 use crate::Error;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation, LoadOptions,
@@ -106,6 +108,10 @@ impl Data {
         if let Images::Folder(parts) = &data.images {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
+            }
+            let files = parts.iter().flat_map(ImageFolder::files).map(|(file, _)| file.as_path());
+            if let Some(formats) = formats(files) {
+                tracing::info!("pictures of several formats: {formats}");
             }
         }
         Ok(data)
@@ -316,6 +322,19 @@ impl Opened {
     }
 }
 
+/// How many files there are of each format by their names, the most frequent first, if they are of several.
+fn formats<'p>(files: impl Iterator<Item = &'p Path>) -> Option<String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for file in files {
+        let end = file.extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default();
+        *counts.entry(end.replace("jpeg", "jpg")).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let list = counts.iter().map(|(end, count)| format!("{count} .{end}")).collect::<Vec<_>>().join(", ");
+    (counts.len() > 1).then_some(list)
+}
+
 /// Resized until the shorter side fits, and cropped in the middle.
 fn shaped(input: [i64; 3], interpolation: Interpolation) -> Preprocess {
     let shorter_side = input[1].max(input[2]);
@@ -375,4 +394,53 @@ fn split_memory(data: &InMemory, fraction: f64, seed: u64) -> Result<Split, Erro
     stay.sort_unstable();
     apart.sort_unstable();
     Ok(Split { train: data.select(&stay)?, test: data.select(&apart)? })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use striate_datasets::digits;
+
+    #[test]
+    fn several_formats_are_counted() {
+        let formats = |names: &[&str]| formats(names.iter().map(Path::new));
+        assert_eq!(formats(&["a/1.png", "b/2.PNG"]), None);
+        let several = formats(&["1.jpg", "2.webp", "3.jpeg", "4.JPG", "5.gif", "6.webp"]);
+        assert_eq!(several.unwrap(), "3 .jpg, 2 .webp, 1 .gif");
+    }
+
+    /// torchvision's 256 and 224 for other sizes of input: in proportion, and never too small to crop from.
+    #[test]
+    fn preprocessing_follows_the_size_of_the_input() {
+        let normalise = Normalise { mean: vec![0.1, 0.2, 0.3], std: vec![0.2, 0.2, 0.5] };
+        let image = ImageSize::ShorterSide { shorter_side: 256 };
+        let preprocess = Preprocess { image, input: [3, 224, 224], normalise, interpolation: Interpolation::Bicubic };
+        assert_eq!(reshaped(&preprocess, [3, 224, 224]), preprocess);
+        let side = |shorter_side| ImageSize::ShorterSide { shorter_side };
+        assert_eq!(reshaped(&preprocess, [3, 112, 112]).image, side(128));
+        assert_eq!(reshaped(&preprocess, [3, 112, 224]).image, side(256));
+        let grey = reshaped(&preprocess, [1, 32, 32]);
+        assert_eq!((grey.image, grey.interpolation), (side(37), Interpolation::Bicubic));
+        assert!((grey.normalise.mean[0] - 0.2).abs() < 1e-12 && (grey.normalise.std[0] - 0.3).abs() < 1e-12);
+        grey.check().unwrap();
+        let padded = Preprocess { image: ImageSize::Exact([28, 28]), input: [1, 32, 32], ..grey };
+        assert_eq!(reshaped(&padded, [1, 64, 64]).image, ImageSize::Exact([56, 56]));
+    }
+
+    #[test]
+    fn a_split_takes_its_share_of_each_class_and_follows_the_seed() {
+        let train = digits().unwrap().train;
+        let labels = |data: &InMemory| Vec::<i64>::try_from(data.labels()).unwrap();
+        let count = |data: &InMemory, class: i64| labels(data).iter().filter(|label| **label == class).count();
+        let Split { train: stay, test: apart } = split_memory(&train, 0.2, 3).unwrap();
+        assert_eq!(stay.len() + apart.len(), train.len());
+        for class in 0..10 {
+            assert_eq!(count(&apart, class), (0.2 * count(&train, class) as f64).round() as usize, "{class}");
+        }
+        let again = |seed| split_memory(&train, 0.2, seed).unwrap().test;
+        assert_eq!(again(3).images(), apart.images());
+        assert_ne!(again(4).images(), apart.images());
+        assert!(split_memory(&train, 1.5, 0).unwrap_err().to_string().contains("split = 1.5"));
+    }
 }
