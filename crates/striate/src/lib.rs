@@ -29,11 +29,12 @@ mod error;
 pub mod recipes;
 mod report;
 mod run;
+mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use report::Report;
-pub use run::{BUNDLE, Outcome, Prepared, RECIPE, Run, Summary, load, new_folder, weights};
+pub use run::{BUNDLE, Outcome, Prepared, RECIPE, Run, Summary, new_folder};
 pub use striate_datasets as datasets;
 pub use striate_datasets::Picture;
 pub use striate_graph as graph;
@@ -45,3 +46,4 @@ pub use striate_torch::{Precision, keep_memory_warm};
 pub use striate_train as train;
 pub use striate_train::Recipe;
 pub use tch;
+pub use weights::{load, weights};
