@@ -1,12 +1,13 @@
 //! `lab list` and `lab run`.
 use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
-use crate::eval::set_threads;
+use crate::eval::{section, set_threads};
 use crate::table::{Align, table};
 use crate::train::stop_on_signals;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use striate::data::FOLDER;
 use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
 
 /// The name that stands for every claim.
@@ -47,10 +48,14 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     };
     set_threads(args.threads)?;
     let scale = if args.full { Scale::Full } else { Scale::Quick };
+    let data = section(&args.data, args.data_dir.as_deref())?;
     let default = || match args.data.as_str() {
         DEFAULT_DATA => PathBuf::from(format!("lab/{scale}")),
         // Outcomes on one dataset do not replace those on another.
-        data => PathBuf::from(format!("lab/{scale}-{data}")),
+        _ => {
+            let folder = data.dir.file_name().filter(|_| data.name == FOLDER);
+            PathBuf::from(format!("lab/{scale}-{}", folder.map_or(data.name.as_str().into(), |name| name.to_string_lossy())))
+        }
     };
     let out = args.out.clone().unwrap_or_else(default);
     super::no_file(&out, "--out")?;
@@ -61,8 +66,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         scale,
         seeds: args.seeds.map(usize::from),
         first_seed: args.first_seed,
-        data: args.data.clone(),
-        data_dir: args.data_dir.clone(),
+        data,
         out,
         stop: stop_on_signals()?,
     };
