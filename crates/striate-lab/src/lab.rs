@@ -140,7 +140,7 @@ impl Lab {
         if let Some(split) = self.data.get(&(size, train, test)) {
             return Ok(Rc::clone(split));
         }
-        let split = load(&self.options.data, &LoadOptions { root: self.options.data_dir.clone() })?;
+        let split = load(&self.options.data, &LoadOptions { root: self.options.data_dir.clone(), ..LoadOptions::default() })?;
         let train_part = split.train.range(0..train.min(split.train.len()))?.resize(size, size)?;
         let test_part = split.test.range(0..test.min(split.test.len()))?.resize(size, size)?;
         let split = Rc::new(Split { train: train_part, test: test_part });

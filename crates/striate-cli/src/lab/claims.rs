@@ -8,6 +8,7 @@ use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
+use striate_torch::Shown;
 
 /// The name that stands for every claim.
 const ALL: &str = "all";
@@ -81,7 +82,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     if args.json {
         return print_json(&outcomes);
     }
-    print(&format!("{}\n", options.out.join("index.html").display()))
+    print(&format!("{}\n", Shown(options.out.join("index.html").display())))
 }
 
 /// The outcome for people.
