@@ -529,7 +529,7 @@ pub(crate) mod tests {
         let preprocess = exact([3, 8, 8]);
         let small = Preprocess { image: ImageSize::ShorterSide { shorter_side: 8 }, ..preprocess };
         assert!(decode_image(&flat, &small, &DecodeOptions { max_pixels: enough - 2 }).is_err());
-        decode_image(&flat, &small, &DecodeOptions { max_pixels: enough }).unwrap();
+        assert_eq!(decode_image(&flat, &small, &DecodeOptions { max_pixels: enough }).unwrap().size(), [1, 3, 8, 8]);
         // As many pixels of a photograph: more bytes, which a header can be checked with.
         let header = png_header([width, height], [8, 2]);
         let options = DecodeOptions::default();

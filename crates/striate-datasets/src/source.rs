@@ -359,7 +359,7 @@ pub(crate) mod tests {
         write_files(&cached, source, "");
         let damage = |file: &str, bytes: &[u8]| {
             std::fs::write(cached.join(file), bytes).unwrap();
-            let error = advise_to_fetch_again(read(entry, source, &cached).unwrap_err(), &places.cache).to_string();
+            let error = advise_to_fetch_again(read(entry, source, &cached, &Budget::default()).unwrap_err(), &places.cache).to_string();
             assert!(error.contains(file) && error.ends_with("delete it, then try again to download it"), "{error}");
             write_files(&cached, source, "");
         };
