@@ -3,7 +3,7 @@ use crate::cli::{ConvertArgs, HeadArg, InspectArgs, WeightsCommand};
 use crate::error::CliError;
 use crate::eval::measure;
 use crate::source::{self, model, parse_options, with_classes};
-use crate::table::{Align, table};
+use crate::table::width;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,10 +44,12 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
         let origin = info.origin.as_ref().map(|origin| format!(", options {}", json!(origin.options))).unwrap_or_default();
         text += &format!("{} with {} classes{}\n", Shown(info.name()), info.classes.len(), Shown(origin));
     }
-    let row = |(name, tensor): (&String, &Tensor)| {
-        vec![Shown(name).to_string(), kind_name(tensor.kind()), format!("{:?}", tensor.size())]
-    };
-    print(&(text + &table([Align::Left; 3], &tensors.iter().map(row).collect::<Vec<_>>())))
+    let shown: Vec<String> = tensors.keys().map(|name| Shown(name).to_string()).collect();
+    let width = width(shown.iter().map(String::as_str));
+    for (name, tensor) in shown.iter().zip(tensors.values()) {
+        text += &format!("{name:width$}  {:8}  {:?}\n", kind_name(tensor.kind()), tensor.size());
+    }
+    print(&text)
 }
 
 fn convert(args: &ConvertArgs) -> Result<(), CliError> {
