@@ -6,6 +6,7 @@ use crate::{print, progress};
 use image::ColorType;
 use std::path::Path;
 use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load};
+use striate_torch::Shown;
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
     if args.names.is_empty() {
@@ -27,7 +28,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
         let bar = progress::Download::new();
         let folder = fetch(name, &mut |file, done, total| bar.update(file, done, total))?;
         match folder {
-            Some(folder) => print(&format!("{name}: {}\n", folder.display()))?,
+            Some(folder) => print(&format!("{name}: {}\n", Shown(folder.display())))?,
             None => print(&format!("{name}: built in\n"))?,
         }
     }
@@ -50,5 +51,5 @@ fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
         image::save_buffer(path, &Vec::<u8>::try_from(pixels)?, width as u32, height as u32, colour)
             .map_err(|error| failed(error.to_string()))?;
     }
-    print(&format!("{name}: {count} pictures in {}\n", folder.display()))
+    print(&format!("{name}: {count} pictures in {}\n", Shown(folder.display())))
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use striate::{BUNDLE, Outcome, Run, Summary};
+use striate_torch::Shown;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let stop = stop_on_signals()?;
@@ -59,7 +60,7 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(summary);
     }
-    let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, folder.display());
+    let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
     let accuracy = 100.0 * test.accuracy;
     let val = summary.val.as_ref().map(|val| format!("val accuracy  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
     print(&format!(

@@ -35,7 +35,7 @@ pub use augment::Augment;
 pub use catalogue::{Entry, catalogue, find};
 pub use check::Check;
 pub use dataset::{Batch, Dataset, InMemory, Split, Subset};
-pub use decode::{DecodeOptions, Picture, decode_image, is_decoding};
+pub use decode::{DecodeOptions, Picture, decode_image};
 pub use digits::digits;
 pub use error::DatasetError;
 pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};

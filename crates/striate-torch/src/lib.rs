@@ -17,10 +17,15 @@
 //! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
+//! - [`Shown`]: texts from outside, as one line that a terminal does not obey;
+//! - [`Budget`]: how much memory a file may take to read;
+//! - [`contained()`]: a reader's panic becomes an error, and the panic hook can ask which file it was;
 //! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
+mod budget;
+mod contained;
 pub mod conv;
 pub mod cuda;
 mod error;
@@ -38,9 +43,12 @@ pub mod pixels;
 pub mod pointwise;
 mod precision;
 mod runtime;
+mod shown;
 mod tensor_file;
 pub mod winograd;
 
+pub use budget::Budget;
+pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::TorchError;
 pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
@@ -51,4 +59,5 @@ pub use runtime::{
     Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,
     torch_version,
 };
-pub use tensor_file::{FileError, TensorFile, write_atomically};
+pub use shown::{Shown, is_plain};
+pub use tensor_file::{FileError, MAX_DIMS, TensorFile, write_atomically};

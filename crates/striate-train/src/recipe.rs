@@ -3,13 +3,18 @@ use crate::error::check;
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_datasets::{Augment, DecodeOptions};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
-use striate_torch::{MemoryFormat, Precision, nearest};
+use striate_torch::{MemoryFormat, Precision, contained, nearest, note_file};
 use tch::Kind;
 use toml::{Table, Value};
+
+/// The most bytes of a recipe.
+const LONGEST: u64 = 1 << 20;
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
 ///
@@ -225,7 +230,10 @@ impl From<Layout> for MemoryFormat {
 impl Recipe {
     /// Reads a recipe's file.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let cannot = |error| refuse(path, format!("cannot be read: {error}"));
+        note_file(path);
+        let mut text = String::new();
+        File::open(path).map_err(cannot)?.take(LONGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         Self::parse(&text, path)
     }
 
@@ -234,6 +242,13 @@ impl Recipe {
     /// Fails with one line on a syntax error, a key that no recipe has (naming the nearest that one has), a value of the wrong
     /// type, and one that can't be.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        if text.len() as u64 > LONGEST {
+            return Err(refuse(path, format!("has more than the {LONGEST} bytes that a recipe may have")));
+        }
+        contained(|| Self::parse_short(text, path), |panic| refuse(path, format!("cannot be read: {panic}")))
+    }
+
+    fn parse_short(text: &str, path: &Path) -> Result<Self, TrainError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
             refuse(path, format!("line {line}: {}", error.message()))

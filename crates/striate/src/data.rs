@@ -106,7 +106,7 @@ impl Data {
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
-            let Split { train, test } = load(&section.name, &LoadOptions { root })?;
+            let Split { train, test } = load(&section.name, &LoadOptions { root, ..LoadOptions::default() })?;
             Images::Memory { train, val: None, test: Some(test) }
         };
         let data = Self { images };

@@ -12,6 +12,7 @@ mod light;
 mod models;
 mod resume;
 mod sandbox;
+mod shown;
 mod train;
 mod tutorials;
 mod weights;
