@@ -13,25 +13,38 @@ use serde_json::Value;
 use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, development dependencies apart. A crate that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 13] = [
-    ("striate-torch", &[]),
-    ("striate-fetch", &[]),
+const ALLOWED: [(&str, &[&str]); 14] = [
+    ("striate-files", &[]),
+    ("striate-torch", &["striate-files"]),
+    ("striate-fetch", &["striate-files"]),
     ("striate-layers", &["striate-torch"]),
     ("striate-graph", &["striate-torch", "striate-layers"]),
-    ("striate-datasets", &["striate-torch", "striate-fetch"]),
+    ("striate-datasets", &["striate-files", "striate-torch", "striate-fetch"]),
     (
         "striate-models",
-        &["striate-torch", "striate-fetch", "striate-layers", "striate-graph", "striate-infer", "striate-datasets"],
+        &[
+            "striate-files",
+            "striate-torch",
+            "striate-fetch",
+            "striate-layers",
+            "striate-graph",
+            "striate-infer",
+            "striate-datasets",
+        ],
     ),
-    ("striate-train", &["striate-torch", "striate-layers", "striate-graph", "striate-datasets", "striate-models"]),
+    (
+        "striate-train",
+        &["striate-files", "striate-torch", "striate-layers", "striate-graph", "striate-datasets", "striate-models"],
+    ),
     ("striate-infer", &["striate-torch", "striate-layers", "striate-graph"]),
     ("striate", LIBRARIES),
     ("striate-lab", LIBRARIES),
     ("striate-bench", EVERYTHING),
     ("striate-cli", EVERYTHING),
-    ("xtask", &["striate-fetch"]),
+    ("xtask", &["striate-files", "striate-fetch"]),
 ];
 const LIBRARIES: &[&str] = &[
+    "striate-files",
     "striate-torch",
     "striate-fetch",
     "striate-layers",
@@ -43,6 +56,7 @@ const LIBRARIES: &[&str] = &[
 ];
 const EVERYTHING: &[&str] = &[
     "striate",
+    "striate-files",
     "striate-torch",
     "striate-fetch",
     "striate-layers",
@@ -315,7 +329,10 @@ mod tests {
 
     #[test]
     fn xtask_links_no_libtorch() {
-        assert_eq!(unlocked_libtorch(&lock(&[("xtask", &["striate-fetch"]), ("striate-fetch", &["ureq"])])), None);
+        assert_eq!(
+            unlocked_libtorch(&lock(&[("xtask", &["striate-files", "striate-fetch"]), ("striate-fetch", &["ureq"])])),
+            None
+        );
         assert!(unlocked_libtorch(&lock(&[("xtask", &["a"]), ("a", &["b 1.0.0"]), ("b", &["torch-sys"])])).is_some());
     }
 }

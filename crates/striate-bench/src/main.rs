@@ -1,6 +1,5 @@
 //! The bench matrix: `cargo xtask bench` builds and runs this.
 use clap::{Parser, Subcommand};
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -100,7 +99,7 @@ fn run(cli: Cli) -> Result<ExitCode, BenchError> {
         Some(Hidden::Sample { id, seed, answer }) => {
             let sample = sample(&id.parse()?, *seed)?;
             let text = serde_json::to_string(&sample).map_err(|error| BenchError::Failed(error.to_string()))?;
-            write(answer, &text)?;
+            striate_files::write_bytes(answer, &text)?;
         }
         None => return matrix(&cli),
     }
@@ -136,10 +135,9 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
     print(&page);
     if cli.results.is_none() || cli.out.is_some() {
         let folder = folder(cli)?;
-        fs::create_dir_all(&folder).map_err(|error| BenchError::Io { what: format!("make {}", folder.display()), error })?;
-        write(&folder.join("table.md"), &page)?;
+        striate_files::write_bytes(&folder.join("table.md"), &page)?;
         for (name, svg) in plots(&results)? {
-            write(&folder.join(name), &svg)?;
+            striate_files::write_bytes(&folder.join(name), &svg)?;
         }
     }
     if let Some(document) = &cli.publish {
@@ -203,8 +201,4 @@ fn compare(baseline: &Results, now: &Results, threshold: f64) -> Result<ExitCode
 /// A reader that has enough, such as `head`, is no matter.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn write(path: &Path, text: &str) -> Result<(), BenchError> {
-    fs::write(path, text).map_err(|error| BenchError::Io { what: format!("write {}", path.display()), error })
 }

@@ -5,10 +5,8 @@
 
 use crate::DatasetError;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
-use striate_torch::write_atomically;
 use tch::{Device, Kind, Tensor};
 
 const UINT8: u8 = 0x08;
@@ -63,7 +61,7 @@ pub fn write_labels(path: &Path, labels: &Tensor) -> Result<(), DatasetError> {
 /// The dimensions, `rank` of them, and the values.
 fn read(path: &Path, rank: u8) -> Result<(Vec<i64>, Vec<u8>), DatasetError> {
     let io = |source| DatasetError::io("read", path, source);
-    let file = File::open(path).map_err(io)?;
+    let file = striate_files::open(path)?;
     let length = file.metadata().map_err(io)?.len();
     let mut file = BufReader::new(file);
     let parsed = if file.fill_buf().map_err(io)?.starts_with(&GZIP) {
@@ -126,18 +124,14 @@ fn write(path: &Path, values: &Tensor, dims: &[i64]) -> Result<(), DatasetError>
     bytes.resize(header + values.numel(), 0);
     values.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes[header..], values.numel())?;
     let zipped = path.extension().is_some_and(|extension| extension == "gz");
-    write_atomically(path, |temporary| {
-        let mut file = BufWriter::new(File::create(temporary)?);
-        if zipped {
-            let mut encoder = GzEncoder::new(&mut file, Compression::default());
-            encoder.write_all(&bytes)?;
-            encoder.finish()?;
-        } else {
-            file.write_all(&bytes)?;
+    Ok(striate_files::write(path, |file| {
+        if !zipped {
+            return file.write_all(&bytes);
         }
-        file.flush()
-    })?;
-    Ok(())
+        let mut encoder = GzEncoder::new(file, Compression::default());
+        encoder.write_all(&bytes)?;
+        encoder.finish().map(drop)
+    })?)
 }
 
 #[cfg(test)]

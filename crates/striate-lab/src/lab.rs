@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_datasets::{Dataset, LoadOptions, Split, find, load};
-use striate_torch::{FileError, write_atomically};
 use time::OffsetDateTime;
 
 /// The dataset that experiments train on unless told otherwise.
@@ -168,7 +167,7 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
     // A claim that takes no data must not hide a mistyped name.
     find(&options.data)?;
     let folder = options.out.join(claim.name);
-    fs::create_dir_all(&folder).map_err(|source| FileError::Io { action: "make", path: folder.clone(), source })?;
+    striate_files::create_folder(&folder)?;
     let trials = Trials::open(&folder.join(TRIALS))?;
     let mut lab = Lab { options: options.clone(), claim, trials, data: HashMap::new() };
     let finding = (claim.run)(&mut lab)?;
@@ -185,11 +184,11 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         date: OffsetDateTime::now_utc().date().to_string(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    write_text(&folder.join("numbers.csv"), &finding.table.to_csv())?;
-    write_text(&folder.join("figure.svg"), &finding.figure)?;
+    striate_files::write_bytes(&folder.join("numbers.csv"), finding.table.to_csv())?;
+    striate_files::write_bytes(&folder.join("figure.svg"), &finding.figure)?;
     let json = serde_json::to_string_pretty(&outcome).map_err(|error| LabError::Figure(error.to_string()))?;
-    write_text(&folder.join(OUTCOME), &(json + "\n"))?;
-    write_text(&options.out.join("index.html"), &report::page(&outcomes(&options.out)))?;
+    striate_files::write_bytes(&folder.join(OUTCOME), json + "\n")?;
+    striate_files::write_bytes(&options.out.join("index.html"), report::page(&outcomes(&options.out)))?;
     Ok(outcome)
 }
 
@@ -202,10 +201,6 @@ fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
         Some((claim, outcome, figure))
     };
     crate::claims().iter().filter_map(read).collect()
-}
-
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), FileError> {
-    write_atomically(path, |temporary| fs::write(temporary, text))
 }
 
 /// The processor's name and the number of cores.

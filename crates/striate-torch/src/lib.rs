@@ -51,4 +51,4 @@ pub use runtime::{
     Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,
     torch_version,
 };
-pub use tensor_file::{FileError, TensorFile, write_atomically};
+pub use tensor_file::{FileError, TensorFile};

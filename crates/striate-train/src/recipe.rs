@@ -92,6 +92,7 @@ pub struct DataSection {
     /// Its name; `image-folder` for a folder of pictures.
     pub name: String,
     /// The folder that holds its files; empty for where they are looked for by default.
+    #[serde(with = "striate_files::path")]
     pub dir: PathBuf,
     /// The fraction of each class's training pictures that is set apart, by the seed, to choose the best epoch by; 0 for none.
     pub split: f64,
@@ -225,7 +226,8 @@ impl From<Layout> for MemoryFormat {
 impl Recipe {
     /// Reads a recipe's file.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(path, format!("cannot be read: {error}")))?;
+        let text =
+            striate_files::read_to_string(path).map_err(|error| refuse(path, format!("cannot be read: {}", error.source)))?;
         Self::parse(&text, path)
     }
 

@@ -3,8 +3,7 @@ use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::set_threads;
 use crate::table::{Align, table};
-use crate::train::stop_on_signals;
-use crate::{print, print_json};
+use crate::{print, print_json, signals};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
@@ -64,8 +63,9 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         data: args.data.clone(),
         data_dir: args.data_dir.clone(),
         out,
-        stop: stop_on_signals()?,
+        stop: signals::stop(),
     };
+    signals::farewell("stopped; the same command goes on where it was");
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
     if minutes >= 1.0 {
         tracing::info!("up to {:.0} minutes on two cores, but for what is measured already", minutes.ceil());
