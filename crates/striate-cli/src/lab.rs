@@ -13,16 +13,15 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate::data::Opened;
-use striate::{Bundle, Classifier, ClassifierOptions, Prepared, RECIPE, Run, devices, new_folder};
+use striate::{Bundle, Classifier, ClassifierOptions, Prepared, Run, devices, new_folder};
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Preprocess, Subset, decode_image};
 use striate_files::FilesError;
 use striate_graph::{InitOptions, Network};
-use striate_lab::LabError;
 use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
 use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
-use striate_models::find;
+use striate_lab::{LabError, SET_APART};
 use striate_torch::Generator;
 use striate_train::DataSection;
 use tch::{Device, Tensor};
@@ -31,8 +30,6 @@ use tch::{Device, Tensor};
 const BATCH: usize = 256;
 /// Test images that a learning-rate test evaluates after each epoch, which its figures do not depend on.
 const FEW: usize = 64;
-/// The share of a folder without a test set that a learning-rate test evaluates instead.
-const SET_APART: f64 = 0.1;
 /// Of fewer pictures than this, what they do not wake may not be dead.
 const MANY: usize = 20;
 
@@ -143,7 +140,6 @@ fn some(data: &dyn Dataset, count: usize, seed: u64) -> Result<Subset<'_>, CliEr
 fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
-    check_name(&args.what)?;
     let train_args = TrainArgs {
         what: Some(args.what.clone()),
         data: args.data.clone(),
@@ -164,25 +160,25 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
         }
         prepared => prepared,
     };
-    let Prepared { info, network, data, config } = prepared?;
+    let prepared = prepared?;
     let recipe = run.recipe();
     let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
-    let preprocess = preprocess_of(&info, Path::new(&args.what))?;
+    let Prepared { network, data, config, preprocess, batches, .. } = &prepared;
     let train = some(&*data.train, args.steps.saturating_mul(batch_size), seed)?;
-    let judge = data.val.as_deref().or(data.test.as_deref()).unwrap_or(&*data.train);
-    let few = i64::try_from(FEW.min(judge.len())).unwrap_or(i64::MAX);
-    let test = Subset::new(judge, &(0..few).collect::<Vec<_>>())?;
-    let batches = LoaderOptions { augment: recipe.augment.clone(), ..LoaderOptions::train(batch_size, seed) };
-    let train_loader = Loader::new(&train, preprocess.clone(), LoaderOptions { drop_last: train.len() > batch_size, ..batches })?;
+    let (_, judge) = prepared.judge_loader()?;
+    let few = i64::try_from(FEW.min(judge.dataset().len())).unwrap_or(i64::MAX);
+    let test = Subset::new(judge.dataset(), &(0..few).collect::<Vec<_>>())?;
+    let batches = LoaderOptions { drop_last: train.len() > batch_size, ..batches.clone() };
+    let train_loader = Loader::new(&train, preprocess.clone(), batches)?;
     let test_loader = Loader::new(&test, preprocess.clone(), LoaderOptions::eval(FEW))?;
     let tested = lr_range(
-        &network,
+        network,
         &train_loader,
         &test_loader,
-        &config,
+        config,
         LrRangeOptions { from: args.from, to: args.to, steps: args.steps },
     )?;
-    let (name, data) = (&recipe.model.name, &recipe.data.name);
+    let (name, data) = (prepared.info.name(), &recipe.data.name);
     let svg = tested.to_svg(&format!("Learning-rate range of {name} on {data}"))?;
     let folder = args.output.write(&format!("lr-{name}"), texts([("lr.csv", tested.to_csv()), ("lr.svg", svg)]))?;
     if args.output.json {
@@ -203,20 +199,6 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
         folder.join("lr.csv").display(),
         folder.join("lr.svg").display()
     ))
-}
-
-/// Refuses files and folders that are no recipe.
-fn check_name(what: &str) -> Result<(), CliError> {
-    let path = Path::new(what);
-    let named = path.exists() || what.contains('/') || what.ends_with(".safetensors");
-    if what.ends_with(".toml") || !named || find(what).is_ok() {
-        return Ok(());
-    }
-    let recipe = [path.join(RECIPE), path.with_file_name(RECIPE)].into_iter().find(|recipe| recipe.is_file());
-    let such = recipe.map(|recipe| format!(" such as {}", recipe.display())).unwrap_or_default();
-    Err(CliError::Usage(format!(
-        "lab lr takes a model's name, as `striate models` lists them, or a recipe (a .toml file){such}: {what} is neither"
-    )))
 }
 
 fn merge(into: &mut Value, more: Value) {

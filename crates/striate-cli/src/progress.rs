@@ -3,16 +3,20 @@ use crate::signals;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use striate_train::{Event, Listener, TrainError};
-use tracing::{Span, info_span};
+use tracing::{Level, Span, info_span};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
-/// Log lines go to standard error above the bars; `STRIATE_LOG` chooses which (by default warnings and what `striate` says).
+/// Log lines go to standard error above the bars. `STRIATE_LOG` chooses which, such as
+/// `warn,striate=debug`; by default warnings, and what `striate` says.
 pub(crate) fn start_logging() {
-    let filter = EnvFilter::try_from_env("STRIATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,striate=info"));
+    let default = || Targets::new().with_default(Level::WARN).with_target("striate", Level::INFO);
+    let asked = std::env::var("STRIATE_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(default);
     let bars = IndicatifLayer::new();
     let lines = fmt::layer()
         .with_writer(bars.get_stderr_writer())

@@ -1,7 +1,7 @@
 //! The recipe that a command line asks for.
 use crate::cli::TrainArgs;
 use crate::error::CliError;
-use crate::source::parse_options;
+use crate::source::{no_folder, parse_options};
 use std::path::{Path, PathBuf};
 use striate::{Registry, data, recipes};
 use striate_train::{DataSection, Head, ModelSection, Recipe};
@@ -27,6 +27,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
             recipe
         }
         name => {
+            if let Some(name) = name.filter(|name| striate_models::find(name).is_err()) {
+                no_folder(Path::new(name))?;
+            }
             let mut model = ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() };
             if model.name.ends_with(".safetensors") || Path::new(&model.name).is_file() {
                 // The same file, wherever the run is gone on with.

@@ -26,13 +26,8 @@ impl Source {
 
 /// Reads a bundle for a command that takes nothing else, and says what to name where something else was named.
 pub(crate) fn bundle(path: &Path) -> Result<Bundle, CliError> {
+    no_folder(path)?;
     let (name, usage) = (path.display(), |line: String| Err(CliError::Usage(line)));
-    if path.is_dir() {
-        return match [BUNDLE, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
-            Some(file) => usage(format!("{name} is a folder: name the bundle in it, {}", file.display())),
-            None => usage(format!("{name} is a folder without a {BUNDLE}: name a bundle, such as a finished run's {BUNDLE}")),
-        };
-    }
     if !path.exists() && path.to_str().is_some_and(|name| find(name).is_ok()) {
         return usage(format!("{name} is a model's name: name a trained bundle of it, such as a run's {BUNDLE}"));
     }
@@ -42,6 +37,18 @@ pub(crate) fn bundle(path: &Path) -> Result<Bundle, CliError> {
         )),
         bundle => Ok(bundle?),
     }
+}
+
+/// Refuses a folder, and names the bundle in it.
+pub(crate) fn no_folder(path: &Path) -> Result<(), CliError> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let name = path.display();
+    Err(CliError::Usage(match [BUNDLE, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
+        Some(file) => format!("{name} is a folder: name the bundle in it, {}", file.display()),
+        None => format!("{name} is a folder without a {BUNDLE}: name a bundle, such as a finished run's {BUNDLE}"),
+    }))
 }
 
 /// The definition alone that [`Source::open`] gives, without reading weights: that takes no libtorch.
@@ -87,6 +94,9 @@ fn of_origin(info: &BundleInfo, options: &[(String, Value)]) -> Result<Graph, Cl
 
 /// A model of the registry.
 pub(crate) fn model(name: &str, options: &[(String, Value)]) -> Result<Model, CliError> {
+    if find(name).is_err() {
+        no_folder(Path::new(name))?;
+    }
     let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     Ok(find(name)?.model(&options)?)
 }

@@ -5,6 +5,7 @@ use crate::{Claim, LabError, Scale, Verdict, report};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Dataset, LoadOptions, Split, find, load};
+use striate::data::{Data, FOLDER};
+use striate_datasets::{Split, find, picture_files};
+use striate_train::DataSection;
 use time::OffsetDateTime;
 
 /// The dataset that experiments train on unless told otherwise.
 pub const DEFAULT_DATA: &str = "fashion-mnist";
+/// The share of a folder without parts that is set apart to test with.
+pub const SET_APART: f64 = 0.1;
 /// What has been measured, in a claim's folder.
 const TRIALS: &str = "trials.jsonl";
 /// The outcome, in a claim's folder.
@@ -31,10 +36,8 @@ pub struct LabOptions {
     pub seeds: Option<usize>,
     /// The first of them; the others follow it.
     pub first_seed: u64,
-    /// The dataset to train on.
-    pub data: String,
-    /// A folder with the dataset's files, instead of the cache or a download.
-    pub data_dir: Option<PathBuf>,
+    /// What to train on, as in a recipe: a dataset of the catalogue, or a folder of pictures.
+    pub data: DataSection,
     /// Where results go, a folder to each claim.
     pub out: PathBuf,
     /// Ends the run after the measurement under way, with [`LabError::Stopped`].
@@ -48,8 +51,7 @@ impl LabOptions {
             scale: Scale::Quick,
             seeds: None,
             first_seed: 0,
-            data: DEFAULT_DATA.to_owned(),
-            data_dir: None,
+            data: DataSection { name: DEFAULT_DATA.to_owned(), ..DataSection::default() },
             out,
             stop: Arc::default(),
         }
@@ -89,6 +91,7 @@ pub struct Lab {
     options: LabOptions,
     claim: &'static Claim,
     trials: Trials,
+    data_name: String,
     data: HashMap<(i64, usize, usize), Rc<Split>>,
 }
 
@@ -124,9 +127,9 @@ impl Lab {
         Ok(result)
     }
 
-    /// The name of the dataset.
+    /// What tells the data from all other: a dataset's name, or a folder's with a digest of what is in it.
     pub(crate) fn data_name(&self) -> &str {
-        &self.options.data
+        &self.data_name
     }
 
     /// The flag that ends the run.
@@ -134,17 +137,49 @@ impl Lab {
         Arc::clone(&self.options.stop)
     }
 
-    /// The first `train` and `test` images of the dataset, or as many as there are, `size` pixels high and wide.
+    /// So many images to train and to test with, or as many as there are, `size` pixels high and wide: see [`Data::sample`].
     pub fn data(&mut self, size: i64, train: usize, test: usize) -> Result<Rc<Split>, LabError> {
         if let Some(split) = self.data.get(&(size, train, test)) {
             return Ok(Rc::clone(split));
         }
-        let split = load(&self.options.data, &LoadOptions { root: self.options.data_dir.clone() })?;
-        let train_part = split.train.range(0..train.min(split.train.len()))?.resize(size, size)?;
-        let test_part = split.test.range(0..test.min(split.test.len()))?.resize(size, size)?;
-        let split = Rc::new(Split { train: train_part, test: test_part });
+        let stop = self.stop();
+        let mut go_on = |_: &str, _: u64, _: Option<u64>| !stop.load(Ordering::Relaxed);
+        let section = &self.options.data;
+        let data = match Data::open(section, &mut go_on)?.to_train(section, 0, &mut go_on) {
+            // A folder without parts.
+            Err(striate::Error::NothingToJudgeBy { .. }) => {
+                let section = DataSection { split: SET_APART, ..section.clone() };
+                Data::open(&section, &mut go_on)?.to_train(&section, 0, &mut go_on)
+            }
+            data => data,
+        };
+        let split = Rc::new(data?.sample(size, train, test)?);
         self.data.insert((size, train, test), Rc::clone(&split));
         Ok(split)
+    }
+}
+
+/// A name of the data under which what was measured on it is found again. A folder's holds a digest of its pictures' names and lengths.
+fn data_name(section: &DataSection) -> Result<String, LabError> {
+    if section.name != FOLDER {
+        // A claim that takes no data must not hide a mistyped name.
+        return Ok(find(&section.name)?.name.to_owned());
+    }
+    let mut digest = Sha256::new();
+    for path in picture_files(&section.dir)? {
+        let length = path.metadata().map_or(0, |file| file.len());
+        digest.update(path.strip_prefix(&section.dir).unwrap_or(&path).as_os_str().as_encoded_bytes());
+        digest.update(length.to_le_bytes());
+    }
+    let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}, {digest}", shown_name(section)))
+}
+
+/// The data's name for people.
+fn shown_name(section: &DataSection) -> String {
+    match section.dir.file_name() {
+        Some(name) if section.name == FOLDER => name.to_string_lossy().into_owned(),
+        _ => section.name.clone(),
     }
 }
 
@@ -164,12 +199,11 @@ fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
 /// to stop.
 pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabError> {
     let started = Instant::now();
-    // A claim that takes no data must not hide a mistyped name.
-    find(&options.data)?;
+    let data_name = data_name(&options.data)?;
     let folder = options.out.join(claim.name);
     striate_files::create_folder(&folder)?;
     let trials = Trials::open(&folder.join(TRIALS))?;
-    let mut lab = Lab { options: options.clone(), claim, trials, data: HashMap::new() };
+    let mut lab = Lab { options: options.clone(), claim, trials, data_name, data: HashMap::new() };
     let finding = (claim.run)(&mut lab)?;
     let outcome = Outcome {
         claim: claim.name.to_owned(),
@@ -178,7 +212,7 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         remarks: finding.remarks.clone(),
         scale: options.scale,
         seeds: lab.seeds(),
-        data: if claim.is_exact() { String::new() } else { options.data.clone() },
+        data: if claim.is_exact() { String::new() } else { shown_name(&options.data) },
         threads: striate_torch::num_threads(),
         machine: machine(),
         date: OffsetDateTime::now_utc().date().to_string(),
@@ -218,7 +252,7 @@ mod tests {
     use crate::{claims, find_claim};
 
     fn options(out: &Path) -> LabOptions {
-        LabOptions { seeds: Some(2), data: "digits".to_owned(), ..LabOptions::quick(out.into()) }
+        LabOptions { seeds: Some(2), data: DataSection::default(), ..LabOptions::quick(out.into()) }
     }
 
     #[test]
@@ -239,6 +273,7 @@ mod tests {
 
     #[test]
     fn a_stopped_run_goes_on_where_it_was() {
+        striate_torch::set_num_threads(1);
         let out = tempfile::tempdir().unwrap();
         let claim = find_claim("gradient-norms").unwrap();
         let trials = || fs::read_to_string(out.path().join(claim.name).join(TRIALS)).unwrap();

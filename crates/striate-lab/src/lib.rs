@@ -33,6 +33,6 @@ pub mod verdict;
 
 pub use claim::{Claim, Finding, Scale, Setup, Table, claims, find_claim};
 pub use error::LabError;
-pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, run};
+pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, SET_APART, run};
 pub use training::{History, Training};
 pub use verdict::{Check, Interval, Verdict};

@@ -6,12 +6,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::fmt;
-use striate_datasets::{Batch, Dataset, Fit, Loader, LoaderOptions, Normalise, Preprocess, Split};
-use striate_graph::{Graph, InitOptions, Kernels, Network};
+use striate::{Prepared, Run};
+use striate_datasets::{Batch, Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess, Split};
+use striate_graph::{Graph, Kernels, Network};
 use striate_layers::loss::Loss;
-use striate_torch::MemoryFormat;
 use striate_train::{
-    Curve, Event, Listener, OptimizerConfig, Outcome, ScheduleConfig, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
+    Curve, Event, Listener, OptimizerConfig, Outcome, Recipe, ScheduleConfig, SgdConfig, TrainConfig, TrainError, TrainSection,
+    Trainer, evaluate,
 };
 
 /// Training images that a trained network is measured with.
@@ -40,6 +41,26 @@ pub struct Training {
     pub weight_decay: f64,
     /// The weight of the loss of each auxiliary head.
     pub aux_weight: f64,
+}
+
+impl Training {
+    fn recipe(&self, seed: u64) -> Recipe {
+        let &Self { batch, epochs, lr, weight_decay, .. } = self;
+        Recipe {
+            train: TrainSection {
+                epochs,
+                batch_size: batch,
+                drop_last: true,
+                lr,
+                seed,
+                kernels: KERNELS,
+                ..TrainSection::default()
+            },
+            optimizer: OptimizerConfig::Sgd(SgdConfig { weight_decay, ..SgdConfig::default() }),
+            schedule: ScheduleConfig { curve: Curve::Cosine { min_lr: 0.0 }, ..ScheduleConfig::default() },
+            ..Recipe::default()
+        }
+    }
 }
 
 impl fmt::Display for Training {
@@ -164,29 +185,19 @@ fn train<T>(
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     measure: impl FnOnce(&Network, &Loader) -> Result<T, LabError>,
 ) -> Result<(History, T), LabError> {
-    let preprocess = Preprocess::new(shape_of(data), shape_of(data), Fit::Resize, Normalise::of(&data.train)?)?;
-    let batches = LoaderOptions { drop_last: true, ..LoaderOptions::train(training.batch, seed) };
-    let train = Loader::new(&data.train, preprocess.clone(), batches)?;
-    let again = Loader::new(&data.train, preprocess.clone(), LoaderOptions::eval(256))?;
-    let test = Loader::new(&data.test, preprocess.clone(), LoaderOptions::eval(256))?;
-    let mut network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
-    network.set_memory_format(MemoryFormat::ChannelsLast)?;
-    network.set_kernels(KERNELS);
-    let config = TrainConfig {
-        epochs: training.epochs,
-        lr: training.lr,
-        seed,
-        aux_weight: training.aux_weight,
-        optimizer: OptimizerConfig::Sgd(SgdConfig { weight_decay: training.weight_decay, ..SgdConfig::default() }),
-        schedule: ScheduleConfig { curve: Curve::Cosine { min_lr: 0.0 }, ..ScheduleConfig::default() },
-        ..TrainConfig::default()
-    };
+    let whole = |part: &InMemory| part.range(0..part.len());
+    let split = Split { train: whole(&data.train)?, test: whole(&data.test)? };
+    let prepared = Run::new(training.recipe(seed)).network(graph).on(split).prepare()?;
+    let Prepared { network, preprocess, .. } = &prepared;
+    let (train, (_, test)) = (prepared.train_loader()?, prepared.judge_loader()?);
+    let config = TrainConfig { aux_weight: training.aux_weight, ..prepared.config.clone() };
     let curve = RefCell::new(History::default());
-    let outcome = Trainer::new(&network, &train, &test, config)?.stop_on(stop).listener(Recorder(&curve)).run();
+    let outcome = Trainer::new(network, &train, &test, config)?.stop_on(stop).listener(Recorder(&curve)).run();
     let mut curve = curve.into_inner();
     match outcome {
         Ok(Outcome::Finished) => {
-            let evaluation = evaluate(&network, &again, Loss::default())?;
+            let again = Loader::new(&data.train, preprocess.clone(), LoaderOptions::eval(256))?;
+            let evaluation = evaluate(network, &again, Loss::default())?;
             (curve.final_train_loss, curve.final_train_error) = (evaluation.loss, 1.0 - evaluation.accuracy);
         }
         Ok(Outcome::Stopped) => return Err(LabError::Stopped),
@@ -206,8 +217,8 @@ fn train<T>(
         Err(error) => return Err(error.into()),
     }
     let few = data.train.range(0..MEASURED.min(data.train.len()))?;
-    let few = Loader::new(&few, preprocess, LoaderOptions::eval(MEASURED))?;
-    let measured = measure(&network, &few)?;
+    let few = Loader::new(&few, preprocess.clone(), LoaderOptions::eval(MEASURED))?;
+    let measured = measure(network, &few)?;
     Ok((curve, measured))
 }
 

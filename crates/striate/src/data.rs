@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
-    Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation, LoadOptions,
-    Normalise, Preprocess, Split, catalogue, load_with,
+    Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
+    LoadOptions, Normalise, Preprocess, Split, catalogue, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
+use tch::Tensor;
 
 /// What a recipe calls data that are folders of files; its `dir` has them.
 pub const FOLDER: &str = "image-folder";
@@ -16,6 +17,10 @@ pub const FOLDER: &str = "image-folder";
 const SAMPLE: usize = 10_000;
 /// Sets the seeds of splits apart from others that are derived from the same seed.
 const SPLIT_SEEDS: u64 = 0x5350_4c54;
+/// The same for samples.
+const SAMPLE_SEEDS: u64 = 0x5341_4d50;
+/// Pictures of a sample that are decoded together.
+const DECODED_AT_ONCE: usize = 256;
 
 /// Told what takes long: what it is, how much is done, and of how much if that is known. Its `false` ends the work.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
@@ -186,6 +191,14 @@ impl Data {
         Ok(Self { images })
     }
 
+    /// The dataset's name, or the folder's.
+    pub fn name(&self) -> &str {
+        match &self.images {
+            Images::Memory { train, .. } => train.name(),
+            Images::Folder(parts) => parts.train.name(),
+        }
+    }
+
     /// The classes' names; a label is an index into them.
     pub fn classes(&self) -> &[String] {
         match &self.images {
@@ -243,6 +256,28 @@ impl Data {
         }
     }
 
+    /// At most so many pictures of the part to learn from and of the one to judge by, in memory, `size` pixels high and wide. Of a
+    /// dataset in memory they are the first; of a folder, where these would be of one class, a sample that is always the same.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be read; nothing to judge by.
+    pub fn sample(self, size: i64, train: usize, test: usize) -> Result<Split, Error> {
+        let first = |part: &InMemory, count: usize| part.range(0..count.min(part.len()))?.resize(size, size);
+        match self.images {
+            Images::Memory { train: learn, val, test: judge } => {
+                let judge = judge.or(val).ok_or_else(|| Error::NothingToJudgeBy { folder: learn.name().into() })?;
+                Ok(Split { train: first(&learn, train)?, test: first(&judge, test)? })
+            }
+            Images::Folder(parts) => {
+                let FolderParts { train: learn, val, test: judge } =
+                    parts.fit(&shaped([3, size, size], Interpolation::default()))?;
+                let judge = judge.or(val).ok_or_else(|| Error::NothingToJudgeBy { folder: learn.name().into() })?;
+                Ok(Split { train: drawn(&learn, train)?, test: drawn(&judge, test)? })
+            }
+        }
+    }
+
     /// The parts as a network wants them.
     ///
     /// # Errors
@@ -260,6 +295,13 @@ impl Data {
                 Ok(Parts { train: boxed(train), val: val.map(boxed), test: test.map(boxed) })
             }
         }
+    }
+}
+
+/// Images of your own, in memory: what [`Run::on`](crate::Run::on) takes.
+impl From<Split> for Data {
+    fn from(Split { train, test }: Split) -> Self {
+        Self { images: Images::Memory { train, val: None, test: Some(test) } }
     }
 }
 
@@ -371,6 +413,20 @@ pub(crate) fn reshaped(preprocess: &Preprocess, input: [i64; 3]) -> Preprocess {
 fn fit(image: [i64; 3], input: [i64; 3]) -> Fit {
     let close = |axis: usize| image[axis] <= input[axis] && 5 * image[axis] >= 4 * input[axis];
     if close(1) && close(2) { Fit::Pad } else { Fit::Resize }
+}
+
+/// So many pictures of a folder, in memory, in a mixed order.
+fn drawn(folder: &ImageFolder, count: usize) -> Result<InMemory, Error> {
+    let all = i64::try_from(folder.len()).unwrap_or(i64::MAX);
+    let mut order: Vec<i64> = (0..all).collect();
+    order.sort_by_key(|index| derive_seed(0, &[SAMPLE_SEEDS, index.cast_unsigned()]));
+    order.truncate(count);
+    let batches: Vec<Batch> =
+        order.chunks(DECODED_AT_ONCE).map(|some| folder.batch(&Tensor::f_from_slice(some)?)).collect::<Result<_, _>>()?;
+    let images: Vec<&Tensor> = batches.iter().map(|batch| &batch.images).collect();
+    let labels: Vec<&Tensor> = batches.iter().map(|batch| &batch.labels).collect();
+    let (images, labels) = (Tensor::f_cat(&images, 0)?, Tensor::f_cat(&labels, 0)?);
+    Ok(InMemory::new(folder.name(), images, &labels, folder.classes().to_vec())?)
 }
 
 /// Sets a fraction of each class's examples apart, which the seed chooses.

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Loader, LoaderOptions, Preprocess};
-use striate_graph::{InitOptions, Network};
+use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
+use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, Outcome as Trained, PreprocessFrom, Recipe,
-    TrainConfig, TrainError, TrainSection, Trainer, evaluate_with,
+    BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained,
+    PreprocessFrom, Recipe, TrainConfig, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -30,6 +30,8 @@ pub const RECIPE: &str = "recipe.toml";
 const SUMMARY: &str = "summary.json";
 /// The events of a run.
 const METRICS: &str = "metrics.jsonl";
+/// What a recipe calls a network that is no model of the registry.
+const OWN_NETWORK: &str = "network";
 /// Images of one evaluation step.
 const EVAL_BATCH: usize = 256;
 
@@ -54,6 +56,8 @@ type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
 /// ```
 pub struct Run<'a> {
     recipe: Recipe,
+    graph: Option<Graph>,
+    data: Option<Data>,
     registry: Registry,
     folder: Option<PathBuf>,
     resumed: bool,
@@ -142,6 +146,8 @@ impl<'a> Run<'a> {
     pub fn new(recipe: Recipe) -> Self {
         Self {
             recipe,
+            graph: None,
+            data: None,
             registry: Registry::default(),
             folder: None,
             resumed: false,
@@ -190,6 +196,43 @@ impl<'a> Run<'a> {
     /// To change what the run does before it starts. Of a resumed run only devices, threads and the place of its data may change.
     pub fn recipe_mut(&mut self) -> &mut Recipe {
         &mut self.recipe
+    }
+
+    /// Trains this network, instead of a model of the registry, by cross entropy. Checkpoints hold it, so that
+    /// [`resume`](Self::resume) needs no call of this.
+    ///
+    /// ```
+    /// use striate::graph::Graph;
+    /// use striate::layers::{Flatten, Linear};
+    /// use striate::{Recipe, Run, datasets};
+    ///
+    /// let graph = Graph::build(|net| {
+    ///     let x = net.input([1, 8, 8]);
+    ///     let x = net.add("flatten", Flatten, x)?;
+    ///     let x = net.add("fc", Linear::new(10), x)?;
+    ///     net.output("logits", x)
+    /// })?;
+    /// let recipe = Recipe::parse("[train]\nepochs = 1", "one-epoch.toml".as_ref())?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path().join("run");
+    /// Run::new(recipe).network(graph).on(datasets::digits()?).folder(&folder).run()?;
+    /// # Ok::<(), striate::Error>(())
+    /// ```
+    #[must_use]
+    pub fn network(mut self, graph: Graph) -> Self {
+        self.recipe.model = ModelSection { name: OWN_NETWORK.to_owned(), ..ModelSection::default() };
+        self.graph = Some(graph);
+        self
+    }
+
+    /// Trains on this data, such as a [`Split`](striate_datasets::Split) of tensors, instead of what the recipe names. Give it again
+    /// to a run that goes on.
+    #[must_use]
+    pub fn on(mut self, data: impl Into<Data>) -> Self {
+        let data = data.into();
+        data.name().clone_into(&mut self.recipe.data.name);
+        self.data = Some(data);
+        self
     }
 
     /// Writes into this folder, which must not hold another run.
@@ -274,7 +317,11 @@ impl<'a> Run<'a> {
             network.freeze_through(&self.recipe.model.freeze_through)?;
         }
         let config = self.recipe.train_config(info.loss, info.aux_weight)?;
-        Ok(Prepared { info, network, data, config })
+        let preprocess = preprocess_of(&info)?.clone();
+        let TrainSection { batch_size, drop_last, seed, .. } = self.recipe.train;
+        let augment = self.recipe.augment.clone();
+        let batches = LoaderOptions { augment, drop_last, ..LoaderOptions::train(batch_size, seed) };
+        Ok(Prepared { info, network, data, config, preprocess, batches })
     }
 
     /// Trains until all epochs are done or a stop is asked for.
@@ -287,26 +334,15 @@ impl<'a> Run<'a> {
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
-        let Prepared { info, network, data, config } = self.prepare()?;
-        let preprocess = preprocess_of(&info)?;
-        let batches = LoaderOptions {
-            augment: self.recipe.augment.clone(),
-            drop_last: self.recipe.train.drop_last,
-            ..LoaderOptions::train(self.recipe.train.batch_size, self.recipe.train.seed)
-        };
-        let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
-        // Of two parts to judge by, one chooses the best epoch, and the other is looked at once, at the end.
-        let (name, judge, last_judge) = match (&data.val, &data.test) {
-            (Some(val), test) => ("val", &**val, test.as_deref()),
-            (None, Some(test)) => ("test", &**test, None),
-            (None, None) => return Err(Error::NothingToJudgeBy { folder: self.recipe.data.dir }),
-        };
-        let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
-        let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?.judged_by(name);
+        let prepared = self.prepare()?;
+        let train_loader = prepared.train_loader()?;
+        let (name, judge_loader) = prepared.judge_loader()?;
+        let Prepared { info, network, .. } = &prepared;
+        let trainer = Trainer::new(network, &train_loader, &judge_loader, prepared.config.clone())?.judged_by(name);
 
         // Only what can run gets a folder.
         let Claim { folder, .. } = &self.claim()?;
-        let mut trainer = trainer.checkpoints(self.checkpoints(folder, &info)).stop_on(Arc::clone(&self.stop));
+        let mut trainer = trainer.checkpoints(self.checkpoints(folder, info)).stop_on(Arc::clone(&self.stop));
         for listener in std::mem::take(&mut self.listeners) {
             trainer = trainer.listener(listener);
         }
@@ -331,8 +367,7 @@ impl<'a> Run<'a> {
                 // The former process did all but this.
                 None => report(&evaluate(&judge_loader)?),
             };
-            let Some(test) = last_judge else { return Ok((judged, None)) };
-            let loader = Loader::new(test, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
+            let Some(loader) = prepared.last_judge_loader()? else { return Ok((judged, None)) };
             Ok((report(&evaluate(&loader)?), Some(judged)))
         };
         let (test, val) = match judge() {
@@ -356,7 +391,7 @@ impl<'a> Run<'a> {
             val,
         };
         let metrics = metrics(&summary.test);
-        Bundle { info: BundleInfo { metrics, ..info }, state: network.state() }.write(&folder.join(BUNDLE))?;
+        Bundle { info: BundleInfo { metrics, ..prepared.info.clone() }, state: network.state() }.write(&folder.join(BUNDLE))?;
         striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
         Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
     }
@@ -369,7 +404,8 @@ impl<'a> Run<'a> {
         };
         let bundle = bundle_file(&self.recipe.model.name).filter(|_| stopped.is_none());
         let bundle = bundle.map(|path| Weights::read_with(path, &self.registry)).transpose()?;
-        if stopped.is_none() && bundle.is_none() {
+        let own = self.graph.take();
+        if stopped.is_none() && bundle.is_none() && own.is_none() {
             model(&self.recipe, &self.registry, &[])?;
         }
         let of_bundle = bundle.as_ref().and_then(|weights| weights.info.clone());
@@ -384,16 +420,18 @@ impl<'a> Run<'a> {
             !stop.load(Ordering::Relaxed)
         };
         let section = &self.recipe.data;
-        let mut data = Data::open(section, &mut progress)?.to_train(section, self.recipe.train.seed, &mut progress)?;
+        let data = self.data.take().map_or_else(|| Data::open(section, &mut progress), Ok)?;
+        let mut data = data.to_train(section, self.recipe.train.seed, &mut progress)?;
         if let [only] = data.classes() {
             tracing::warn!("there is one class only, {only}: any answer is right");
         }
         let info = match stopped {
             Some(info) => info,
             None => {
-                let mut info = match of_bundle {
-                    Some(info) => adapted(info, &data, self.recipe.model.head)?,
-                    None => {
+                let mut info = match (own, of_bundle) {
+                    (Some(graph), _) => BundleInfo::new(graph, data.classes(), None),
+                    (None, Some(info)) => adapted(info, &data, self.recipe.model.head)?,
+                    (None, None) => {
                         let defaults = [("classes", json!(data.classes().len())), ("input", json!(data.channels()))];
                         let model = model(&self.recipe, &self.registry, &defaults)?;
                         BundleInfo::of_model(&model, data.classes(), None)?
@@ -531,6 +569,44 @@ pub struct Prepared {
     pub data: Parts,
     /// How it is trained.
     pub config: TrainConfig,
+    /// How images become inputs.
+    pub preprocess: Preprocess,
+    /// How batches to learn from are made.
+    pub batches: LoaderOptions,
+}
+
+impl Prepared {
+    /// Batches to learn from.
+    ///
+    /// # Errors
+    ///
+    /// Options that do not fit the data.
+    pub fn train_loader(&self) -> Result<Loader<'_>, Error> {
+        Ok(Loader::new(&*self.data.train, self.preprocess.clone(), self.batches.clone())?)
+    }
+
+    /// Batches by which the best epoch is chosen, of `val` or `test`, with that name.
+    ///
+    /// # Errors
+    ///
+    /// Neither is there.
+    pub fn judge_loader(&self) -> Result<(&'static str, Loader<'_>), Error> {
+        match (&self.data.val, &self.data.test) {
+            (Some(val), _) => Ok(("val", self.eval_loader(&**val)?)),
+            (None, Some(test)) => Ok(("test", self.eval_loader(&**test)?)),
+            (None, None) => Err(Error::NothingToJudgeBy { folder: self.data.train.name().into() }),
+        }
+    }
+
+    /// Batches of the test set, if no epoch is chosen by it.
+    fn last_judge_loader(&self) -> Result<Option<Loader<'_>>, Error> {
+        let test = self.data.test.as_deref().filter(|_| self.data.val.is_some());
+        test.map(|test| self.eval_loader(test)).transpose()
+    }
+
+    fn eval_loader<'d>(&self, data: &'d dyn Dataset) -> Result<Loader<'d>, Error> {
+        Ok(Loader::new(data, self.preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?)
+    }
 }
 
 /// A run's folder, which no other process writes to as long as this lives.

@@ -44,8 +44,8 @@ pub(crate) struct LabRunArgs {
     /// First seed; the others follow it
     #[arg(long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true, value_parser = first_seed)]
     pub(crate) first_seed: u64,
-    /// Dataset to train on
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_DATA)]
+    /// Dataset name, or a folder as for train
+    #[arg(long, value_name = "NAME or FOLDER", default_value = DEFAULT_DATA)]
     pub(crate) data: String,
     /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
@@ -124,8 +124,8 @@ pub(crate) struct LabSurfaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabLrArgs {
-    /// Model name, or recipe (a .toml file)
-    #[arg(value_name = "MODEL or RECIPE")]
+    /// Model name, bundle, or recipe (a .toml file)
+    #[arg(value_name = "MODEL, BUNDLE or RECIPE")]
     pub(crate) what: String,
     /// Dataset name, or a folder as for train [default: the recipe's]
     #[arg(long, value_name = "NAME or FOLDER")]

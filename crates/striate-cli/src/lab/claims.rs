@@ -1,11 +1,12 @@
 //! `lab list` and `lab run`.
 use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
-use crate::eval::set_threads;
+use crate::eval::{section, set_threads};
 use crate::table::{Align, table};
 use crate::{print, print_json, signals};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use striate::data::FOLDER;
 use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
 
 /// The name that stands for every claim.
@@ -46,25 +47,22 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     };
     set_threads(args.threads)?;
     let scale = if args.full { Scale::Full } else { Scale::Quick };
+    let data = section(&args.data, args.data_dir.as_deref())?;
     let default = || match args.data.as_str() {
         DEFAULT_DATA => PathBuf::from(format!("lab/{scale}")),
         // Outcomes on one dataset do not replace those on another.
-        data => PathBuf::from(format!("lab/{scale}-{data}")),
+        _ => {
+            let folder = data.dir.file_name().filter(|_| data.name == FOLDER);
+            PathBuf::from(format!("lab/{scale}-{}", folder.map_or(data.name.as_str().into(), |name| name.to_string_lossy())))
+        }
     };
     let out = args.out.clone().unwrap_or_else(default);
     super::no_file(&out, "--out")?;
     if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
         tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");
     }
-    let options = LabOptions {
-        scale,
-        seeds: args.seeds.map(usize::from),
-        first_seed: args.first_seed,
-        data: args.data.clone(),
-        data_dir: args.data_dir.clone(),
-        out,
-        stop: signals::stop(),
-    };
+    let options =
+        LabOptions { scale, seeds: args.seeds.map(usize::from), first_seed: args.first_seed, data, out, stop: signals::stop() };
     signals::farewell("stopped; the same command goes on where it was");
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
     if minutes >= 1.0 {

@@ -103,15 +103,11 @@ fn what_is_no_bundle_is_told_what_to_name() {
             sandbox.refused_with(&[command, &[bundle, "--data", "digits"]].concat(), &[told]);
         }
     }
-    let takes = "error: lab lr takes a model's name, as `striate models` lists them, or a recipe (a .toml file)";
-    for (what, such) in [
-        ("w.safetensors", ""),
-        ("none/lenet5", ""),
-        ("runs/done", " such as runs/done/recipe.toml"),
-        ("runs/done/model.safetensors", " such as runs/done/recipe.toml"),
-    ] {
-        let line = sandbox.refused(&["lab", "lr", what]);
-        assert_eq!(line, format!("{takes}{such}: {what} is neither"));
+    sandbox.refused_with(&["lab", "lr", "w.safetensors"], &["w.safetensors"]);
+    sandbox.refused_with(&["lab", "lr", "none/lenet5"], &["there is no model none/lenet5"]);
+    for command in [&["lab", "lr"][..], &["train"], &["summary"]] {
+        let line = sandbox.refused(&[command, &["runs/done"]].concat());
+        assert_eq!(line, "error: runs/done is a folder: name the bundle in it, runs/done/model.safetensors");
     }
     let line = sandbox.refused(&["lab", "lr", "lenet5", "--data", "pictures"]);
     assert!(line.contains("pictures: it has ") && line.contains("but no folders"), "{line}");
@@ -133,6 +129,36 @@ fn one_seed_is_told_to_decide_nothing() {
             "{file}"
         );
     }
+}
+
+fn picture(sandbox: &Sandbox, name: &str, colour: [u8; 3]) {
+    let path = sandbox.write(name, "");
+    image::RgbImage::from_pixel(20, 20, colour.into()).save(path).unwrap();
+}
+
+/// What was measured on a folder is measured anew when the folder has changed.
+#[test]
+fn a_claim_is_tested_on_a_folder_of_pictures() {
+    let sandbox = Sandbox::new();
+    for (number, class) in ["dark", "light"].into_iter().enumerate() {
+        for index in 0..40 {
+            let value = 100 * number as u8 + index;
+            picture(&sandbox, &format!("tones/{class}/{index}.png"), [value, value / 2, value]);
+        }
+    }
+    let run = ["lab", "run", "gradient-norms", "--data", "tones", "--seeds", "2", "--threads", "1"];
+    let out = sandbox.ok(&run);
+    assert!(out.ends_with("\nlab/quick-tones/index.html\n"), "{out}");
+    let text = |file: &str| std::fs::read_to_string(sandbox.path("lab/quick-tones/gradient-norms").join(file)).unwrap();
+    let outcome: serde_json::Value = serde_json::from_str(&text("outcome.json")).unwrap();
+    assert_eq!(outcome["data"], "tones");
+    let trials = || text("trials.jsonl").lines().count();
+    let once = trials();
+    assert_eq!(sandbox.ok(&run), out);
+    assert_eq!(trials(), once);
+    picture(&sandbox, "tones/dark/more.png", [9, 9, 9]);
+    sandbox.ok(&run);
+    assert_eq!(trials(), 2 * once);
 }
 
 #[test]

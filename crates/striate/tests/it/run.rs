@@ -6,9 +6,11 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use striate::graph::{GraphError, NetworkBuilder};
+use striate::datasets::{InMemory, Split};
+use striate::graph::{Graph, GraphError, NetworkBuilder};
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
+use striate::tch::{Device, Kind, Tensor};
 use striate::train::{Event, Listener, TrainError};
 use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
 use tempfile::TempDir;
@@ -65,6 +67,51 @@ fn finished(run: Run<'_>) -> Summary {
         Outcome::Finished { summary, .. } => *summary,
         stopped => panic!("{stopped:?}"),
     }
+}
+
+/// Colours that a mean over all pixels tells apart, in memory.
+fn colours() -> Split {
+    let part = |count: i64| {
+        let labels = Tensor::arange(3 * count, (Kind::Int64, Device::Cpu)).remainder(3);
+        let images = labels.one_hot(3).to_kind(Kind::Uint8) * 200;
+        let images = images.view([-1, 3, 1, 1]).expand([-1, 3, 4, 4], false).contiguous();
+        InMemory::new("colours", images, &labels, tints::classes()).unwrap()
+    };
+    Split { train: part(8), test: part(2) }
+}
+
+#[test]
+fn a_network_of_ones_own_is_trained_on_tensors_of_ones_own_and_goes_on() {
+    let place = Place::new(&[]);
+    let graph = || {
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 4, 4]);
+            let x = net.add("mean", AdaptiveAvgPool2d::new(1), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(3), x)?;
+            net.output("logits", x)
+        });
+        graph.unwrap()
+    };
+    let recipe = "[train]\nepochs = 8\nbatch_size = 6\nlr = 0.1\nthreads = 1";
+    let new = |folder: &str| {
+        let recipe = Recipe::parse(recipe, Path::new("colours.toml")).unwrap();
+        Run::new(recipe).network(graph()).on(colours()).folder(place.path(folder))
+    };
+    let through = finished(new("through"));
+    assert_eq!((through.model.as_str(), through.data.as_str(), through.test.accuracy), ("network", "colours", 1.0));
+
+    let flag = Arc::new(AtomicBool::new(false));
+    new("stopped").listener(StopAt(9, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+    let error = Run::resume(place.path("stopped")).unwrap().run().unwrap_err().to_string();
+    assert!(error.contains("colours"), "the data must be given again: {error}");
+    let resumed = finished(Run::resume(place.path("stopped")).unwrap().on(colours()));
+    assert_eq!(Summary { seconds: through.seconds, ..resumed }, through);
+    place.same("through", "stopped");
+
+    let classifier = Classifier::open(place.path("through").join(striate::BUNDLE)).unwrap();
+    let green = Tensor::from_slice(&[0_u8, 200, 0]).view([3, 1, 1]).expand([3, 4, 4], false).contiguous();
+    assert_eq!(classifier.classify(&green).unwrap().top[0].class, tints::classes()[1]);
 }
 
 /// Asks for a stop at a step.
