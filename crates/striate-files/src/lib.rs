@@ -20,10 +20,10 @@
 //!
 //! # Tests of failures
 //!
-//! In debug builds, the environment variable `STRIATE_FAULT=N` makes the `N`th operation of this
-//! crate fail (creating, writing, syncing, renaming, making a folder), and `STRIATE_FAULT=N+` all
+//! In debug builds, the environment variable `STRIATE_FAULT=N` makes the `N`th operation of each
+//! thread fail (creating, writing, syncing, renaming, making a folder), and `STRIATE_FAULT=N+` all
 //! from the `N`th on. The first that fails is told on standard error, in a line that begins with
-//! `injected fault`.
+//! `injected fault`. `inject_fault` does the same within a test.
 
 mod fault;
 mod folder;
@@ -37,6 +37,8 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(debug_assertions)]
+pub use fault::{faults_done, inject_fault};
 pub use folder::{build_folder, create_folder, fill_folder, swap_folder, sync_folder};
 pub use lines::Lines;
 pub use read::{open, read, read_to_string};
