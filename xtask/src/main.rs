@@ -14,10 +14,12 @@ mod setup;
 mod test;
 mod workspace;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::ErrorKind, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use striate_fetch::FetchError;
+use striate_files::FilesError;
 
 use crate::{setup::Options, workspace::Workspace};
 
@@ -74,13 +76,34 @@ struct Verbatim {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return print(&usage),
+    };
+    match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if is_of_the_user(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn print(usage: &clap::Error) -> ExitCode {
+    match usage.print() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            ExitCode::from(2)
+        }
+        _ if usage.use_stderr() => ExitCode::from(2),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Whether it is the user's own disk, and no server or tool, that failed.
+fn is_of_the_user(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<FilesError>() || cause.downcast_ref::<FetchError>().is_some_and(FetchError::is_local))
 }
 
 fn run(command: Command) -> Result<ExitCode> {

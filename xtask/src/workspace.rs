@@ -80,12 +80,7 @@ impl Workspace {
             "# Written by `cargo xtask setup`. A LIBTORCH of your own in the environment goes before it.\n[env]\nLIBTORCH = {}\n",
             toml::Value::from(path)
         );
-        let note = self.note_path();
-        let unfinished = note.with_extension(format!("{}.tmp", std::process::id()));
-        fs::create_dir_all(self.root.join(".cargo"))
-            .and_then(|()| fs::write(&unfinished, content))
-            .and_then(|()| fs::rename(&unfinished, &note))
-            .with_context(|| format!("cannot write {}", note.display()))
+        Ok(striate_files::write_bytes(&self.note_path(), content)?)
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Options {
 
 /// Measures the cases and writes `results.jsonl` into the folder, line by line. Progress goes to standard error.
 pub fn measure(cases: &[Case], options: &Options, folder: &Path) -> Result<Results, BenchError> {
-    fs::create_dir_all(folder).map_err(BenchError::io(format!("make {}", folder.display())))?;
+    striate_files::create_folder(folder)?;
     let file = folder.join("results.jsonl");
     let mut writer = Writer::create(&file)?;
     let mut measuring = Measuring { options, limits: BTreeMap::new(), versions: BTreeMap::new() };
@@ -48,10 +48,8 @@ pub fn measure(cases: &[Case], options: &Options, folder: &Path) -> Result<Resul
     let mut results = Results::read(&file)?;
     // What peers are is known only now: the first line is written again.
     results.run.versions.extend(measuring.versions);
-    let mut writer = Writer::create(&file)?;
-    writer.write(&Record::Run(results.run.clone()))?;
-    results.rows.iter().try_for_each(|row| writer.write(&Record::Row(row.clone().into())))?;
-    results.absent.iter().try_for_each(|absent| writer.write(&Record::Absent(absent.clone())))?;
+    drop(writer);
+    results.write(&file)?;
     Ok(results)
 }
 

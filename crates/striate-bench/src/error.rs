@@ -1,4 +1,5 @@
 use striate_datasets::DatasetError;
+use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_infer::PlanError;
 use striate_layers::LayerError;
@@ -48,6 +49,12 @@ pub enum BenchError {
     /// libtorch refused something.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl From<FilesError> for BenchError {
+    fn from(error: FilesError) -> Self {
+        Self::File(error.into())
+    }
 }
 
 impl From<tch::TchError> for BenchError {

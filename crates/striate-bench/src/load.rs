@@ -3,7 +3,6 @@ use crate::case::JPEG;
 use crate::work::Run;
 use crate::{BenchError, Case};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
-use std::fs;
 use std::path::Path;
 use striate_datasets::{
     Augment, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
@@ -86,15 +85,14 @@ fn picture(path: &Path, seed: u64) -> Result<(), BenchError> {
     let (mut jpeg, [height, width]) = (Vec::new(), [HEIGHT, WIDTH].map(|side| u32::try_from(side).unwrap_or(1)));
     let written = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).write_image(&bytes, width, height, ExtendedColorType::Rgb8);
     written.map_err(|error| BenchError::Failed(format!("a picture: {error}")))?;
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(BenchError::io(format!("make {}", folder.display())))?;
-    fs::write(path, jpeg).map_err(BenchError::io(format!("write {}", path.display())))
+    Ok(striate_files::write_new(path, |file| file.write_all(&jpeg))?)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn pictures_are_of_a_photographs_size_and_differ() {

@@ -1,6 +1,5 @@
 //! The bench matrix: `cargo xtask bench` builds and runs this.
 use clap::{Parser, Subcommand};
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,8 +72,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            return match print(&error.render().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::from(2)
+                }
+            };
         }
         Err(error) => {
             let text = error.render().to_string();
@@ -100,7 +104,7 @@ fn run(cli: Cli) -> Result<ExitCode, BenchError> {
         Some(Hidden::Sample { id, seed, answer }) => {
             let sample = sample(&id.parse()?, *seed)?;
             let text = serde_json::to_string(&sample).map_err(|error| BenchError::Failed(error.to_string()))?;
-            write(answer, &text)?;
+            striate_files::write_bytes(answer, &text)?;
         }
         None => return matrix(&cli),
     }
@@ -123,7 +127,7 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
             let cases = select(cli.full, threads, &cli.filter)?;
             if cli.list {
                 let ids: Vec<String> = cases.iter().map(Case::to_string).collect();
-                print(&(ids.join("\n") + "\n"));
+                print(&(ids.join("\n") + "\n"))?;
                 return Ok(ExitCode::SUCCESS);
             }
             let folder = folder(cli)?;
@@ -133,13 +137,12 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
         }
     };
     let page = table(&results);
-    print(&page);
+    print(&page)?;
     if cli.results.is_none() || cli.out.is_some() {
         let folder = folder(cli)?;
-        fs::create_dir_all(&folder).map_err(|error| BenchError::Io { what: format!("make {}", folder.display()), error })?;
-        write(&folder.join("table.md"), &page)?;
+        striate_files::write_bytes(&folder.join("table.md"), &page)?;
         for (name, svg) in plots(&results)? {
-            write(&folder.join(name), &svg)?;
+            striate_files::write_bytes(&folder.join(name), &svg)?;
         }
     }
     if let Some(document) = &cli.publish {
@@ -192,7 +195,7 @@ fn compare(baseline: &Results, now: &Results, threshold: f64) -> Result<ExitCode
         format!("| {} | {:.3} | {:.3} | {:.2} | {mark} |\n", change.id, change.ms[0], change.ms[1], change.ratio)
     });
     let head = "\n| case | baseline, ms | now, ms | ratio | |\n|---|---|---|---|---|\n";
-    print(&(head.to_owned() + &lines.collect::<String>()));
+    print(&(head.to_owned() + &lines.collect::<String>()))?;
     if count > 0 {
         eprintln!("error: {count} of {} cases are slower than the baseline by more than {threshold}%", changes.len());
         return Ok(ExitCode::FAILURE);
@@ -201,10 +204,12 @@ fn compare(baseline: &Results, now: &Results, threshold: f64) -> Result<ExitCode
 }
 
 /// A reader that has enough, such as `head`, is no matter.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn write(path: &Path, text: &str) -> Result<(), BenchError> {
-    fs::write(path, text).map_err(|error| BenchError::Io { what: format!("write {}", path.display()), error })
+fn print(text: &str) -> Result<(), BenchError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(BenchError::Io { what: "write to standard output".to_owned(), error })
+        }
+        _ => Ok(()),
+    }
 }

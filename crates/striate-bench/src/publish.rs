@@ -1,7 +1,6 @@
 //! Results in a document that people write too.
 use crate::BenchError;
 use std::path::Path;
-use striate_torch::write_atomically;
 
 /// The lines that the tables stand between.
 const BEGIN: &str = "<!-- bench -->";
@@ -14,7 +13,7 @@ const END: &str = "<!-- /bench -->";
 ///
 /// The document cannot be read or written, or it has not each of these lines once, in this order.
 pub fn publish(document: &Path, page: Option<&str>) -> Result<(), BenchError> {
-    let text = std::fs::read_to_string(document).map_err(BenchError::io(format!("read {}", document.display())))?;
+    let text = striate_files::read_to_string(document)?;
     let [before, after] = around(&text).ok_or_else(|| {
         let name = document.display();
         BenchError::Usage(format!(
@@ -23,7 +22,7 @@ pub fn publish(document: &Path, page: Option<&str>) -> Result<(), BenchError> {
     })?;
     let Some(page) = page else { return Ok(()) };
     let text = format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", page.trim());
-    Ok(write_atomically(document, |temporary| std::fs::write(temporary, text))?)
+    Ok(striate_files::write_bytes(document, text)?)
 }
 
 /// What stands before the first line and after the last.

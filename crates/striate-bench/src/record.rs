@@ -2,9 +2,9 @@
 use crate::{BenchError, Case, Spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
+use striate_files::Lines;
 
 /// The name of our own side beside those of peers.
 pub const OURS: &str = "striate";
@@ -19,6 +19,12 @@ pub enum Record {
     Row(Box<Row>),
     /// A peer that should have been measured and was not.
     Absent(Absent),
+}
+
+impl Record {
+    fn line(&self) -> Result<String, BenchError> {
+        serde_json::to_string(self).map_err(|error| BenchError::Failed(error.to_string()))
+    }
 }
 
 /// Where and how it was measured.
@@ -129,7 +135,7 @@ impl Results {
     /// There is none, or it is no results file: one line that says which line is wrong.
     pub fn read(path: &Path) -> Result<Self, BenchError> {
         let refuse = |reason: String| BenchError::Usage(format!("{}: {reason}", path.display()));
-        let text = fs::read_to_string(path).map_err(BenchError::io(format!("read {}", path.display())))?;
+        let text = striate_files::read_to_string(path)?;
         let (mut run, mut rows, mut absent) = (None, Vec::new(), Vec::new());
         for (index, line) in text.lines().enumerate() {
             let record = serde_json::from_str(line)
@@ -143,20 +149,34 @@ impl Results {
         let run = run.ok_or_else(|| refuse("it has no line of a run, so it is no results.jsonl of this bench".to_owned()))?;
         Ok(Self { run, rows, absent })
     }
+
+    /// Writes a file that [`read`](Self::read) reads.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), BenchError> {
+        let rows = self.rows.iter().map(|row| Record::Row(row.clone().into()));
+        let records =
+            [Record::Run(self.run.clone())].into_iter().chain(rows).chain(self.absent.iter().cloned().map(Record::Absent));
+        let lines: Result<Vec<String>, BenchError> = records.map(|record| record.line()).collect();
+        Ok(striate_files::write_bytes(path, lines?.join("\n") + "\n")?)
+    }
 }
 
 /// A results file that grows as measurements come.
 #[derive(Debug)]
-pub(crate) struct Writer(File);
+pub(crate) struct Writer(Lines);
 
 impl Writer {
     pub(crate) fn create(path: &Path) -> Result<Self, BenchError> {
-        Ok(Self(File::create(path).map_err(BenchError::io(format!("write {}", path.display())))?))
+        striate_files::write_bytes(path, "")?;
+        Ok(Self(Lines::append(path)?.0))
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<(), BenchError> {
-        let line = serde_json::to_string(record).map_err(|error| BenchError::Failed(error.to_string()))?;
-        writeln!(self.0, "{line}").map_err(BenchError::io("write a result"))
+        self.0.write(record.line()?)?;
+        Ok(self.0.flush()?)
     }
 }
 

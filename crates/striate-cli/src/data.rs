@@ -3,9 +3,10 @@ use crate::cli::DataArgs;
 use crate::error::CliError;
 use crate::lab::new_or_empty;
 use crate::{print, progress};
-use image::ColorType;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 use std::path::Path;
-use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load};
+use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load_with};
 use striate_torch::Shown;
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
@@ -38,18 +39,25 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
 /// Writes the first test images as `00.png`, `01.png`, ...
 fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
     new_or_empty(folder, "--pictures")?;
-    let test = load(name, &LoadOptions::default())?.test;
-    let failed = |error: String| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
-    std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+    let bar = progress::Download::new();
+    let test = load_with(name, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?.test;
+    drop(bar);
     let images = test.images().f_narrow(0, 0, count.min(test.len()) as i64)?;
     let (count, channels, height, width) = images.size4()?;
     let digits = (count - 1).to_string().len().max(2);
-    let colour = if channels == 1 { ColorType::L8 } else { ColorType::Rgb8 };
-    for number in 0..count {
-        let pixels = images.f_get(number)?.f_permute([1, 2, 0])?.f_contiguous()?.f_view(-1)?;
-        let path = folder.join(format!("{number:0digits$}.png"));
-        image::save_buffer(path, &Vec::<u8>::try_from(pixels)?, width as u32, height as u32, colour)
-            .map_err(|error| failed(error.to_string()))?;
-    }
+    let colour = if channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    // It stays, empty, if the disk cannot hold the pictures.
+    striate_files::create_folder(folder)?;
+    striate_files::fill_folder(folder, |filled| -> Result<(), CliError> {
+        for number in 0..count {
+            let pixels = images.f_get(number)?.f_permute([1, 2, 0])?.f_contiguous()?.f_view(-1)?;
+            let mut png = Vec::new();
+            PngEncoder::new(&mut png)
+                .write_image(&Vec::<u8>::try_from(pixels)?, width as u32, height as u32, colour)
+                .map_err(|error| CliError::Failed(format!("a picture: {error}")))?;
+            striate_files::write_new(&filled.join(format!("{number:0digits$}.png")), |file| file.write_all(&png))?;
+        }
+        Ok(())
+    })?;
     print(&format!("{name}: {count} pictures in {}\n", Shown(folder.display())))
 }

@@ -1,5 +1,6 @@
 //! From the program that describes networks to the one that computes them.
 use crate::error::CliError;
+use crate::signals;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,6 +19,7 @@ pub(crate) fn take_over() -> Result<(), CliError> {
     if let Some(name) = command_line.next() {
         command.arg0(name);
     }
+    signals::hold()?;
     let error = command.args(command_line).exec();
     let engine = engine.display();
     Err(CliError::Failed(match error.kind() {

@@ -1,4 +1,6 @@
 use striate_datasets::DatasetError;
+use striate_fetch::FetchError;
+use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_infer::PlanError;
 use striate_lab::LabError;
@@ -19,7 +21,7 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Stopped(String),
     #[error(transparent)]
-    Dataset(#[from] DatasetError),
+    Dataset(DatasetError),
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error(transparent)]
@@ -30,6 +32,15 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl From<DatasetError> for CliError {
+    fn from(error: DatasetError) -> Self {
+        match error {
+            DatasetError::Interrupted => Self::Stopped("stopped".to_owned()),
+            other => Self::Dataset(other),
+        }
+    }
 }
 
 impl From<striate::Error> for CliError {
@@ -51,6 +62,12 @@ impl From<striate::Error> for CliError {
     }
 }
 
+impl From<FilesError> for CliError {
+    fn from(error: FilesError) -> Self {
+        Self::File(error.into())
+    }
+}
+
 impl From<tch::TchError> for CliError {
     fn from(error: tch::TchError) -> Self {
         Self::Torch(error.into())
@@ -67,6 +84,7 @@ impl From<ModelError> for CliError {
             ModelError::UnusedAuxHeads { .. } => "-o aux_heads=true".to_owned(),
             ModelError::UnknownModel { nearest: None, .. } => "`striate models` lists them".to_owned(),
             ModelError::UnknownWeights { nearest: None, .. } => "`striate weights list` prints it".to_owned(),
+            ModelError::Fetch(FetchError::Stopped) => return Self::Stopped(error.to_string()),
             ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
             _ => return Self::Model(error),
         };
@@ -86,6 +104,7 @@ impl From<PlanError> for CliError {
 impl From<LabError> for CliError {
     fn from(error: LabError) -> Self {
         match error {
+            LabError::Dataset(DatasetError::Interrupted) => Self::Stopped(LabError::Stopped.to_string()),
             LabError::Usage(line) => Self::Usage(line),
             LabError::Dataset(error) => error.into(),
             LabError::Graph(error) => error.into(),
@@ -111,7 +130,7 @@ impl CliError {
                 error.is_failure()
             }
             Self::Train(error) => matches!(error, TrainError::Torch(_)),
-            Self::Model(error) => matches!(error, ModelError::Fetch(_)),
+            Self::Model(error) => matches!(error, ModelError::Fetch(error) if !error.is_local()),
             Self::Usage(_) | Self::File(_) => false,
         };
         if failed { 1 } else { 2 }

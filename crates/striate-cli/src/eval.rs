@@ -1,8 +1,9 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
+use crate::progress::Download;
 use crate::table::width;
-use crate::{print, print_json, source};
+use crate::{print, print_json, signals, source};
 use std::path::Path;
 use striate::data::{self, Opened};
 use striate::infer::Calibration;
@@ -18,12 +19,13 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     let bundle = source::bundle(&args.bundle)?;
     let known = args.data_dir.as_deref().filter(|_| args.plan.calibrate.as_ref() == Some(&args.data));
     let mut options = ClassifierOptions::default();
+    options.stop = signals::stop();
     options.devices = devices(&args.devices)?;
     options.precision = args.plan.precision;
     options.calibration = calibration(&args.plan, known, &bundle, &args.bundle)?;
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
-    let data = Opened::to_judge(&section(&args.data, args.data_dir.as_deref())?)?;
+    let data = opened(&section(&args.data, args.data_dir.as_deref())?, Opened::to_judge)?;
     let report = classifier.evaluate(data, args.batch_size)?;
     if args.json {
         return print_json(&report);
@@ -40,6 +42,15 @@ pub(crate) fn section(data: &str, dir: Option<&Path>) -> Result<DataSection, Cli
         return Err(CliError::Usage(format!("{name}: name the folder with --data-dir, or in place of {name}")));
     }
     Ok(DataSection { dir, ..section })
+}
+
+/// Opens data, and shows a download that this takes.
+pub(crate) fn opened(
+    section: &DataSection,
+    open: impl FnOnce(&DataSection, data::Progress) -> Result<Opened, striate::Error>,
+) -> Result<Opened, CliError> {
+    let bar = Download::new();
+    Ok(open(section, &mut |what, done, of| bar.update(what, done, of))?)
 }
 
 /// What int8 needs, measured on training pictures; none if the bundle's own is taken. `dir` has the dataset's files, if they lie
@@ -64,7 +75,7 @@ pub(crate) fn calibration(
 
 /// What int8 needs, measured on training pictures of `data`.
 pub(crate) fn measure(data: &str, dir: Option<&Path>, bundle: &Bundle, path: &Path) -> Result<Calibration, CliError> {
-    let data = Opened::to_train(&section(data, dir)?)?;
+    let data = opened(&section(data, dir)?, Opened::to_train)?;
     let preprocess = preprocess_of(&bundle.info, path)?;
     Ok(Classifier::calibrate(bundle, path, &*data.fit(preprocess)?)?)
 }

@@ -5,23 +5,24 @@ mod claims;
 use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs};
 use crate::cli::TrainArgs;
 use crate::error::CliError;
-use crate::eval::{preprocess_of, section, set_threads};
+use crate::eval::{opened, preprocess_of, section, set_threads};
 use crate::predict::pictures;
 use crate::progress::Points;
-use crate::{print, print_json, recipes, source};
+use crate::{print, print_json, recipes, signals, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate::data::Opened;
 use striate::{Bundle, Classifier, ClassifierOptions, Prepared, Run, devices, new_folder};
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Preprocess, Subset, decode_image};
+use striate_files::FilesError;
 use striate_graph::{InitOptions, Network};
 use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
 use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
 use striate_lab::{LabError, SET_APART};
-use striate_torch::{Generator, Shown, write_atomically};
+use striate_torch::{Generator, Shown};
 use striate_train::DataSection;
 use tch::{Device, Tensor};
 
@@ -97,7 +98,7 @@ fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     args.output.check()?;
     let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, devices(&args.compute.devices)?)?;
     let info = &bundle.info;
-    let data = Opened::to_train(&args.data.section()?)?.with_classes(&info.classes)?.fit(&preprocess)?;
+    let data = opened(&args.data.section()?, Opened::to_train)?.with_classes(&info.classes)?.fit(&preprocess)?;
     let data = some(&*data, args.examples, args.seed)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
     let options = SurfaceOptions { points: args.points, reach: args.reach, seed: args.seed };
@@ -213,10 +214,11 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
     args.output.check()?;
     let bundle = source::bundle(&args.bundle)?;
     let mut options = ClassifierOptions::default();
+    options.stop = signals::stop();
     options.devices = devices(&args.compute.devices)?;
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     let (info, preprocess) = (classifier.info(), classifier.preprocess());
-    let data = Opened::to_judge(&args.data.section()?)?.with_classes(&info.classes)?.fit(preprocess)?;
+    let data = opened(&args.data.section()?, Opened::to_judge)?.with_classes(&info.classes)?.fit(preprocess)?;
     let loader = Loader::new(&*data, preprocess.clone(), LoaderOptions::eval(BATCH))?;
     let confusion = confusion(&loader, |images| classifier.logits(images).map_err(|error| LabError::Usage(error.to_string())))?;
     let worst: Vec<i64> = confusion.mistakes.iter().take(args.worst).map(|mistake| mistake.example).collect();
@@ -301,18 +303,18 @@ impl LabOutput {
 
     /// Writes the files into the folder, or into the first of `lab/NAME-1`, `lab/NAME-2`, ... that does not exist.
     fn write(&self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<PathBuf, CliError> {
-        let failed =
-            |folder: &Path, error: std::io::Error| CliError::Usage(format!("cannot write to {}: {error}", folder.display()));
         let folder = match &self.out {
             Some(folder) => folder.clone(),
-            None => new_folder("lab", name).map_err(|error| failed(Path::new("lab"), error))?,
+            None => new_folder("lab", name).map_err(FilesError::new("make a folder in", Path::new("lab")))?,
         };
-        for (file, bytes) in files {
-            let path = folder.join(file);
-            let parent = path.parent().unwrap_or(&folder);
-            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
-            write_atomically(&path, |temporary| std::fs::write(temporary, &bytes))?;
+        let filled = striate_files::fill_folder(&folder, |filled| {
+            files.iter().try_for_each(|(file, bytes)| striate_files::write_new(&filled.join(file), |file| file.write_all(bytes)))
+        });
+        if filled.is_err() && self.out.is_none() {
+            // It is empty, and nobody asked for it by name.
+            let _ = std::fs::remove_dir(&folder);
         }
+        filled?;
         Ok(folder)
     }
 }

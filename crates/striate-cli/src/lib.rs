@@ -17,6 +17,7 @@ mod predict;
 mod progress;
 mod recipes;
 mod run;
+mod signals;
 mod source;
 mod table;
 mod train;
@@ -65,6 +66,10 @@ impl Program for Engine {
 
 /// Does what the command line says; the exit code.
 fn execute<P: Program>() -> u8 {
+    if let Err(error) = signals::catch() {
+        say(&format!("error: {error}"));
+        return error.exit_code();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::report_usage(&error),
@@ -79,7 +84,9 @@ fn execute<P: Program>() -> u8 {
         let file = last_file().map(|file| format!(", the last file was {}", file.display())).unwrap_or_default();
         say(&format!("error: this is a defect of striate, please report it: {reason} ({place}{file})"));
     }));
-    match std::panic::catch_unwind(|| dispatch::<P>(cli.command)) {
+    let ended = std::panic::catch_unwind(|| dispatch::<P>(cli.command));
+    signals::begin_to_end();
+    match ended {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
             say(&format!("error: {error}"));

@@ -7,7 +7,6 @@ use crate::{diff, page, print, print_json};
 use serde_json::{Value, json};
 use striate_graph::{Summary, thousands};
 use striate_models::{Model, Variant, variants};
-use striate_torch::write_atomically;
 
 /// A variant of the registry with what it is built as.
 pub(crate) struct Row {
@@ -79,7 +78,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
     }
     let graph = described(&args.model, &with_classes(options, args.classes))?;
     if let Some(path) = &args.svg {
-        return Ok(write_atomically(path, |temporary| std::fs::write(temporary, graph.to_svg()))?);
+        return Ok(striate_files::write_bytes(path, graph.to_svg())?);
     }
     let summary = graph.summary();
     match (args.json, args.markdown) {

@@ -2,7 +2,7 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::calibration;
-use crate::{print, print_json, say, source};
+use crate::{print, print_json, say, signals, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::datasets::{DecodeOptions, picture_files};
@@ -12,6 +12,7 @@ use striate_torch::Shown;
 /// What a network says of one picture.
 #[derive(Debug, Serialize)]
 struct Prediction<'a> {
+    #[serde(serialize_with = "striate_files::path::serialize")]
     image: &'a Path,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Answer>,
@@ -22,6 +23,7 @@ struct Prediction<'a> {
 pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let bundle = source::bundle(&args.bundle)?;
     let mut options = ClassifierOptions::default();
+    options.stop = signals::stop();
     options.devices = devices(&args.devices)?;
     options.precision = args.plan.precision;
     options.calibration = calibration(&args.plan, None, &bundle, &args.bundle)?;

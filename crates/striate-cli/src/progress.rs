@@ -1,4 +1,5 @@
 //! What a person sees while something runs: bars and lines on standard error that do not garble one another.
+use crate::signals;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use striate_torch::Shown;
@@ -100,7 +101,8 @@ impl Download {
         Self(bar)
     }
 
-    pub(crate) fn update(&self, file: &str, done: u64, total: Option<u64>) {
+    /// Whether to go on.
+    pub(crate) fn update(&self, file: &str, done: u64, total: Option<u64>) -> bool {
         if self.0.message() != file {
             self.0.set_message(file.to_owned());
         }
@@ -108,6 +110,7 @@ impl Download {
             self.0.set_length(total);
         }
         self.0.set_position(done);
+        !signals::stopped()
     }
 }
 

@@ -3,17 +3,13 @@ use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::check_threads;
 use crate::progress::{EpochBars, Work};
-use crate::{print, print_json, recipes};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
+use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use striate::{BUNDLE, Outcome, Run, Summary};
 use striate_torch::Shown;
+use striate_train::{Event, Listener, TrainError};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
-    let stop = stop_on_signals()?;
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
         None => {
@@ -32,7 +28,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         return tell(&summary, folder, args.json);
     }
     let work = Work::new();
-    let run = run.listener(EpochBars::new()).stop_on(stop).on_progress(|what, done, of| work.update(what, done, of));
+    let run = run
+        .listener(EpochBars::new())
+        .listener(SavesItself)
+        .stop_on(signals::stop())
+        .on_progress(|what, done, of| work.update(what, done, of));
     match run.run()? {
         Outcome::Finished { folder, summary } => tell(&summary, &folder, args.json),
         Outcome::Stopped { folder, step } => {
@@ -70,16 +70,14 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
     ))
 }
 
-/// The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks the run to save itself and stop; a second one ends the program at once.
-pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
-        let register = || -> std::io::Result<()> {
-            flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
-            flag::register(signal, Arc::clone(&stop))?;
-            Ok(())
-        };
-        register().map_err(|error| CliError::Failed(format!("cannot catch Ctrl-C: {error}")))?;
+/// Once the run has begun, a signal makes it save itself.
+struct SavesItself;
+
+impl Listener for SavesItself {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::RunStarted { .. }) {
+            signals::saves_itself();
+        }
+        Ok(())
     }
-    Ok(stop)
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use striate_datasets::{ImageSize, Normalise, Preprocess};
+use striate_files::FilesError;
+use striate_files::path::Exact;
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
 use striate_torch::{Shown, TensorFile};
@@ -36,7 +38,7 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
         let info = info.map(|info| info.to_metadata()).transpose()?;
         let info: Option<Value> = info.and_then(|(_, text)| serde_json::from_str(&text).ok());
         return print_json(
-            &json!({ "file": path, "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }),
+            &json!({ "file": Exact(&path), "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }),
         );
     }
     let mut text = format!("{}: {format}, {} tensors, {values} values\n", Shown(path.display()), tensors.len());
@@ -169,8 +171,9 @@ fn class_names(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) ->
     let names: Vec<String> = if !Path::new(given).exists() && given.contains(',') {
         given.split(',').map(|name| name.trim().to_owned()).collect()
     } else {
-        let text = std::fs::read_to_string(given);
-        let text = text.map_err(|error| CliError::Usage(format!("cannot read the classes' names from {given}: {error}")))?;
+        let text = striate_files::read_to_string(Path::new(given));
+        let told = |error: FilesError| CliError::Usage(format!("cannot read the classes' names from {given}: {}", error.source));
+        let text = text.map_err(told)?;
         text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     };
     if names.len() as i64 != model.classes() {

@@ -5,11 +5,9 @@ use crate::source::{Places, Progress, files_in};
 use crate::{DatasetError, package};
 use flate2::read::MultiGzDecoder;
 use md5::{Digest, Md5};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
-use striate_fetch::{Download, FetchError, sha256_reader};
-use striate_torch::write_atomically;
+use striate_fetch::{Download, sha256_reader};
 
 /// Fills `folder` with those files of `source` that it lacks.
 pub(crate) fn files(
@@ -72,9 +70,7 @@ fn first_that_gives(
         let download = Download::new([url.as_str()], &unverified);
         match download.fetch(&mut |done, total| progress(&name, done, total)) {
             Ok(()) => {}
-            Err(error @ (FetchError::DiskFull { .. } | FetchError::Io { .. } | FetchError::NoCacheDir)) => {
-                return Err(error.into());
-            }
+            Err(error) if error.is_local() => return Err(error.into()),
             Err(error) => {
                 reasons.push(error.into());
                 continue;
@@ -82,7 +78,7 @@ fn first_that_gives(
         }
         match verify(&unverified, &url, checksum) {
             Ok(()) => {
-                std::fs::rename(&unverified, dest).map_err(|error| DatasetError::io("write", dest, error))?;
+                striate_files::finish(&unverified, dest)?;
                 return Ok(Ok(()));
             }
             Err(error) => {
@@ -108,7 +104,7 @@ fn from_package(
         for (file, checksum) in source.files().iter().zip(checksums) {
             let (from, to) = (unpacked.path().join(package.folder).join(format!("{file}.gz")), folder.join(format!("{file}.gz")));
             verify(&from, package.name, *checksum)?;
-            std::fs::rename(&from, &to).map_err(|error| DatasetError::io("write", &to, error))?;
+            striate_files::finish(&from, &to)?;
         }
         Ok(())
     };
@@ -123,7 +119,7 @@ fn from_package(
 /// Fails if the file, which came `from` somewhere, has another checksum.
 fn verify(path: &Path, from: &str, checksum: Checksum) -> Result<(), DatasetError> {
     let io = |error| DatasetError::io("read", path, error);
-    let file = File::open(path).map_err(io)?;
+    let file = striate_files::open(path)?;
     let (kind, expected, actual) = match checksum {
         Checksum::Md5(expected) => ("MD5", expected, md5_reader(file).map_err(io)?),
         // What is no gzip file has no content, and so another checksum.
@@ -152,13 +148,13 @@ fn md5_reader(mut reader: impl Read) -> std::io::Result<String> {
 /// Unpacks all IDX files of a zip archive into `folder`, whatever folder they have in it, and removes the archive.
 fn unpack(archive: &Path, folder: &Path) -> Result<(), DatasetError> {
     let damaged = |error: zip::result::ZipError| DatasetError::DamagedCache { path: archive.into(), reason: error.to_string() };
-    let file = File::open(archive).map_err(|error| DatasetError::io("read", archive, error))?;
+    let file = striate_files::open(archive)?;
     let mut zip = zip::ZipArchive::new(file).map_err(damaged)?;
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(damaged)?;
         let name = entry.enclosed_name().and_then(|path| path.file_name().map(|name| name.to_owned()));
         if let Some(name) = name.filter(|name| name.to_string_lossy().ends_with("-ubyte.gz")) {
-            write_atomically(&folder.join(name), |path| std::io::copy(&mut entry, &mut File::create(path)?).map(|_| ()))?;
+            striate_files::write(&folder.join(name), |file| std::io::copy(&mut entry, file).map(drop))?;
         }
     }
     std::fs::remove_file(archive).map_err(|error| DatasetError::io("remove", archive, error))
@@ -170,6 +166,7 @@ mod tests {
     use super::*;
     use crate::source::tests::write_files;
     use crate::source::{LoadOptions, load, obtain};
+    use std::fs::File;
     use std::io::{BufRead, Write};
     use std::net::TcpListener;
     use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst};
@@ -246,6 +243,7 @@ mod tests {
             if Some(done) == total {
                 told.push(file.to_owned());
             }
+            true
         });
         let folder = folder.unwrap();
         assert_eq!(told.first().map(String::as_str), Some("train-images-idx3-ubyte.gz"));
@@ -256,7 +254,7 @@ mod tests {
         assert_eq!(server.requests(), 4);
         std::fs::remove_file(folder.join("t10k-labels-idx1-ubyte.gz")).unwrap();
         for _ in 0..2 {
-            obtain("mnist", &source, &places, &mut |_, _, _| {}).unwrap();
+            obtain("mnist", &source, &places, &mut |_, _, _| true).unwrap();
         }
         assert_eq!(server.requests(), 5, "only what is missing is downloaded");
     }
@@ -271,11 +269,11 @@ mod tests {
             std::fs::write(bad.folder.path().join(format!("mnist/{file}.gz")), "<html>").unwrap();
         }
         let places = places(&home, &bad);
-        let error = obtain("mnist", &alone, &places, &mut |_, _, _| {}).unwrap_err().to_string();
+        let error = obtain("mnist", &alone, &places, &mut |_, _, _| true).unwrap_err().to_string();
         assert!(error.starts_with("no source gave train-images-idx3-ubyte.gz of mnist (http://127.0.0.1:"), "{error}");
         assert!(error.contains("has the MD5") && error.contains("set STRIATE_MIRROR") && !error.contains('\n'), "{error}");
         assert_eq!(std::fs::read_dir(places.cache.join("mnist")).unwrap().count(), 0, "nothing wrong is kept");
-        let folder = obtain("mnist", &both, &places, &mut |_, _, _| {}).unwrap();
+        let folder = obtain("mnist", &both, &places, &mut |_, _, _| true).unwrap();
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4);
     }
 
@@ -284,7 +282,7 @@ mod tests {
         let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
         let source = source(&server, &[]);
         std::fs::remove_dir_all(server.folder.path().join("mnist")).unwrap();
-        let error = obtain("mnist", &source, &places(&home, &server), &mut |_, _, _| {}).unwrap_err().to_string();
+        let error = obtain("mnist", &source, &places(&home, &server), &mut |_, _, _| true).unwrap_err().to_string();
         assert!(error.contains("404") && error.contains("check the network"), "{error}");
         assert_eq!(server.requests(), 1, "the other files are not asked for");
     }
@@ -307,12 +305,12 @@ mod tests {
         let left = places.cache.join("mnist/all.zip");
         std::fs::create_dir_all(left.parent().unwrap()).unwrap();
         std::fs::write(&left, "half").unwrap();
-        obtain("mnist", &source, &places, &mut |_, _, _| {}).unwrap();
+        obtain("mnist", &source, &places, &mut |_, _, _| true).unwrap();
         assert_eq!(server.requests(), 1);
         std::fs::remove_dir_all(left.parent().unwrap()).unwrap();
         std::fs::create_dir_all(left.parent().unwrap()).unwrap();
         std::fs::copy(&zip_path, &left).unwrap();
-        let folder = obtain("mnist", &source, &places, &mut |_, _, _| {}).unwrap();
+        let folder = obtain("mnist", &source, &places, &mut |_, _, _| true).unwrap();
         assert_eq!(server.requests(), 1);
         let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let mut expected = source.files().map(|file| std::ffi::OsString::from(file + ".gz"));

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use striate_fetch::FetchError;
+use striate_files::FilesError;
 use striate_torch::{FileError, Shown, TorchError};
 use tch::TchError;
 
@@ -145,7 +146,7 @@ pub enum DatasetError {
     File(#[from] FileError),
     /// A download failed.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(FetchError),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
@@ -154,15 +155,12 @@ pub enum DatasetError {
 impl DatasetError {
     /// Whether the network or libtorch failed, where otherwise something that was given is wrong, such as a name or a file.
     pub fn is_failure(&self) -> bool {
-        matches!(
-            self,
-            Self::WrongChecksum { .. }
-                | Self::Unavailable { .. }
-                | Self::Package { .. }
-                | Self::Fetch(_)
-                | Self::File(FileError::Torch { .. })
-                | Self::Torch(_)
-        )
+        match self {
+            Self::WrongChecksum { .. } | Self::Unavailable { .. } | Self::Package { .. } | Self::Torch(_) => true,
+            Self::File(FileError::Torch { .. }) => true,
+            Self::Fetch(error) => !error.is_local(),
+            _ => false,
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -171,6 +169,21 @@ impl DatasetError {
 
     pub(crate) fn option(option: &'static str, reason: impl Into<String>) -> Self {
         Self::Option { option, reason: reason.into() }
+    }
+}
+
+impl From<FilesError> for DatasetError {
+    fn from(FilesError { action, path, source }: FilesError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
+impl From<FetchError> for DatasetError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Stopped => Self::Interrupted,
+            other => Self::Fetch(other),
+        }
     }
 }
 
@@ -199,12 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_a_failure_and_a_missing_file_is_not() {
+    fn a_server_that_fails_is_a_failure_and_a_full_disk_is_not() {
         let path = Path::new("x");
         let error = |kind| std::io::Error::from(kind);
         assert!(!DatasetError::io("write", path, error(std::io::ErrorKind::StorageFull)).is_failure());
         assert!(!DatasetError::io("read", path, error(std::io::ErrorKind::NotFound)).is_failure());
-        assert!(DatasetError::from(FetchError::NoCacheDir).is_failure());
+        assert!(!DatasetError::from(FetchError::DiskFull { path: path.into() }).is_failure());
+        assert!(DatasetError::from(FetchError::Status { url: "x".to_owned(), status: 500 }).is_failure());
         assert!(DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), reasons: Vec::new() }.is_failure());
         assert!(!DatasetError::option("batch_size", "is 0").is_failure());
     }

@@ -5,10 +5,9 @@
 
 use crate::DatasetError;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
-use striate_torch::{Budget, note_file, write_atomically};
+use striate_torch::{Budget, note_file};
 use tch::{Device, Kind, Tensor};
 
 const UINT8: u8 = 0x08;
@@ -84,7 +83,7 @@ pub fn write_labels(path: &Path, labels: &Tensor) -> Result<(), DatasetError> {
 fn read(path: &Path, rank: u8, budget: &Budget) -> Result<(Vec<i64>, Vec<u8>), DatasetError> {
     note_file(path);
     let io = |source| DatasetError::io("read", path, source);
-    let file = File::open(path).map_err(io)?;
+    let file = striate_files::open(path)?;
     let length = file.metadata().map_err(io)?.len();
     let allowed = budget.of_file(length) / VALUE_BYTES;
     let mut file = BufReader::new(file);
@@ -156,18 +155,14 @@ fn write(path: &Path, values: &Tensor, dims: &[i64]) -> Result<(), DatasetError>
     bytes.resize(header + values.numel(), 0);
     values.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes[header..], values.numel())?;
     let zipped = path.extension().is_some_and(|extension| extension == "gz");
-    write_atomically(path, |temporary| {
-        let mut file = BufWriter::new(File::create(temporary)?);
-        if zipped {
-            let mut encoder = GzEncoder::new(&mut file, Compression::default());
-            encoder.write_all(&bytes)?;
-            encoder.finish()?;
-        } else {
-            file.write_all(&bytes)?;
+    Ok(striate_files::write(path, |file| {
+        if !zipped {
+            return file.write_all(&bytes);
         }
-        file.flush()
-    })?;
-    Ok(())
+        let mut encoder = GzEncoder::new(file, Compression::default());
+        encoder.write_all(&bytes)?;
+        encoder.finish().map(drop)
+    })?)
 }
 
 #[cfg(test)]

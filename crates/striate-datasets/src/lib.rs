@@ -43,5 +43,5 @@ pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
-pub use source::{LoadOptions, fetch, load};
+pub use source::{LoadOptions, fetch, load, load_with};
 pub use statistics::{Statistics, channel_statistics};

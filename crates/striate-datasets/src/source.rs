@@ -8,8 +8,8 @@ use striate_fetch::{Lock, cache_dir, user_mirror};
 use striate_torch::Budget;
 use tch::Kind;
 
-/// Told of a download: the file's name, the bytes that are there, and how many there will be if the server says so.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>);
+/// Told of a download: the file's name, the bytes that are there, and how many there will be if the server says so. Its `false` ends it.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
 
 /// Where [`load`] looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub struct LoadOptions {
 ///
 /// An unknown name, a file that is missing, damaged or cannot be downloaded, or images and labels that do not fit together.
 pub fn load(name: &str, options: &LoadOptions) -> Result<Split, DatasetError> {
+    load_with(name, options, &mut |_, _, _| true)
+}
+
+/// As [`load`]. `progress` is told of a download as by [`fetch`]; return `false` from it to stop.
+///
+/// # Errors
+///
+/// Those of [`load`], and [`DatasetError::Interrupted`].
+pub fn load_with(
+    name: &str,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(&str, u64, Option<u64>) -> bool,
+) -> Result<Split, DatasetError> {
     let entry = find(name)?;
     match (&entry.source, &options.root) {
         (Source::Embedded, None) => digits(),
@@ -41,7 +54,7 @@ pub fn load(name: &str, options: &LoadOptions) -> Result<Split, DatasetError> {
         (Source::Idx(source), Some(folder)) => read(entry, source, folder, &options.budget),
         (Source::Idx(source), None) => {
             let places = Places::from_environment()?;
-            let folder = obtain(entry.name, source, &places, &mut |_, _, _| {})?;
+            let folder = obtain(entry.name, source, &places, progress)?;
             read(entry, source, &folder, &options.budget).map_err(|error| advise_to_fetch_again(error, &places.cache))
         }
     }
@@ -53,12 +66,13 @@ pub fn load(name: &str, options: &LoadOptions) -> Result<Split, DatasetError> {
 /// `STRIATE_MIRROR` may name the address of a server that is asked first, for `<address>/<name>/<file>`. A download has to pass its
 /// checksum. Fashion-MNIST is also taken from its Debian package, where the tools for that exist.
 ///
-/// `progress` is told the file's name, the bytes that are there, and how many there will be if the server says so.
+/// `progress` is told the file's name, the bytes that are there, and how many there will be if the server says so. Return `false`
+/// from it to stop; what has come is kept.
 ///
 /// # Errors
 ///
-/// An unknown name, or a file that no source gives.
-pub fn fetch(name: &str, progress: &mut dyn FnMut(&str, u64, Option<u64>)) -> Result<Option<PathBuf>, DatasetError> {
+/// An unknown name, a file that no source gives, or [`DatasetError::Interrupted`].
+pub fn fetch(name: &str, progress: &mut dyn FnMut(&str, u64, Option<u64>) -> bool) -> Result<Option<PathBuf>, DatasetError> {
     let entry = find(name)?;
     match &entry.source {
         Source::Embedded => Ok(None),
@@ -106,7 +120,7 @@ pub(crate) fn obtain(
         return Ok(folder);
     }
     let folder = places.cache.join(source.folder);
-    std::fs::create_dir_all(&folder).map_err(|error| DatasetError::io("create", &folder, error))?;
+    striate_files::create_folder(&folder)?;
     download::files(name, source, places, &folder, progress)?;
     Ok(folder)
 }
@@ -348,7 +362,7 @@ pub(crate) mod tests {
         write_files(&installed, source, ".gz");
         assert_eq!(places.find(source), Some(installed.clone()));
         std::fs::remove_file(installed.join("t10k-images-idx3-ubyte.gz")).unwrap();
-        assert_eq!(obtain("fashion-mnist", source, &places, &mut |_, _, _| {}).unwrap(), cached, "a whole folder is taken");
+        assert_eq!(obtain("fashion-mnist", source, &places, &mut |_, _, _| true).unwrap(), cached, "a whole folder is taken");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use crate::{Dataset, DatasetError, ImageFolder, Normalise};
 use std::fs;
 use std::path::Path;
-use striate_torch::write_atomically;
 use tch::{Device, Tensor};
 
 /// Examples that are counted at one time.
@@ -122,7 +121,7 @@ impl ImageFolder {
 
 /// What an earlier process kept, to the last bit; none if the file is not there or not sound.
 fn read(file: &Path, channels: i64) -> Option<Statistics> {
-    let text = fs::read_to_string(file).ok()?;
+    let text = striate_files::read_to_string(file).ok()?;
     let [examples, mean, std] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
     let list = |text: &str| text.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>().ok();
     let normalise = Normalise { mean: list(mean)?, std: list(std)? };
@@ -131,12 +130,11 @@ fn read(file: &Path, channels: i64) -> Option<Statistics> {
 }
 
 fn write(file: &Path, statistics: &Statistics) {
-    let write = || -> Result<(), String> {
+    let write = || {
         let list = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
         let Normalise { mean, std } = &statistics.normalise;
         let text = format!("{} {} {}", statistics.examples, list(mean), list(std));
-        fs::create_dir_all(file.parent().unwrap_or(file)).map_err(|error| error.to_string())?;
-        write_atomically(file, |temporary| fs::write(temporary, &text)).map_err(|error| error.to_string())
+        striate_files::write_bytes(file, text)
     };
     if let Err(error) = write() {
         tracing::debug!("statistics are not kept: {error}");

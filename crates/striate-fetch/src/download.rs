@@ -1,15 +1,17 @@
 //! One file from the first mirror that has it.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
     time::Duration,
 };
 
 use ureq::{
-    Agent, Body,
-    http::{Response, StatusCode, header},
+    Agent,
+    http::{HeaderMap, StatusCode, header},
 };
 
 use crate::{FetchError, install::create_parent, sha256_file};
@@ -18,6 +20,10 @@ use crate::{FetchError, install::create_parent, sha256_file};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent. There is no limit on the whole, since files are large and lines slow.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait for bytes before the caller is asked whether to go on.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Pieces of a file that wait to be written.
+const WAITING: usize = 16;
 /// How often a broken connection is taken up again before the next mirror has its turn.
 const ATTEMPTS: usize = 5;
 
@@ -30,8 +36,9 @@ pub struct Download {
     size: Option<u64>,
 }
 
-/// Told of the bytes that are there and, when the server says so, of how many there will be. Starting over lowers the first.
-type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+/// Told of the bytes that are there and, when the server says so, of how many there will be. Starting over lowers the first. Its
+/// `false` ends the download.
+type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> bool;
 
 impl Download {
     /// A download to the file `dest` from the first of `urls` that has it.
@@ -57,12 +64,15 @@ impl Download {
     ///
     /// The bytes go to `DEST.part`, and only a whole and verified file gets its name. A part file of an earlier attempt is gone on
     /// with, where the checksum is known or the server vouches (by its ETag) that it is still the same file; else it starts over.
+    /// Return `false` from `progress` to stop; it is called ten times a second at least, even while the server is silent.
+    ///
     /// Two processes must not download to the same place at once: hold a [`Lock`](crate::Lock), or download inside
     /// [`install_dir`](crate::install_dir).
     ///
     /// # Errors
     ///
-    /// The mirror's error, or [`FetchError::AllMirrorsFailed`] when there are several; at once when the disk is full or not writable.
+    /// The mirror's error, or [`FetchError::AllMirrorsFailed`] when there are several; at once when the disk is full or not writable,
+    /// or with [`FetchError::Stopped`].
     pub fn fetch(&self, progress: Progress) -> Result<(), FetchError> {
         create_parent(&self.dest)?;
         if self.dest.exists() && self.verify(&self.dest, "the file that is there").is_ok() {
@@ -112,20 +122,27 @@ impl Download {
 
     /// One request, and its body put behind what is there.
     fn attempt(&self, url: &str, part: &Part, progress: Progress) -> Result<(), FetchError> {
-        let mut request = agent().get(url).header(header::ACCEPT_ENCODING, "identity");
+        let mut headers = HeaderMap::new();
+        let value = |text: String| text.parse().map_err(|_| FetchError::Unreachable { url: url.to_owned(), reason: text });
         if let Some(range) = part.resumable(self.sha256.is_some()) {
-            request = request.header(header::RANGE, format!("bytes={}-", range.start));
+            headers.insert(header::RANGE, value(format!("bytes={}-", range.start))?);
             if let Some(etag) = range.etag {
-                request = request.header(header::IF_RANGE, etag);
+                headers.insert(header::IF_RANGE, value(etag)?);
             }
         }
-        let response = request.call().map_err(|error| FetchError::Unreachable { url: url.to_owned(), reason: reason(error) })?;
-        match response.status() {
+        let (send, answers) = sync_channel(WAITING);
+        let address = url.to_owned();
+        // In a thread of its own, since nothing ends a system call that waits for a server.
+        thread::spawn(move || request(&address, headers, &send));
+        let Answer::Head { status, etag, length } = next(&answers, part.len(), None, progress)?? else {
+            return Err(cut_off(url, 0, "it sent no header".to_owned()));
+        };
+        match status {
             StatusCode::OK => {
-                part.start_over(response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()))?;
-                append(url, response, part, progress)
+                part.start_over(etag.as_deref())?;
+                append(url, &answers, length, part, progress)
             }
-            StatusCode::PARTIAL_CONTENT => append(url, response, part, progress),
+            StatusCode::PARTIAL_CONTENT => append(url, &answers, length, part, progress),
             // The part file was whole already, or longer than the file is now; only the checks can tell.
             StatusCode::RANGE_NOT_SATISFIABLE => Ok(()),
             status => Err(FetchError::Status { url: url.to_owned(), status: status.as_u16() }),
@@ -178,13 +195,13 @@ impl Part {
     }
 
     fn len(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+        striate_files::part_len(&self.path)
     }
 
     /// Where to go on, if that is safe: a checksum finds a wrong joint afterwards, an ETag rules it out before.
     fn resumable(&self, checksum_known: bool) -> Option<Resume> {
         let start = self.len();
-        let etag = fs::read_to_string(&self.etag).ok();
+        let etag = striate_files::read_to_string(&self.etag).ok();
         match (start, checksum_known) {
             (0, _) => None,
             (start, true) => Some(Resume { start, etag: None }),
@@ -193,11 +210,11 @@ impl Part {
     }
 
     fn start_over(&self, etag: Option<&str>) -> Result<(), FetchError> {
-        File::create(&self.path).map_err(|e| FetchError::io("create", &self.path, e))?;
+        striate_files::open_part(&self.path)?.file().set_len(0).map_err(|e| FetchError::io("write", &self.path, e))?;
         remove_if_there(&self.etag)?;
         // A weak ETag does not promise equal bytes.
         if let Some(etag) = etag.filter(|etag| !etag.starts_with("W/")) {
-            fs::write(&self.etag, etag).map_err(|e| FetchError::io("write", &self.etag, e))?;
+            striate_files::write_bytes(&self.etag, etag)?;
         }
         Ok(())
     }
@@ -208,8 +225,7 @@ impl Part {
     }
 
     fn finish(&self, dest: &Path) -> Result<(), FetchError> {
-        File::open(&self.path).and_then(|file| file.sync_all()).map_err(|e| FetchError::io("write", &self.path, e))?;
-        fs::rename(&self.path, dest).map_err(|e| FetchError::io("rename", &self.path, e))?;
+        striate_files::finish(&self.path, dest)?;
         remove_if_there(&self.etag)
     }
 }
@@ -233,29 +249,98 @@ fn agent() -> Agent {
         .into()
 }
 
-/// Puts the body behind the part file.
-fn append(url: &str, response: Response<Body>, part: &Part, progress: Progress) -> Result<(), FetchError> {
-    let mut file =
-        File::options().create(true).append(true).open(&part.path).map_err(|e| FetchError::io("write", &part.path, e))?;
-    let mut done = part.len();
-    let total = response.body().content_length().map(|rest| done + rest);
-    let cut_off = |done, reason| FetchError::CutOff { url: url.to_owned(), done, reason };
-    let mut body = response.into_body().into_reader();
-    let mut buffer = vec![0; 1 << 16];
-    progress(done, total);
+/// What comes from a server.
+enum Answer {
+    Head {
+        status: StatusCode,
+        etag: Option<String>,
+        length: Option<u64>,
+    },
+    Bytes(Vec<u8>),
+    /// The body's end.
+    End,
+}
+
+/// Asks for a file, and hands on what comes until nobody takes it any more.
+fn request(url: &str, headers: HeaderMap, send: &SyncSender<Result<Answer, FetchError>>) {
+    let mut request = agent().get(url).header(header::ACCEPT_ENCODING, "identity");
+    for (name, value) in &headers {
+        request = request.header(name, value);
+    }
+    let response = match request.call() {
+        Ok(response) => response,
+        Err(error) => {
+            // Nobody waits any more where this fails, here and below.
+            let _ = send.send(Err(FetchError::Unreachable { url: url.to_owned(), reason: reason(error) }));
+            return;
+        }
+    };
+    let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    let head = Answer::Head { status: response.status(), etag, length: response.body().content_length() };
+    let (mut body, mut buffer) = (response.into_body().into_reader(), vec![0; 1 << 16]);
+    let mut next = Ok(head);
     loop {
-        let count = match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(cut_off(done, e.to_string())),
+        let is_last = matches!(next, Ok(Answer::End) | Err(_));
+        if send.send(next).is_err() || is_last {
+            return;
+        }
+        next = match body.read(&mut buffer) {
+            Ok(0) => Ok(Answer::End),
+            Ok(count) => Ok(Answer::Bytes(buffer[..count].to_vec())),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Answer::Bytes(Vec::new())),
+            Err(e) => Err(cut_off(url, 0, e.to_string())),
         };
-        file.write_all(&buffer[..count]).map_err(|e| FetchError::io("write", &part.path, e))?;
-        done += count as u64;
-        progress(done, total);
+    }
+}
+
+/// Waits for what comes next, as long as the caller does.
+fn next(
+    answers: &Receiver<Result<Answer, FetchError>>,
+    done: u64,
+    total: Option<u64>,
+    progress: Progress,
+) -> Result<Result<Answer, FetchError>, FetchError> {
+    loop {
+        match answers.recv_timeout(PATIENCE) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Timeout) if progress(done, total) => {}
+            Err(RecvTimeoutError::Timeout) => return Err(FetchError::Stopped),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Ok(Answer::End)),
+        }
+    }
+}
+
+fn cut_off(url: &str, done: u64, reason: String) -> FetchError {
+    FetchError::CutOff { url: url.to_owned(), done, reason }
+}
+
+/// Puts the body behind the part file.
+fn append(
+    url: &str,
+    answers: &Receiver<Result<Answer, FetchError>>,
+    length: Option<u64>,
+    part: &Part,
+    progress: Progress,
+) -> Result<(), FetchError> {
+    let mut file = striate_files::open_part(&part.path)?;
+    let mut done = part.len();
+    let total = length.map(|rest| done + rest);
+    loop {
+        if !progress(done, total) {
+            return Err(FetchError::Stopped);
+        }
+        match next(answers, done, total, progress)? {
+            Ok(Answer::Bytes(bytes)) => {
+                file.write_all(&bytes).map_err(|e| FetchError::io("write", &part.path, e))?;
+                done += bytes.len() as u64;
+            }
+            Ok(Answer::Head { .. } | Answer::End) => break,
+            Err(FetchError::CutOff { reason, .. }) => return Err(cut_off(url, done, reason)),
+            Err(error) => return Err(error),
+        }
     }
     match total {
-        Some(total) if done < total => Err(cut_off(done, format!("{total} bytes were announced"))),
+        Some(total) if done < total => Err(cut_off(url, done, format!("{total} bytes were announced"))),
         _ => Ok(()),
     }
 }

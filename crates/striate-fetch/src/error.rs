@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use striate_files::FilesError;
+
 /// Why something could not be downloaded or installed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -82,6 +84,10 @@ pub enum FetchError {
         actual: u64,
     },
 
+    /// The caller ended it. What had come is kept, and the next attempt goes on from there.
+    #[error("stopped while downloading; the same command goes on where it was")]
+    Stopped,
+
     /// None of several mirrors gave the file.
     #[error(
         "no mirror gave {file}: {}; check the network, or set STRIATE_MIRROR to the address of a server that has it",
@@ -95,6 +101,12 @@ pub enum FetchError {
     },
 }
 
+impl From<FilesError> for FetchError {
+    fn from(FilesError { action, path, source }: FilesError) -> Self {
+        Self::io(action, &path, source)
+    }
+}
+
 impl FetchError {
     /// The error for a failed operation on `path`; a full disk has its own.
     pub fn io(action: &'static str, path: &Path, reason: io::Error) -> Self {
@@ -104,8 +116,13 @@ impl FetchError {
         }
     }
 
+    /// Whether the disk or the caller ended it: what the user can change, where otherwise a server or the network failed.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::NoCacheDir | Self::Stopped)
+    }
+
     /// Whether another mirror may do better: not when this machine's own disk is at fault.
     pub(crate) fn is_the_mirrors(&self) -> bool {
-        !matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::NoCacheDir)
+        !self.is_local()
     }
 }

@@ -3,16 +3,20 @@
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
-    io,
     path::{Path, PathBuf},
 };
+
+use striate_files::FilesError;
 
 use crate::FetchError;
 
 /// A lock between processes, held until it is dropped. The system releases it when its process dies, so none is ever left over.
+///
+/// Some network file systems have no locks. There, two processes may do the same work at once; each still leaves whole files.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    /// None where there are no locks.
+    file: Option<File>,
 }
 
 impl Lock {
@@ -22,19 +26,31 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`FetchError::Io`] when the file cannot be created or locked.
+    /// [`FetchError::Io`] when the file cannot be created.
     pub fn acquire(path: &Path, waiting: impl FnOnce()) -> Result<Self, FetchError> {
         create_parent(path)?;
-        let file = File::options().create(true).append(true).open(path).map_err(|e| FetchError::io("create", path, e))?;
+        let (file, is_new) = striate_files::open_lock(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 waiting();
                 file.lock().map_err(|e| FetchError::io("lock", path, e))?;
             }
-            Err(TryLockError::Error(e)) => return Err(FetchError::io("lock", path, e)),
+            Err(TryLockError::Error(_)) => {
+                if is_new {
+                    fs::remove_file(path).map_err(|e| FetchError::io("remove", path, e))?;
+                }
+                return Ok(Self { file: None });
+            }
         }
-        Ok(Self { _file: file })
+        Ok(Self { file: Some(file) })
+    }
+}
+
+impl Lock {
+    /// Removes what a killed process left of `dest`, if nobody else can be at work on it.
+    fn sweep(&self, dest: &Path) -> Result<(), FetchError> {
+        if self.file.is_some() { Ok(striate_files::sweep(dest)?) } else { Ok(()) }
     }
 }
 
@@ -63,12 +79,12 @@ pub fn install_dir<E: From<FetchError>>(
     if dest.is_dir() {
         return Ok(Installed::Before);
     }
-    let _lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
+    let lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
     if dest.is_dir() {
         return Ok(Installed::Before);
     }
-    let unfinished = build_beside(dest, build)?;
-    fs::rename(&unfinished, dest).map_err(|e| FetchError::io("rename", &unfinished, e))?;
+    lock.sweep(dest)?;
+    striate_files::build_folder(dest, |folder| build(folder).map_err(Failed::Build)).map_err(Failed::into)?;
     Ok(Installed::Now)
 }
 
@@ -83,29 +99,30 @@ pub fn replace_dir<E: From<FetchError>>(
     waiting: impl FnOnce(),
     build: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let _lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
-    let unfinished = build_beside(dest, build)?;
-    let former = beside(dest, "old");
-    remove_all(&former)?;
-    match fs::rename(dest, &former) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(FetchError::io("rename", dest, e).into()),
-        _ => {}
-    }
-    fs::rename(&unfinished, dest).map_err(|e| FetchError::io("rename", &unfinished, e))?;
-    Ok(remove_all(&former)?)
+    let lock = Lock::acquire(&beside(dest, "lock"), waiting)?;
+    lock.sweep(dest)?;
+    striate_files::swap_folder(dest, |folder| build(folder).map_err(Failed::Build)).map_err(Failed::into)
 }
 
-/// Fills a folder beside `dest`, which it returns; what a killed process left of it goes.
-fn build_beside<E: From<FetchError>>(dest: &Path, build: impl FnOnce(&Path) -> Result<(), E>) -> Result<PathBuf, E> {
-    let unfinished = beside(dest, "tmp");
-    remove_all(&unfinished)?;
-    fs::create_dir(&unfinished).map_err(|e| FetchError::io("create", &unfinished, e))?;
-    if let Err(error) = build(&unfinished) {
-        // The build's own error is the one to report.
-        let _ = remove_all(&unfinished);
-        return Err(error);
+/// What building a folder fails with, until it is the caller's error.
+enum Failed<E> {
+    Build(E),
+    Files(FilesError),
+}
+
+impl<E> From<FilesError> for Failed<E> {
+    fn from(error: FilesError) -> Self {
+        Self::Files(error)
     }
-    Ok(unfinished)
+}
+
+impl<E: From<FetchError>> Failed<E> {
+    fn into(self) -> E {
+        match self {
+            Self::Build(error) => error,
+            Self::Files(error) => FetchError::from(error).into(),
+        }
+    }
 }
 
 /// The hidden path `.NAME.EXTENSION` in the folder that holds `dest`.
@@ -117,15 +134,8 @@ fn beside(dest: &Path, extension: &str) -> PathBuf {
     dest.with_file_name(name)
 }
 
-fn remove_all(path: &Path) -> Result<(), FetchError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FetchError::io("remove", path, e)),
-        _ => Ok(()),
-    }
-}
-
 /// Creates the folder that holds `path`.
 pub(crate) fn create_parent(path: &Path) -> Result<(), FetchError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|e| FetchError::io("create", parent, e))
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(striate_files::create_folder(parent)?)
 }

@@ -12,7 +12,10 @@
 //! install_dir(&cache.join("example"), || eprintln!("waiting for another process"), |folder| {
 //!     Download::new(["https://example.org/data.gz"], folder.join("data.gz"))
 //!         .sha256("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888")
-//!         .fetch(&mut |done, total| eprintln!("{done} of {total:?} bytes"))
+//!         .fetch(&mut |done, total| {
+//!             eprintln!("{done} of {total:?} bytes");
+//!             true // go on
+//!         })
 //! })?;
 //! # Ok(())
 //! # }

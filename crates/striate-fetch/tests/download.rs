@@ -38,11 +38,16 @@ fn downloads_a_whole_file_once() {
     let server = Server::start(content.clone(), GOOD);
     let mut seen = Vec::new();
     let download = Download::new([&server.url], &dest).sha256(sum).size(200_000);
-    download.fetch(&mut |done, total| seen.push((done, total))).unwrap();
+    download
+        .fetch(&mut |done, total| {
+            seen.push((done, total));
+            true
+        })
+        .unwrap();
     download.fetch(&mut |_, _| unreachable!("the file is there")).unwrap();
 
     assert_eq!(fs::read(&dest).unwrap(), content);
-    assert_eq!(seen.first(), Some(&(0, Some(200_000))));
+    assert!(seen.contains(&(0, Some(200_000))), "{seen:?}");
     assert_eq!(seen.last(), Some(&(200_000, Some(200_000))));
     assert_eq!(fs::read_dir(dest.parent().unwrap()).unwrap().count(), 1, "nothing but the file is left");
 }
@@ -52,7 +57,7 @@ fn goes_on_with_a_part_file() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content[..70_000]);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
     assert_eq!(server.ranges_asked(), [Some("bytes=70000-".to_owned())]);
 }
@@ -62,7 +67,7 @@ fn a_whole_part_file_needs_no_more_bytes() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
@@ -71,7 +76,7 @@ fn starts_over_when_the_server_ignores_ranges() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &content[..70_000]);
     let server = Server::start(content.clone(), Behaviour { ranges: false, ..GOOD });
-    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
@@ -80,7 +85,7 @@ fn starts_over_when_the_part_file_is_of_another_file() {
     let (_folder, dest, content, sum) = setting();
     write_part(&dest, &[7; 70_000]);
     let server = Server::start(content.clone(), GOOD);
-    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
     assert_eq!(server.ranges_asked(), [Some("bytes=70000-".to_owned()), None]);
 }
@@ -103,7 +108,12 @@ fn without_a_checksum_only_the_etag_allows_to_go_on() {
         }
         let server = Server::start(content.clone(), GOOD);
         let mut first = None;
-        Download::new([&server.url], &dest).fetch(&mut |done, _| first = first.or(Some(done))).unwrap();
+        Download::new([&server.url], &dest)
+            .fetch(&mut |done, total| {
+                first = first.or(total.map(|_| done));
+                true
+            })
+            .unwrap();
         assert_eq!(fs::read(&dest).unwrap(), content);
         assert_eq!(server.ranges_asked(), [range]);
         assert_eq!(first, Some(if part[0] == content[0] { 70_000 } else { 0 }));
@@ -114,7 +124,7 @@ fn without_a_checksum_only_the_etag_allows_to_go_on() {
 fn a_body_that_breaks_off_is_gone_on_with() {
     let (_folder, dest, content, sum) = setting();
     let server = Server::start(content.clone(), Behaviour { cut_after: Some(90_000), ..GOOD });
-    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
     assert_eq!(server.ranges_asked(), [None, Some("bytes=90000-".to_owned()), Some("bytes=180000-".to_owned())]);
 }
@@ -123,7 +133,7 @@ fn a_body_that_breaks_off_is_gone_on_with() {
 fn a_connection_that_always_breaks_keeps_what_came() {
     let (_folder, dest, content, sum) = setting();
     let server = Server::start(content.clone(), Behaviour { cut_after: Some(10_000), ..GOOD });
-    let error = Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap_err();
+    let error = Download::new([&server.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap_err();
     assert!(matches!(error, FetchError::CutOff { done: 50_000, .. }), "{error}");
     assert_eq!(fs::read(dest.with_extension("bin.part")).unwrap(), content[..50_000]);
 }
@@ -133,11 +143,11 @@ fn a_wrong_checksum_or_size_leaves_nothing() {
     let (_folder, dest, content, sum) = setting();
     let server = Server::start(content, GOOD);
     let wrong = "0".repeat(64);
-    let error = Download::new([&server.url], &dest).sha256(&wrong).fetch(&mut |_, _| {}).unwrap_err();
+    let error = Download::new([&server.url], &dest).sha256(&wrong).fetch(&mut |_, _| true).unwrap_err();
     let expected =
         format!("{} has SHA-256 {sum} where {wrong} is expected: the file was removed, try another mirror", server.url);
     assert_eq!(error.to_string(), expected);
-    let error = Download::new([&server.url], &dest).size(5).fetch(&mut |_, _| {}).unwrap_err();
+    let error = Download::new([&server.url], &dest).size(5).fetch(&mut |_, _| true).unwrap_err();
     assert!(matches!(error, FetchError::WrongSize { expected: 5, actual: 200_000, .. }), "{error}");
     assert_eq!(fs::read_dir(dest.parent().unwrap()).unwrap().count(), 0);
 }
@@ -149,27 +159,55 @@ fn the_next_mirror_is_tried_and_each_failure_is_told() {
     // A port that was free a moment ago, so that the connection is refused.
     let refused = format!("http://{}/file.bin", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
 
-    let error = Download::new([&refused, &missing.url], &dest).fetch(&mut |_, _| {}).unwrap_err().to_string();
+    let error = Download::new([&refused, &missing.url], &dest).fetch(&mut |_, _| true).unwrap_err().to_string();
     assert!(error.starts_with(&format!("no mirror gave file.bin: cannot reach {refused}: Connection refused")), "{error}");
     assert!(error.contains(&format!("; {} answers with HTTP status 404; check the network", missing.url)), "{error}");
     assert_eq!(error.lines().count(), 1);
 
     let good = Server::start(content.clone(), GOOD);
-    Download::new([&refused, &missing.url, &good.url], &dest).sha256(sum).fetch(&mut |_, _| {}).unwrap();
+    Download::new([&refused, &missing.url, &good.url], &dest).sha256(sum).fetch(&mut |_, _| true).unwrap();
     assert_eq!(fs::read(&dest).unwrap(), content);
 }
 
-/// `/dev/full` is a file for which every disk is full.
-#[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_named_and_no_mirror_blamed() {
+fn a_disk_that_cannot_be_written_is_named_and_no_mirror_blamed() {
     let (_folder, dest, content, _sum) = setting();
-    write_part(&dest, &[]);
     let part = dest.with_extension("bin.part");
-    fs::remove_file(&part).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+    fs::create_dir_all(&part).unwrap();
     let server = Server::start(content, GOOD);
-    let error = Download::new([&server.url, &server.url], &dest).fetch(&mut |_, _| {}).unwrap_err();
-    assert!(matches!(&error, FetchError::DiskFull { path } if *path == part), "{error}");
+    let error = Download::new([&server.url, &server.url], &dest).fetch(&mut |_, _| true).unwrap_err();
+    assert!(matches!(&error, FetchError::Io { path, .. } if *path == part), "{error}");
     assert_eq!(server.ranges_asked().len(), 1);
+    let full = FetchError::io("write", &part, std::io::ErrorKind::StorageFull.into());
+    assert!(matches!(&full, FetchError::DiskFull { path } if *path == part) && full.is_local());
+}
+
+#[test]
+fn what_lies_at_the_part_files_name_is_not_written_through() {
+    let (_folder, dest, content, _sum) = setting();
+    let victim = dest.with_extension("victim");
+    fs::create_dir_all(dest.parent().unwrap()).unwrap();
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, dest.with_extension("bin.part")).unwrap();
+    let server = Server::start(content.clone(), GOOD);
+    Download::new([&server.url], &dest).fetch(&mut |_, _| true).unwrap();
+    assert_eq!((fs::read(&dest).unwrap(), fs::read_to_string(&victim).unwrap()), (content, "precious".to_owned()));
+}
+
+#[test]
+fn a_download_from_a_silent_server_can_be_stopped() {
+    let (_folder, dest, ..) = setting();
+    // It takes the connection and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let mut asked = 0;
+    let error = Download::new([url], &dest)
+        .fetch(&mut |_, _| {
+            asked += 1;
+            asked < 3
+        })
+        .unwrap_err();
+    assert!(matches!(error, FetchError::Stopped), "{error}");
+    assert_eq!(asked, 3);
+    assert_eq!(fs::read_dir(dest.parent().unwrap()).unwrap().count(), 0);
 }

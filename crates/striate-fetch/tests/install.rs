@@ -33,7 +33,7 @@ fn a_failed_or_killed_install_leaves_no_folder() {
     assert!(!dest.exists());
 
     // What a killed process leaves behind.
-    let unfinished = home.path().join("deep/.thing.tmp");
+    let unfinished = home.path().join("deep/.thing.abcdefABCDEF.tmp");
     fs::create_dir(&unfinished).unwrap();
     fs::write(unfinished.join("half"), "").unwrap();
     assert_eq!(install_dir(&dest, || {}, fill).unwrap(), Installed::Now);

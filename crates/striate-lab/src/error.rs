@@ -1,4 +1,5 @@
 use striate_datasets::DatasetError;
+use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_layers::LayerError;
 use striate_models::ModelError;
@@ -42,6 +43,12 @@ pub enum LabError {
     /// libtorch refused something.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl From<FilesError> for LabError {
+    fn from(error: FilesError) -> Self {
+        Self::File(error.into())
+    }
 }
 
 impl From<tch::TchError> for LabError {

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate::data::{Data, FOLDER};
 use striate_datasets::{Split, find, picture_files};
-use striate_torch::{FileError, write_atomically};
 use striate_train::DataSection;
 use time::OffsetDateTime;
 
@@ -146,11 +145,11 @@ impl Lab {
         let stop = self.stop();
         let mut go_on = |_: &str, _: u64, _: Option<u64>| !stop.load(Ordering::Relaxed);
         let section = &self.options.data;
-        let data = match Data::open(section)?.to_train(section, 0, &mut go_on) {
+        let data = match Data::open(section, &mut go_on)?.to_train(section, 0, &mut go_on) {
             // A folder without parts.
             Err(striate::Error::NothingToJudgeBy { .. }) => {
                 let section = DataSection { split: SET_APART, ..section.clone() };
-                Data::open(&section)?.to_train(&section, 0, &mut go_on)
+                Data::open(&section, &mut go_on)?.to_train(&section, 0, &mut go_on)
             }
             data => data,
         };
@@ -202,7 +201,7 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
     let started = Instant::now();
     let data_name = data_name(&options.data)?;
     let folder = options.out.join(claim.name);
-    fs::create_dir_all(&folder).map_err(|source| FileError::Io { action: "make", path: folder.clone(), source })?;
+    striate_files::create_folder(&folder)?;
     let trials = Trials::open(&folder.join(TRIALS))?;
     let mut lab = Lab { options: options.clone(), claim, trials, data_name, data: HashMap::new() };
     let finding = (claim.run)(&mut lab)?;
@@ -219,11 +218,11 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         date: OffsetDateTime::now_utc().date().to_string(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    write_text(&folder.join("numbers.csv"), &finding.table.to_csv())?;
-    write_text(&folder.join("figure.svg"), &finding.figure)?;
+    striate_files::write_bytes(&folder.join("numbers.csv"), finding.table.to_csv())?;
+    striate_files::write_bytes(&folder.join("figure.svg"), &finding.figure)?;
     let json = serde_json::to_string_pretty(&outcome).map_err(|error| LabError::Figure(error.to_string()))?;
-    write_text(&folder.join(OUTCOME), &(json + "\n"))?;
-    write_text(&options.out.join("index.html"), &report::page(&outcomes(&options.out)))?;
+    striate_files::write_bytes(&folder.join(OUTCOME), json + "\n")?;
+    striate_files::write_bytes(&options.out.join("index.html"), report::page(&outcomes(&options.out)))?;
     Ok(outcome)
 }
 
@@ -236,10 +235,6 @@ fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
         Some((claim, outcome, figure))
     };
     crate::claims().iter().filter_map(read).collect()
-}
-
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), FileError> {
-    write_atomically(path, |temporary| fs::write(temporary, text))
 }
 
 /// The processor's name and the number of cores.

@@ -4,9 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use striate_torch::FileError;
+use std::path::Path;
+use striate_files::{FilesError, Lines};
 
 /// One measurement: its settings, all that decides its result, and the result.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,36 +17,31 @@ struct Trial {
 /// A file of trials that this process alone writes.
 #[derive(Debug)]
 pub(crate) struct Trials {
-    path: PathBuf,
-    file: File,
+    file: Lines,
+    /// The same file.
+    _lock: File,
     known: Vec<Trial>,
 }
 
 impl Trials {
     /// Opens the file, or makes it. What a killed run has left of a line is cut off.
     pub(crate) fn open(path: &Path) -> Result<Self, LabError> {
-        let error = |source| FileError::Io { action: "write", path: path.into(), source };
-        let mut file = File::options().create(true).read(true).append(true).open(path).map_err(error)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let folder = path.parent().unwrap_or(path).display();
-                return Err(LabError::Usage(format!("{folder} is another run's: wait for it, or choose another --out")));
-            }
-            Err(TryLockError::Error(source)) => return Err(error(source).into()),
+        // Nothing is cut off before the lock is held: the line may be growing.
+        let (lock, _) = striate_files::open_lock(path)?;
+        // Where a file can't be locked, nobody can.
+        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+            let folder = path.parent().unwrap_or(path).display();
+            return Err(LabError::Usage(format!("{folder} is another run's: wait for it, or choose another folder")));
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(error)?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(error)?;
+        let (file, text) = Lines::append(path)?;
         let mut known = Vec::new();
-        for (number, line) in text[..whole].split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        for (number, line) in text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
             let trial = serde_json::from_slice(line).map_err(|error| {
                 LabError::Usage(format!("{} line {}: {error}: delete the file to start anew", path.display(), number + 1))
             })?;
             known.push(trial);
         }
-        Ok(Self { path: path.into(), file, known })
+        Ok(Self { file, _lock: lock, known })
     }
 
     /// The result of these settings, if it is known.
@@ -58,14 +52,11 @@ impl Trials {
 
     /// Keeps a result.
     pub(crate) fn keep<T: Serialize>(&mut self, settings: Value, result: &T) -> Result<(), LabError> {
-        let write = || {
-            let trial = Trial { settings, result: serde_json::to_value(result)? };
-            let mut line = serde_json::to_vec(&trial)?;
-            line.push(b'\n');
-            self.file.write_all(&line)?;
-            Ok(trial)
-        };
-        let trial = write().map_err(|source| FileError::Io { action: "write", path: self.path.clone(), source })?;
+        let json = |error: serde_json::Error| FilesError::new("write", self.file.path())(error.into());
+        let trial = Trial { settings, result: serde_json::to_value(result).map_err(json)? };
+        let line = serde_json::to_vec(&trial).map_err(json)?;
+        self.file.write(line)?;
+        self.file.sync()?;
         self.known.push(trial);
         Ok(())
     }

@@ -154,13 +154,13 @@ impl Pretrained {
     /// Downloads the file into the cache's folder `weights`, unless it is there, and says where it is: from `weights/` on the
     /// user's own mirror (`STRIATE_MIRROR`), if there is one, and else from its publisher.
     ///
-    /// `progress` is told of the bytes that are there, and of all, if the server says how many. A download that was cut off is
+    /// `progress` is told of the bytes that are there, and of all, if the server says how many; return `false` from it to stop. A download that was cut off is
     /// gone on with. Several processes may fetch the same file.
     ///
     /// # Errors
     ///
     /// [`ModelError::Fetch`] if no server gives the file with its checksum, or it can't be written.
-    pub fn fetch(&self, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<PathBuf, ModelError> {
+    pub fn fetch(&self, progress: &mut dyn FnMut(u64, Option<u64>) -> bool) -> Result<PathBuf, ModelError> {
         let mirror = user_mirror(&format!("weights/{}", self.file));
         self.fetch_from(mirror.into_iter().chain([self.url()]), &cache_dir()?.join("weights"), progress)
     }
@@ -169,7 +169,7 @@ impl Pretrained {
         &self,
         urls: impl IntoIterator<Item = String>,
         folder: &Path,
-        progress: &mut dyn FnMut(u64, Option<u64>),
+        progress: &mut dyn FnMut(u64, Option<u64>) -> bool,
     ) -> Result<PathBuf, ModelError> {
         let path = folder.join(self.file);
         let _lock = Lock::acquire(&folder.join(format!(".{}.lock", self.file)), || {})?;
@@ -229,13 +229,13 @@ mod tests {
         let file: &'static str = Box::leak(format!("lenet5-{digest}.pth").into_boxed_str());
         let weights = Pretrained { file, ..pretrained()[0].clone() };
         let folder = tempfile::tempdir().unwrap();
-        let wrong = weights.fetch_from([serve(b"<html>")], folder.path(), &mut |_, _| {}).unwrap_err().to_string();
+        let wrong = weights.fetch_from([serve(b"<html>")], folder.path(), &mut |_, _| true).unwrap_err().to_string();
         assert!(wrong.contains("SHA-256") && wrong.contains(&digest) && !wrong.contains('\n'), "{wrong}");
         assert!(!folder.path().join(file).exists());
 
-        let path = weights.fetch_from([serve(b"<html>"), serve(content)], folder.path(), &mut |_, _| {}).unwrap();
+        let path = weights.fetch_from([serve(b"<html>"), serve(content)], folder.path(), &mut |_, _| true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), content);
         let nowhere = "http://127.0.0.1:1/".to_owned();
-        assert_eq!(weights.fetch_from([nowhere], folder.path(), &mut |_, _| {}).unwrap(), path, "what is there is not fetched");
+        assert_eq!(weights.fetch_from([nowhere], folder.path(), &mut |_, _| true).unwrap(), path, "what is there is not fetched");
     }
 }

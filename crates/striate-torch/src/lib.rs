@@ -60,4 +60,4 @@ pub use runtime::{
     torch_version,
 };
 pub use shown::{Shown, is_plain};
-pub use tensor_file::{FileError, MAX_DIMS, TensorFile, write_atomically};
+pub use tensor_file::{FileError, MAX_DIMS, TensorFile};

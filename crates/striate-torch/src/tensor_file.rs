@@ -1,13 +1,11 @@
 use crate::{Shown, TorchError, contained, note_file};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use striate_files::FilesError;
 use tch::{Device, Kind, Tensor};
-use tempfile::TempPath;
 
 /// Why a file of tensors could not be read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +51,12 @@ pub enum FileError {
     },
 }
 
+impl From<FilesError> for FileError {
+    fn from(FilesError { action, path, source }: FilesError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
 /// The largest header that the format allows, in bytes.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// The most dimensions that libtorch's operators take.
@@ -72,7 +76,7 @@ impl TensorFile {
     /// allocated, and a tensor of more than 64 dimensions, which libtorch cannot compute with, is refused.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         reading(path, || {
-            let mut file = File::open(path).map_err(|source| cannot_read(path, source))?;
+            let mut file = striate_files::open(path)?;
             let header = read_header(&mut file, path)?;
             let mut tensors = BTreeMap::new();
             // Values lie in the order of the keys, one tensor behind another.
@@ -89,12 +93,12 @@ impl TensorFile {
     /// types and dimensions that libtorch has not.
     pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
         reading(path, || {
-            let mut file = File::open(path).map_err(|source| cannot_read(path, source))?;
+            let mut file = striate_files::open(path)?;
             read_header(&mut file, path).map(|header| metadata_of(&header))
         })
     }
 
-    /// Writes the file atomically (see [`write_atomically`]), one tensor after another. Tensors of any device, memory format and
+    /// Writes the file whole or not at all (see [`striate_files::write`]), one tensor after another. Tensors of any device, memory format and
     /// layout are taken.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let mut tensors = Vec::with_capacity(self.tensors.len());
@@ -104,12 +108,12 @@ impl TensorFile {
         // Wide types first, as the format's own library writes them, so that every value lies at a multiple of its size.
         tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype));
         let header = self.header(&tensors);
-        write_atomically(path, |temporary| {
-            let mut file = File::create(temporary)?;
+        let write = striate_files::write(path, |file| {
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             tensors.iter().try_for_each(|tensor| file.write_all(&tensor.bytes()?))
-        })
+        });
+        Ok(write?)
     }
 
     /// The header of a file with these tensors in this order, padded so that the values after it are aligned.
@@ -197,58 +201,6 @@ fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> R
         name: name.to_owned(),
         source: source.into(),
     })
-}
-
-/// Writes a file under a temporary name in the same folder, flushes it to the disk and renames it: a reader, or a crash at
-/// any moment, sees the former file whole or the new one whole. The folder is made if it is missing.
-///
-/// A link is followed to the file that it leads to. What is no file, such as a pipe or `/dev/null`, is written straight into.
-/// `write` may be given a file that exists, and has to empty it first, as [`File::create`] and [`std::fs::write`] do.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), FileError> {
-    let result = || {
-        let target = match std::fs::metadata(path) {
-            Ok(target) if !target.is_file() => return write(path),
-            Ok(_) => std::fs::canonicalize(path)?,
-            Err(_) => path.to_owned(),
-        };
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(folder)?;
-        let (temporary, _lock) = match lock_temporary(&target, folder) {
-            Some((temporary, lock)) => (temporary, Some(lock)),
-            None => (unique_temporary(folder)?, None),
-        };
-        write(&temporary)?;
-        File::open(&temporary)?.sync_all()?;
-        temporary.persist(&target).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    };
-    result().map_err(|source| FileError::Io { action: "write", path: path.into(), source })
-}
-
-/// The temporary file that belongs to `target`, so that what a killed process left there is written over; none while another
-/// process, or another thread, is writing it, or where files can't be locked.
-fn lock_temporary(target: &Path, folder: &Path) -> Option<(TempPath, File)> {
-    let name = [".".as_ref(), target.file_name()?, ".tmp".as_ref()].into_iter().collect::<OsString>();
-    let path = folder.join(name);
-    let lock = File::options().create(true).truncate(false).write(true).open(&path).ok()?;
-    lock.try_lock().ok()?;
-    // Another may have renamed or removed the file since it was opened; then the lock is not that of the name.
-    let (named, locked) = (std::fs::symlink_metadata(&path).ok()?, lock.metadata().ok()?);
-    if (named.dev(), named.ino()) != (locked.dev(), locked.ino()) {
-        return None;
-    }
-    Some((TempPath::try_from_path(path).ok()?, lock))
-}
-
-/// A temporary file of a name that no other has.
-fn unique_temporary(folder: &Path) -> std::io::Result<TempPath> {
-    // Temporary files are their owner's alone; this one becomes an ordinary file.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let file = tempfile::Builder::new().prefix(".striate-").suffix(".tmp").permissions(permissions).tempfile_in(folder)?;
-    Ok(file.into_temp_path())
 }
 
 /// A contiguous CPU tensor whose bytes are copied out one tensor at a time while the file is written.
@@ -384,33 +336,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_former_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.txt");
-        std::fs::write(&path, "former").unwrap();
-        let full = |temporary: &Path| {
-            std::fs::write(temporary, "half of")?;
-            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
-        };
-        let error = write_atomically(&path, full).unwrap_err().to_string();
-        assert!(error.contains("cannot write") && error.contains("x.txt"), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "former");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-    /// What a file made in the ordinary way has.
-    fn ordinary_mode(folder: &Path) -> u32 {
-        std::fs::write(folder.join("ordinary"), "").unwrap();
-        std::fs::metadata(folder.join("ordinary")).unwrap().mode()
-    }
-
-    #[test]
-    fn a_written_file_is_an_ordinary_one_and_the_same_bytes_each_time() {
+    fn a_file_has_the_same_bytes_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let mut file = example();
         file.metadata.extend(["a", "b", "c"].map(|name| (name.to_owned(), "x".to_owned())));
         file.write(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().mode(), ordinary_mode(folder.path()));
         let bytes = std::fs::read(&path).unwrap();
         let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap());
         assert_eq!(start % 8, 0);
@@ -423,56 +354,5 @@ mod tests {
         assert_eq!(types, [Dtype::I64, Dtype::F32, Dtype::BF16]);
         file.write(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    }
-
-    #[test]
-    fn links_are_followed_and_what_is_no_file_is_written_into() {
-        use std::os::unix::fs::{FileTypeExt, symlink};
-        let folder = tempfile::tempdir().unwrap();
-        let (real, link) = (folder.path().join("store/real.txt"), folder.path().join("link.txt"));
-        write_atomically(&real, |temporary| std::fs::write(temporary, "former")).unwrap();
-        symlink("store/real.txt", &link).unwrap();
-        write_atomically(&link, |temporary| std::fs::write(temporary, "new")).unwrap();
-        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(std::fs::read_to_string(&real).unwrap(), "new");
-        assert_eq!(std::fs::read_dir(folder.path().join("store")).unwrap().count(), 1);
-
-        let pipe = folder.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let reader = std::thread::spawn({
-            let pipe = pipe.clone();
-            move || std::fs::read(pipe).unwrap()
-        });
-        let file = example();
-        file.write(&pipe).unwrap();
-        assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
-        file.write(&real).unwrap();
-        assert_eq!(reader.join().unwrap(), std::fs::read(&real).unwrap());
-        let error = file.write(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("cannot write"), "{error}");
-    }
-
-    #[test]
-    fn what_a_killed_write_left_is_used_again_and_two_writers_do_not_meet() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.txt");
-        std::fs::write(folder.path().join(".x.txt.tmp"), "the first half of a much longer text").unwrap();
-        write_atomically(&path, |temporary| std::fs::write(temporary, "whole")).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-
-        let outer = |temporary: &Path| {
-            std::fs::write(temporary, "outer")?;
-            write_atomically(&path, |other| {
-                assert_ne!(other, temporary);
-                std::fs::write(other, "inner")
-            })
-            .unwrap();
-            assert_eq!(std::fs::read_to_string(&path)?, "inner");
-            Ok(())
-        };
-        write_atomically(&path, outer).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "outer");
-        assert_eq!(std::fs::metadata(&path).unwrap().mode(), ordinary_mode(folder.path()));
     }
 }

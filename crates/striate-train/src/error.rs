@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use striate_datasets::DatasetError;
+use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_layers::LayerError;
 use striate_models::ModelError;
@@ -112,6 +113,12 @@ pub enum TrainError {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
+}
+
+impl From<FilesError> for TrainError {
+    fn from(error: FilesError) -> Self {
+        Self::File(error.into())
+    }
 }
 
 impl From<tch::TchError> for TrainError {

@@ -1,10 +1,8 @@
 //! What a run tells those who listen.
 use crate::TrainError;
 use serde::Serialize;
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use striate_torch::FileError;
+use striate_files::{FilesError, Lines};
 
 /// Something that happened in a run. Epochs count from 0; a step's number is the count of steps done, itself included.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,6 +62,7 @@ pub enum Event {
     /// A checkpoint is on the disk.
     CheckpointSaved {
         /// Its file.
+        #[serde(serialize_with = "striate_files::path::serialize")]
         path: PathBuf,
         /// The steps done before it.
         step: u64,
@@ -83,59 +82,54 @@ pub enum Event {
 pub trait Listener {
     /// Takes note of an event, between two steps: be quick. An error ends the run.
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError>;
+
+    /// A checkpoint is about to be written: whatever must be on the disk before it has to be written now. An error ends the run.
+    fn before_checkpoint(&mut self) -> Result<(), TrainError> {
+        Ok(())
+    }
 }
 
 impl<L: Listener + ?Sized> Listener for Box<L> {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
         (**self).on_event(event)
     }
+
+    fn before_checkpoint(&mut self) -> Result<(), TrainError> {
+        (**self).before_checkpoint()
+    }
 }
 
-/// Writes each event as a line of JSON; the file is up to date after each epoch and checkpoint.
+/// Writes each event as a line of JSON. Lines are in the file after each epoch, and on the disk before
+/// each checkpoint.
 ///
 /// A resumed run appends. If the former one was killed, the steps after its last checkpoint are in the file twice: the later
 /// line of a step holds.
 #[derive(Debug)]
 pub struct JsonLines {
-    path: PathBuf,
-    file: BufWriter<File>,
+    file: Lines,
 }
 
 impl JsonLines {
     /// Opens the file, or makes it, to write at its end; the part of a line that a killed run has left there is cut off.
     pub fn append(path: &Path) -> Result<Self, TrainError> {
-        let open = || {
-            let mut file = File::options().create(true).read(true).append(true).open(path)?;
-            let mut text = Vec::new();
-            file.read_to_end(&mut text)?;
-            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            file.set_len(whole as u64)?;
-            Ok(file)
-        };
-        let file = open().map_err(|source| write_error(path, source))?;
-        Ok(Self { path: path.into(), file: BufWriter::new(file) })
-    }
-
-    fn write(&mut self, event: &Event) -> std::io::Result<()> {
-        // In one piece, so that the buffer never ends within a line.
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        self.file.write_all(&line)?;
-        if !matches!(event, Event::StepDone { .. }) {
-            self.file.flush()?;
-        }
-        Ok(())
+        let (file, _) = Lines::append(path)?;
+        Ok(Self { file })
     }
 }
 
 impl Listener for JsonLines {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
-        self.write(event).map_err(|source| write_error(&self.path, source))
+        let line = serde_json::to_vec(event).map_err(std::io::Error::from);
+        self.file.write(line.map_err(FilesError::new("write", self.file.path()))?)?;
+        if !matches!(event, Event::StepDone { .. }) {
+            self.file.flush()?;
+        }
+        Ok(())
     }
-}
 
-fn write_error(path: &Path, source: std::io::Error) -> TrainError {
-    FileError::Io { action: "write", path: path.into(), source }.into()
+    fn before_checkpoint(&mut self) -> Result<(), TrainError> {
+        Ok(self.file.sync()?)
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@ use crate::error::check;
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_datasets::{Augment, DecodeOptions};
@@ -97,6 +96,7 @@ pub struct DataSection {
     /// Its name; `image-folder` for a folder of pictures.
     pub name: String,
     /// The folder that holds its files; empty for where they are looked for by default.
+    #[serde(with = "striate_files::path")]
     pub dir: PathBuf,
     /// The fraction of each class's training pictures that is set apart, by the seed, to choose the best epoch by; 0 for none.
     pub split: f64,
@@ -233,7 +233,8 @@ impl Recipe {
         let cannot = |error| refuse(path, format!("cannot be read: {error}"));
         note_file(path);
         let mut text = String::new();
-        File::open(path).map_err(cannot)?.take(LONGEST + 1).read_to_string(&mut text).map_err(cannot)?;
+        let file = striate_files::open(path).map_err(|error| cannot(error.source))?;
+        file.take(LONGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         Self::parse(&text, path)
     }
 

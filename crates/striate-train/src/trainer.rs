@@ -396,6 +396,8 @@ impl<'a> Trainer<'a> {
             progress: self.progress.clone(),
             recipe: checkpoints.recipe.clone(),
         };
+        // The checkpoint must not have steps of which the listeners know nothing after a crash.
+        self.listeners.iter_mut().try_for_each(Listener::before_checkpoint)?;
         checkpoint.write(&info, &path)?;
         self.emit(Event::CheckpointSaved { path, step: self.progress.step })
     }

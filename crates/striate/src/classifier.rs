@@ -4,7 +4,8 @@ use crate::{Error, Report};
 use serde::Serialize;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use striate_datasets::image::DynamicImage;
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Picture, Preprocess, decode_image};
 use striate_graph::{GraphError, InitOptions, Network, Outputs};
@@ -12,7 +13,7 @@ use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry};
 use striate_torch::Precision;
-use striate_train::evaluate_with;
+use striate_train::{TrainError, evaluate_with};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// Images that int8 is calibrated on: more of them change the scales by little.
@@ -37,6 +38,8 @@ pub struct ClassifierOptions {
     pub top: usize,
     /// Layers and architectures of your own that the bundle may name.
     pub registry: Registry,
+    /// Once it is set, work on many pictures ends with [`Error::Stopped`] before the next batch.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Default for ClassifierOptions {
@@ -50,6 +53,7 @@ impl Default for ClassifierOptions {
             batch_size: 16,
             top: 5,
             registry: Registry::default(),
+            stop: Arc::default(),
         }
     }
 }
@@ -209,6 +213,10 @@ impl Classifier {
         let mut pictures = pictures.into_iter().map(Into::into).peekable();
         while pictures.peek().is_some() {
             let batch: Vec<Picture<'a>> = pictures.by_ref().take(self.options.batch_size).collect();
+            if self.is_stopped() {
+                results.extend(batch.iter().map(|_| Err(Error::Stopped)));
+                continue;
+            }
             results.extend(self.classify_batch(batch));
         }
         results
@@ -257,9 +265,16 @@ impl Classifier {
     pub fn evaluate(&self, data: Opened, batch_size: usize) -> Result<Report, Error> {
         let data = data.with_classes(&self.info.classes)?.fit(&self.preprocess)?;
         let loader = Loader::new(&*data, self.preprocess.clone(), LoaderOptions::eval(batch_size))?;
-        let forward = |images: &Tensor| Ok(self.engine.forward(images)?);
+        let forward = |images: &Tensor| match self.is_stopped() {
+            true => Err(TrainError::Stopped),
+            false => Ok(self.engine.forward(images)?),
+        };
         let evaluation = evaluate_with(&self.info.graph, self.device, &loader, self.info.loss.unsmoothed(), forward)?;
         Ok(Report::new(&evaluation, &self.info.classes))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.options.stop.load(Ordering::Relaxed)
     }
 
     fn decode(&self, picture: Picture<'_>) -> Result<Tensor, Error> {

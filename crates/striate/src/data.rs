@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Normalise, Preprocess, Split, catalogue, load,
+    LoadOptions, Normalise, Preprocess, Split, catalogue, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -88,12 +88,12 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Data {
-    /// Opens what a recipe names. What is left out of a folder is logged.
+    /// Opens what a recipe names, and downloads it first if need be. What is left out of a folder is logged.
     ///
     /// # Errors
     ///
-    /// A dataset or folder that is not there or not sound.
-    pub fn open(section: &DataSection) -> Result<Self, Error> {
+    /// A dataset or folder that is not there or not sound, and an interruption of a download.
+    pub fn open(section: &DataSection, progress: Progress) -> Result<Self, Error> {
         let images = if section.name == FOLDER {
             if !section.dir.is_dir() {
                 return Err(Error::MissingData { path: section.dir.clone() });
@@ -106,7 +106,7 @@ impl Data {
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
-            let Split { train, test } = load(&section.name, &LoadOptions { root, ..LoadOptions::default() })?;
+            let Split { train, test } = load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)?;
             Images::Memory { train, val: None, test: Some(test) }
         };
         let data = Self { images };
@@ -310,9 +310,9 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// A dataset or folder that is not there or not sound.
-    pub fn to_judge(section: &DataSection) -> Result<Self, Error> {
-        Ok(match Data::open(section)?.images {
+    /// A dataset or folder that is not there or not sound, and an interruption of a download.
+    pub fn to_judge(section: &DataSection, progress: Progress) -> Result<Self, Error> {
+        Ok(match Data::open(section, progress)?.images {
             Images::Memory { train, test, .. } => Self::Memory(test.unwrap_or(train)),
             Images::Folder(FolderParts { train, val, test }) => Self::Folder(test.or(val).unwrap_or(train)),
         })
@@ -322,9 +322,9 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// A dataset or folder that is not there or not sound.
-    pub fn to_train(section: &DataSection) -> Result<Self, Error> {
-        Ok(match Data::open(section)?.images {
+    /// A dataset or folder that is not there or not sound, and an interruption of a download.
+    pub fn to_train(section: &DataSection, progress: Progress) -> Result<Self, Error> {
+        Ok(match Data::open(section, progress)?.images {
             Images::Memory { train, .. } => Self::Memory(train),
             Images::Folder(parts) => Self::Folder(parts.train),
         })

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 use striate_datasets::DatasetError;
+use striate_fetch::FetchError;
+use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_infer::PlanError;
 use striate_models::ModelError;
@@ -55,8 +57,8 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
-    /// A stop was asked for before the run could save anything.
-    #[error("stopped before the first step")]
+    /// A stop was asked for, where there is nothing to save.
+    #[error("stopped")]
     Stopped,
     /// Images could not be read.
     #[error(transparent)]
@@ -69,10 +71,10 @@ pub enum Error {
     Plan(#[from] PlanError),
     /// A model or a file of weights could not be built, read or written.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// Training failed.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(TrainError),
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -87,6 +89,30 @@ impl From<DatasetError> for Error {
             DatasetError::Interrupted => Self::Stopped,
             other => Self::Dataset(other),
         }
+    }
+}
+
+impl From<TrainError> for Error {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Stopped => Self::Stopped,
+            other => Self::Train(other),
+        }
+    }
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Fetch(FetchError::Stopped) => Self::Stopped,
+            other => Self::Model(other),
+        }
+    }
+}
+
+impl From<FilesError> for Error {
+    fn from(error: FilesError) -> Self {
+        Self::File(error.into())
     }
 }
 
@@ -109,7 +135,8 @@ impl Error {
             | Self::Plan(PlanError::Graph(error))
             | Self::Model(ModelError::Graph(error))
             | Self::Train(TrainError::Graph(error)) => error.is_failure(),
-            Self::Train(TrainError::Torch(_)) | Self::Model(ModelError::Fetch(_)) | Self::Torch(_) => true,
+            Self::Model(ModelError::Fetch(error)) => !error.is_local(),
+            Self::Train(TrainError::Torch(_)) | Self::Torch(_) => true,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ use crate::weights::{load, weights};
 use crate::{Error, Report, devices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
 use striate_graph::{Graph, InitOptions, Network};
+use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
-use striate_torch::write_atomically;
 use striate_train::{
     BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, TrainConfig, TrainError, TrainSection, Trainer, evaluate,
+    PreprocessFrom, Recipe, TrainConfig, TrainError, TrainSection, Trainer, evaluate_with,
 };
+use tch::Tensor;
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
@@ -275,24 +277,23 @@ impl<'a> Run<'a> {
         self
     }
 
-    /// The figures, if the run was resumed and nothing is left to do.
+    /// The figures, if the run was resumed and nothing is left to do: figures, bundle and last checkpoint are whole and agree.
     ///
     /// # Errors
     ///
-    /// Figures that cannot be read.
+    /// A checkpoint that cannot be read.
     pub fn finished(&self) -> Result<Option<Summary>, Error> {
         let Some(folder) = self.folder.as_ref().filter(|_| self.resumed) else { return Ok(None) };
-        let path = folder.join(SUMMARY);
-        if !path.is_file() || !folder.join(BUNDLE).is_file() {
+        let Some(summary) = summary_in(folder) else { return Ok(None) };
+        if summary.epochs < self.recipe.train.epochs {
             return Ok(None);
         }
-        let damaged = |reason: String| Error::Folder {
-            path: path.clone(),
-            reason: format!("cannot be read ({reason}): delete it and resume again"),
-        };
-        let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
-        let summary: Summary = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        Ok((summary.epochs >= self.recipe.train.epochs).then_some(summary))
+        // Files that are damaged or of another run are written again from the last checkpoint.
+        let last = Checkpoint::read(&folder.join(LAST))?;
+        let of_last = |bundle: &Bundle| bundle.info.metrics == metrics(&summary.test) && bundle.state == last.model;
+        let bundle = Bundle::read_with(&folder.join(BUNDLE), &self.registry).ok();
+        let agree = summary.steps == last.progress.step && bundle.is_some_and(|bundle| of_last(&bundle));
+        Ok(agree.then_some(summary))
     }
 
     /// Makes everything ready, and writes nothing: the network with the weights that it starts from, and its data.
@@ -333,10 +334,6 @@ impl<'a> Run<'a> {
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
-        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.to_str().is_none()) {
-            let reason = "is no valid UTF-8, in which a run's files are written: take another name".to_owned();
-            return Err(Error::Folder { path: folder.clone(), reason });
-        }
         let prepared = self.prepare()?;
         let train_loader = prepared.train_loader()?;
         let (name, judge_loader) = prepared.judge_loader()?;
@@ -357,25 +354,33 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Stopped { folder: folder.clone(), step: trainer.progress().step });
         }
         let loss = info.loss.unsmoothed();
-        let again; // only if the former process did all but this
-        let judged = match trainer.evaluation() {
-            Some(evaluation) => evaluation,
-            None => {
-                again = evaluate(network, &judge_loader, loss)?;
-                &again
-            }
+        let (stop, step) = (&self.stop, trainer.progress().step);
+        let forward = |images: &Tensor| match stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Stopped),
+            false => Ok(network.forward(images, Mode::Eval)?),
         };
+        let evaluate = |loader: &Loader<'_>| evaluate_with(network.graph(), network.device(), loader, loss, forward);
         let report = |evaluation: &Evaluation| Report::new(evaluation, &info.classes);
-        let (test, val) = match prepared.last_judge_loader()? {
-            None => (report(judged), None),
-            Some(loader) => (report(&evaluate(network, &loader, loss)?), Some(report(judged))),
+        let judge = || -> Result<(Report, Option<Report>), Error> {
+            let judged = match trainer.evaluation() {
+                Some(evaluation) => report(evaluation),
+                // The former process did all but this.
+                None => report(&evaluate(&judge_loader)?),
+            };
+            let Some(loader) = prepared.last_judge_loader()? else { return Ok((judged, None)) };
+            Ok((report(&evaluate(&loader)?), Some(judged)))
+        };
+        let (test, val) = match judge() {
+            // All epochs are saved; only this is done again.
+            Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.clone(), step }),
+            judged => judged?,
         };
         let summary = Summary {
             model: self.recipe.model.name.clone(),
             data: self.recipe.data.name.clone(),
             params: network.graph().summary().params,
             epochs: self.recipe.train.epochs,
-            steps: trainer.progress().step,
+            steps: step,
             seed: self.recipe.train.seed,
             threads: striate_torch::num_threads(),
             seconds: started.elapsed().as_secs_f64(),
@@ -385,9 +390,9 @@ impl<'a> Run<'a> {
             test,
             val,
         };
-        let metrics = [("test_accuracy".to_owned(), summary.test.accuracy), ("test_loss".to_owned(), summary.test.loss)].into();
+        let metrics = metrics(&summary.test);
         Bundle { info: BundleInfo { metrics, ..prepared.info.clone() }, state: network.state() }.write(&folder.join(BUNDLE))?;
-        write_text(&folder.join(SUMMARY), &format!("{:#}\n", json!(summary)))?;
+        striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
         Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
     }
 
@@ -415,7 +420,7 @@ impl<'a> Run<'a> {
             !stop.load(Ordering::Relaxed)
         };
         let section = &self.recipe.data;
-        let data = self.data.take().map_or_else(|| Data::open(section), Ok)?;
+        let data = self.data.take().map_or_else(|| Data::open(section, &mut progress), Ok)?;
         let mut data = data.to_train(section, self.recipe.train.seed, &mut progress)?;
         if let [only] = data.classes() {
             tracing::warn!("there is one class only, {only}: any answer is right");
@@ -473,48 +478,71 @@ impl<'a> Run<'a> {
 
     /// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
     fn weights(&mut self, name: &str) -> Result<Weights, Error> {
-        let progress = &mut self.progress;
-        weights(name, &self.registry, &mut |file, done, of| progress(file, done, of))
+        let (stop, progress) = (&self.stop, &mut self.progress);
+        weights(name, &self.registry, &mut |file, done, of| {
+            progress(file, done, of);
+            !stop.load(Ordering::Relaxed)
+        })
     }
 
-    /// Makes the folder, for this process alone. What a run that died before its first checkpoint left in it is replaced.
+    /// Makes the folder, for this process alone. What a run that died before its first checkpoint left in it is replaced, and what
+    /// one that was killed left of a file is removed.
     fn claim(&self) -> Result<Claim, Error> {
         let made = match &self.folder {
-            Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
+            Some(folder) => {
+                let is_new = !folder.exists();
+                striate_files::create_folder(folder).map(|()| (folder.clone(), is_new)).map_err(|error| error.source)
+            }
             None => {
                 let model = bundle_file(&self.recipe.model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
                 let model = model.unwrap_or_else(|| self.recipe.model.name.as_str().into());
-                new_folder("runs", &format!("{model}-{}", self.recipe.data.name))
+                new_folder("runs", &format!("{model}-{}", self.recipe.data.name)).map(|folder| (folder, true))
             }
         };
         let failed = |folder: &Path, error: std::io::Error| Error::Folder {
             path: folder.into(),
             reason: format!("cannot be written to: {error}"),
         };
-        let folder = made.map_err(|error| failed(self.folder.as_deref().unwrap_or(Path::new("runs")), error))?;
+        let (folder, is_new) = made.map_err(|error| failed(self.folder.as_deref().unwrap_or(Path::new("runs")), error))?;
         let lock = File::open(&folder).map_err(|error| failed(&folder, error))?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
             }
+            Ok(()) => {
+                for file in [RECIPE, METRICS, LAST, BEST, BUNDLE, SUMMARY] {
+                    striate_files::sweep(&folder.join(file))?;
+                }
+            }
             // Where a folder can't be locked, nobody can.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+            Err(TryLockError::Error(_)) => {}
         }
-        if !self.resumed {
-            if folder.join(LAST).exists() || folder.join(BEST).exists() {
-                return Err(Error::Folder {
-                    path: folder,
-                    reason: "holds a run already: resume it, or take another folder".to_owned(),
-                });
+        if !self.resumed
+            && let Err(error) = self.begin(&folder)
+        {
+            if is_new {
+                // Nothing is in it. The first error is the one to tell.
+                let _ = std::fs::remove_dir(&folder);
             }
-            let metrics = folder.join(METRICS);
-            if metrics.exists() {
-                write_text(&metrics, "")?;
-            }
-            let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));
-            write_text(&folder.join(RECIPE), &format!("{why}{}", self.recipe.to_toml()))?;
+            return Err(error);
         }
         Ok(Claim { folder, _lock: lock })
+    }
+
+    /// Writes the first files of a new run.
+    fn begin(&self, folder: &Path) -> Result<(), Error> {
+        if folder.join(LAST).exists() || folder.join(BEST).exists() {
+            return Err(Error::Folder {
+                path: folder.into(),
+                reason: "holds a run already: resume it, or take another folder".to_owned(),
+            });
+        }
+        let metrics = folder.join(METRICS);
+        if metrics.exists() {
+            striate_files::write_bytes(&metrics, "")?;
+        }
+        let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));
+        Ok(striate_files::write_bytes(&folder.join(RECIPE), format!("{why}{}", self.recipe.to_toml()))?)
     }
 
     fn checkpoints(&self, folder: &Path, info: &BundleInfo) -> CheckpointConfig {
@@ -634,6 +662,16 @@ fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
     }
 }
 
+/// The figures of a finished run in its folder, if they can be read.
+fn summary_in(folder: &Path) -> Option<Summary> {
+    serde_json::from_slice(&striate_files::read(&folder.join(SUMMARY)).ok()?).ok()
+}
+
+/// What a bundle says of how its network did.
+fn metrics(test: &Report) -> BTreeMap<String, f64> {
+    [("test_accuracy".to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into()
+}
+
 fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
     info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
 }
@@ -676,7 +714,7 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
 ///
 /// A folder that cannot be made.
 pub fn new_folder(parent: &str, name: &str) -> std::io::Result<PathBuf> {
-    std::fs::create_dir_all(parent)?;
+    striate_files::create_folder(Path::new(parent)).map_err(|error| error.source)?;
     let mut number = 1;
     loop {
         let folder = Path::new(parent).join(format!("{name}-{number}"));
@@ -685,8 +723,4 @@ pub fn new_folder(parent: &str, name: &str) -> std::io::Result<PathBuf> {
             made => return made.map(|()| folder),
         }
     }
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), Error> {
-    Ok(write_atomically(path, |temporary| std::fs::write(temporary, text))?)
 }

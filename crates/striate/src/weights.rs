@@ -6,12 +6,16 @@ use striate_models::{Registry, Weights, find_pretrained};
 use striate_train::Head;
 
 /// The weights of a file, of one of several networks in it (`FILE#KEY`), or published ones by their name, which are fetched unless the
-/// cache has them; `progress` is told of that.
+/// cache has them; `progress` is told of that, and its `false` ends it.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, an unknown name or key, and a download that fails.
-pub fn weights(name: &str, registry: &Registry, progress: &mut dyn FnMut(&str, u64, Option<u64>)) -> Result<Weights, Error> {
+/// A file that cannot be read, an unknown name or key, a download that fails, and [`Error::Stopped`].
+pub fn weights(
+    name: &str,
+    registry: &Registry,
+    progress: &mut dyn FnMut(&str, u64, Option<u64>) -> bool,
+) -> Result<Weights, Error> {
     let path = Path::new(name);
     let part = if path.exists() { None } else { name.rsplit_once('#') };
     let weights = match part {

@@ -33,6 +33,7 @@ pub(super) fn install(folder: &Path, downloads: &Path, wanted: Wanted) -> Result
     let fetched = download.fetch(&mut |done, total| {
         bar.set_length(total.unwrap_or(done));
         bar.set_position(done);
+        true
     });
     bar.finish_and_clear();
     fetched?;

@@ -58,7 +58,7 @@ fn finish(folder: &Path, version: &str) -> Result<()> {
         }
     }
     let file = folder.join("build-version");
-    Ok(fs::write(&file, format!("{version}\n")).map_err(|e| FetchError::io("write", &file, e))?)
+    Ok(striate_files::write_new(&file, |file| writeln!(file, "{version}")).map_err(FetchError::from)?)
 }
 
 /// Where a file of the torch wheel belongs.
@@ -138,7 +138,7 @@ fn cuda_requirements(downloads: &Path, torch: &Path) -> Result<Vec<Requirement>>
 /// Pip verifies the hash that its index gives, also of a file that is there from an earlier attempt.
 fn download(downloads: &Path, name: &str, requirement: &str) -> Result<PathBuf> {
     let folder = downloads.join(name);
-    fs::create_dir_all(&folder).map_err(|e| FetchError::io("create", &folder, e))?;
+    striate_files::create_folder(&folder).map_err(FetchError::from)?;
     let output = Command::new(python::interpreter())
         .args(["-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", requirement, "-d"])
         .arg(&folder)

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, Read, Write},
+    io::{BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -43,20 +43,27 @@ pub(super) fn unpack(archive: &Path, folder: &Path, place: impl Fn(&Path) -> Opt
 }
 
 fn unpack_file(zip: &mut Zip, index: usize, dest: &Path, bar: &ProgressBar) -> Result<()> {
-    if let Some(parent) = dest.parent() {
-        fs::create_dir_all(parent).map_err(|e| FetchError::io("create", parent, e))?;
-    }
-    let mut output = File::create(dest).map_err(|e| FetchError::io("create", dest, e))?;
     let mut input = zip.by_index(index)?;
     let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = input.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
+    // The archive's fault, unlike the disk's.
+    let mut damage = None;
+    let written = striate_files::write_new(dest, |output| {
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    output.write_all(&buffer[..count])?;
+                    bar.inc(count as u64);
+                }
+                Err(error) => {
+                    damage = Some(error);
+                    return Ok(());
+                }
+            }
         }
-        output.write_all(&buffer[..count]).map_err(|e| FetchError::io("write", dest, e))?;
-        bar.inc(count as u64);
-    }
+    });
+    written.map_err(FetchError::from)?;
+    damage.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The text of the first file of `archive` whose name ends with `suffix`.

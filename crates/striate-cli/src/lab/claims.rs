@@ -3,8 +3,7 @@ use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::{section, set_threads};
 use crate::table::{Align, table};
-use crate::train::stop_on_signals;
-use crate::{print, print_json};
+use crate::{print, print_json, signals};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use striate::data::FOLDER;
@@ -63,14 +62,9 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
         tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");
     }
-    let options = LabOptions {
-        scale,
-        seeds: args.seeds.map(usize::from),
-        first_seed: args.first_seed,
-        data,
-        out,
-        stop: stop_on_signals()?,
-    };
+    let options =
+        LabOptions { scale, seeds: args.seeds.map(usize::from), first_seed: args.first_seed, data, out, stop: signals::stop() };
+    signals::farewell("stopped; the same command goes on where it was");
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
     if minutes >= 1.0 {
         tracing::info!("up to {:.0} minutes on two cores, but for what is measured already", minutes.ceil());

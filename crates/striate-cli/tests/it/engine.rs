@@ -34,13 +34,13 @@ fn the_engine_has_the_command_line_the_streams_and_the_last_word() {
 
 #[test]
 fn the_engine_is_the_process_that_was_started() {
-    let (folder, _) = beside_a_shell("echo $$; kill -INT $$");
+    let (folder, _) = beside_a_shell("echo $$; kill -KILL $$");
     let mut command = std::process::Command::new(folder.path().join("striate"));
     command.current_dir(folder.path()).arg("train").stdout(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
     let (id, output) = (child.id(), child.wait_with_output().unwrap());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{id}\n"));
-    assert_eq!(output.status.signal(), Some(2));
+    assert_eq!(output.status.signal(), Some(9));
 }
 
 #[test]

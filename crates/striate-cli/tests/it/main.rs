@@ -5,6 +5,8 @@ mod cost;
 mod devices;
 mod diff;
 mod engine;
+#[cfg(debug_assertions)]
+mod faults;
 mod help;
 mod input;
 mod lab;

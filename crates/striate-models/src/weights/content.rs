@@ -1,9 +1,9 @@
 //! What a file is, by its first bytes.
 use super::read_error;
 use crate::ModelError;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use striate_torch::FileError;
 
 /// A format of weights.
 pub(super) enum Content {
@@ -34,8 +34,8 @@ const TAR_PLACE: usize = 257;
 /// The format of a file; its name counts only where the content says nothing.
 pub(super) fn content(path: &Path) -> Result<Content, ModelError> {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(TAR_PLACE as u64 + 5).read_to_end(&mut head));
-    read.map_err(|error| read_error(path, error))?;
+    let file = striate_files::open(path).map_err(FileError::from)?;
+    file.take(TAR_PLACE as u64 + 5).read_to_end(&mut head).map_err(|error| read_error(path, error))?;
     if head.get(8) == Some(&b'{') {
         return Ok(Content::Safetensors);
     }

@@ -195,7 +195,7 @@ fn an_evaluation_compares_classes_by_name() {
     let data = |names: [&str; 3]| {
         let folder = folder.path().join(names.join("-"));
         tints::write(&folder, names, 4);
-        Opened::to_judge(&section(folder.to_str().unwrap()).unwrap()).unwrap()
+        Opened::to_judge(&section(folder.to_str().unwrap()).unwrap(), &mut |_, _, _| true).unwrap()
     };
     // The folder's classes are sorted: blue, green, red. The network's are red, green, blue.
     let report = classifier.evaluate(data(tints::CLASSES), 5).unwrap();
@@ -220,7 +220,10 @@ fn a_bundle_that_was_calibrated_is_opened_in_int8() {
     let path = folder.path().join("c.safetensors");
     let data = folder.path().join("data");
     tints::write(&data, tints::CLASSES, 8);
-    let data = Opened::to_train(&section(data.to_str().unwrap()).unwrap()).unwrap().fit(&tints::preprocess()).unwrap();
+    let data = Opened::to_train(&section(data.to_str().unwrap()).unwrap(), &mut |_, _, _| true)
+        .unwrap()
+        .fit(&tints::preprocess())
+        .unwrap();
     let open = |precision: Precision| {
         let mut options = ClassifierOptions::default();
         options.precision = precision;

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod classifier;
 mod examples;
+#[cfg(debug_assertions)]
+mod faults;
 mod run;
 mod tints;
