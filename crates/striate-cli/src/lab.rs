@@ -171,7 +171,7 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let judge = data.val.as_deref().or(data.test.as_deref()).unwrap_or(&*data.train);
     let few = i64::try_from(FEW.min(judge.len())).unwrap_or(i64::MAX);
     let test = Subset::new(judge, &(0..few).collect::<Vec<_>>())?;
-    let batches = LoaderOptions { augment: recipe.augment.clone(), ..LoaderOptions::train(batch_size, seed) };
+    let batches = LoaderOptions { transforms: recipe.transforms.clone(), ..LoaderOptions::train(batch_size, seed) };
     let train_loader = Loader::new(&train, preprocess.clone(), LoaderOptions { drop_last: train.len() > batch_size, ..batches })?;
     let test_loader = Loader::new(&test, preprocess.clone(), LoaderOptions::eval(FEW))?;
     let tested = lr_range(

@@ -1,9 +1,12 @@
 use crate::classes::{places, relabel};
-use crate::{DatasetError, Interpolation, Preprocess, resize};
+use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
+use std::fmt::Display;
 use std::ops::Range;
+use std::sync::Arc;
+use striate_torch::{Frozen, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
 
-/// Labelled images of one shape, from which batches are taken by index.
+/// Labelled pictures, from which batches of images of one shape are taken by index.
 pub trait Dataset {
     /// A short name for messages and reports, such as `fashion-mnist`.
     fn name(&self) -> &str;
@@ -22,12 +25,46 @@ pub trait Dataset {
     /// The shape of every image: `[C, H, W]`.
     fn shape(&self) -> [i64; 3];
 
+    /// The same examples one by one, for the threads of a [`Loader`](crate::Loader).
+    ///
+    /// # Errors
+    ///
+    /// libtorch's, such as a lack of memory.
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError>;
+
     /// The examples at `indices` (`[B]`, int64, each below [`len`](Self::len)), in that order: raw images, uint8.
     ///
     /// # Errors
     ///
     /// An index that is out of range, or an example that cannot be read.
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError>;
+}
+
+/// The examples of a [`Dataset`] one by one, on any thread.
+pub trait Examples: Send + Sync {
+    /// The picture of an example as it lies in the dataset, in any size.
+    ///
+    /// # Errors
+    ///
+    /// An example that is not there or cannot be read.
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError>;
+
+    /// The picture in the dataset's shape.
+    ///
+    /// # Errors
+    ///
+    /// An example that is not there or cannot be read.
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.picture(index)
+    }
+
+    /// The index of its class.
+    fn label(&self, index: usize) -> i64;
+
+    /// Whether the pictures lie in memory, so that reading one takes no time.
+    fn in_memory(&self) -> bool {
+        false
+    }
 }
 
 /// Some examples as two tensors.
@@ -61,7 +98,7 @@ impl<'d> Subset<'d> {
         let outside = |index: &&i64| usize::try_from(**index).map_or(true, |index| index >= dataset.len());
         match (indices.is_empty(), indices.iter().find(outside)) {
             (true, _) => Err(DatasetError::option("indices", "select at least one example")),
-            (_, Some(index)) => Err(DatasetError::option("indices", format!("{index} is no example of the {}", dataset.len()))),
+            (_, Some(index)) => Err(no_example(index, dataset.len())),
             _ => Ok(Self { dataset, indices: Tensor::f_from_slice(indices)? }),
         }
     }
@@ -86,6 +123,36 @@ impl Dataset for Subset<'_> {
 
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         self.dataset.batch(&self.indices.f_index_select(0, indices)?)
+    }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        let indices = Vec::<i64>::try_from(&self.indices)?.into_iter().map(|index| index.unsigned_abs() as usize).collect();
+        Ok(Arc::new(Chosen { examples: self.dataset.examples()?, indices }))
+    }
+}
+
+/// The examples of a [`Subset`].
+struct Chosen {
+    examples: Arc<dyn Examples>,
+    // `Subset::new` has checked them.
+    indices: Vec<usize>,
+}
+
+impl Examples for Chosen {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.picture(self.indices[index])
+    }
+
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.image(self.indices[index])
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.examples.label(self.indices[index])
+    }
+
+    fn in_memory(&self) -> bool {
+        self.examples.in_memory()
     }
 }
 
@@ -139,6 +206,8 @@ impl InMemory {
         }
         let labels = labels.f_to_kind(Kind::Int64)?;
         check_labels(&name, &labels, classes.len())?;
+        // Pixel by pixel, as loaders read pictures.
+        let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
         Ok(Self { name, images, labels, classes })
     }
 
@@ -253,8 +322,44 @@ impl Dataset for InMemory {
 
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         let indices = indices.f_to_device(self.images.device())?;
-        Ok(Batch { images: self.images.f_index_select(0, &indices)?, labels: self.labels.f_index_select(0, &indices)? })
+        let images = self.images.f_index_select(0, &indices)?.f_contiguous()?;
+        Ok(Batch { images, labels: self.labels.f_index_select(0, &indices)? })
     }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        let pixels = self.images.f_to_device(Device::Cpu)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let labels = Vec::try_from(self.labels.f_to_device(Device::Cpu)?)?;
+        Ok(Arc::new(Memory { shape: self.shape(), pixels: Frozen::new(pixels), labels }))
+    }
+}
+
+/// The examples of an [`InMemory`]: pictures in one tensor `[N, H, W, C]`.
+struct Memory {
+    shape: [i64; 3],
+    pixels: Frozen,
+    labels: Vec<i64>,
+}
+
+impl Examples for Memory {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        let [channels, height, width] = self.shape.map(|size| size.unsigned_abs() as usize);
+        let len = channels * height * width;
+        let picture = self.pixels.bytes().and_then(|bytes| bytes.get(index * len..(index + 1) * len));
+        let picture = picture.ok_or_else(|| no_example(index, self.labels.len()))?;
+        Ok(Pixels::new([width, height], channels, picture))
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.labels[index]
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) fn no_example(index: impl Display, examples: usize) -> DatasetError {
+    DatasetError::option("indices", format!("{index} is no example of the {examples}"))
 }
 
 /// The `[C, H, W]` of a batch `[N, C, H, W]`.

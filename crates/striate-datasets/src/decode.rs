@@ -1,6 +1,6 @@
 //! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
 
-use crate::{DatasetError, Preprocess, jpeg};
+use crate::{DatasetError, Pixels, Preprocess, jpeg};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -106,6 +106,18 @@ pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options:
             (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
         },
     }
+}
+
+/// The pixels of a file: grey for a network that takes one channel, else in colour.
+pub(crate) fn decode_file(path: &Path, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
+    let image = read_file(path, options).and_then(|bytes| decode(bytes, options));
+    let image = image.map_err(|reason| DatasetError::Image { path: path.into(), reason })?;
+    let size = [image.width() as usize, image.height() as usize];
+    Ok(match (channels, image) {
+        (1, image) => Pixels::new(size, 1, grey_pixels(&image).into_owned()),
+        (_, DynamicImage::ImageRgb8(image)) => Pixels::new(size, 3, image.into_raw()),
+        (_, image) => Pixels::new(size, 3, rgb_pixels(&image).into_owned()),
+    })
 }
 
 /// How long a WebP says that it is.

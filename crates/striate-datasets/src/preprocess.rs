@@ -1,5 +1,5 @@
 use crate::resize::{Interpolation, centre, resize, resize_window};
-use crate::{Dataset, DatasetError, catalogue, channel_statistics, dataset::image_shape};
+use crate::{Dataset, DatasetError, Pixels, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -224,6 +224,22 @@ impl Normalise {
         let (scale, shift) = (by_channel(&scale)?, by_channel(&shift)?);
         let _ = images.f_mul_(&scale)?.f_add_(&shift)?;
         Ok(images)
+    }
+
+    /// The same for one picture of any number of channels, to the last bit: `out` is `[C, H, W]`. Grey is repeated where there are
+    /// more channels.
+    pub(crate) fn write(&self, picture: &Pixels<'_>, out: &mut [f32]) {
+        let plane = picture.width * picture.height;
+        let of = |values: &[f64], channel: usize| values.get(channel).or(values.first()).copied().unwrap_or_default();
+        for (channel, out) in out.chunks_exact_mut(plane).enumerate() {
+            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
+            let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
+            let normal = |(out, value): (&mut f32, &u8)| *out = f32::from(*value) * scale + shift;
+            match picture.channels {
+                1 => out.iter_mut().zip(&*picture.data).for_each(normal),
+                channels => out.iter_mut().zip(picture.data[channel..].iter().step_by(channels)).for_each(normal),
+            }
+        }
     }
 
     /// As [`Preprocess::check`] does.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Loader, LoaderOptions, Preprocess};
+use striate_datasets::{Loader, LoaderOptions, Preprocess, Transform};
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_torch::write_atomically;
@@ -292,11 +292,14 @@ impl<'a> Run<'a> {
         }
         let Prepared { info, network, data, config } = self.prepare()?;
         let preprocess = preprocess_of(&info)?;
+        let workers = self.recipe.data.workers.number();
         let batches = LoaderOptions {
-            augment: self.recipe.augment.clone(),
+            transforms: self.recipe.transforms.clone(),
+            workers,
             drop_last: self.recipe.train.drop_last,
             ..LoaderOptions::train(self.recipe.train.batch_size, self.recipe.train.seed)
         };
+        let judging = LoaderOptions { workers, ..LoaderOptions::eval(EVAL_BATCH) };
         let train_loader = Loader::new(&*data.train, preprocess.clone(), batches)?;
         // Of two parts to judge by, one chooses the best epoch, and the other is looked at once, at the end.
         let (name, judge, last_judge) = match (&data.val, &data.test) {
@@ -304,7 +307,7 @@ impl<'a> Run<'a> {
             (None, Some(test)) => ("test", &**test, None),
             (None, None) => return Err(Error::NothingToJudgeBy { folder: self.recipe.data.dir }),
         };
-        let judge_loader = Loader::new(judge, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
+        let judge_loader = Loader::new(judge, preprocess.clone(), judging.clone())?;
         let trainer = Trainer::new(&network, &train_loader, &judge_loader, config)?.judged_by(name);
 
         // Only what can run gets a folder.
@@ -333,7 +336,7 @@ impl<'a> Run<'a> {
         let (test, val) = match last_judge {
             None => (report(judged), None),
             Some(test) => {
-                let loader = Loader::new(test, preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?;
+                let loader = Loader::new(test, preprocess.clone(), judging.clone())?;
                 (report(&evaluate(&network, &loader, loss)?), Some(report(judged)))
             }
         };
@@ -431,7 +434,8 @@ impl<'a> Run<'a> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?)?;
+        let whole = Transform::size_themselves(&self.recipe.transforms);
+        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?, whole)?;
         Ok((info, weights, data))
     }
 
@@ -568,6 +572,7 @@ fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
 fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     let mut recipe = saved.clone();
     recipe.data.dir.clone_from(&edited.data.dir);
+    recipe.data.workers = edited.data.workers;
     recipe.train.devices.clone_from(&edited.train.devices);
     recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
     if edited.train.threads != 0 {

@@ -8,12 +8,14 @@ pub use scan::{LeftOut, Reason};
 
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
-use crate::decode::decode_raw;
-use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
+use crate::dataset::no_example;
+use crate::decode::{decode_file, decode_raw};
+use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Picture, Pixels, Preprocess};
 use scan::{Entry, Walk, entries};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::Tensor;
 
@@ -28,8 +30,9 @@ const CHECKED: usize = 16;
 /// readable pictures are [left out](Self::left_out) and counted. Two names are the same if they
 /// differ only in how accents are encoded (Unicode's NFC and NFD).
 ///
-/// Files are decoded when you take a batch, on as many threads as libtorch's operators use, each as
-/// [`decode_image`](crate::decode_image) does it. Only the pictures of a batch are in memory.
+/// Files are decoded when you take a batch, each as [`decode_image`](crate::decode_image) does it, on a
+/// [`Loader`](crate::Loader)'s workers or on as many threads as libtorch's operators use. Only the
+/// pictures of a few batches are in memory.
 ///
 /// ```no_run
 /// use striate_datasets::{
@@ -54,7 +57,7 @@ const CHECKED: usize = 16;
 pub struct ImageFolder {
     name: String,
     root: PathBuf,
-    files: Vec<(PathBuf, i64)>,
+    files: Arc<Vec<(PathBuf, i64)>>,
     classes: Vec<String>,
     preprocess: Preprocess,
     options: DecodeOptions,
@@ -132,7 +135,7 @@ impl ImageFolder {
         refuse_odd(root, &classes, &left_out)?;
         let label = |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| (file, class));
         let (classes, files): (Vec<_>, Vec<_>) = classes.into_iter().map(|(name, (_, files))| (name, files)).unzip();
-        let files = files.into_iter().zip(0..).flat_map(label).collect();
+        let files = Arc::new(files.into_iter().zip(0..).flat_map(label).collect());
         let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
     }
@@ -162,7 +165,7 @@ impl ImageFolder {
     /// [`DatasetError::OtherClasses`] when a class of this folder is not among them.
     pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DatasetError> {
         let places = places(&self.root.display().to_string(), &self.classes, classes)?;
-        for (_, label) in &mut self.files {
+        for (_, label) in Arc::make_mut(&mut self.files) {
             // Labels are indices of this folder's classes.
             *label = places[label.unsigned_abs() as usize];
         }
@@ -238,7 +241,7 @@ impl ImageFolder {
         let had: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
         let mut bad = bad.into_iter().peekable();
         let mut index = 0;
-        self.files.retain(|(path, _)| {
+        Arc::make_mut(&mut self.files).retain(|(path, _)| {
             let bad = bad.next_if(|(bad, _)| *bad == index);
             index += 1;
             if let Some((_, error)) = &bad {
@@ -320,7 +323,7 @@ impl Dataset for ImageFolder {
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         let chosen = |index: &i64| {
             let file = usize::try_from(*index).ok().and_then(|index| self.files.get(index));
-            file.ok_or_else(|| DatasetError::option("indices", format!("{index} is no example of the {}", self.files.len())))
+            file.ok_or_else(|| no_example(index, self.files.len()))
         };
         let indices = Vec::<i64>::try_from(indices)?;
         let chosen = indices.iter().map(chosen).collect::<Result<Vec<_>, _>>()?;
@@ -328,6 +331,32 @@ impl Dataset for ImageFolder {
         let images = side_by_side(&chosen, decode).into_iter().collect::<Result<Vec<_>, _>>()?;
         let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
         Ok(Batch { images: Tensor::f_cat(&images, 0)?.f_contiguous()?, labels: Tensor::f_from_slice(&labels)? })
+    }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        Ok(Arc::new(Files { files: Arc::clone(&self.files), preprocess: self.preprocess.clone(), options: self.options }))
+    }
+}
+
+/// The examples of an [`ImageFolder`].
+struct Files {
+    files: Arc<Vec<(PathBuf, i64)>>,
+    preprocess: Preprocess,
+    options: DecodeOptions,
+}
+
+impl Examples for Files {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        let (path, _) = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
+        decode_file(path, self.preprocess.input[0], &self.options)
+    }
+
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        Pixels::of_tensor(&self.preprocess.place(&self.picture(index)?.to_tensor()?)?)
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.files[index].1
     }
 }
 

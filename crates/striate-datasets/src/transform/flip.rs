@@ -1,0 +1,110 @@
+use super::{OnPicture, Rng, check_p};
+use crate::{DatasetError, Pixels};
+use serde::{Deserialize, Serialize};
+
+/// Mirrors a picture left to right with the probability `p`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomHorizontalFlip {
+    /// The probability.
+    pub p: f64,
+}
+
+/// Mirrors a picture top to bottom with the probability `p`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomVerticalFlip {
+    /// The probability.
+    pub p: f64,
+}
+
+impl Default for RandomHorizontalFlip {
+    fn default() -> Self {
+        Self { p: 0.5 }
+    }
+}
+
+impl Default for RandomVerticalFlip {
+    fn default() -> Self {
+        Self { p: 0.5 }
+    }
+}
+
+impl OnPicture for RandomHorizontalFlip {
+    fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
+        check_p("horizontal-flip.p", self.p)
+    }
+
+    fn apply<'p>(&self, picture: Pixels<'p>, _: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
+        Ok(if rng.chance(self.p) { mirrored(picture) } else { picture })
+    }
+
+    fn is_light(&self) -> bool {
+        true
+    }
+}
+
+impl OnPicture for RandomVerticalFlip {
+    fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
+        check_p("vertical-flip.p", self.p)
+    }
+
+    fn apply<'p>(&self, picture: Pixels<'p>, _: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
+        Ok(if rng.chance(self.p) { upside_down(&picture) } else { picture })
+    }
+
+    fn is_light(&self) -> bool {
+        true
+    }
+}
+
+fn mirrored(picture: Pixels<'_>) -> Pixels<'_> {
+    let (row, channels) = (picture.width * picture.channels, picture.channels);
+    picture.map(|data| {
+        for row in data.chunks_exact_mut(row) {
+            match channels {
+                1 => row.reverse(),
+                3 => row.as_chunks_mut::<3>().0.reverse(),
+                channels => {
+                    row.reverse();
+                    row.chunks_exact_mut(channels).for_each(<[u8]>::reverse);
+                }
+            }
+        }
+    })
+}
+
+fn upside_down(picture: &Pixels<'_>) -> Pixels<'static> {
+    let rows = picture.data.chunks_exact(picture.width * picture.channels).rev();
+    Pixels::new([picture.width, picture.height], picture.channels, rows.flatten().copied().collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_mirrored_pixel_by_pixel() {
+        let grey = Pixels::new([3, 2], 1, vec![1, 2, 3, 4, 5, 6]);
+        assert_eq!(*mirrored(grey.clone()).data, [3, 2, 1, 6, 5, 4]);
+        assert_eq!(*upside_down(&grey).data, [4, 5, 6, 1, 2, 3]);
+        for channels in [2, 3, 4] {
+            let pixel = |number: u8| (0..channels as u8).map(move |channel| 10 * number + channel);
+            let row = |numbers: [u8; 3]| numbers.into_iter().flat_map(pixel).collect::<Vec<_>>();
+            assert_eq!(*mirrored(Pixels::new([3, 1], channels, row([1, 2, 3]))).data, row([3, 2, 1]));
+        }
+    }
+
+    #[test]
+    fn as_many_are_mirrored_as_the_probability_says() {
+        let picture = Pixels::new([2, 1], 1, vec![1, 2]);
+        let mirrored = |p: f64| {
+            let flip = RandomHorizontalFlip { p };
+            let one = |number: &u64| flip.apply(picture.clone(), [2, 1], &mut Rng::new(4, &[*number])).unwrap() != picture;
+            (0..400).filter(one).count()
+        };
+        assert_eq!([mirrored(0.0), mirrored(1.0)], [0, 400]);
+        assert!((160..240).contains(&mirrored(0.5)) && (60..140).contains(&mirrored(0.25)));
+    }
+}
