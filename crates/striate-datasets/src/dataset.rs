@@ -72,8 +72,22 @@ pub trait Examples: Send + Sync {
 pub struct Batch {
     /// `[B, C, H, W]`: uint8 from a [`Dataset`], normalised float32 from a [`Loader`](crate::Loader).
     pub images: Tensor,
-    /// `[B]`, int64: indices of classes.
+    /// `[B]`, int64: indices of classes; of pictures that are mixed, the class of the larger share.
     pub labels: Tensor,
+    /// `[B, classes]`, float32: the share of each class, where pictures are mixed.
+    pub targets: Option<Tensor>,
+}
+
+impl Batch {
+    /// Images with their labels.
+    pub fn new(images: Tensor, labels: Tensor) -> Self {
+        Self { images, labels, targets: None }
+    }
+
+    /// What a loss takes: the shares of classes if there are any, else the labels.
+    pub fn targets(&self) -> &Tensor {
+        self.targets.as_ref().unwrap_or(&self.labels)
+    }
 }
 
 /// Some examples of a dataset, in an order of their own.
@@ -273,7 +287,7 @@ impl InMemory {
         if indices.is_empty() {
             return Err(DatasetError::option("indices", "select at least one example"));
         }
-        let Batch { images, labels } = self.batch(&Tensor::from_slice(indices))?;
+        let Batch { images, labels, .. } = self.batch(&Tensor::from_slice(indices))?;
         Ok(Self { labels, ..self.with_images(images) })
     }
 
@@ -323,7 +337,7 @@ impl Dataset for InMemory {
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         let indices = indices.f_to_device(self.images.device())?;
         let images = self.images.f_index_select(0, &indices)?.f_contiguous()?;
-        Ok(Batch { images, labels: self.labels.f_index_select(0, &indices)? })
+        Ok(Batch::new(images, self.labels.f_index_select(0, &indices)?))
     }
 
     fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {

@@ -278,11 +278,13 @@ fn grey_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
             other => Cow::Owned(other.to_luma8().into_raw()),
         };
     }
-    let grey = |pixel: &[u8]| {
-        let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
-        ((sum + 0x8000) >> 16) as u8
-    };
-    Cow::Owned(rgb_pixels(image).chunks_exact(3).map(grey).collect())
+    Cow::Owned(rgb_pixels(image).as_chunks().0.iter().map(grey_of_pixel).collect())
+}
+
+/// What red, green and blue are in grey.
+pub(crate) fn grey_of_pixel(pixel: &[u8; 3]) -> u8 {
+    let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
+    ((sum + 0x8000) >> 16) as u8
 }
 
 /// The same for tensors: `[N, 1, H, W]` of `[N, 3, H, W]`; grey stays as it is.

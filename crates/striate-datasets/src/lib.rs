@@ -51,6 +51,8 @@ pub use resize::Interpolation;
 pub use source::{LoadOptions, fetch, load};
 pub use statistics::{Statistics, channel_statistics};
 pub use transform::{
-    CentreCrop, RandomAffine, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip, Resize, Sampling,
-    Transform,
+    AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, MixUp, MixUpOrCutMix, Policy, RandAugment, RandomAffine,
+    RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey, RandomHorizontalFlip,
+    RandomInvert, RandomPerspective, RandomPosterise, RandomResizedCrop, RandomSharpness, RandomSolarise, RandomVerticalFlip,
+    Resize, Sampling, Transform, TrivialAugment,
 };

@@ -1,4 +1,4 @@
-use crate::transform::{OnPicture, Rng, Stage};
+use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
 use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Transform};
 use std::ops::Range;
@@ -9,6 +9,7 @@ use tch::Tensor;
 /// What sets the seeds of the order and of the transforms apart from others that are derived from the same seed.
 const ORDER_SEEDS: u64 = 0x4f52_4452;
 const TRANSFORM_SEEDS: u64 = 0x4155_474d;
+const MIX_SEEDS: u64 = 0x4d49_5853;
 
 /// How a [`Loader`] makes batches.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +44,8 @@ impl LoaderOptions {
 /// Batches of a dataset, ready for a network: chosen, transformed, brought to its input shape, and normalised.
 ///
 /// What happens to an example depends on the seed, the epoch's number and the example's index alone: not on the batch that it is in,
-/// on the number of threads, or on libtorch's global generator. The order depends on the seed and the epoch.
+/// on the number of threads, or on libtorch's global generator. The order depends on the seed and the epoch, and what is mixed on
+/// the batch's number too.
 ///
 /// ```
 /// use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits};
@@ -96,6 +98,7 @@ impl<'d> Loader<'d> {
             sized: Transform::size_themselves(&transforms),
             transforms,
             preprocess,
+            classes: dataset.classes().len().cast_signed() as i64,
             seed: options.seed,
         });
         let loader = Self { dataset, way, options };
@@ -183,18 +186,14 @@ struct Way {
     /// Whether the transforms bring pictures to the input's size, instead of `preprocess`.
     sized: bool,
     preprocess: Preprocess,
+    classes: i64,
     seed: u64,
 }
 
 impl Way {
-    fn on_pictures(&self) -> impl Iterator<Item = &dyn OnPicture> {
-        self.transforms.iter().map(|transform| match transform.stage() {
-            Stage::Picture(transform) => transform,
-        })
-    }
-
     fn is_light(&self) -> bool {
-        self.examples.in_memory() && self.on_pictures().all(OnPicture::is_light)
+        let light = |transform: &Transform| !matches!(transform.stage(), Stage::Picture(heavy) if !heavy.is_light());
+        self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
     fn write(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<(), DatasetError> {
@@ -204,8 +203,10 @@ impl Way {
             false => self.fitted(index)?,
         };
         let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64]);
-        for transform in self.on_pictures() {
-            picture = transform.apply(picture, [width, height], &mut rng)?;
+        for transform in &self.transforms {
+            if let Stage::Picture(transform) = transform.stage() {
+                picture = transform.apply(picture, [width, height], &mut rng)?;
+            }
         }
         if [picture.width, picture.height] != [width, height] {
             let has = format!("{}x{}", picture.height, picture.width);
@@ -213,7 +214,23 @@ impl Way {
             return Err(DatasetError::option("transforms", reason));
         }
         self.preprocess.normalise.write(&picture, out);
+        for transform in &self.transforms {
+            if let Stage::Values(transform) = transform.stage() {
+                transform.apply(out, [width, height], &mut rng);
+            }
+        }
         Ok(())
+    }
+
+    /// What sees the pictures of a batch together.
+    fn mix(&self, epoch: u64, number: usize, mut batch: Batch) -> Result<Batch, DatasetError> {
+        let mut rng = Rng::new(self.seed, &[MIX_SEEDS, epoch, number as u64]);
+        for transform in &self.transforms {
+            if let Stage::Batch(transform) = transform.stage() {
+                batch = transform.apply(batch, self.classes, &mut rng)?;
+            }
+        }
+        Ok(batch)
     }
 
     /// A picture of the input's size, as in evaluation.
@@ -274,9 +291,9 @@ impl Epoch {
             Some(workers) => workers.next()?,
             None => in_line(&*self.plan, number)?,
         };
-        let Plan { way, order, .. } = &*self.plan;
+        let Plan { way, order, epoch, .. } = &*self.plan;
         let labels: Vec<i64> = order[self.plan.places(number)].iter().map(|index| way.examples.label(*index)).collect();
-        Ok(Batch { images, labels: Tensor::f_from_slice(&labels)? })
+        way.mix(*epoch, number, Batch::new(images, Tensor::f_from_slice(&labels)?))
     }
 }
 
@@ -431,8 +448,8 @@ mod tests {
                 0
             }
         }
-        let way =
-            Way { examples: Arc::new(Faulty), transforms: Vec::new(), sized: true, preprocess: preprocess([1, 1, 1]), seed: 0 };
+        let (examples, preprocess) = (Arc::new(Faulty), preprocess([1, 1, 1]));
+        let way = Way { examples, transforms: Vec::new(), sized: true, preprocess, classes: 1, seed: 0 };
         let plan = Arc::new(Plan { way: Arc::new(way), order: (0..9).collect(), epoch: 0, batch_size: 3, batches: 3 });
         assert_eq!(in_line(&*plan, 1).unwrap_err().to_string(), "picture: 3");
         for count in [1, 4] {

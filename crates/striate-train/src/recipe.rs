@@ -352,6 +352,9 @@ impl Recipe {
         };
         let smoothed = label_smoothing == 0.0 || matches!(loss, Loss::CrossEntropy { .. });
         check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
+        let mixes = Transform::mix_labels(&self.transforms);
+        let takes = !mixes || matches!(loss, Loss::CrossEntropy { .. });
+        check(takes, "transforms", "mix-up or cut-mix", "takes cross entropy, and this model has a loss of its own")?;
         Ok(TrainConfig {
             epochs: train.epochs,
             lr: train.lr,
@@ -618,6 +621,10 @@ mod tests {
         assert_eq!((config.loss, config.clip_norm), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(2.0)));
         let error = recipe.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
         assert!(error.starts_with("train.label_smoothing = 0.1 takes cross entropy"), "{error}");
+        let mixing = parse("[[transforms]]\nkind = 'mix-up'").unwrap();
+        mixing.train_config(Loss::default(), 0.0).unwrap();
+        let error = mixing.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
+        assert!(error.contains("mix-up or cut-mix takes cross entropy"), "{error}");
         let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap();
         assert_eq!((plain.loss, plain.clip_norm), (Loss::Rbf { j: 1.0 }, None));
     }

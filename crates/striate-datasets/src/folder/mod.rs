@@ -330,7 +330,7 @@ impl Dataset for ImageFolder {
         let decode = |file: &&(PathBuf, i64)| decode_raw(Picture::File(&file.0), &self.preprocess, &self.options);
         let images = side_by_side(&chosen, decode).into_iter().collect::<Result<Vec<_>, _>>()?;
         let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
-        Ok(Batch { images: Tensor::f_cat(&images, 0)?.f_contiguous()?, labels: Tensor::f_from_slice(&labels)? })
+        Ok(Batch::new(Tensor::f_cat(&images, 0)?.f_contiguous()?, Tensor::f_from_slice(&labels)?))
     }
 
     fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
@@ -443,7 +443,7 @@ pub(crate) mod tests {
         let before = striate_torch::num_threads();
         for threads in [1, 3, 9] {
             striate_torch::set_num_threads(threads);
-            let Batch { images, labels } = data.batch(&Tensor::from_slice(&[3_i64, 0, 2, 1, 0])).unwrap();
+            let Batch { images, labels, .. } = data.batch(&Tensor::from_slice(&[3_i64, 0, 2, 1, 0])).unwrap();
             assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [1, 0, 1, 0, 0]);
             assert_eq!((images.size(), images.is_contiguous()), (vec![5, 3, 8, 8], true));
             for (place, index) in [3, 0, 2, 1, 0].into_iter().enumerate() {

@@ -1,61 +1,13 @@
-use super::{OnPicture, Rng, check_p};
-use crate::{DatasetError, Pixels};
-use serde::{Deserialize, Serialize};
+use crate::Pixels;
 
-/// Mirrors a picture left to right with the probability `p`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RandomHorizontalFlip {
-    /// The probability.
-    pub p: f64,
+at_random! {
+    /// Mirrors a picture left to right.
+    RandomHorizontalFlip {}, p = 0.5, "horizontal-flip", |_| Ok(()), |_, picture| mirrored(picture)
 }
 
-/// Mirrors a picture top to bottom with the probability `p`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RandomVerticalFlip {
-    /// The probability.
-    pub p: f64,
-}
-
-impl Default for RandomHorizontalFlip {
-    fn default() -> Self {
-        Self { p: 0.5 }
-    }
-}
-
-impl Default for RandomVerticalFlip {
-    fn default() -> Self {
-        Self { p: 0.5 }
-    }
-}
-
-impl OnPicture for RandomHorizontalFlip {
-    fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
-        check_p("horizontal-flip.p", self.p)
-    }
-
-    fn apply<'p>(&self, picture: Pixels<'p>, _: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
-        Ok(if rng.chance(self.p) { mirrored(picture) } else { picture })
-    }
-
-    fn is_light(&self) -> bool {
-        true
-    }
-}
-
-impl OnPicture for RandomVerticalFlip {
-    fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
-        check_p("vertical-flip.p", self.p)
-    }
-
-    fn apply<'p>(&self, picture: Pixels<'p>, _: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
-        Ok(if rng.chance(self.p) { upside_down(&picture) } else { picture })
-    }
-
-    fn is_light(&self) -> bool {
-        true
-    }
+at_random! {
+    /// Mirrors a picture top to bottom.
+    RandomVerticalFlip {}, p = 0.5, "vertical-flip", |_| Ok(()), |_, picture| upside_down(&picture)
 }
 
 fn mirrored(picture: Pixels<'_>) -> Pixels<'_> {
@@ -83,6 +35,7 @@ fn upside_down(picture: &Pixels<'_>) -> Pixels<'static> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::transform::{OnPicture, Rng};
 
     #[test]
     fn pictures_are_mirrored_pixel_by_pixel() {
