@@ -30,6 +30,7 @@ mod package;
 mod pixels;
 mod preprocess;
 mod resize;
+mod sampler;
 mod source;
 mod statistics;
 mod transform;
@@ -48,6 +49,7 @@ pub use loader::{Epoch, Loader, LoaderOptions};
 pub use pixels::Pixels;
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
+pub use sampler::Sampler;
 pub use source::{LoadOptions, fetch, load};
 pub use statistics::{Statistics, channel_statistics};
 pub use transform::{

@@ -1,13 +1,12 @@
 use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
-use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Transform};
+use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Transform};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use striate_torch::{Generator, derive_seed};
 use tch::Tensor;
 
-/// What sets the seeds of the order and of the transforms apart from others that are derived from the same seed.
-const ORDER_SEEDS: u64 = 0x4f52_4452;
+/// What sets the seeds of transforms apart from others that are derived from the same seed.
 const TRANSFORM_SEEDS: u64 = 0x4155_474d;
 const MIX_SEEDS: u64 = 0x4d49_5853;
 
@@ -22,6 +21,8 @@ pub struct LoaderOptions {
     pub drop_last: bool,
     /// What the order and the transforms are drawn from.
     pub seed: u64,
+    /// Which examples are in an epoch.
+    pub sampler: Sampler,
     /// What is done to each picture.
     pub transforms: Vec<Transform>,
     /// Threads that make batches ahead, beside what uses them: 0 makes each batch when it is asked for. `None` chooses: 0 for pictures
@@ -32,7 +33,7 @@ pub struct LoaderOptions {
 impl LoaderOptions {
     /// For training: shuffled, with every example in each epoch, and not transformed.
     pub fn train(batch_size: usize, seed: u64) -> Self {
-        Self { batch_size, shuffle: true, drop_last: false, seed, transforms: Vec::new(), workers: None }
+        Self { batch_size, shuffle: true, drop_last: false, seed, sampler: Sampler::Each, transforms: Vec::new(), workers: None }
     }
 
     /// For evaluation: every example once, in the dataset's order.
@@ -86,6 +87,7 @@ impl<'d> Loader<'d> {
         preprocess.check()?;
         preprocess.check_channels(dataset.shape()[0])?;
         Transform::check_all(&options.transforms, preprocess.input)?;
+        options.sampler.check(dataset.classes().len(), options.shuffle)?;
         if options.batch_size == 0 {
             return Err(DatasetError::option("batch_size", "a batch has at least one example"));
         }
@@ -156,14 +158,17 @@ impl<'d> Loader<'d> {
     ///
     /// libtorch's, such as a lack of memory.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
-        let len = self.dataset.len();
-        let order = match self.options.shuffle {
-            true => {
-                let seed = derive_seed(self.options.seed, &[ORDER_SEEDS, epoch]);
-                let order = Generator::new(seed).permutation(len.cast_signed() as i64)?;
-                Vec::<i64>::try_from(order)?.into_iter().map(|index| index.unsigned_abs() as usize).collect()
-            }
-            false => (0..len).collect(),
+        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
+        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
+        let mut times = HashMap::new();
+        let mut again = |index: usize| {
+            let times = times.entry(index).or_insert(0);
+            *times += 1;
+            (index, *times - 1)
+        };
+        let order = match sampler {
+            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
+            _ => order.into_iter().map(&mut again).collect(),
         };
         let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
         let plan = Arc::new(Plan { way, order, epoch, batch_size, batches });
@@ -196,13 +201,13 @@ impl Way {
         self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
-    fn write(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<(), DatasetError> {
+    fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
         let mut picture = match self.sized {
             true => self.examples.picture(index)?,
             false => self.fitted(index)?,
         };
-        let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64]);
+        let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
         for transform in &self.transforms {
             if let Stage::Picture(transform) = transform.stage() {
                 picture = transform.apply(picture, [width, height], &mut rng)?;
@@ -247,7 +252,8 @@ impl Way {
 /// Which examples are in the batches of an epoch.
 struct Plan {
     way: Arc<Way>,
-    order: Vec<usize>,
+    /// Each example's index, and how often it was in the epoch before.
+    order: Vec<(usize, u64)>,
     epoch: u64,
     batch_size: usize,
     batches: usize,
@@ -292,7 +298,7 @@ impl Epoch {
             None => in_line(&*self.plan, number)?,
         };
         let Plan { way, order, epoch, .. } = &*self.plan;
-        let labels: Vec<i64> = order[self.plan.places(number)].iter().map(|index| way.examples.label(*index)).collect();
+        let labels: Vec<i64> = order[self.plan.places(number)].iter().map(|(index, _)| way.examples.label(*index)).collect();
         way.mix(*epoch, number, Batch::new(images, Tensor::f_from_slice(&labels)?))
     }
 }
@@ -422,6 +428,37 @@ mod tests {
     }
 
     #[test]
+    fn examples_that_are_repeated_are_transformed_anew() {
+        let data = counting(60, [1, 12, 12]);
+        let options = |workers| LoaderOptions { sampler: Sampler::Repeated(3), workers: Some(workers), ..augmented(5) };
+        let batches = epoch(&data, options(0), 0, 0);
+        let images = |batches: &[Batch]| Tensor::cat(&batches.iter().map(|batch| batch.images.copy()).collect::<Vec<_>>(), 0);
+        let all = images(&batches);
+        assert_eq!(batches.iter().map(|batch| batch.labels.size()[0]).sum::<i64>(), 60);
+        assert_ne!(all.get(0), all.get(1));
+        assert_eq!(images(&epoch(&data, options(3), 0, 0)), all);
+    }
+
+    #[test]
+    fn labels_are_mixed_with_their_pictures() {
+        let data = counting(20, [1, 4, 4]);
+        let transforms = vec![Transform::MixUp(crate::MixUp::default())];
+        let options = LoaderOptions { transforms, ..LoaderOptions::train(5, 2) };
+        for (batch, again) in epoch(&data, options.clone(), 0, 0).iter().zip(epoch(&data, options.clone(), 0, 0)) {
+            let targets = batch.targets();
+            assert_eq!((targets.size(), targets.kind()), (vec![5, 3], Kind::Float));
+            assert!(targets.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).allclose(
+                &Tensor::ones([5], (Kind::Float, tch::Device::Cpu)),
+                1e-5,
+                1e-5,
+                false
+            ));
+            assert_eq!(targets.argmax(1, false), batch.labels);
+            assert_eq!(targets, again.targets());
+        }
+    }
+
+    #[test]
     fn an_epoch_that_is_left_stops_its_workers() {
         let data = counting(200, [1, 12, 12]);
         let loader = Loader::new(&data, preprocess(data.shape()), LoaderOptions { workers: Some(3), ..augmented(1) }).unwrap();
@@ -450,7 +487,13 @@ mod tests {
         }
         let (examples, preprocess) = (Arc::new(Faulty), preprocess([1, 1, 1]));
         let way = Way { examples, transforms: Vec::new(), sized: true, preprocess, classes: 1, seed: 0 };
-        let plan = Arc::new(Plan { way: Arc::new(way), order: (0..9).collect(), epoch: 0, batch_size: 3, batches: 3 });
+        let plan = Arc::new(Plan {
+            way: Arc::new(way),
+            order: (0..9).map(|index| (index, 0)).collect(),
+            epoch: 0,
+            batch_size: 3,
+            batches: 3,
+        });
         assert_eq!(in_line(&*plan, 1).unwrap_err().to_string(), "picture: 3");
         for count in [1, 4] {
             let mut workers = Workers::start(Arc::<Plan>::clone(&plan), 0, count);

@@ -4,7 +4,7 @@ use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use striate_datasets::{DecodeOptions, Transform, transforms_or_augment};
+use striate_datasets::{DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::{MemoryFormat, Precision, nearest};
@@ -105,6 +105,8 @@ pub struct DataSection {
     pub preprocess: PreprocessFrom,
     /// Threads that make batches ahead; they change no value.
     pub workers: Workers,
+    /// Which training pictures are in an epoch: `"each"`, `"balanced"`, `{ weighted = [..] }` or `{ repeated = 3 }`.
+    pub sampler: Sampler,
 }
 
 /// Threads that make batches beside those that compute.
@@ -166,6 +168,7 @@ impl Default for DataSection {
             max_pixels: DecodeOptions::default().max_pixels,
             preprocess: PreprocessFrom::Auto,
             workers: Workers::default(),
+            sampler: Sampler::default(),
         }
     }
 }
@@ -354,7 +357,12 @@ impl Recipe {
         check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
         let mixes = Transform::mix_labels(&self.transforms);
         let takes = !mixes || matches!(loss, Loss::CrossEntropy { .. });
-        check(takes, "transforms", "mix-up or cut-mix", "takes cross entropy, and this model has a loss of its own")?;
+        check(
+            takes,
+            "transforms",
+            format_args!("mix-up or cut-mix"),
+            "takes cross entropy, and this model has a loss of its own",
+        )?;
         Ok(TrainConfig {
             epochs: train.epochs,
             lr: train.lr,
@@ -543,6 +551,20 @@ mod tests {
         assert_eq!(parse(&text).unwrap(), recipe);
         assert_eq!(recipe.differing(&Recipe::default()), ["transforms"]);
         assert_eq!(parse("[[transforms]]\nkind = 'none'").unwrap(), Recipe::default());
+    }
+
+    #[test]
+    fn samplers_and_workers_are_read_and_come_back() {
+        for (text, sampler, workers) in [
+            ("", Sampler::Each, None),
+            ("sampler = 'balanced'\nworkers = 0", Sampler::Balanced, Some(0)),
+            ("sampler = { repeated = 3 }\nworkers = 'auto'", Sampler::Repeated(3), None),
+            ("sampler = { weighted = [1.0, 0.5] }\nworkers = 4", Sampler::Weighted(vec![1.0, 0.5]), Some(4)),
+        ] {
+            let recipe = parse(&format!("[data]\n{text}")).unwrap();
+            assert_eq!((&recipe.data.sampler, recipe.data.workers.number()), (&sampler, workers), "{text}");
+            assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+        }
     }
 
     #[test]

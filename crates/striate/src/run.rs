@@ -295,6 +295,7 @@ impl<'a> Run<'a> {
         let workers = self.recipe.data.workers.number();
         let batches = LoaderOptions {
             transforms: self.recipe.transforms.clone(),
+            sampler: self.recipe.data.sampler.clone(),
             workers,
             drop_last: self.recipe.train.drop_last,
             ..LoaderOptions::train(self.recipe.train.batch_size, self.recipe.train.seed)
