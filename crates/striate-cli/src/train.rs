@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use striate::{BUNDLE, Outcome, Run, Summary};
+use striate_train::Workers;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let stop = stop_on_signals()?;
@@ -48,6 +49,7 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
         recipe.data.dir = recipes::absolute(data)?;
     }
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
+    recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }
