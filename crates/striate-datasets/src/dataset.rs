@@ -220,9 +220,8 @@ impl InMemory {
         }
         let labels = labels.f_to_kind(Kind::Int64)?;
         check_labels(&name, &labels, classes.len())?;
-        // Pixel by pixel, as loaders read pictures.
-        let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
-        Ok(Self { name, images, labels, classes })
+        let data = Self { name, images: images.shallow_clone(), labels, classes };
+        data.with_images(images)
     }
 
     /// All images: `[N, C, H, W]`, uint8.
@@ -242,7 +241,7 @@ impl InMemory {
     ///
     /// A size below one.
     pub fn resize(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize::resize(&self.images, [height, width], Interpolation::Bilinear)?))
+        self.with_images(resize::resize(&self.images, [height, width], Interpolation::Bilinear)?)
     }
 
     /// The same examples with zeros around each image, which stays in the centre (an odd rest goes to the bottom and right).
@@ -251,17 +250,23 @@ impl InMemory {
     ///
     /// A size below the images'.
     pub fn pad_to(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize::pad_to(&self.images, height, width)?))
+        self.with_images(resize::pad_to(&self.images, height, width)?)
     }
 
-    /// The same examples as `preprocess` wants them, once and for all, so that a [`Loader`](crate::Loader) need not do it batch
-    /// by batch: resized, padded, and with as many channels.
+    /// The same examples in the size that `preprocess` wants, once and for all, so that a [`Loader`](crate::Loader) need not do it
+    /// picture by picture. Grey images keep their one channel, which a loader repeats.
     ///
     /// # Errors
     ///
     /// See [`Preprocess::fit`].
     pub fn fit(&self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
-        Ok(self.with_images(preprocess.fit(&self.images)?))
+        let [channels, height, width] = self.shape();
+        preprocess.check_channels(channels)?;
+        if [height, width] == preprocess.input[1..] {
+            return self.with_images(self.images.shallow_clone());
+        }
+        let of_channels = Preprocess { input: [channels, preprocess.input[1], preprocess.input[2]], ..preprocess.clone() };
+        self.with_images(of_channels.place(&self.images)?)
     }
 
     /// The examples in `range`, sharing this one's memory.
@@ -275,7 +280,7 @@ impl InMemory {
             return Err(DatasetError::option("range", reason));
         }
         let (start, length) = (range.start.cast_signed() as i64, range.len().cast_signed() as i64);
-        Ok(Self { labels: self.labels.f_narrow(0, start, length)?, ..self.with_images(self.images.f_narrow(0, start, length)?) })
+        Ok(Self { labels: self.labels.f_narrow(0, start, length)?, ..self.with_images(self.images.f_narrow(0, start, length)?)? })
     }
 
     /// A copy of the examples at `indices`, in that order.
@@ -288,7 +293,7 @@ impl InMemory {
             return Err(DatasetError::option("indices", "select at least one example"));
         }
         let Batch { images, labels, .. } = self.batch(&Tensor::from_slice(indices))?;
-        Ok(Self { labels, ..self.with_images(images) })
+        Ok(Self { labels, ..self.with_images(images)? })
     }
 
     /// The same examples with labels that index `classes`: this dataset's classes, found by name,
@@ -300,20 +305,23 @@ impl InMemory {
     pub fn with_classes(&self, classes: &[String]) -> Result<Self, DatasetError> {
         let places = places(&self.name, &self.classes, classes)?;
         let labels = relabel(&self.labels, &places)?;
-        Ok(Self { labels, classes: classes.to_vec(), ..self.with_images(self.images.shallow_clone()) })
+        Ok(Self { labels, classes: classes.to_vec(), ..self.with_images(self.images.shallow_clone())? })
     }
 
-    /// The same examples on another device; batches come from there.
+    /// The same examples on another device, where [`batch`](Dataset::batch) takes them from. A [`Loader`](crate::Loader) copies
+    /// them back.
     ///
     /// # Errors
     ///
     /// A device that is missing or full.
     pub fn to_device(&self, device: Device) -> Result<Self, DatasetError> {
-        Ok(Self { labels: self.labels.f_to_device(device)?, ..self.with_images(self.images.f_to_device(device)?) })
+        Ok(Self { labels: self.labels.f_to_device(device)?, ..self.with_images(self.images.f_to_device(device)?)? })
     }
 
-    fn with_images(&self, images: Tensor) -> Self {
-        Self { name: self.name.clone(), images, labels: self.labels.shallow_clone(), classes: self.classes.clone() }
+    fn with_images(&self, images: Tensor) -> Result<Self, DatasetError> {
+        // Pixel by pixel, as loaders read pictures.
+        let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
+        Ok(Self { name: self.name.clone(), images, labels: self.labels.shallow_clone(), classes: self.classes.clone() })
     }
 }
 

@@ -394,7 +394,7 @@ fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Ve
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{ImageSize, Interpolation, Loader, LoaderOptions, Normalise, decode_image};
+    use crate::{ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Transform, decode_image};
     use image::{Rgb, RgbImage};
     use std::fs;
 
@@ -467,6 +467,40 @@ pub(crate) mod tests {
         let loader = Loader::new(&data, grey, LoaderOptions::train(3, 1)).unwrap();
         let sizes: Vec<_> = loader.epoch(0).unwrap().map(|batch| batch.unwrap().images.size()).collect();
         assert_eq!(sizes, [[3, 1, 8, 8], [1, 1, 8, 8]]);
+    }
+
+    #[test]
+    fn workers_and_memory_give_the_same_bits() {
+        let folder = flowers();
+        let preprocess = preprocess(8);
+        let data = ImageFolder::open(folder.path(), preprocess.clone()).unwrap();
+        let epoch = |data: &dyn Dataset, kinds: &[&str], workers| {
+            let transforms = kinds.iter().flat_map(|name| Transform::preset(name).unwrap()).collect();
+            let options = LoaderOptions { transforms, workers: Some(workers), ..LoaderOptions::train(3, 4) };
+            let loader = Loader::new(data, preprocess.clone(), options).unwrap();
+            let batches: Vec<_> = loader.epoch(1).unwrap().map(|batch| batch.unwrap().images).collect();
+            Tensor::cat(&batches, 0)
+        };
+        let Batch { images, labels, .. } = data.batch(&Tensor::from_slice(&[0_i64, 1, 2, 3])).unwrap();
+        let memory = InMemory::new("flowers", images, &labels, data.classes().to_vec()).unwrap();
+        let expected = epoch(&data, &["cifar", "digits"], 0);
+        assert_eq!(epoch(&data, &["cifar", "digits"], 3), expected);
+        assert_eq!(epoch(&memory, &["cifar", "digits"], 0), expected);
+        assert_eq!(epoch(&data, &["imagenet-train"], 0), epoch(&data, &["imagenet-train"], 2));
+        assert_ne!(epoch(&data, &["imagenet-eval"], 2), epoch(&data, &["none"], 2), "of 9 rows and columns, 8 are cut out");
+    }
+
+    #[test]
+    fn a_workers_error_names_the_file() {
+        let folder = flowers();
+        let damaged = folder.path().join("tulip/b.PNG");
+        fs::write(&damaged, b"\x89PNG\r\n\x1a\n").unwrap();
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        let loader = Loader::new(&data, preprocess(8), LoaderOptions { workers: Some(2), ..LoaderOptions::eval(2) }).unwrap();
+        let mut epoch = loader.epoch(0).unwrap();
+        epoch.next().unwrap().unwrap();
+        let error = epoch.next().unwrap().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} cannot be read as an image", damaged.display())), "{error}");
     }
 
     #[test]
