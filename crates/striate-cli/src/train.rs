@@ -7,7 +7,7 @@ use crate::{print, print_json, recipes, signals};
 use std::path::Path;
 use striate::{BUNDLE, Outcome, Run, Summary};
 use striate_torch::Shown;
-use striate_train::{Event, Listener, TrainError};
+use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let run = match &args.resume {
@@ -49,6 +49,7 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
         recipe.data.dir = recipes::absolute(data)?;
     }
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
+    recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }

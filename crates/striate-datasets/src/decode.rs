@@ -1,6 +1,6 @@
 //! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
 
-use crate::{DatasetError, Preprocess, jpeg};
+use crate::{DatasetError, Pixels, Preprocess, jpeg};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -106,6 +106,18 @@ pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options:
             (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
         },
     }
+}
+
+/// The pixels of a file: grey for a network that takes one channel, else in colour.
+pub(crate) fn decode_file(path: &Path, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
+    let image = read_file(path, options).and_then(|bytes| decode(bytes, options));
+    let image = image.map_err(|reason| DatasetError::Image { path: path.into(), reason })?;
+    let size = [image.width() as usize, image.height() as usize];
+    Ok(match (channels, image) {
+        (1, image) => Pixels::new(size, 1, grey_pixels(&image).into_owned()),
+        (_, DynamicImage::ImageRgb8(image)) => Pixels::new(size, 3, image.into_raw()),
+        (_, image) => Pixels::new(size, 3, rgb_pixels(&image).into_owned()),
+    })
 }
 
 /// How long a WebP says that it is.
@@ -265,11 +277,13 @@ fn grey_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
             other => Cow::Owned(other.to_luma8().into_raw()),
         };
     }
-    let grey = |pixel: &[u8]| {
-        let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
-        ((sum + 0x8000) >> 16) as u8
-    };
-    Cow::Owned(rgb_pixels(image).chunks_exact(3).map(grey).collect())
+    Cow::Owned(rgb_pixels(image).as_chunks().0.iter().map(grey_of_pixel).collect())
+}
+
+/// What red, green and blue are in grey.
+pub(crate) fn grey_of_pixel(pixel: &[u8; 3]) -> u8 {
+    let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
+    ((sum + 0x8000) >> 16) as u8
 }
 
 /// The same for tensors: `[N, 1, H, W]` of `[N, 3, H, W]`; grey stays as it is.
