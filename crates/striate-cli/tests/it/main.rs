@@ -14,6 +14,7 @@ mod light;
 mod models;
 mod resume;
 mod sandbox;
+mod signals;
 mod train;
 mod tutorials;
 mod weights;
