@@ -12,6 +12,7 @@ mod input;
 mod lab;
 mod light;
 mod models;
+mod names;
 mod resume;
 mod sandbox;
 mod signals;
