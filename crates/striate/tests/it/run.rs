@@ -310,8 +310,12 @@ fn a_finished_run_is_one_whose_files_are_whole_and_agree() {
         ("empty", "summary.json", Vec::new()),
     ] {
         std::fs::write(path(file), bytes).unwrap();
+        // A process that was killed while it wrote may leave this.
+        let left = path(&format!(".{file}.0123456789ab.tmp"));
+        std::fs::write(&left, "half").unwrap();
         assert!(!is_finished(), "{file}: {what}");
         finished(Run::resume(place.path("run")).unwrap());
+        assert!(!left.exists());
         assert!(is_finished() && std::fs::read(path(striate::BUNDLE)).unwrap() == bundle, "{file}: {what}");
     }
 }
