@@ -32,8 +32,10 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
             }
             let mut model = ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() };
             if model.name.ends_with(".safetensors") || Path::new(&model.name).is_file() {
-                // The same file, wherever the run is gone on with.
-                model.name = absolute(Path::new(&model.name))?.display().to_string();
+                // The same file, wherever the run is gone on with; a folder whose name is no text cannot stand here.
+                if let Some(name) = absolute(Path::new(&model.name))?.to_str() {
+                    model.name = name.to_owned();
+                }
             }
             model_of(args, &mut model)?;
             let chosen = recipes::choose(model, data.unwrap_or_default(), &Registry::default())?;

@@ -345,4 +345,27 @@ mod tests {
         // RFC 1321, appendix A.5
         assert_eq!(md5_reader(&b"abc"[..]).unwrap(), "900150983cd24fb0d6963f7d28e17f72");
     }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn whichever_operation_of_the_disk_fails_the_next_download_is_whole() {
+        use striate_files::{faults_done, inject_fault};
+        let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+        let (source, places) = (source(&server, &[]), places(&home, &server));
+        for number in 1.. {
+            let _ = std::fs::remove_dir_all(&places.cache);
+            inject_fault(number, false);
+            let ended = obtain("mnist", &source, &places, &mut |_, _, _| true);
+            let failed = faults_done();
+            inject_fault(0, false);
+            match ended {
+                Ok(_) if failed == 0 => return assert!(number > 20, "{number}"),
+                Ok(_) => {}
+                Err(error) => assert!(!error.is_failure(), "the disk is the user's: {error}"),
+            }
+            let folder = obtain("mnist", &source, &places, &mut |_, _, _| true).unwrap();
+            assert_eq!(load("mnist", &LoadOptions { root: Some(folder.clone()) }).unwrap().train.labels().numel(), 3);
+            assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4, "{number}");
+        }
+    }
 }

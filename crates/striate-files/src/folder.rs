@@ -180,7 +180,11 @@ impl Made {
             fault::point("make a folder")?;
             match fs::create_dir(folder) {
                 Ok(()) => made.0.push(folder.into()),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !folder.is_dir() {
+                        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no folder", folder.display())));
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -342,7 +342,6 @@ impl Recipe {
         let train = &self.train;
         // TOML knows no larger numbers, and no other texts.
         check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
-        check(self.data.dir.to_str().is_some(), "data.dir", &self.data.dir, "must be valid UTF-8")?;
         check((0.0..1.0).contains(&self.data.split), "data.split", self.data.split, "must be from 0 to below 1")?;
         let pixels = i64::try_from(self.data.max_pixels).is_ok_and(|pixels| pixels > 0);
         check(pixels, "data.max_pixels", self.data.max_pixels, "must be from 1 to below 2^63")?;

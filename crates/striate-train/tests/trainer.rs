@@ -380,3 +380,39 @@ fn auxiliary_outputs_count_by_their_weight() {
     assert!((auxiliary_step(0.3) - &whole * 0.3).abs().max().double_value(&[]) < 1e-7);
     assert_eq!(auxiliary_step(0.0).abs().max().double_value(&[]), 0.0);
 }
+
+/// Looks at the files as a crash between a checkpoint and the next line would leave them.
+struct Crash<'a> {
+    folder: &'a Path,
+    lines: JsonLines,
+    checkpoints: &'a mut u64,
+}
+
+impl Listener for Crash<'_> {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        if let Event::CheckpointSaved { path, step } = event {
+            let text = std::fs::read_to_string(self.folder.join("metrics.jsonl")).unwrap();
+            assert_eq!(text.matches("\"step_done\"").count() as u64, *step, "every step of the checkpoint is in the file");
+            assert_eq!(Checkpoint::read(path).unwrap().progress.step, *step);
+            *self.checkpoints += 1;
+        }
+        self.lines.on_event(event)
+    }
+
+    fn before_checkpoint(&mut self) -> Result<(), TrainError> {
+        self.lines.before_checkpoint()
+    }
+}
+
+#[test]
+fn no_checkpoint_is_ahead_of_the_metrics() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, mut checkpoints_seen) = (folder.path(), 0);
+    let lines = JsonLines::append(&folder.join("metrics.jsonl")).unwrap();
+    let crash = Crash { folder, lines, checkpoints: &mut checkpoints_seen };
+    let every_second = CheckpointConfig { every_steps: Some(2), ..checkpoints(folder) };
+    let run = Run::sgd();
+    run.trainer(|trainer| trainer.checkpoints(every_second).listener(crash).run().unwrap());
+    assert!(checkpoints_seen >= 2 * 3 + 2, "{checkpoints_seen}");
+}

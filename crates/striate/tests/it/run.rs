@@ -286,3 +286,36 @@ fn a_variant_of_ones_own_is_found_by_its_name() {
     let classifier = Classifier::open_with(place.path("run").join(striate::BUNDLE), options).unwrap();
     assert_eq!(json!(classifier.info().origin)["options"]["width"], 6);
 }
+
+#[test]
+fn a_finished_run_is_one_whose_files_are_whole_and_agree() {
+    let place = Place::new(&[("train", 4), ("val", 1)]);
+    for run in ["run", "other"] {
+        let mut recipe = place.recipe("constant");
+        recipe.train.seed = u64::from(run == "other");
+        finished(Run::new(recipe).folder(place.path(run)));
+    }
+    let path = |file: &str| place.path("run").join(file);
+    let is_finished = || Run::resume(place.path("run")).unwrap().finished().unwrap().is_some();
+    assert!(is_finished());
+    let (bundle, summary) = (std::fs::read(path(striate::BUNDLE)).unwrap(), std::fs::read(path("summary.json")).unwrap());
+    let mut flipped = bundle.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let other = |file: &str| std::fs::read(place.path("other").join(file)).unwrap();
+    for (what, file, bytes) in [
+        ("cut off", striate::BUNDLE, bundle[..bundle.len() - 7].to_vec()),
+        ("a flipped bit", striate::BUNDLE, flipped),
+        ("another run's", striate::BUNDLE, other(striate::BUNDLE)),
+        ("cut off", "summary.json", summary[..summary.len() / 2].to_vec()),
+        ("empty", "summary.json", Vec::new()),
+    ] {
+        std::fs::write(path(file), bytes).unwrap();
+        // A process that was killed while it wrote may leave this.
+        let left = path(&format!(".{file}.0123456789ab.tmp"));
+        std::fs::write(&left, "half").unwrap();
+        assert!(!is_finished(), "{file}: {what}");
+        finished(Run::resume(place.path("run")).unwrap());
+        assert!(!left.exists());
+        assert!(is_finished() && std::fs::read(path(striate::BUNDLE)).unwrap() == bundle, "{file}: {what}");
+    }
+}
