@@ -1,4 +1,5 @@
 //! The readers of files from others, each as a function of a file's bytes. The fuzz targets have the same ones.
+#![allow(unreachable_pub, reason = "the fuzz targets are another crate")]
 
 use std::cell::LazyCell;
 use std::path::Path;
