@@ -227,8 +227,8 @@ fn pictures() -> Vec<Bomb> {
         ("picture", "rows behind the last", png([1, 1], 8, 0, &[], &zlib(300 << 20))),
         ("picture", "a bitmap that is not there", [b"BM".as_slice(), &[0; 12], &40_u32.to_le_bytes(), &9000_u32.to_le_bytes(), &9000_u32.to_le_bytes(), &[1, 0, 24, 0], &[0; 24]].concat()),
         ("picture", "a map of bits that is not there", b"P6 9000 9000 255\n".to_vec()),
-        ("picture", "scans as many as fit", progressive([5000, 5000], 1, 15_000)),
-        ("picture", "colours in as many scans as are read", padded(progressive([5000, 5000], 3, 90))),
+        ("picture", "scans as many as fit", progressive([4400, 4400], 1, 15_000)),
+        ("picture", "as many coefficients as are allowed", padded(progressive([5000, 5000], 3, 6))),
     ]
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The most memory that a file of less than 1 MB may take to read.
 const MOST_BYTES: u64 = 256 << 20;
 /// Changes to each file of the corpus.
-const CHANGES: u64 = 150;
+const CHANGES: u64 = 600;
 
 /// A number of `/proc/self/status` in bytes.
 fn status(key: &str) -> u64 {
