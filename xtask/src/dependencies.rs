@@ -15,7 +15,8 @@ const REASONS: &str = "docs/security.md";
 /// Every rule that is broken.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let rules = parse_toml(&workspace.root.join(RULES))?;
-    let allowed: Vec<&str> = rules["licenses"]["allow"].as_array().into_iter().flatten().filter_map(toml::Value::as_str).collect();
+    let allowed: Vec<&str> =
+        rules["licenses"]["allow"].as_array().into_iter().flatten().filter_map(toml::Value::as_str).collect();
     let reasons = std::fs::read_to_string(workspace.root.join(REASONS)).with_context(|| format!("cannot read {REASONS}"))?;
     // What other systems need is not here to be looked at.
     let metadata = crate::check::metadata(workspace, &["--filter-platform", "host-tuple"])?;
@@ -104,7 +105,8 @@ mod tests {
         ] {
             assert!(permits(good, &allowed), "{good}");
         }
-        for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "(GPL-3.0 OR BSD-2-Clause) AND MIT", "GPL-2.0 WITH Classpath-exception-2.0"] {
+        for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "(GPL-3.0 OR BSD-2-Clause) AND MIT", "GPL-2.0 WITH Classpath-exception-2.0"]
+        {
             assert!(!permits(bad, &allowed), "{bad}");
         }
     }

@@ -6,9 +6,9 @@ use striate_train::{Event, Listener, TrainError};
 use tracing::{Span, info_span};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Log lines go to standard error above the bars; `STRIATE_LOG` chooses which (by default warnings and what `striate` says).

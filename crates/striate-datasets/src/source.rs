@@ -291,7 +291,8 @@ pub(crate) mod tests {
     fn emnist_is_turned_upright_and_letters_count_from_zero() {
         let folder = tempfile::tempdir().unwrap();
         write_files(folder.path(), idx_source("emnist-letters").1, ".gz");
-        let train = load("emnist-letters", &LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() }).unwrap().train;
+        let train =
+            load("emnist-letters", &LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() }).unwrap().train;
         assert_eq!(train.images().double_value(&[0, 0, 1, 0]), 99.0);
         assert_eq!(train.images().double_value(&[0, 0, 0, 1]), 1.0);
         assert_eq!(Vec::<i64>::try_from(train.labels()).unwrap(), [0, 1, 2]);
@@ -359,7 +360,8 @@ pub(crate) mod tests {
         write_files(&cached, source, "");
         let damage = |file: &str, bytes: &[u8]| {
             std::fs::write(cached.join(file), bytes).unwrap();
-            let error = advise_to_fetch_again(read(entry, source, &cached, &Budget::default()).unwrap_err(), &places.cache).to_string();
+            let error =
+                advise_to_fetch_again(read(entry, source, &cached, &Budget::default()).unwrap_err(), &places.cache).to_string();
             assert!(error.contains(file) && error.ends_with("delete it, then try again to download it"), "{error}");
             write_files(&cached, source, "");
         };

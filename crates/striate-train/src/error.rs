@@ -40,7 +40,10 @@ pub enum TrainError {
         reason: String,
     },
     /// A network for other classes than the dataset's.
-    #[error("the network gives {network:?}, but {} has {classes} classes: set the network's classes or replace its head", Shown(dataset))]
+    #[error(
+        "the network gives {network:?}, but {} has {classes} classes: set the network's classes or replace its head",
+        Shown(dataset)
+    )]
     Classes {
         /// The shape of the network's logits for one example.
         network: Vec<i64>,

@@ -72,7 +72,7 @@ pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<V
         for (key, value) in pickle.entries(value).iter().rev() {
             if let (Value::Text(key), Value::Node(_)) = (key, value) {
                 allowance.take_all(1 + keys.len(), PART_BYTES)?;
-                stack.push(([keys.as_slice(), &[key.clone()]].concat(), value));
+                stack.push(([keys.as_slice(), std::slice::from_ref(key)].concat(), value));
             }
         }
     }
@@ -115,8 +115,7 @@ fn of_module(pickle: &Pickle, module: &Value, allowance: &mut Allowance) -> Resu
     let mut tensors = Vec::new();
     let mut stack = vec![(String::new(), module)];
     while let Some((prefix, module)) = stack.pop() {
-        let passing: &[Value] =
-            attribute(pickle, module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
+        let passing: &[Value] = attribute(pickle, module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
         allowance.take_all(pickle.entries(module).len() + passing.len(), VALUE_BYTES)?;
         let passing = passing.iter().filter_map(|value| if let Value::Text(text) = value { Some(&**text) } else { None });
         let passing: HashSet<&str> = passing.collect();

@@ -160,12 +160,7 @@ impl Checkpoint {
     }
 }
 
-fn open_zip(
-    path: &Path,
-    _: u64,
-    file: BufReader<File>,
-    allowance: &mut Allowance,
-) -> Result<(Pickle, Contents), ModelError> {
+fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowance) -> Result<(Pickle, Contents), ModelError> {
     // PyTorch puts nothing before its archives. Looking for something there takes the zip64 records at the end for it.
     let config = Config { archive_offset: ArchiveOffset::Known(0) };
     let mut archive = ZipArchive::with_config(config, file).map_err(|error| damaged(path, error))?;

@@ -52,7 +52,11 @@ fn pickles() -> Vec<Bomb> {
             "a dictionary under one long key again and again",
             pickle(&[&long, b"q\0}q\x01}(", &many(b"h\0h\x01", MB - 2000), b"u"]),
         ),
-        ("pickle", "a tensor of many dimensions", pickle(&[&TENSOR[..TENSOR.len() - 6], b"(", &many(b"K\x01", MB / 2), b"t)\x89NtR"])),
+        (
+            "pickle",
+            "a tensor of many dimensions",
+            pickle(&[&TENSOR[..TENSOR.len() - 6], b"(", &many(b"K\x01", MB / 2), b"t)\x89NtR"]),
+        ),
         ("pickle", "a tree of modules that is as wide as deep", pickle(&[&tree])),
         ("pickle", "nested as deep as it is long", pickle(&[&many(b"](", MB / 2), &many(b"ta", MB / 2 - 10)])),
     ]
@@ -76,7 +80,8 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     for (name, content) in entries {
         let length = content.len() as u32;
         // Version 2.0, deflated, no time, a checksum of 0, and both lengths, of which the second is what it says that it unpacks to.
-        let fields = [&[20, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &length.to_le_bytes(), &(60_u32 << 20).to_le_bytes()].concat();
+        let fields =
+            [&[20, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &length.to_le_bytes(), &(60_u32 << 20).to_le_bytes()].concat();
         let names = [&(name.len() as u16).to_le_bytes()[..], &[0, 0]].concat();
         let place = (file.len() as u32).to_le_bytes();
         directory.extend([b"PK\x01\x02\x14\0", &fields[..], &names, &[0; 10], &place, name.as_bytes()].concat());
@@ -128,7 +133,11 @@ fn tables() -> Vec<Bomb> {
     vec![
         ("idx", "900 million labels", labels(900 << 20)),
         ("idx", "as many labels as are allowed", labels(40 << 20)),
-        ("safetensors", "half a million dimensions", safe(&format!(r#"{{"a":{{"dtype":"F32","shape":[{dims}],"data_offsets":[0,4]}}}}"#), &[0; 4])),
+        (
+            "safetensors",
+            "half a million dimensions",
+            safe(&format!(r#"{{"a":{{"dtype":"F32","shape":[{dims}],"data_offsets":[0,4]}}}}"#), &[0; 4]),
+        ),
         ("safetensors", "thousands of tensors of nothing", safe(&format!("{{{}}}", names.join(",")), &[])),
         ("safetensors", "a name of half a million parts", safe(&dotted, &[0; 4])),
     ]
@@ -148,10 +157,12 @@ fn graphs() -> Vec<Bomb> {
     let node = |name: &str, from: &str, op: &str, options: &str| {
         format!(r#"{{"name":"{name}","from":[{from}],"layer":"{op}","options":{options}}}"#)
     };
-    let doubled: Vec<String> = (0..30).map(|n| match n {
-        0 => node("0", r#""x","x""#, "Concat", "null"),
-        n => node(&n.to_string(), &format!(r#""{0}","{0}""#, n - 1), "Concat", "null"),
-    }).collect();
+    let doubled: Vec<String> = (0..30)
+        .map(|n| match n {
+            0 => node("0", r#""x","x""#, "Concat", "null"),
+            n => node(&n.to_string(), &format!(r#""{0}","{0}""#, n - 1), "Concat", "null"),
+        })
+        .collect();
     let flat: Vec<String> = (0..12_000).map(|n| node(&n.to_string(), r#""x""#, "Flatten", "null")).collect();
     let wide = node("cat", &vec![r#""x""#; MB / 5].join(","), "Concat", "null");
     let ones = vec!["1"; MB / 4].join(",");
@@ -161,7 +172,11 @@ fn graphs() -> Vec<Bomb> {
     let long = "n".repeat(MB / 2);
     let all = |first: String, rest: &[String]| [&[first], rest].concat();
     vec![
-        ("bundle", "maps of a gigabyte", bundle(&all(input("3,20000,20000"), &[node("f", r#""x""#, "Flatten", "null")]), "f").into()),
+        (
+            "bundle",
+            "maps of a gigabyte",
+            bundle(&all(input("3,20000,20000"), &[node("f", r#""x""#, "Flatten", "null")]), "f").into(),
+        ),
         ("bundle", "channels that double in every layer", bundle(&all(input("1,64,64"), &doubled), "29").into()),
         ("graph", "channels that double in every layer", graph(&all(input("1,64,64"), &doubled), "29").into()),
         ("graph", "as many layers as fit", graph(&all(input("4"), &flat), "0").into()),
@@ -225,7 +240,20 @@ fn pictures() -> Vec<Bomb> {
         ("picture", "one column", padded(flat(1, 10_000_000, 8, 0, 1))),
         ("picture", "a profile of colours of 300 MB", png([1, 1], 8, 0, &[profile], &zlib(2))),
         ("picture", "rows behind the last", png([1, 1], 8, 0, &[], &zlib(300 << 20))),
-        ("picture", "a bitmap that is not there", [b"BM".as_slice(), &[0; 12], &40_u32.to_le_bytes(), &9000_u32.to_le_bytes(), &9000_u32.to_le_bytes(), &[1, 0, 24, 0], &[0; 24]].concat()),
+        (
+            "picture",
+            "a bitmap that is not there",
+            [
+                b"BM".as_slice(),
+                &[0; 12],
+                &40_u32.to_le_bytes(),
+                &9000_u32.to_le_bytes(),
+                &9000_u32.to_le_bytes(),
+                &[1, 0, 24, 0],
+                &[0; 24],
+            ]
+            .concat(),
+        ),
         ("picture", "a map of bits that is not there", b"P6 9000 9000 255\n".to_vec()),
         ("picture", "scans as many as fit", progressive([4400, 4400], 1, 15_000)),
         ("picture", "as many coefficients as are allowed", padded(progressive([5000, 5000], 3, 6))),
@@ -234,9 +262,7 @@ fn pictures() -> Vec<Bomb> {
 
 /// A progressive JPEG of one colour, with so many scans that change nothing.
 fn progressive([width, height]: [u16; 2], components: u8, scans: usize) -> Vec<u8> {
-    let segment = |marker: u8, content: &[u8]| {
-        [&[0xff, marker], &(content.len() as u16 + 2).to_be_bytes()[..], content].concat()
-    };
+    let segment = |marker: u8, content: &[u8]| [&[0xff, marker], &(content.len() as u16 + 2).to_be_bytes()[..], content].concat();
     let blocks = usize::from(width).div_ceil(8) * usize::from(height).div_ceil(8);
     let table = |class: u8, symbol: u8| [&[class, 1][..], &[0; 15], &[symbol]].concat();
     let each = |component: fn(u8) -> Vec<u8>| (1..=components).flat_map(component).collect::<Vec<u8>>();

@@ -13,9 +13,12 @@ use striate_models::{BundleInfo, Weights, find};
 use striate_train::Recipe;
 use tempfile::TempDir;
 
+/// Reads a file of these bytes, or refuses it.
+pub type Reader = fn(&[u8]);
+
 /// Every reader, by the name of its folder in `fuzz/corpus`.
 #[allow(dead_code, reason = "the fuzz targets name their own")]
-pub const READERS: [(&str, fn(&[u8])); 8] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("pickle", pickle),
     ("zip", zip),
     ("safetensors", safetensors),
