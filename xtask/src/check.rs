@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::dependencies;
 use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, and with them on all that these may depend on; development dependencies apart. A crate
@@ -38,17 +39,29 @@ const LINKS_LIBTORCH: &str = "torch-sys";
 /// The texts of the licences, which every package carries.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// What one sees on opening the repository.
-const TOP_LEVEL: [&str; 8] =
-    ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "docs", "xtask"];
+const TOP_LEVEL: [&str; 11] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "crates",
+    "deny.toml",
+    "docs",
+    "fuzz",
+    "xtask",
+];
 
 /// Prints every rule that is broken.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let packages = packages(&metadata(workspace)?)?;
+    let packages = packages(&metadata(workspace, &["--no-deps"])?)?;
     let lock = parse_toml(&workspace.root.join("Cargo.lock"))?;
     let mut broken = dependencies_that_are_not_allowed(&packages);
     broken.extend(incomplete_packages(&packages)?);
     broken.extend(lint_exceptions(&packages)?);
     broken.extend(unlocked_libtorch(&lock));
+    broken.extend(dependencies::check(workspace)?);
     broken.extend(clutter(workspace));
     for rule in &broken {
         eprintln!("error: {rule}");
@@ -56,11 +69,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What `cargo metadata` tells of the workspace's own packages.
-pub(crate) fn metadata(workspace: &Workspace) -> Result<Value> {
+/// What `cargo metadata` tells: with `--no-deps`, of the workspace's own packages.
+pub(crate) fn metadata(workspace: &Workspace, options: &[&str]) -> Result<Value> {
     let output = workspace
         .cargo()
-        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .args(["metadata", "--format-version", "1"])
+        .args(options)
         .output()
         .context("cannot run cargo metadata")?;
     if !output.status.success() {

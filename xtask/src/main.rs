@@ -5,6 +5,7 @@
 mod bench;
 mod browser;
 mod check;
+mod dependencies;
 mod doctor;
 mod fixtures;
 mod program;
@@ -36,7 +37,7 @@ enum Command {
     Setup(Options),
     /// List missing tools, and how to fix each
     Doctor,
-    /// Check the rules between crates, such as allowed dependencies
+    /// Check the rules between crates and on the code of others, such as allowed dependencies
     Check,
     /// Check, lint and test everything
     Test,

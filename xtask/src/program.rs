@@ -51,7 +51,7 @@ pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)]) -> Result<
 
 /// Cargo's target folder.
 pub(crate) fn target(workspace: &Workspace) -> Result<PathBuf> {
-    let metadata = metadata(workspace)?;
+    let metadata = metadata(workspace, &["--no-deps"])?;
     let target = metadata["target_directory"].as_str().context("cargo metadata tells no target folder")?;
     Ok(PathBuf::from(target))
 }

@@ -5,7 +5,8 @@ use crate::{BenchError, Case};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use std::path::Path;
 use striate_datasets::{
-    Augment, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
+    Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess, RandomCrop,
+    RandomHorizontalFlip, Transform,
 };
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
@@ -29,14 +30,15 @@ fn from_memory(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
     let images = Tensor::f_randint(256, [LOADED, 1, case.size, case.size], (Kind::Uint8, Device::Cpu))?;
     let labels = Tensor::f_randint(10, [LOADED], (Kind::Int64, Device::Cpu))?;
     let data = InMemory::new("random", images, &labels, (0..10).map(|class| class.to_string()).collect())?;
-    let augment = match case.model.as_str() {
-        "loader-crop-flip" => Augment { pad_crop: 4, hflip: true, ..Augment::default() },
-        "loader-affine" => Augment { rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1], ..Augment::default() },
-        _ => Augment::default(),
+    let preset = match case.model.as_str() {
+        "loader-crop-flip" => "cifar",
+        "loader-affine" => "digits",
+        _ => "none",
     };
+    let transforms = Transform::preset(preset).unwrap_or_default();
     let shape = [1, case.size, case.size];
     let preprocess = Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.286], std: vec![0.353] })?;
-    Ok((epoch(data, preprocess, augment, case, seed), LOADED.unsigned_abs()))
+    Ok((epoch(data, preprocess, transforms, case, seed), LOADED.unsigned_abs()))
 }
 
 /// Decodes, resizes to the case's size on the shorter side, crops the middle, then crops and mirrors at random.
@@ -50,8 +52,9 @@ fn from_files(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
     let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise, interpolation: Interpolation::default() };
     let data = ImageFolder::open(folder.path(), preprocess.clone())?;
-    let pad_crop = u32::try_from(case.size / 8).unwrap_or(0);
-    let mut run = epoch(data, preprocess, Augment { pad_crop, hflip: true, ..Augment::default() }, case, seed);
+    let crop = Transform::RandomCrop(RandomCrop { padding: u32::try_from(case.size / 8).unwrap_or(0) });
+    let transforms = vec![crop, Transform::HorizontalFlip(RandomHorizontalFlip::default())];
+    let mut run = epoch(data, preprocess, transforms, case, seed);
     // The files are there as long as the run.
     let run = move || {
         let _files = &folder;
@@ -60,8 +63,8 @@ fn from_files(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
     Ok((Box::new(run), files))
 }
 
-fn epoch(data: impl Dataset + 'static, preprocess: Preprocess, augment: Augment, case: &Case, seed: u64) -> Run {
-    let options = LoaderOptions { augment, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
+fn epoch(data: impl Dataset + 'static, preprocess: Preprocess, transforms: Vec<Transform>, case: &Case, seed: u64) -> Run {
+    let options = LoaderOptions { transforms, ..LoaderOptions::train(usize::try_from(case.batch).unwrap_or(1), seed) };
     Box::new(move || {
         let loader = Loader::new(&data, preprocess.clone(), options.clone())?;
         for batch in loader.epoch(0)? {

@@ -80,6 +80,10 @@ pub(crate) struct TrainArgs {
     /// Threads for each operator; 0 uses all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Threads that decode and transform pictures ahead; 0 makes each batch when it is needed [default:
+    /// chosen by the data]
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
     /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',')]

@@ -7,6 +7,7 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use std::path::Path;
 use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load_with};
+use striate_torch::Shown;
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
     if args.names.is_empty() {
@@ -28,7 +29,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
         let bar = progress::Download::new();
         let folder = fetch(name, &mut |file, done, total| bar.update(file, done, total))?;
         match folder {
-            Some(folder) => print(&format!("{name}: {}\n", folder.display()))?,
+            Some(folder) => print(&format!("{name}: {}\n", Shown(folder.display())))?,
             None => print(&format!("{name}: built in\n"))?,
         }
     }
@@ -58,5 +59,5 @@ fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
         }
         Ok(())
     })?;
-    print(&format!("{name}: {count} pictures in {}\n", folder.display()))
+    print(&format!("{name}: {count} pictures in {}\n", Shown(folder.display())))
 }

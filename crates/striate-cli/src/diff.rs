@@ -6,6 +6,7 @@ use crate::{print, print_json};
 use serde_json::json;
 use std::collections::BTreeMap;
 use striate_graph::{Change, DiffEntry, GraphDiff, LayerSummary, thousands};
+use striate_torch::Shown;
 
 /// Prints where the models or bundles `a` and `b` differ.
 pub(crate) fn diff(names: [&str; 2], as_json: bool) -> Result<(), CliError> {
@@ -16,7 +17,7 @@ pub(crate) fn diff(names: [&str; 2], as_json: bool) -> Result<(), CliError> {
         (value["a"]["name"], value["b"]["name"]) = (a.into(), b.into());
         return print_json(&value);
     }
-    print(&text(names, &diff))
+    print(&text(names.map(|name| Shown(name).to_string()).each_ref().map(String::as_str), &diff))
 }
 
 fn text(names: [&str; 2], diff: &GraphDiff) -> String {

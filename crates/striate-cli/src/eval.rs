@@ -2,11 +2,13 @@
 use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
 use crate::progress::Download;
-use crate::{print, print_json, shown, signals, source};
+use crate::table::width;
+use crate::{print, print_json, signals, source};
 use std::path::Path;
 use striate::data::{self, Opened};
 use striate::infer::Calibration;
 use striate::{Bundle, Classifier, ClassifierOptions, Precision, Report, devices};
+use striate_torch::Shown;
 use striate_train::DataSection;
 
 /// More cores than this no machine has, and libtorch overflows its stack with many more.
@@ -107,13 +109,13 @@ pub(crate) fn check_threads(threads: usize) -> Result<(), CliError> {
 fn describe(report: &Report) -> String {
     let (accuracy, top5) = (100.0 * report.accuracy, 100.0 * report.top5);
     let mut text = format!("{} images: accuracy {accuracy:.2}%, top-5 {top5:.2}%, loss {:.4}\n", report.examples, report.loss);
-    let (rows, classes) = (&report.confusion, report.classes.iter().map(|class| shown(class)).collect::<Vec<_>>());
-    let name_width = classes.iter().map(String::len).max().unwrap_or(0);
-    let width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
+    let (rows, classes) = (&report.confusion, report.classes.iter().map(|class| Shown(class).to_string()).collect::<Vec<_>>());
+    let name_width = width(classes.iter().map(String::as_str));
+    let count_width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
     text += &format!("\n{:name_width$}  ", "");
-    text += &(0..classes.len()).map(|class| format!("{class:>width$}")).collect::<Vec<_>>().join(" ");
+    text += &(0..classes.len()).map(|class| format!("{class:>count_width$}")).collect::<Vec<_>>().join(" ");
     for (class, (name, row)) in classes.iter().zip(rows).enumerate() {
-        let cells: Vec<String> = row.iter().map(|count| format!("{count:>width$}")).collect();
+        let cells: Vec<String> = row.iter().map(|count| format!("{count:>count_width$}")).collect();
         text += &format!("\n{name:name_width$}  {}  {class}", cells.join(" "));
     }
     text + "\n"

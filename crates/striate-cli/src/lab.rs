@@ -22,7 +22,7 @@ use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect}
 use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
 use striate_lab::{LabError, SET_APART};
-use striate_torch::Generator;
+use striate_torch::{Generator, Shown};
 use striate_train::DataSection;
 use tch::{Device, Tensor};
 
@@ -66,7 +66,7 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     if args.output.json {
         return print_json(&inspection.report);
     }
-    print(&format!("{}page {}\n", describe(&inspection.report), folder.join(PAGE).display()))
+    print(&format!("{}page {}\n", describe(&inspection.report), Shown(folder.join(PAGE).display())))
 }
 
 /// A line for each image that is shown, then what is remarkable of the layers.
@@ -74,7 +74,7 @@ fn describe(report: &Report) -> String {
     let mut text = String::new();
     for image in &report.images {
         let top: Vec<String> = image.top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
-        text += &format!("{}: {}\n", image.image, top.join(", "));
+        text += &format!("{}: {}\n", Shown(&image.image), Shown(top.join(", ")));
         for unit in &image.units {
             let (rows, columns) = (&unit.sees.rows, &unit.sees.columns);
             let (last_row, last_column) = (rows.end - 1, columns.end - 1);
@@ -122,8 +122,8 @@ fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     let images = data.len();
     print(&format!(
         "loss of {images} training images: {centre}from {least:.4} to {largest:.4} around them\ncsv    {}\nfigure {}\n",
-        folder.join("surface.csv").display(),
-        folder.join("surface.svg").display()
+        Shown(folder.join("surface.csv").display()),
+        Shown(folder.join("surface.svg").display())
     ))
 }
 
@@ -195,9 +195,11 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let (steps, last) = (tested.points.len(), tested.points.last().map_or(0.0, |point| point.lr));
     let end = if tested.blew_up { format!("until the loss blew up at {last:.2e}") } else { format!("up to {last:.2e}") };
     print(&format!(
-        "{name} on {data}: {steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
-        folder.join("lr.csv").display(),
-        folder.join("lr.svg").display()
+        "{} on {}: {steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
+        Shown(name),
+        Shown(data),
+        Shown(folder.join("lr.csv").display()),
+        Shown(folder.join("lr.svg").display())
     ))
 }
 
@@ -241,9 +243,10 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
         format!("{} images: accuracy {:.2}%, {} mistakes\n", data.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
     for pair in pairs.iter().take(5) {
         let (target, predicted) = (name(pair.target), name(pair.predicted));
+        let (target, predicted) = (Shown(target), Shown(predicted));
         text += &format!("{target} taken for {predicted}: {} ({:.1}% of all {target})\n", pair.count, 100.0 * pair.share);
     }
-    print(&format!("{text}page {}\n", folder.join(PAGE).display()))
+    print(&format!("{text}page {}\n", Shown(folder.join(PAGE).display())))
 }
 
 /// A bundle with its network.

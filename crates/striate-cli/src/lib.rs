@@ -27,6 +27,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use error::CliError;
 use std::io::Write;
+use striate_torch::{Shown, is_contained, is_plain, last_file};
 
 /// The program `striate`, from start to end.
 pub fn striate() -> ! {
@@ -74,13 +75,14 @@ fn execute<P: Program>() -> u8 {
         Err(error) => return cli::report_usage(&error),
     };
     std::panic::set_hook(Box::new(|panic| {
-        // A decoder's panic becomes an error, which is told.
-        if striate_datasets::is_decoding() {
+        // A reader's panic becomes an error, which is told.
+        if is_contained() {
             return;
         }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let reason = panic.payload_as_str().unwrap_or("no reason given").lines().next().unwrap_or_default();
-        say(&format!("error: this is a defect of striate, please report it: {reason} ({place})"));
+        let file = last_file().map(|file| format!(", the last file was {}", file.display())).unwrap_or_default();
+        say(&format!("error: this is a defect of striate, please report it: {reason} ({place}{file})"));
     }));
     let ended = std::panic::catch_unwind(|| dispatch::<P>(cli.command));
     signals::begin_to_end();
@@ -109,18 +111,28 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
     }
 }
 
-/// A text of somebody else's, such as a file's name, that stays on its line and sends a terminal no commands.
-fn shown(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
-/// Writes a line to standard error. What cannot be written there is lost: nothing fails for it.
+/// Writes a line to standard error, escaped as [`Shown`] does it. What cannot be written there is lost: nothing fails for it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown(line));
+    let _ = writeln!(std::io::stderr(), "{}", Shown(line));
 }
 
-/// Writes a result to standard output. A reader that has gone, as `head` does, ends the program quietly.
+/// Writes a result to standard output, escaped as [`Shown`] does it but for the ends of lines: so put a name from outside into
+/// `text` with `Shown`. A reader that has gone, as `head` does, ends the program quietly.
 fn print(text: &str) -> Result<(), CliError> {
+    let escape = |letter: char| letter.escape_default().to_string();
+    write_out(&replaced(text, escape))
+}
+
+/// The text with what is not plain replaced, apart from the ends of lines.
+fn replaced(text: &str, replace: impl Fn(char) -> String) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter == '\n' || is_plain(letter) { plain.push(letter) } else { plain += &replace(letter) }
+    }
+    plain
+}
+
+fn write_out(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
@@ -136,5 +148,17 @@ fn written(result: std::io::Result<()>) -> Result<(), CliError> {
 /// Writes a result to standard output as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.to_string()))?;
-    print(&format!("{text}\n"))
+    // Only texts hold such letters, and JSON has escapes of its own.
+    let escape = |letter: char| letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    write_out(&replaced(&format!("{text}\n"), escape))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_replaced_and_lines_stay() {
+        assert_eq!(replaced("a\u{1b}b\n猫\u{9b}", |_| "?".to_owned()), "a?b\n猫?");
+    }
 }

@@ -2,11 +2,12 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::calibration;
-use crate::{print, print_json, say, shown, signals, source};
+use crate::{print, print_json, say, signals, source};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::datasets::{DecodeOptions, picture_files};
 use striate::{Answer, Classifier, ClassifierOptions, devices};
+use striate_torch::Shown;
 
 /// What a network says of one picture.
 #[derive(Debug, Serialize)]
@@ -51,7 +52,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     } else {
         for Prediction { image, top, .. } in predictions.iter().filter(|prediction| prediction.error.is_none()) {
             let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
-            print(&format!("{}\n", shown(&format!("{}: {}", image.display(), answers.join(", ")))))?;
+            print(&format!("{}\n", Shown(format!("{}: {}", image.display(), answers.join(", ")))))?;
         }
     }
     match refused.as_slice() {

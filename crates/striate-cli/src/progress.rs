@@ -2,12 +2,14 @@
 use crate::signals;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
+use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError};
 use tracing::{Level, Span, info_span};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -19,6 +21,8 @@ pub(crate) fn start_logging() {
     let filter: Targets = asked.unwrap_or_else(default);
     let bars = IndicatifLayer::new();
     let lines = fmt::layer()
+        // The message is the only field that is used.
+        .fmt_fields(debug_fn(|writer, _, value| write!(writer, "{}", Shown(format_args!("{value:?}")))))
         .with_writer(bars.get_stderr_writer())
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
@@ -131,7 +135,7 @@ impl Work {
         match of {
             Some(of) if done >= of => self.0.finish_and_clear(),
             _ => {
-                self.0.set_message(what.to_owned());
+                self.0.set_message(Shown(what).to_string());
                 self.0.set_length(of.unwrap_or(done));
                 self.0.set_position(done);
             }

@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::source::{no_folder, parse_options};
 use std::path::{Path, PathBuf};
 use striate::{Registry, data, recipes};
-use striate_train::{DataSection, Head, ModelSection, Recipe};
+use striate_train::{DataSection, Head, ModelSection, Recipe, Workers};
 use toml::Value;
 
 /// A recipe, complete and checked, and why it was taken if nobody named one.
@@ -68,6 +68,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     }
     recipe.data.split = args.split.unwrap_or(recipe.data.split);
     recipe.data.skip_bad |= args.skip_bad;
+    recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     recipe.data.max_pixels = args.max_pixels.unwrap_or(recipe.data.max_pixels);
     recipe.check()?;
     Ok(Resolved { recipe, why })

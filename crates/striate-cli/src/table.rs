@@ -7,11 +7,18 @@ pub(crate) enum Align {
     Right,
 }
 
+/// The widest that a column is made. A file can hold names of any length; longer ones stand out of their column.
+const WIDEST: usize = 200;
+
+/// The width of a column with these cells.
+pub(crate) fn width<'a>(cells: impl IntoIterator<Item = &'a str>) -> usize {
+    cells.into_iter().map(|cell| cell.chars().count()).max().unwrap_or(0).min(WIDEST)
+}
+
 /// Columns side by side, two spaces apart. A row of one cell is a line of its own.
 pub(crate) fn table<const N: usize>(columns: [Align; N], rows: &[Vec<String>]) -> String {
     let whole = || rows.iter().filter(|row| row.len() == N);
-    let width = |column: usize| whole().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(|column| width(whole().map(|row| row[column].as_str()))).collect();
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().enumerate().map(|(column, cell)| match (row.len() == N, columns[column]) {
@@ -23,4 +30,18 @@ pub(crate) fn table<const N: usize>(columns: [Align; N], rows: &[Vec<String>]) -
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Formatting to a width beyond 65,535 panics.
+    #[test]
+    fn no_cell_makes_a_column_wider_than_a_page() {
+        let long = "x".repeat(100_000);
+        let rows = [[long.as_str(), "1"], ["a", "2"]].map(|row| row.map(str::to_owned).to_vec());
+        let text = table([Align::Left, Align::Right], &rows);
+        assert_eq!(text, format!("{long}  1\na{}  2\n", " ".repeat(199)));
+    }
 }

@@ -6,7 +6,8 @@ use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
 use striate::{BUNDLE, Outcome, Run, Summary};
-use striate_train::{Event, Listener, TrainError};
+use striate_torch::Shown;
+use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let run = match &args.resume {
@@ -48,6 +49,7 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
         recipe.data.dir = recipes::absolute(data)?;
     }
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
+    recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }
@@ -59,7 +61,7 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(summary);
     }
-    let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, folder.display());
+    let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
     let accuracy = 100.0 * test.accuracy;
     let val = summary.val.as_ref().map(|val| format!("val accuracy  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
     print(&format!(

@@ -3,6 +3,7 @@ use crate::cli::{ConvertArgs, HeadArg, InspectArgs, WeightsCommand};
 use crate::error::CliError;
 use crate::eval::measure;
 use crate::source::{self, model, parse_options, with_classes};
+use crate::table::width;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use striate_files::FilesError;
 use striate_files::path::Exact;
 use striate_graph::{InitOptions, Network};
 use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
-use striate_torch::TensorFile;
+use striate_torch::{Shown, TensorFile};
 use tch::{Kind, Tensor};
 
 pub(crate) fn weights(command: &WeightsCommand) -> Result<(), CliError> {
@@ -40,13 +41,14 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
             &json!({ "file": Exact(&path), "format": format, "values": values, "tensors": entries, "bundle": info, "key": key, "others": others }),
         );
     }
-    let mut text = format!("{}: {format}, {} tensors, {values} values\n", path.display(), tensors.len());
+    let mut text = format!("{}: {format}, {} tensors, {values} values\n", Shown(path.display()), tensors.len());
     if let Some(info) = &info {
         let origin = info.origin.as_ref().map(|origin| format!(", options {}", json!(origin.options))).unwrap_or_default();
-        text += &format!("{} with {} classes{origin}\n", info.name(), info.classes.len());
+        text += &format!("{} with {} classes{}\n", Shown(info.name()), info.classes.len(), Shown(origin));
     }
-    let width = tensors.keys().map(String::len).max().unwrap_or(0);
-    for (name, tensor) in &tensors {
+    let shown: Vec<String> = tensors.keys().map(|name| Shown(name).to_string()).collect();
+    let width = width(shown.iter().map(String::as_str));
+    for (name, tensor) in shown.iter().zip(tensors.values()) {
         text += &format!("{name:width$}  {:8}  {:?}\n", kind_name(tensor.kind()), tensor.size());
     }
     print(&text)
@@ -205,7 +207,7 @@ fn list(as_json: bool) -> Result<(), CliError> {
 fn fetch(names: &[String]) -> Result<(), CliError> {
     let all = names.iter().map(|name| find_pretrained(name)).collect::<Result<Vec<_>, _>>()?;
     for weights in all {
-        print(&format!("{}: {}\n", weights.name, source::fetch(weights)?.display()))?;
+        print(&format!("{}: {}\n", weights.name, Shown(source::fetch(weights)?.display())))?;
     }
     Ok(())
 }

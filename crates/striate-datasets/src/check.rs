@@ -1,11 +1,12 @@
 //! Whether files can be read, before anything is made of them.
 
-use crate::decode::{contained, decode, decoder, format, open, read_file, webp_length};
+use crate::decode::{decode, decoder, decoding, format, open, read_file, webp_length};
 use crate::{DatasetError, DecodeOptions, jpeg};
 use image::ImageFormat;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use striate_torch::note_file;
 
 /// In which most headers end.
 const HEADER: u64 = 64 * 1024;
@@ -23,12 +24,13 @@ pub enum Check {
 
 /// What would keep a file from being decoded, as far as `check` looks.
 pub(crate) fn check_file(path: &Path, check: Check, options: &DecodeOptions) -> Result<(), DatasetError> {
+    note_file(path);
     let whole = || read_file(path, options).and_then(|bytes| decode(bytes, options)).map(drop);
     let checked = match check {
         Check::Pixels => whole(),
         Check::Headers => Ends::of(path, options).and_then(|ends| {
             // A header may be longer, and bytes after a picture's end do no harm: decode to see.
-            if matches!(contained(|| ends.are_sound(options)), Ok(true)) { Ok(()) } else { whole() }
+            if matches!(decoding(|| ends.are_sound(options)), Ok(true)) { Ok(()) } else { whole() }
         }),
     };
     checked.map_err(|reason| DatasetError::Image { path: path.into(), reason })
@@ -58,7 +60,7 @@ impl Ends {
     /// Whether the header can be read and the file ends as its format does, where that can be told.
     fn are_sound(&self, options: &DecodeOptions) -> Result<bool, String> {
         let format = format(&self.start)?;
-        decoder(&self.start, format, options)?;
+        decoder(&self.start, format, self.length, options)?;
         Ok(match format {
             ImageFormat::Jpeg => self.end.ends_with(jpeg::END),
             ImageFormat::Png => self.end.starts_with(b"\0\0\0\0IEND"),

@@ -1,9 +1,12 @@
 use crate::classes::{places, relabel};
-use crate::{DatasetError, Interpolation, Preprocess, resize};
+use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
+use std::fmt::Display;
 use std::ops::Range;
+use std::sync::Arc;
+use striate_torch::{Frozen, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
 
-/// Labelled images of one shape, from which batches are taken by index.
+/// Labelled pictures, from which batches of images of one shape are taken by index.
 pub trait Dataset {
     /// A short name for messages and reports, such as `fashion-mnist`.
     fn name(&self) -> &str;
@@ -22,6 +25,13 @@ pub trait Dataset {
     /// The shape of every image: `[C, H, W]`.
     fn shape(&self) -> [i64; 3];
 
+    /// The same examples one by one, for the threads of a [`Loader`](crate::Loader).
+    ///
+    /// # Errors
+    ///
+    /// libtorch's, such as a lack of memory.
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError>;
+
     /// The examples at `indices` (`[B]`, int64, each below [`len`](Self::len)), in that order: raw images, uint8.
     ///
     /// # Errors
@@ -30,13 +40,54 @@ pub trait Dataset {
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError>;
 }
 
+/// The examples of a [`Dataset`] one by one, on any thread.
+pub trait Examples: Send + Sync {
+    /// The picture of an example as it lies in the dataset, in any size.
+    ///
+    /// # Errors
+    ///
+    /// An example that is not there or cannot be read.
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError>;
+
+    /// The picture in the dataset's shape.
+    ///
+    /// # Errors
+    ///
+    /// An example that is not there or cannot be read.
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.picture(index)
+    }
+
+    /// The index of its class.
+    fn label(&self, index: usize) -> i64;
+
+    /// Whether the pictures lie in memory, so that reading one takes no time.
+    fn in_memory(&self) -> bool {
+        false
+    }
+}
+
 /// Some examples as two tensors.
 #[derive(Debug)]
 pub struct Batch {
     /// `[B, C, H, W]`: uint8 from a [`Dataset`], normalised float32 from a [`Loader`](crate::Loader).
     pub images: Tensor,
-    /// `[B]`, int64: indices of classes.
+    /// `[B]`, int64: indices of classes; of pictures that are mixed, the class of the larger share.
     pub labels: Tensor,
+    /// `[B, classes]`, float32: the share of each class, where pictures are mixed.
+    pub targets: Option<Tensor>,
+}
+
+impl Batch {
+    /// Images with their labels.
+    pub fn new(images: Tensor, labels: Tensor) -> Self {
+        Self { images, labels, targets: None }
+    }
+
+    /// What a loss takes: the shares of classes if there are any, else the labels.
+    pub fn targets(&self) -> &Tensor {
+        self.targets.as_ref().unwrap_or(&self.labels)
+    }
 }
 
 /// Some examples of a dataset, in an order of their own.
@@ -61,7 +112,7 @@ impl<'d> Subset<'d> {
         let outside = |index: &&i64| usize::try_from(**index).map_or(true, |index| index >= dataset.len());
         match (indices.is_empty(), indices.iter().find(outside)) {
             (true, _) => Err(DatasetError::option("indices", "select at least one example")),
-            (_, Some(index)) => Err(DatasetError::option("indices", format!("{index} is no example of the {}", dataset.len()))),
+            (_, Some(index)) => Err(no_example(index, dataset.len())),
             _ => Ok(Self { dataset, indices: Tensor::f_from_slice(indices)? }),
         }
     }
@@ -86,6 +137,36 @@ impl Dataset for Subset<'_> {
 
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         self.dataset.batch(&self.indices.f_index_select(0, indices)?)
+    }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        let indices = Vec::<i64>::try_from(&self.indices)?.into_iter().map(|index| index.unsigned_abs() as usize).collect();
+        Ok(Arc::new(Chosen { examples: self.dataset.examples()?, indices }))
+    }
+}
+
+/// The examples of a [`Subset`].
+struct Chosen {
+    examples: Arc<dyn Examples>,
+    // `Subset::new` has checked them.
+    indices: Vec<usize>,
+}
+
+impl Examples for Chosen {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.picture(self.indices[index])
+    }
+
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.image(self.indices[index])
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.examples.label(self.indices[index])
+    }
+
+    fn in_memory(&self) -> bool {
+        self.examples.in_memory()
     }
 }
 
@@ -139,7 +220,8 @@ impl InMemory {
         }
         let labels = labels.f_to_kind(Kind::Int64)?;
         check_labels(&name, &labels, classes.len())?;
-        Ok(Self { name, images, labels, classes })
+        let data = Self { name, images: images.shallow_clone(), labels, classes };
+        data.with_images(images)
     }
 
     /// All images: `[N, C, H, W]`, uint8.
@@ -159,7 +241,7 @@ impl InMemory {
     ///
     /// A size below one.
     pub fn resize(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize::resize(&self.images, [height, width], Interpolation::Bilinear)?))
+        self.with_images(resize::resize(&self.images, [height, width], Interpolation::Bilinear)?)
     }
 
     /// The same examples with zeros around each image, which stays in the centre (an odd rest goes to the bottom and right).
@@ -168,17 +250,23 @@ impl InMemory {
     ///
     /// A size below the images'.
     pub fn pad_to(&self, height: i64, width: i64) -> Result<Self, DatasetError> {
-        Ok(self.with_images(resize::pad_to(&self.images, height, width)?))
+        self.with_images(resize::pad_to(&self.images, height, width)?)
     }
 
-    /// The same examples as `preprocess` wants them, once and for all, so that a [`Loader`](crate::Loader) need not do it batch
-    /// by batch: resized, padded, and with as many channels.
+    /// The same examples in the size that `preprocess` wants, once and for all, so that a [`Loader`](crate::Loader) need not do it
+    /// picture by picture. Grey images keep their one channel, which a loader repeats.
     ///
     /// # Errors
     ///
     /// See [`Preprocess::fit`].
     pub fn fit(&self, preprocess: &Preprocess) -> Result<Self, DatasetError> {
-        Ok(self.with_images(preprocess.fit(&self.images)?))
+        let [channels, height, width] = self.shape();
+        preprocess.check_channels(channels)?;
+        if [height, width] == preprocess.input[1..] {
+            return self.with_images(self.images.shallow_clone());
+        }
+        let of_channels = Preprocess { input: [channels, preprocess.input[1], preprocess.input[2]], ..preprocess.clone() };
+        self.with_images(of_channels.place(&self.images)?)
     }
 
     /// The examples in `range`, sharing this one's memory.
@@ -192,7 +280,7 @@ impl InMemory {
             return Err(DatasetError::option("range", reason));
         }
         let (start, length) = (range.start.cast_signed() as i64, range.len().cast_signed() as i64);
-        Ok(Self { labels: self.labels.f_narrow(0, start, length)?, ..self.with_images(self.images.f_narrow(0, start, length)?) })
+        Ok(Self { labels: self.labels.f_narrow(0, start, length)?, ..self.with_images(self.images.f_narrow(0, start, length)?)? })
     }
 
     /// A copy of the examples at `indices`, in that order.
@@ -204,8 +292,8 @@ impl InMemory {
         if indices.is_empty() {
             return Err(DatasetError::option("indices", "select at least one example"));
         }
-        let Batch { images, labels } = self.batch(&Tensor::from_slice(indices))?;
-        Ok(Self { labels, ..self.with_images(images) })
+        let Batch { images, labels, .. } = self.batch(&Tensor::from_slice(indices))?;
+        Ok(Self { labels, ..self.with_images(images)? })
     }
 
     /// The same examples with labels that index `classes`: this dataset's classes, found by name,
@@ -217,20 +305,23 @@ impl InMemory {
     pub fn with_classes(&self, classes: &[String]) -> Result<Self, DatasetError> {
         let places = places(&self.name, &self.classes, classes)?;
         let labels = relabel(&self.labels, &places)?;
-        Ok(Self { labels, classes: classes.to_vec(), ..self.with_images(self.images.shallow_clone()) })
+        Ok(Self { labels, classes: classes.to_vec(), ..self.with_images(self.images.shallow_clone())? })
     }
 
-    /// The same examples on another device; batches come from there.
+    /// The same examples on another device, where [`batch`](Dataset::batch) takes them from. A [`Loader`](crate::Loader) copies
+    /// them back.
     ///
     /// # Errors
     ///
     /// A device that is missing or full.
     pub fn to_device(&self, device: Device) -> Result<Self, DatasetError> {
-        Ok(Self { labels: self.labels.f_to_device(device)?, ..self.with_images(self.images.f_to_device(device)?) })
+        Ok(Self { labels: self.labels.f_to_device(device)?, ..self.with_images(self.images.f_to_device(device)?)? })
     }
 
-    fn with_images(&self, images: Tensor) -> Self {
-        Self { name: self.name.clone(), images, labels: self.labels.shallow_clone(), classes: self.classes.clone() }
+    fn with_images(&self, images: Tensor) -> Result<Self, DatasetError> {
+        // Pixel by pixel, as loaders read pictures.
+        let images = to_memory_format(&images, MemoryFormat::ChannelsLast)?;
+        Ok(Self { name: self.name.clone(), images, labels: self.labels.shallow_clone(), classes: self.classes.clone() })
     }
 }
 
@@ -253,8 +344,44 @@ impl Dataset for InMemory {
 
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         let indices = indices.f_to_device(self.images.device())?;
-        Ok(Batch { images: self.images.f_index_select(0, &indices)?, labels: self.labels.f_index_select(0, &indices)? })
+        let images = self.images.f_index_select(0, &indices)?.f_contiguous()?;
+        Ok(Batch::new(images, self.labels.f_index_select(0, &indices)?))
     }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        let pixels = self.images.f_to_device(Device::Cpu)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let labels = Vec::try_from(self.labels.f_to_device(Device::Cpu)?)?;
+        Ok(Arc::new(Memory { shape: self.shape(), pixels: Frozen::new(pixels), labels }))
+    }
+}
+
+/// The examples of an [`InMemory`]: pictures in one tensor `[N, H, W, C]`.
+struct Memory {
+    shape: [i64; 3],
+    pixels: Frozen,
+    labels: Vec<i64>,
+}
+
+impl Examples for Memory {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        let [channels, height, width] = self.shape.map(|size| size.unsigned_abs() as usize);
+        let len = channels * height * width;
+        let picture = self.pixels.bytes().and_then(|bytes| bytes.get(index * len..(index + 1) * len));
+        let picture = picture.ok_or_else(|| no_example(index, self.labels.len()))?;
+        Ok(Pixels::new([width, height], channels, picture))
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.labels[index]
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) fn no_example(index: impl Display, examples: usize) -> DatasetError {
+    DatasetError::option("indices", format!("{index} is no example of the {examples}"))
 }
 
 /// The `[C, H, W]` of a batch `[N, C, H, W]`.

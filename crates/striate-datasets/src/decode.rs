@@ -1,13 +1,12 @@
 //! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
 
-use crate::{DatasetError, Preprocess, jpeg};
+use crate::{DatasetError, Pixels, Preprocess, jpeg};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Cursor, ErrorKind, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use striate_torch::{contained, note_file};
 use tch::{Device, Kind, Tensor};
 
 /// Bytes that libtorch copies with one thread: half of its grain size.
@@ -16,6 +15,10 @@ const ALONE: usize = 16_384;
 const PIXEL_BYTES: u64 = 8;
 /// The most bytes that a file may have beyond its pixels, such as metadata.
 const METADATA_BYTES: u64 = 64 * 1024 * 1024;
+/// The most bytes that a decoder may unpack metadata to, or work in beside the pixels.
+const DECODER_BYTES: u64 = 16 * 1024 * 1024;
+/// How many bytes of pixels each byte of a file stands for. Photographs have fewer: in 32, a JPEG of lowest quality.
+const EXPANSION: u64 = 32;
 pub(crate) const CUT: &str = "it is cut off: a part of its data is missing";
 /// For messages: the formats.
 const READ: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF and PNM are read";
@@ -39,6 +42,10 @@ pub enum Picture<'a> {
 pub struct DecodeOptions {
     /// A picture with more pixels is refused before it is decoded. The default, 89,478,485, is
     /// Pillow's.
+    ///
+    /// A few bytes of a file can also stand for many pixels of one colour. So decoded pixels may take
+    /// half as many bytes as this number, 45 MB by default, and 32 more for each byte of the file.
+    /// Every photograph does. Raise the number for a large drawing that does not.
     pub max_pixels: u64,
 }
 
@@ -66,7 +73,9 @@ pub struct DecodeOptions {
 ///
 /// A picture that is missing, cut off, damaged, in another format, or larger than `options` allow:
 /// [`DatasetError::Image`] for a file, [`DatasetError::Picture`] for the other forms. A panic of a
-/// decoder becomes such an error, too. [`DatasetError::Option`] if `preprocess` makes no sense.
+/// decoder becomes such an error, too, after the panic hook has run: ask
+/// [`is_contained`](striate_torch::is_contained) in yours to keep it quiet. [`DatasetError::Option`]
+/// if `preprocess` makes no sense.
 pub fn decode_image<'a>(
     picture: impl Into<Picture<'a>>,
     preprocess: &Preprocess,
@@ -76,21 +85,12 @@ pub fn decode_image<'a>(
     preprocess.normalise.apply(decode_raw(picture.into(), preprocess, options)?)
 }
 
-/// Whether this thread is decoding a picture. If a decoder panics, the panic is caught and becomes
-/// an error, but the panic hook runs first. Ask this in your hook to keep it quiet.
-pub fn is_decoding() -> bool {
-    DECODING.get()
-}
-
-thread_local! {
-    static DECODING: Cell<bool> = const { Cell::new(false) };
-}
-
 /// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
 pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
     let fault = |reason| DatasetError::Picture { reason };
     match picture {
         Picture::File(path) => {
+            note_file(path);
             let fault = |reason| DatasetError::Image { path: path.into(), reason };
             let image = read_file(path, options).and_then(|bytes| decode(bytes, options)).map_err(fault)?;
             place(&image, preprocess)
@@ -106,6 +106,18 @@ pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options:
             (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
         },
     }
+}
+
+/// The pixels of a file: grey for a network that takes one channel, else in colour.
+pub(crate) fn decode_file(path: &Path, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
+    let image = read_file(path, options).and_then(|bytes| decode(bytes, options));
+    let image = image.map_err(|reason| DatasetError::Image { path: path.into(), reason })?;
+    let size = [image.width() as usize, image.height() as usize];
+    Ok(match (channels, image) {
+        (1, image) => Pixels::new(size, 1, grey_pixels(&image).into_owned()),
+        (_, DynamicImage::ImageRgb8(image)) => Pixels::new(size, 3, image.into_raw()),
+        (_, image) => Pixels::new(size, 3, rgb_pixels(&image).into_owned()),
+    })
 }
 
 /// How long a WebP says that it is.
@@ -140,7 +152,7 @@ pub(crate) fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<Dy
     if format == ImageFormat::WebP && webp_length(&bytes).is_none_or(|length| length > bytes.len() as u64) {
         return Err(CUT.to_owned());
     }
-    contained(|| {
+    decoding(|| {
         if format != ImageFormat::Jpeg || jpeg::has_end(&bytes)? {
             return pixels(&bytes, format, options);
         }
@@ -154,18 +166,12 @@ pub(crate) fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<Dy
 }
 
 /// Runs a decoder. Its panic is an error, since the bytes that it is given may be hostile.
-pub(crate) fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let before = DECODING.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(decode));
-    DECODING.set(before);
-    result.unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(one_line(&format!("its decoder failed ({})", message.unwrap_or("no reason is given"))))
-    })
+pub(crate) fn decoding<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    contained(decode, |panic| format!("its decoder failed ({panic})"))
 }
 
 fn pixels(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<DynamicImage, String> {
-    let mut decoder = decoder(bytes, format, options)?;
+    let mut decoder = decoder(bytes, format, bytes.len() as u64, options)?;
     let decode = || {
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
@@ -175,27 +181,37 @@ fn pixels(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<
     decode().map_err(reason)
 }
 
-/// A decoder of the bytes, once the header is sound and within the limits.
+/// A decoder of the first bytes of a file of this length, once the header is sound and within the
+/// limits.
 pub(crate) fn decoder<'a>(
     bytes: &'a [u8],
     format: ImageFormat,
+    length: u64,
     options: &DecodeOptions,
 ) -> Result<impl ImageDecoder + 'a, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let largest = options.max_pixels.saturating_mul(PIXEL_BYTES);
+    let limit = options.max_pixels;
+    let allowed = (limit / 2).saturating_add(length.saturating_mul(EXPANSION));
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(largest.saturating_add(METADATA_BYTES));
+    // A PNG's decoder leaves the pixels themselves out of the count.
+    limits.max_alloc = Some(DECODER_BYTES.saturating_add(if format == ImageFormat::Png { length } else { allowed }));
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(reason)?;
     let (width, height) = decoder.dimensions();
-    match u64::from(width) * u64::from(height) {
+    let count = u64::from(width) * u64::from(height);
+    // Grey becomes colours for most networks.
+    let bytes = decoder.total_bytes().max(count.saturating_mul(3));
+    match count {
         0 => Err("it has no pixels".to_owned()),
-        count if count > options.max_pixels => {
-            let limit = options.max_pixels;
+        count if count > limit => {
             Err(format!("it has {width}x{height} pixels, more than the limit of {limit}: make it smaller, or raise the limit"))
         }
-        _ if decoder.total_bytes() > largest => {
-            Err(format!("its {width}x{height} pixels take more memory than the limit allows"))
+        _ if bytes > allowed => {
+            let enough = bytes.saturating_sub(length.saturating_mul(EXPANSION)).saturating_mul(2);
+            Err(format!(
+                "its {width}x{height} pixels are far more than {length} bytes of a photograph have: if you trust it, raise the \
+                 limit of {limit} pixels to {enough}"
+            ))
         }
         _ => Ok(decoder),
     }
@@ -226,16 +242,11 @@ fn reason(error: ImageError) -> String {
         return "its header declares more pixels than the limit allows".to_owned();
     }
     let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
-    let error = one_line(&error.to_string());
+    let error = error.to_string();
     let lower = error.to_lowercase();
     let cut =
         cut || ["unexpected end", "unexpected eof", "unexpectedeof", "failed to fill"].iter().any(|sign| lower.contains(sign));
     if cut { format!("it is cut off or damaged ({error})") } else { error }
-}
-
-/// The text without line breaks and other control characters.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 /// Decoded pixels in the network's input shape: `[1, C, H, W]`, uint8.
@@ -266,11 +277,13 @@ fn grey_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
             other => Cow::Owned(other.to_luma8().into_raw()),
         };
     }
-    let grey = |pixel: &[u8]| {
-        let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
-        ((sum + 0x8000) >> 16) as u8
-    };
-    Cow::Owned(rgb_pixels(image).chunks_exact(3).map(grey).collect())
+    Cow::Owned(rgb_pixels(image).as_chunks().0.iter().map(grey_of_pixel).collect())
+}
+
+/// What red, green and blue are in grey.
+pub(crate) fn grey_of_pixel(pixel: &[u8; 3]) -> u8 {
+    let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
+    ((sum + 0x8000) >> 16) as u8
 }
 
 /// The same for tensors: `[N, 1, H, W]` of `[N, 3, H, W]`; grey stays as it is.
@@ -489,10 +502,16 @@ pub(crate) mod tests {
     }
 
     /// A PNG with a header of this size, bits and type of colour, and no data.
-    fn png_header([width, height]: [u32; 2], colour: [u8; 2]) -> Vec<u8> {
+    fn png_header(size: [u32; 2], colour: [u8; 2]) -> Vec<u8> {
+        png(size, colour, &[], &[])
+    }
+
+    /// A PNG with more chunks before its rows.
+    pub(crate) fn png([width, height]: [u32; 2], colour: [u8; 2], more: &[&[u8]], rows: &[u8]) -> Vec<u8> {
         let header = [&b"IHDR"[..], &width.to_be_bytes(), &height.to_be_bytes(), &colour, &[0; 3]].concat();
+        let rows = [&b"IDAT"[..], &zipped(rows)].concat();
         let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-        for chunk in [&header[..], b"IDAT\x78\x9c", b"IEND"] {
+        for chunk in [&[&header[..]], more, &[&rows, b"IEND"]].concat() {
             let mut crc = flate2::Crc::new();
             crc.update(chunk);
             png.extend((chunk.len() as u32 - 4).to_be_bytes());
@@ -502,14 +521,58 @@ pub(crate) mod tests {
         png
     }
 
+    fn zipped(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_small_file_of_many_pixels_is_refused_unless_it_is_trusted() {
+        let (width, height) = (5000, 4000);
+        let flat = png([width, height], [8, 0], &[], &vec![0; ((width + 1) * height) as usize]);
+        assert!(flat.len() < 100_000);
+        let error = refused(&flat);
+        let told = format!(
+            "its 5000x4000 pixels are far more than {} bytes of a photograph have: if you trust it, raise the limit of 89478485 \
+             pixels to ",
+            flat.len()
+        );
+        assert!(error.contains(&told), "{error}");
+        let enough: u64 = error.rsplit(' ').next().unwrap().parse().unwrap();
+        let preprocess = exact([3, 8, 8]);
+        let small = Preprocess { image: ImageSize::ShorterSide { shorter_side: 8 }, ..preprocess };
+        assert!(decode_image(&flat, &small, &DecodeOptions { max_pixels: enough - 2 }).is_err());
+        assert_eq!(decode_image(&flat, &small, &DecodeOptions { max_pixels: enough }).unwrap().size(), [1, 3, 8, 8]);
+        // As many pixels of a photograph: more bytes, which a header can be checked with.
+        let header = png_header([width, height], [8, 2]);
+        let options = DecodeOptions::default();
+        assert!(decoder(&header, ImageFormat::Png, 400_000, &options).is_err());
+        assert!(decoder(&header, ImageFormat::Png, 500_000, &options).is_ok());
+    }
+
+    #[test]
+    fn metadata_unpacks_to_no_more_than_a_decoder_may_take() {
+        let profile = [&b"iCCPx\0\0"[..], &zipped(&vec![0; 200_000_000])].concat();
+        let (before, bomb) = (peak_bytes(), png([2, 1], [8, 0], &[&profile], &[0, 1, 2]));
+        let _ = pixels_of(&bomb, [3, 1, 2]);
+        assert!(peak_bytes() < before + 100_000_000, "{} before, {} after", before, peak_bytes());
+    }
+
+    /// The most memory that this process has had, as far as the system tells it.
+    fn peak_bytes() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        1024 * peak.unwrap_or_default()
+    }
+
     #[test]
     fn a_decoder_that_panics_is_an_error() {
-        assert!(!is_decoding());
-        let error = contained::<()>(|| {
-            assert!(is_decoding());
-            panic!("index {}\nout of range", 7)
-        });
-        assert_eq!(error.unwrap_err(), "its decoder failed (index 7 out of range)");
-        assert!(!is_decoding());
+        let error = decoding::<()>(|| panic!("index {} out of range", 7)).unwrap_err();
+        assert_eq!(error, "its decoder failed (index 7 out of range)");
+        // A palette of four bytes, where colours have three.
+        let palette = png([1, 1], [8, 3], &[b"PLTE\0\0\0\0"], &[0, 0]);
+        let error = refused(&palette);
+        assert!(error.contains("its decoder failed") || error.contains("palette"), "{error}");
     }
 }

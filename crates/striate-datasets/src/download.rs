@@ -247,7 +247,10 @@ mod tests {
         });
         let folder = folder.unwrap();
         assert_eq!(told.first().map(String::as_str), Some("train-images-idx3-ubyte.gz"));
-        assert_eq!(load("mnist", &LoadOptions { root: Some(folder.clone()) }).unwrap().test.labels().numel(), 2);
+        assert_eq!(
+            load("mnist", &LoadOptions { root: Some(folder.clone()), ..LoadOptions::default() }).unwrap().test.labels().numel(),
+            2
+        );
         assert_eq!(server.requests(), 4);
         std::fs::remove_file(folder.join("t10k-labels-idx1-ubyte.gz")).unwrap();
         for _ in 0..2 {
@@ -314,7 +317,10 @@ mod tests {
         names.sort();
         expected.sort();
         assert_eq!(names, expected);
-        assert_eq!(load("mnist", &LoadOptions { root: Some(folder) }).unwrap().train.labels().numel(), 3);
+        assert_eq!(
+            load("mnist", &LoadOptions { root: Some(folder), ..LoadOptions::default() }).unwrap().train.labels().numel(),
+            3
+        );
     }
 
     #[test]

@@ -1,8 +1,7 @@
-use crate::decode::one_line;
 use std::path::{Path, PathBuf};
 use striate_fetch::FetchError;
 use striate_files::FilesError;
-use striate_torch::{FileError, TorchError};
+use striate_torch::{FileError, Shown, TorchError};
 use tch::TchError;
 
 /// How many names a message has at most.
@@ -13,7 +12,7 @@ const SHOWN: usize = 5;
 #[non_exhaustive]
 pub enum DatasetError {
     /// The file system refused.
-    #[error("cannot {action} {}: {source}", one_line(&path.display().to_string()))]
+    #[error("cannot {action} {}: {source}", Shown(path.display()))]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -23,7 +22,7 @@ pub enum DatasetError {
         source: std::io::Error,
     },
     /// No dataset has this name.
-    #[error("there is no dataset `{name}`{}: the datasets are {}", did_you_mean(nearest.as_deref()), known.join(", "))]
+    #[error("there is no dataset `{}`{}: the datasets are {}", Shown(name), did_you_mean(nearest.as_deref()), known.join(", "))]
     UnknownName {
         /// The name that was asked for.
         name: String,
@@ -33,7 +32,7 @@ pub enum DatasetError {
         known: Vec<&'static str>,
     },
     /// A folder that was named lacks one of the dataset's files.
-    #[error("{} has no file {file} or {file}.gz, or an empty one: name the folder that holds the four files of {name}", folder.display())]
+    #[error("{} has no file {file} or {file}.gz, or an empty one: name the folder that holds the four files of {name}", Shown(folder.display()))]
     MissingFile {
         /// The dataset.
         name: &'static str,
@@ -43,7 +42,7 @@ pub enum DatasetError {
         file: String,
     },
     /// A file is not what the IDX format demands.
-    #[error("{} is not a sound IDX file: {reason}", path.display())]
+    #[error("{} is not a sound IDX file: {}", Shown(path.display()), Shown(reason))]
     Idx {
         /// The file.
         path: PathBuf,
@@ -51,7 +50,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// A file that was downloaded earlier can no longer be read.
-    #[error("{} is damaged ({reason}): delete it, then try again to download it", path.display())]
+    #[error("{} is damaged ({}): delete it, then try again to download it", Shown(path.display()), Shown(reason))]
     DamagedCache {
         /// The file.
         path: PathBuf,
@@ -92,7 +91,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// Images, labels and classes do not fit together.
-    #[error("{}: {reason}", one_line(dataset))]
+    #[error("{}: {}", Shown(dataset), Shown(reason))]
     Inconsistent {
         /// The dataset or file.
         dataset: String,
@@ -100,7 +99,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// An option is out of its range, or does not fit the dataset.
-    #[error("{option}: {reason}")]
+    #[error("{option}: {}", Shown(reason))]
     Option {
         /// The option.
         option: &'static str,
@@ -108,7 +107,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// A file is not an image that can be decoded.
-    #[error("{} cannot be read as an image: {reason}", one_line(&path.display().to_string()))]
+    #[error("{} cannot be read as an image: {}", Shown(path.display()), Shown(reason))]
     Image {
         /// The file.
         path: PathBuf,
@@ -116,7 +115,7 @@ pub enum DatasetError {
         reason: String,
     },
     /// Bytes, or a tensor, are not an image that can be decoded.
-    #[error("the picture cannot be read: {reason}")]
+    #[error("the picture cannot be read: {}", Shown(reason))]
     Picture {
         /// Why not.
         reason: String,
@@ -130,7 +129,7 @@ pub enum DatasetError {
         others: usize,
     },
     /// Classes are asked for by name, and there are none of these names.
-    #[error("{}: {}", one_line(dataset), class_difference(missing, unknown))]
+    #[error("{}: {}", Shown(dataset), class_difference(missing, unknown))]
     OtherClasses {
         /// The dataset.
         dataset: String,
@@ -196,7 +195,7 @@ impl From<TchError> for DatasetError {
 
 fn class_difference(missing: &[String], unknown: &[String]) -> String {
     let list = |names: &[String]| {
-        let shown = names.iter().take(SHOWN).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+        let shown = names.iter().take(SHOWN).map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ");
         if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
     };
     let parts = [("lacks the classes ", missing), ("has classes that are not expected: ", unknown)];

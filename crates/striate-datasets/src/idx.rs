@@ -7,12 +7,15 @@ use crate::DatasetError;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
+use striate_torch::{Budget, note_file};
 use tch::{Device, Kind, Tensor};
 
 const UINT8: u8 = 0x08;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// No deflate stream gives more bytes than this for each of its own.
 const MAX_GZIP_RATIO: u64 = 1032;
+/// Bytes of memory for each value: one as it is read, and one in the tensor.
+const VALUE_BYTES: u64 = 2;
 
 /// Reads grey images: `[N, 1, H, W]`, uint8.
 ///
@@ -20,7 +23,16 @@ const MAX_GZIP_RATIO: u64 = 1032;
 ///
 /// [`DatasetError::Idx`] when the file is cut off, too long, empty, or holds something else than uint8 in three dimensions.
 pub fn read_images(path: &Path) -> Result<Tensor, DatasetError> {
-    let (dims, values) = read(path, 3)?;
+    read_images_with(path, &Budget::default())
+}
+
+/// [`read_images`] of a file that may take so much memory. A file that is compressed can declare far more than its length.
+///
+/// # Errors
+///
+/// As [`read_images`].
+pub fn read_images_with(path: &Path, budget: &Budget) -> Result<Tensor, DatasetError> {
+    let (dims, values) = read(path, 3, budget)?;
     Ok(Tensor::f_from_data_size(&values, &[dims[0], 1, dims[1], dims[2]], Kind::Uint8)?)
 }
 
@@ -30,7 +42,16 @@ pub fn read_images(path: &Path) -> Result<Tensor, DatasetError> {
 ///
 /// As [`read_images`], for one dimension.
 pub fn read_labels(path: &Path) -> Result<Tensor, DatasetError> {
-    let (dims, values) = read(path, 1)?;
+    read_labels_with(path, &Budget::default())
+}
+
+/// [`read_labels`] of a file that may take so much memory.
+///
+/// # Errors
+///
+/// As [`read_images`], for one dimension.
+pub fn read_labels_with(path: &Path, budget: &Budget) -> Result<Tensor, DatasetError> {
+    let (dims, values) = read(path, 1, budget)?;
     Ok(Tensor::f_from_data_size(&values, &dims, Kind::Uint8)?)
 }
 
@@ -59,21 +80,24 @@ pub fn write_labels(path: &Path, labels: &Tensor) -> Result<(), DatasetError> {
 }
 
 /// The dimensions, `rank` of them, and the values.
-fn read(path: &Path, rank: u8) -> Result<(Vec<i64>, Vec<u8>), DatasetError> {
+fn read(path: &Path, rank: u8, budget: &Budget) -> Result<(Vec<i64>, Vec<u8>), DatasetError> {
+    note_file(path);
     let io = |source| DatasetError::io("read", path, source);
     let file = striate_files::open(path)?;
     let length = file.metadata().map_err(io)?.len();
+    let allowed = budget.of_file(length) / VALUE_BYTES;
     let mut file = BufReader::new(file);
     let parsed = if file.fill_buf().map_err(io)?.starts_with(&GZIP) {
-        parse(MultiGzDecoder::new(file), rank, length.saturating_mul(MAX_GZIP_RATIO))
+        parse(MultiGzDecoder::new(file), rank, length.saturating_mul(MAX_GZIP_RATIO), allowed)
     } else {
-        parse(file, rank, length)
+        parse(file, rank, length, allowed)
     };
     parsed.map_err(|reason| DatasetError::Idx { path: path.into(), reason })
 }
 
-/// Reads no more than the header declares and one byte, and that only if a source of `at_most` bytes can hold it.
-fn parse(mut reader: impl Read, rank: u8, at_most: u64) -> Result<(Vec<i64>, Vec<u8>), String> {
+/// Reads no more than the header declares and one byte, and that only if a source of `at_most` bytes can hold it, and if it is
+/// `allowed`.
+fn parse(mut reader: impl Read, rank: u8, at_most: u64, allowed: u64) -> Result<(Vec<i64>, Vec<u8>), String> {
     let mut magic = [0; 4];
     reader.read_exact(&mut magic).map_err(header_fault)?;
     match magic {
@@ -94,6 +118,13 @@ fn parse(mut reader: impl Read, rank: u8, at_most: u64) -> Result<(Vec<i64>, Vec
     let declared = declared.ok_or_else(|| format!("it declares {shape} values, more than a file of its length can hold"))?;
     if declared == 0 {
         return Err(format!("it is empty ({shape} values)"));
+    }
+    if declared > allowed {
+        let needed = declared.saturating_mul(VALUE_BYTES);
+        return Err(format!(
+            "its {shape} values are far more than a compressed file of its length should hold: unpack it with gunzip, or raise \
+             the budget to {needed} bytes, if you trust it"
+        ));
     }
     let mut values = Vec::new();
     reader.take(declared + 1).read_to_end(&mut values).map_err(|error| format!("its values cannot be read ({error})"))?;
@@ -209,8 +240,20 @@ mod tests {
         }
         let mut bomb = Bomb(0);
         let start = header(UINT8, &[1, 2, 2]);
-        assert_eq!(parse(start.chain(&mut bomb), 3, 100).unwrap_err(), "more bytes follow its 1x2x2 values");
+        assert_eq!(parse(start.chain(&mut bomb), 3, 100, 100).unwrap_err(), "more bytes follow its 1x2x2 values");
         assert!(bomb.0 <= 5, "{} bytes were read", bomb.0);
+    }
+
+    #[test]
+    fn what_a_small_file_unpacks_to_is_held_against_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.gz");
+        let count = 80_000_000;
+        let bytes = gzip(&[header(UINT8, &[count]), vec![0; count as usize]].concat());
+        std::fs::write(&path, &bytes).unwrap();
+        let error = read_labels(&path).unwrap_err().to_string();
+        assert!(error.contains("its 80000000 values are far more") && error.contains("to 160000000 bytes"), "{error}");
+        assert_eq!(read_labels_with(&path, &Budget::of_bytes(160_000_000)).unwrap().size(), [i64::from(count)]);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] a folder with
 //!   `train`, `val` and `test`;
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
-//! - [`Loader`] makes batches, with [`Augment`]ation, exactly reproducible from any batch on;
+//! - [`Transform`] is a step of what is done to each picture in training, and a list of them is the whole;
+//! - [`Loader`] makes batches, on threads of its own if it is told to, exactly reproducible from any batch on;
 //! - [`channel_statistics`] computes what pixels are normalised by;
 //! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] turns a file, bytes or
 //!   pixels into a network's input.
@@ -26,22 +27,34 @@ pub mod idx;
 mod jpeg;
 mod loader;
 mod package;
+mod pixels;
 mod preprocess;
 mod resize;
+mod sampler;
 mod source;
 mod statistics;
+mod transform;
+mod workers;
 
-pub use augment::Augment;
+pub use augment::transforms_or_augment;
 pub use catalogue::{Entry, catalogue, find};
 pub use check::Check;
-pub use dataset::{Batch, Dataset, InMemory, Split, Subset};
-pub use decode::{DecodeOptions, Picture, decode_image, is_decoding};
+pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset};
+pub use decode::{DecodeOptions, Picture, decode_image};
 pub use digits::digits;
 pub use error::DatasetError;
 pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
+pub use pixels::Pixels;
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
+pub use sampler::Sampler;
 pub use source::{LoadOptions, fetch, load, load_with};
 pub use statistics::{Statistics, channel_statistics};
+pub use transform::{
+    AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, MixUp, MixUpOrCutMix, Policy, RandAugment, RandomAffine,
+    RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey, RandomHorizontalFlip,
+    RandomInvert, RandomPerspective, RandomPosterise, RandomResizedCrop, RandomSharpness, RandomSolarise, RandomVerticalFlip,
+    Resize, Sampling, Transform, TrivialAugment,
+};

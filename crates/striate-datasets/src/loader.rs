@@ -1,10 +1,14 @@
-use crate::{Augment, Batch, Dataset, DatasetError, Preprocess};
-use striate_torch::{Generator, derive_seed};
-use tch::{Device, Kind, Tensor};
+use crate::transform::{Rng, Stage};
+use crate::workers::{Work, Workers, in_line};
+use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Transform};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use tch::Tensor;
 
-/// What sets the seeds of the order and of augmentation apart from others that are derived from the same seed.
-const ORDER_SEEDS: u64 = 0x4f52_4452;
-const AUGMENT_SEEDS: u64 = 0x4155_474d;
+/// What sets the seeds of transforms apart from others that are derived from the same seed.
+const TRANSFORM_SEEDS: u64 = 0x4155_474d;
+const MIX_SEEDS: u64 = 0x4d49_5853;
 
 /// How a [`Loader`] makes batches.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,16 +19,21 @@ pub struct LoaderOptions {
     pub shuffle: bool,
     /// Whether a last batch with fewer examples is left out. It takes `shuffle`, or the same examples would never be seen.
     pub drop_last: bool,
-    /// What the order and the augmentation are drawn from.
+    /// What the order and the transforms are drawn from.
     pub seed: u64,
-    /// Random changes to the images.
-    pub augment: Augment,
+    /// Which examples are in an epoch.
+    pub sampler: Sampler,
+    /// What is done to each picture.
+    pub transforms: Vec<Transform>,
+    /// Threads that make batches ahead, beside what uses them: 0 makes each batch when it is asked for. `None` chooses: 0 for pictures
+    /// in memory with light transforms, else as many threads as libtorch's operators use. It changes no value.
+    pub workers: Option<usize>,
 }
 
 impl LoaderOptions {
-    /// For training: shuffled, with every example in each epoch, and not augmented.
+    /// For training: shuffled, with every example in each epoch, and not transformed.
     pub fn train(batch_size: usize, seed: u64) -> Self {
-        Self { batch_size, shuffle: true, drop_last: false, seed, augment: Augment::default() }
+        Self { batch_size, shuffle: true, drop_last: false, seed, sampler: Sampler::Each, transforms: Vec::new(), workers: None }
     }
 
     /// For evaluation: every example once, in the dataset's order.
@@ -33,11 +42,11 @@ impl LoaderOptions {
     }
 }
 
-/// Batches of a dataset, ready for a network: chosen, augmented, brought to its input shape, and normalised, each as an
-/// operation on the whole batch.
+/// Batches of a dataset, ready for a network: chosen, transformed, brought to its input shape, and normalised.
 ///
-/// A batch depends on the seed, the epoch's number and the batch's number alone: not on what was drawn before, on the number of
-/// threads, or on libtorch's global generator.
+/// What happens to an example depends on the seed, the epoch's number and the example's index alone: not on the batch that it is in,
+/// on the number of threads, or on libtorch's global generator. The order depends on the seed and the epoch, and what is mixed on
+/// the batch's number too.
 ///
 /// ```
 /// use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits};
@@ -53,7 +62,7 @@ impl LoaderOptions {
 /// ```
 pub struct Loader<'d> {
     dataset: &'d dyn Dataset,
-    preprocess: Preprocess,
+    way: Arc<Way>,
     options: LoaderOptions,
 }
 
@@ -62,7 +71,7 @@ impl std::fmt::Debug for Loader<'_> {
         let mut debug = f.debug_struct("Loader");
         debug
             .field("dataset", &self.dataset.name())
-            .field("preprocess", &self.preprocess)
+            .field("preprocess", self.preprocess())
             .field("options", &self.options)
             .finish()
     }
@@ -77,14 +86,24 @@ impl<'d> Loader<'d> {
     pub fn new(dataset: &'d dyn Dataset, preprocess: Preprocess, options: LoaderOptions) -> Result<Self, DatasetError> {
         preprocess.check()?;
         preprocess.check_channels(dataset.shape()[0])?;
-        options.augment.check(preprocess.input)?;
+        Transform::check_all(&options.transforms, preprocess.input)?;
+        options.sampler.check(dataset.classes().len(), options.shuffle)?;
         if options.batch_size == 0 {
             return Err(DatasetError::option("batch_size", "a batch has at least one example"));
         }
         if options.drop_last && !options.shuffle {
             return Err(DatasetError::option("drop_last", "without shuffling, the last examples would never be seen"));
         }
-        let loader = Self { dataset, preprocess, options };
+        let (examples, transforms) = (dataset.examples()?, options.transforms.clone());
+        let way = Arc::new(Way {
+            examples,
+            sized: Transform::size_themselves(&transforms),
+            transforms,
+            preprocess,
+            classes: dataset.classes().len().cast_signed() as i64,
+            seed: options.seed,
+        });
+        let loader = Self { dataset, way, options };
         if loader.is_empty() {
             let reason = format!("{} has {} examples, too few for a whole batch", dataset.name(), dataset.len());
             return Err(DatasetError::option("batch_size", reason));
@@ -120,7 +139,7 @@ impl<'d> Loader<'d> {
 
     /// What is done to each image; a model's bundle keeps it.
     pub fn preprocess(&self) -> &Preprocess {
-        &self.preprocess
+        &self.way.preprocess
     }
 
     /// The batches of an epoch, from the first.
@@ -128,7 +147,7 @@ impl<'d> Loader<'d> {
     /// # Errors
     ///
     /// libtorch's, such as a lack of memory.
-    pub fn epoch(&self, epoch: u64) -> Result<Epoch<'_>, DatasetError> {
+    pub fn epoch(&self, epoch: u64) -> Result<Epoch, DatasetError> {
         self.epoch_from(epoch, 0)
     }
 
@@ -138,61 +157,178 @@ impl<'d> Loader<'d> {
     /// # Errors
     ///
     /// libtorch's, such as a lack of memory.
-    pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch<'_>, DatasetError> {
-        let len = self.dataset.len().cast_signed() as i64;
-        let order = match self.options.shuffle {
-            true => Generator::new(derive_seed(self.options.seed, &[ORDER_SEEDS, epoch])).permutation(len)?,
-            false => Tensor::f_arange(len, (Kind::Int64, Device::Cpu))?,
+    pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
+        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
+        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
+        let mut times = HashMap::new();
+        let mut again = |index: usize| {
+            let times = times.entry(index).or_insert(0);
+            *times += 1;
+            (index, *times - 1)
         };
-        Ok(Epoch { loader: self, order, epoch, next: first })
+        let order = match sampler {
+            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
+            _ => order.into_iter().map(&mut again).collect(),
+        };
+        let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
+        let plan = Arc::new(Plan { way, order, epoch, batch_size, batches });
+        let workers = match self.options.workers {
+            _ if first >= batches => 0,
+            Some(workers) => workers,
+            None if self.way.is_light() => 0,
+            None => striate_torch::num_threads(),
+        };
+        let work: Arc<dyn Work> = Arc::<Plan>::clone(&plan);
+        let workers = (workers > 0).then(|| Workers::start(work, first, workers));
+        Ok(Epoch { plan, workers, next: first })
+    }
+}
+
+/// The way of an example from the dataset into a batch.
+struct Way {
+    examples: Arc<dyn Examples>,
+    transforms: Vec<Transform>,
+    /// Whether the transforms bring pictures to the input's size, instead of `preprocess`.
+    sized: bool,
+    preprocess: Preprocess,
+    classes: i64,
+    seed: u64,
+}
+
+impl Way {
+    fn is_light(&self) -> bool {
+        let light = |transform: &Transform| !matches!(transform.stage(), Stage::Picture(heavy) if !heavy.is_light());
+        self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
-    fn batch(&self, epoch: u64, number: usize, order: &Tensor) -> Result<Batch, DatasetError> {
-        let start = number * self.options.batch_size;
-        let length = self.options.batch_size.min(self.dataset.len() - start);
-        let indices = order.f_narrow(0, start.cast_signed() as i64, length.cast_signed() as i64)?;
-        let Batch { images, labels } = self.dataset.batch(&indices)?;
-        let images = self.preprocess.fit(&images)?;
-        let mut generator = Generator::new(derive_seed(self.options.seed, &[AUGMENT_SEEDS, epoch, number as u64]));
-        let images = self.options.augment.apply(images, &mut generator)?;
-        Ok(Batch { images: self.preprocess.normalise.apply(images)?, labels })
+    fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
+        let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
+        let mut picture = match self.sized {
+            true => self.examples.picture(index)?,
+            false => self.fitted(index)?,
+        };
+        let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
+        for transform in &self.transforms {
+            if let Stage::Picture(transform) = transform.stage() {
+                picture = transform.apply(picture, [width, height], &mut rng)?;
+            }
+        }
+        if [picture.width, picture.height] != [width, height] {
+            let has = format!("{}x{}", picture.height, picture.width);
+            let reason = format!("they give a picture of {has}, and the network takes {height}x{width}: end with `centre-crop`");
+            return Err(DatasetError::option("transforms", reason));
+        }
+        self.preprocess.normalise.write(&picture, out);
+        for transform in &self.transforms {
+            if let Stage::Values(transform) = transform.stage() {
+                transform.apply(out, [width, height], &mut rng);
+            }
+        }
+        Ok(())
+    }
+
+    /// What sees the pictures of a batch together.
+    fn mix(&self, epoch: u64, number: usize, mut batch: Batch) -> Result<Batch, DatasetError> {
+        let mut rng = Rng::new(self.seed, &[MIX_SEEDS, epoch, number as u64]);
+        for transform in &self.transforms {
+            if let Stage::Batch(transform) = transform.stage() {
+                batch = transform.apply(batch, self.classes, &mut rng)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// A picture of the input's size, as in evaluation.
+    fn fitted(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        let image = self.examples.image(index)?;
+        let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
+        if [image.width, image.height] == [width, height] {
+            return Ok(image);
+        }
+        Pixels::of_tensor(&self.preprocess.place(&image.to_tensor()?)?)
+    }
+}
+
+/// Which examples are in the batches of an epoch.
+struct Plan {
+    way: Arc<Way>,
+    /// Each example's index, and how often it was in the epoch before.
+    order: Vec<(usize, u64)>,
+    epoch: u64,
+    batch_size: usize,
+    batches: usize,
+}
+
+impl Work for Plan {
+    fn batches(&self) -> usize {
+        self.batches
+    }
+
+    fn places(&self, batch: usize) -> Range<usize> {
+        let start = batch * self.batch_size;
+        start..self.order.len().min(start + self.batch_size)
+    }
+
+    fn shape(&self) -> [i64; 3] {
+        self.way.preprocess.input
+    }
+
+    fn write(&self, place: usize, out: &mut [f32]) -> Result<(), DatasetError> {
+        self.way.write(self.epoch, self.order[place], out)
     }
 }
 
 /// The batches of one epoch: images `[B, C, H, W]` in normalised float32, labels `[B]` in int64.
-#[derive(Debug)]
-pub struct Epoch<'l> {
-    loader: &'l Loader<'l>,
-    order: Tensor,
-    epoch: u64,
+pub struct Epoch {
+    plan: Arc<Plan>,
+    workers: Option<Workers>,
     next: usize,
 }
 
-impl Iterator for Epoch<'_> {
+impl std::fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Epoch").field("epoch", &self.plan.epoch).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl Epoch {
+    fn batch(&mut self, number: usize) -> Result<Batch, DatasetError> {
+        let images = match &mut self.workers {
+            Some(workers) => workers.next()?,
+            None => in_line(&*self.plan, number)?,
+        };
+        let Plan { way, order, epoch, .. } = &*self.plan;
+        let labels: Vec<i64> = order[self.plan.places(number)].iter().map(|(index, _)| way.examples.label(*index)).collect();
+        way.mix(*epoch, number, Batch::new(images, Tensor::f_from_slice(&labels)?))
+    }
+}
+
+impl Iterator for Epoch {
     type Item = Result<Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let number = self.next;
-        (number < self.loader.len()).then(|| {
+        (number < self.plan.batches).then(|| {
             self.next += 1;
-            self.loader.batch(self.epoch, number, &self.order)
+            self.batch(number)
         })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.loader.len().saturating_sub(self.next);
+        let left = self.plan.batches.saturating_sub(self.next);
         (left, Some(left))
     }
 }
 
-impl ExactSizeIterator for Epoch<'_> {}
+impl ExactSizeIterator for Epoch {}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::dataset::tests::counting;
-    use crate::{Fit, InMemory, Normalise};
+    use crate::{Fit, InMemory, Normalise, Resize};
+    use tch::Kind;
 
     fn preprocess(shape: [i64; 3]) -> Preprocess {
         Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.0], std: vec![1.0 / 255.0] }).unwrap()
@@ -246,8 +382,8 @@ mod tests {
     }
 
     fn augmented(seed: u64) -> LoaderOptions {
-        let augment = Augment { pad_crop: 2, hflip: true, rotate_degrees: 10.0, translate: 0.1, scale: [0.9, 1.1] };
-        LoaderOptions { augment, ..LoaderOptions::train(16, seed) }
+        let transforms = ["cifar", "digits"].into_iter().flat_map(|name| Transform::preset(name).unwrap()).collect();
+        LoaderOptions { transforms, workers: Some(0), ..LoaderOptions::train(16, seed) }
     }
 
     #[test]
@@ -265,17 +401,129 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_no_bit() {
-        let data = counting(64, [3, 32, 32]);
-        let at = |threads| {
-            let before = striate_torch::num_threads();
-            striate_torch::set_num_threads(threads);
-            let batches = epoch(&data, LoaderOptions { batch_size: 64, ..augmented(5) }, 0, 0);
-            striate_torch::set_num_threads(before);
-            batches
+    fn workers_change_no_bit_and_resume() {
+        let data = counting(70, [3, 12, 12]);
+        let at = |workers, first| epoch(&data, LoaderOptions { workers: Some(workers), ..augmented(5) }, 1, first);
+        let in_line = at(0, 0);
+        assert_eq!(in_line.len(), 5);
+        for (workers, first) in [(1, 0), (2, 0), (8, 0), (3, 2), (2, 5)] {
+            let batches = at(workers, first);
+            assert_eq!(batches.len(), 5 - first);
+            for (batch, expected) in batches.iter().zip(&in_line[first..]) {
+                assert_eq!((&batch.images, &batch.labels), (&expected.images, &expected.labels), "{workers} from {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_example_does_not_depend_on_the_size_of_its_batch() {
+        let data = counting(70, [1, 12, 12]);
+        let at = |batch_size| {
+            let batches = epoch(&data, LoaderOptions { batch_size, workers: Some(2), ..augmented(5) }, 3, 0);
+            Tensor::cat(&batches.into_iter().map(|batch| batch.images).collect::<Vec<_>>(), 0)
         };
-        let (one, two) = (at(1), at(2));
-        assert_eq!(one[0].images, two[0].images);
+        assert_eq!(at(32), at(7));
+        let of_epoch = |number| epoch(&data, LoaderOptions { shuffle: false, ..augmented(5) }, number, 0).remove(0).images;
+        assert_ne!(of_epoch(3), of_epoch(4), "each epoch draws anew");
+    }
+
+    #[test]
+    fn examples_that_are_repeated_are_transformed_anew() {
+        let data = counting(60, [1, 12, 12]);
+        let options = |workers| LoaderOptions { sampler: Sampler::Repeated(3), workers: Some(workers), ..augmented(5) };
+        let batches = epoch(&data, options(0), 0, 0);
+        let images = |batches: &[Batch]| Tensor::cat(&batches.iter().map(|batch| batch.images.copy()).collect::<Vec<_>>(), 0);
+        let all = images(&batches);
+        assert_eq!(batches.iter().map(|batch| batch.labels.size()[0]).sum::<i64>(), 60);
+        assert_ne!(all.get(0), all.get(1));
+        assert_eq!(images(&epoch(&data, options(3), 0, 0)), all);
+    }
+
+    #[test]
+    fn labels_are_mixed_with_their_pictures() {
+        let data = counting(20, [1, 4, 4]);
+        let transforms = vec![Transform::MixUp(crate::MixUp::default())];
+        let options = LoaderOptions { transforms, ..LoaderOptions::train(5, 2) };
+        for (batch, again) in epoch(&data, options.clone(), 0, 0).iter().zip(epoch(&data, options.clone(), 0, 0)) {
+            let targets = batch.targets();
+            assert_eq!((targets.size(), targets.kind()), (vec![5, 3], Kind::Float));
+            assert!(targets.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).allclose(
+                &Tensor::ones([5], (Kind::Float, tch::Device::Cpu)),
+                1e-5,
+                1e-5,
+                false
+            ));
+            assert_eq!(targets.argmax(1, false), batch.labels);
+            assert_eq!(targets, again.targets());
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_is_left_stops_its_workers() {
+        let data = counting(200, [1, 12, 12]);
+        let loader = Loader::new(&data, preprocess(data.shape()), LoaderOptions { workers: Some(3), ..augmented(1) }).unwrap();
+        let mut epoch = loader.epoch(0).unwrap();
+        epoch.next().unwrap().unwrap();
+        let plan = Arc::downgrade(&epoch.plan);
+        drop(epoch);
+        assert!(plan.upgrade().is_none(), "a thread is left");
+    }
+
+    #[test]
+    fn the_first_fault_of_a_batch_is_told_whoever_finds_it() {
+        struct Faulty;
+        impl Examples for Faulty {
+            fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+                match index {
+                    3 | 5 => Err(DatasetError::option("picture", index.to_string())),
+                    7 => panic!("a picture that breaks a worker"),
+                    _ => Ok(Pixels::new([1, 1], 1, vec![0])),
+                }
+            }
+
+            fn label(&self, _: usize) -> i64 {
+                0
+            }
+        }
+        let (examples, preprocess) = (Arc::new(Faulty), preprocess([1, 1, 1]));
+        let way = Way { examples, transforms: Vec::new(), sized: true, preprocess, classes: 1, seed: 0 };
+        let plan = Arc::new(Plan {
+            way: Arc::new(way),
+            order: (0..9).map(|index| (index, 0)).collect(),
+            epoch: 0,
+            batch_size: 3,
+            batches: 3,
+        });
+        assert_eq!(in_line(&*plan, 1).unwrap_err().to_string(), "picture: 3");
+        for count in [1, 4] {
+            let mut workers = Workers::start(Arc::<Plan>::clone(&plan), 0, count);
+            assert_eq!(workers.next().unwrap().numel(), 3);
+            assert_eq!(workers.next().unwrap_err().to_string(), "picture: 3");
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| workers.next())).unwrap_err();
+            assert_eq!(panic.downcast_ref(), Some(&"a picture that breaks a worker"));
+        }
+    }
+
+    #[test]
+    fn lists_that_size_pictures_see_them_whole_and_must_give_the_inputs_size() {
+        let data = counting(3, [1, 8, 8]);
+        let preprocess = Preprocess::new([1, 8, 8], [3, 4, 4], Fit::Resize, Normalise::identity()).unwrap();
+        let first = |name: &str| {
+            let transforms = Transform::preset(name).unwrap();
+            let options = LoaderOptions { transforms, ..LoaderOptions::eval(3) };
+            Loader::new(&data, preprocess.clone(), options).unwrap().epoch(0).unwrap().next().unwrap()
+        };
+        assert_eq!(first("imagenet-train").unwrap().images.size(), [3, 3, 4, 4]);
+        // The middle of what resizing the whole would give, and grey in all channels.
+        let whole = data.resize(4, 4).unwrap();
+        let expected = whole.batch(&Tensor::from_slice(&[0_i64, 1, 2])).unwrap().images.to_kind(Kind::Float) / 255.0;
+        let middle = first("none").unwrap().images;
+        assert!(middle.allclose(&expected.expand([3, 3, 4, 4], false), 1e-6, 1e-6, false));
+        let resize = Transform::Resize(Resize { crop_pct: 0.8, ..Resize::default() });
+        let options = LoaderOptions { transforms: vec![resize], ..LoaderOptions::eval(3) };
+        let loader = Loader::new(&data, preprocess.clone(), options).unwrap();
+        let error = loader.epoch(0).unwrap().next().unwrap().unwrap_err().to_string();
+        assert_eq!(error, "transforms: they give a picture of 5x5, and the network takes 4x4: end with `centre-crop`");
     }
 
     #[test]
@@ -299,7 +547,7 @@ mod tests {
         assert!(fault(LoaderOptions { drop_last: true, ..LoaderOptions::eval(3) }).contains("never be seen"));
         let too_large = LoaderOptions { drop_last: true, ..LoaderOptions::train(11, 0) };
         assert_eq!(fault(too_large), "batch_size: counting has 10 examples, too few for a whole batch");
-        assert!(fault(augmented(0)).starts_with("pad_crop"));
+        assert!(fault(augmented(0)).starts_with("random-crop.padding: 4 must be below"));
         let colour = counting(10, [3, 1, 1]);
         let error = Loader::new(&colour, preprocess([1, 1, 1]), LoaderOptions::eval(3)).unwrap_err().to_string();
         assert_eq!(error, "input: the images have 3 channels, but the network takes 1");

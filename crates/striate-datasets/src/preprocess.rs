@@ -1,5 +1,5 @@
 use crate::resize::{Interpolation, centre, resize, resize_window};
-use crate::{Dataset, DatasetError, catalogue, channel_statistics, dataset::image_shape};
+use crate::{Dataset, DatasetError, Pixels, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -226,6 +226,24 @@ impl Normalise {
         Ok(images)
     }
 
+    /// The same for one picture, to the last bit: `out` is `[C, H, W]`. Grey is repeated where there are more channels.
+    pub(crate) fn write(&self, picture: &Pixels<'_>, out: &mut [f32]) {
+        let of = |values: &[f64], channel: usize| values.get(channel).or(values.first()).copied().unwrap_or_default();
+        for (channel, out) in out.chunks_exact_mut(picture.width * picture.height).enumerate() {
+            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
+            let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
+            let normal = |(out, value): (&mut f32, u8)| *out = f32::from(value) * scale + shift;
+            match picture.channels {
+                1 => out.iter_mut().zip(picture.data.iter().copied()).for_each(normal),
+                3 => {
+                    let pixels = picture.data.as_chunks::<3>().0;
+                    out.iter_mut().zip(pixels.iter().map(|pixel| pixel[channel])).for_each(normal);
+                }
+                channels => out.iter_mut().zip(picture.data[channel..].iter().copied().step_by(channels)).for_each(normal),
+            }
+        }
+    }
+
     /// As [`Preprocess::check`] does.
     pub(crate) fn check(&self, channels: i64) -> Result<(), DatasetError> {
         let fault = |reason: String| Err(DatasetError::option("normalise", reason));
@@ -284,6 +302,20 @@ mod tests {
             for (got, expected) in floats(&got).iter().zip(expected) {
                 assert!((got - expected).abs() < 1e-6, "{got} for {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn a_picture_is_normalised_as_a_batch_is() {
+        let data: Vec<u8> = (0..=255).rev().chain(0..44).collect();
+        let each = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+        let all = Normalise { mean: vec![0.286], std: vec![0.353] };
+        for (normalise, channels, planes) in [(&each, 3, 3), (&all, 3, 3), (&all, 1, 1), (&each, 1, 3), (&all, 2, 2)] {
+            let picture = Pixels::new([10, 10], channels, &data[..100 * channels]);
+            let mut out = vec![0.0; 100 * planes];
+            normalise.write(&picture, &mut out);
+            let batch = picture.to_tensor().unwrap().expand([1, planes as i64, 10, 10], false).contiguous();
+            assert_eq!(out, floats(&normalise.apply(batch).unwrap()), "{channels} channels into {planes}");
         }
     }
 

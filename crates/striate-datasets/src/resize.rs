@@ -38,7 +38,10 @@ impl Interpolation {
     }
 }
 
-/// To another size, in Pillow's integer arithmetic.
+/// How many times larger than both pictures the one between may be.
+const TALL: i64 = 4;
+
+/// To another size, in Pillow's integer arithmetic; within 1 of 255 of it where a high picture becomes wide.
 pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolation) -> Result<Tensor, DatasetError> {
     if height < 1 || width < 1 {
         return Err(DatasetError::option("size", format!("an image cannot be {height}x{width}")));
@@ -46,6 +49,11 @@ pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolati
     let [_, old_height, old_width] = image_shape(images);
     if [old_height, old_width] == [height, width] {
         return Ok(images.shallow_clone());
+    }
+    // libtorch makes all rows as long as they will be, then fewer rows of them. Of one column of a million pixels it would make a
+    // million rows.
+    if old_height * width > TALL * (old_height * old_width).max(height * width) {
+        return resize(&resize(images, [height, old_width], by)?, [height, width], by);
     }
     Ok(match by {
         Interpolation::Bilinear => images.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?,
@@ -194,6 +202,17 @@ mod tests {
         for value in values(&resize(&stripes, [1, 2], Interpolation::Bilinear).unwrap()) {
             assert!((100..=140).contains(&value), "{value}");
         }
+    }
+
+    #[test]
+    fn a_high_picture_becomes_wide_without_all_its_rows() {
+        // One column of 4,000,000 pixels would become 4,000,000 rows of 224: 0.9 GB.
+        let column = Tensor::arange(4_000_000, (Kind::Int64, tch::Device::Cpu)).floor_divide_scalar(20_000);
+        let column = column.to_kind(Kind::Uint8).view([1, 1, 4_000_000, 1]);
+        let resized = resize(&column, [4, 224], Interpolation::Bilinear).unwrap();
+        // Image.fromarray(numpy.uint8(numpy.arange(4000000) // 20000)[:, None]).resize((224, 4), Image.BILINEAR)
+        close(&values(&resized.select(3, 7)), &[29, 74, 124, 170]);
+        assert_eq!(resized.select(3, 7), resized.select(3, 200));
     }
 
     #[test]

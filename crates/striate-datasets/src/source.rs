@@ -5,6 +5,7 @@ use crate::dataset::check_labels;
 use crate::{DatasetError, InMemory, Split, digits, download, idx};
 use std::path::{Path, PathBuf};
 use striate_fetch::{Lock, cache_dir, user_mirror};
+use striate_torch::Budget;
 use tch::Kind;
 
 /// Told of a download: the file's name, the bytes that are there, and how many there will be if the server says so. Its `false` ends it.
@@ -17,6 +18,8 @@ pub struct LoadOptions {
     /// (`train-images-idx3-ubyte`, `train-images.idx3-ubyte`), or laid out as by torchvision
     /// (`MNIST/raw`) or Kaggle. If it is given, nothing is looked for elsewhere, nor downloaded.
     pub root: Option<PathBuf>,
+    /// How much memory each file may take to read.
+    pub budget: Budget,
 }
 
 /// Loads a dataset of the [`catalogue`](crate::catalogue()) by name.
@@ -48,11 +51,11 @@ pub fn load_with(
             let folder = folder.display();
             Err(DatasetError::option("data folder", format!("{name} is compiled in: leave {folder} out or name another dataset")))
         }
-        (Source::Idx(source), Some(folder)) => read(entry, source, folder),
+        (Source::Idx(source), Some(folder)) => read(entry, source, folder, &options.budget),
         (Source::Idx(source), None) => {
             let places = Places::from_environment()?;
             let folder = obtain(entry.name, source, &places, progress)?;
-            read(entry, source, &folder).map_err(|error| advise_to_fetch_again(error, &places.cache))
+            read(entry, source, &folder, &options.budget).map_err(|error| advise_to_fetch_again(error, &places.cache))
         }
     }
 }
@@ -150,9 +153,9 @@ fn first_sound<T>(
     Err(first_error.unwrap_or(missing))
 }
 
-fn read(entry: &'static Entry, source: &IdxSource, folder: &Path) -> Result<Split, DatasetError> {
+fn read(entry: &'static Entry, source: &IdxSource, folder: &Path, budget: &Budget) -> Result<Split, DatasetError> {
     let [train_images, train_labels, test_images, test_labels] = source.files();
-    let part = |images: &str, labels: &str| read_part(entry, source, folder, images, labels);
+    let part = |images: &str, labels: &str| read_part(entry, source, folder, [images, labels], budget);
     Ok(Split { train: part(&train_images, &train_labels)?, test: part(&test_images, &test_labels)? })
 }
 
@@ -160,17 +163,13 @@ fn read_part(
     entry: &'static Entry,
     source: &IdxSource,
     folder: &Path,
-    images: &str,
-    labels: &str,
+    [images, labels]: [&str; 2],
+    budget: &Budget,
 ) -> Result<InMemory, DatasetError> {
     let missing = |file: &str| DatasetError::MissingFile { name: entry.name, folder: folder.into(), file: file.to_owned() };
     let files = |file: &str| files_in(folder, source, file);
-    let (images_path, mut images) = first_sound(files(images), missing(images), idx::read_images)?;
-    let (labels_path, labels) = first_sound(files(labels), missing(labels), idx::read_labels)?;
-    if source.transposed {
-        images = images.f_transpose(2, 3)?.f_contiguous()?;
-    }
-    let labels = labels.f_to_kind(Kind::Int64)?.f_sub_scalar(i64::from(source.first_label))?;
+    let (images_path, mut images) = first_sound(files(images), missing(images), |path| idx::read_images_with(path, budget))?;
+    let (labels_path, labels) = first_sound(files(labels), missing(labels), |path| idx::read_labels_with(path, budget))?;
     let fault = |path: &Path, reason| Err(DatasetError::Inconsistent { dataset: path.display().to_string(), reason });
     let [channels, height, width] = entry.shape;
     if images.size()[1..] != entry.shape {
@@ -184,6 +183,10 @@ fn read_part(
             format!("it has {} labels for the {} images in {}", labels.size()[0], images.size()[0], images_path.display());
         return fault(&labels_path, reason);
     }
+    if source.transposed {
+        images = images.f_transpose(2, 3)?.f_contiguous()?;
+    }
+    let labels = labels.f_to_kind(Kind::Int64)?.f_sub_scalar(i64::from(source.first_label))?;
     let classes = entry.classes();
     check_labels(&labels_path.display().to_string(), &labels, classes.len())?;
     InMemory::new(entry.name, images, &labels, classes)
@@ -237,7 +240,7 @@ pub(crate) mod tests {
         for suffix in ["", ".gz"] {
             let folder = tempfile::tempdir().unwrap();
             write_files(folder.path(), idx_source("fashion-mnist").1, suffix);
-            let options = LoadOptions { root: Some(folder.path().into()) };
+            let options = LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() };
             let Split { train, test } = load("fashion-mnist", &options).unwrap();
             assert_eq!((train.len(), test.len(), train.shape()), (3, 2, [1, 28, 28]));
             assert_eq!(Vec::<i64>::try_from(train.labels()).unwrap(), [0, 1, 2]);
@@ -248,7 +251,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_name_and_place_in_use_is_found() {
-        let load_from = |name: &str, root: &Path| load(name, &LoadOptions { root: Some(root.into()) });
+        let load_from = |name: &str, root: &Path| load(name, &LoadOptions { root: Some(root.into()), ..LoadOptions::default() });
         for (name, inner) in [
             ("mnist", "MNIST/raw"),
             ("mnist", "raw"),
@@ -286,7 +289,7 @@ pub(crate) mod tests {
     fn a_sound_file_is_taken_before_a_damaged_one() {
         let folder = tempfile::tempdir().unwrap();
         let source = idx_source("mnist").1;
-        let options = LoadOptions { root: Some(folder.path().into()) };
+        let options = LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() };
         write_files(folder.path(), source, ".gz");
         let [images, labels, ..] = source.files();
         std::fs::write(folder.path().join(&images), "").unwrap();
@@ -302,7 +305,8 @@ pub(crate) mod tests {
     fn emnist_is_turned_upright_and_letters_count_from_zero() {
         let folder = tempfile::tempdir().unwrap();
         write_files(folder.path(), idx_source("emnist-letters").1, ".gz");
-        let train = load("emnist-letters", &LoadOptions { root: Some(folder.path().into()) }).unwrap().train;
+        let train =
+            load("emnist-letters", &LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() }).unwrap().train;
         assert_eq!(train.images().double_value(&[0, 0, 1, 0]), 99.0);
         assert_eq!(train.images().double_value(&[0, 0, 0, 1]), 1.0);
         assert_eq!(Vec::<i64>::try_from(train.labels()).unwrap(), [0, 1, 2]);
@@ -312,7 +316,7 @@ pub(crate) mod tests {
     #[test]
     fn a_folder_without_the_files_is_told_which_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let options = LoadOptions { root: Some(folder.path().into()) };
+        let options = LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() };
         let source = idx_source("mnist").1;
         write_files(folder.path(), source, "");
         std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
@@ -328,7 +332,7 @@ pub(crate) mod tests {
     fn files_that_do_not_fit_together_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let (_, source) = idx_source("mnist");
-        let options = LoadOptions { root: Some(folder.path().into()) };
+        let options = LoadOptions { root: Some(folder.path().into()), ..LoadOptions::default() };
         let labels = folder.path().join("train-labels-idx1-ubyte");
         let fault = |bytes: &[u8]| {
             write_files(folder.path(), source, "");
@@ -370,7 +374,8 @@ pub(crate) mod tests {
         write_files(&cached, source, "");
         let damage = |file: &str, bytes: &[u8]| {
             std::fs::write(cached.join(file), bytes).unwrap();
-            let error = advise_to_fetch_again(read(entry, source, &cached).unwrap_err(), &places.cache).to_string();
+            let error =
+                advise_to_fetch_again(read(entry, source, &cached, &Budget::default()).unwrap_err(), &places.cache).to_string();
             assert!(error.contains(file) && error.ends_with("delete it, then try again to download it"), "{error}");
             write_files(&cached, source, "");
         };

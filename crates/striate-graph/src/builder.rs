@@ -2,6 +2,7 @@ use crate::graph::{Output, check_input, infer};
 use crate::{Graph, GraphError, Node, NodeKind};
 use std::collections::HashSet;
 use striate_layers::{Op, Shape};
+use striate_torch::Shown;
 
 /// A value in a network that is being built: the output of a node. Its shape is [`NetworkBuilder::shape`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +38,9 @@ impl From<Vec<Value>> for Inputs {
 
 /// The most nodes of a network: the deepest here, of 1202 layers, has some thousands.
 const MAX_NODES: usize = 100_000;
+
+/// The most bytes of a full name: tables are as wide as the longest.
+const LONGEST_NAME: usize = 500;
 
 /// What building a network remembers beside the network.
 #[derive(Debug, Default)]
@@ -177,7 +181,8 @@ impl<'a> NetworkBuilder<'a> {
 }
 
 fn check_node_name(name: &str) -> Result<(), GraphError> {
-    if name.split('.').any(str::is_empty) || name.contains(|c: char| c == '/' || c == ' ' || c.is_control()) {
+    let odd = name.contains(['/', ' ']) || name.len() > LONGEST_NAME || Shown(name).to_string() != name;
+    if odd || name.split('.').any(str::is_empty) {
         return Err(GraphError::BadName { name: name.to_owned() });
     }
     Ok(())

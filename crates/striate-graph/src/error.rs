@@ -1,4 +1,5 @@
 use striate_layers::{LayerError, Shape};
+use striate_torch::Shown;
 
 /// Why a network can't be built, changed or run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +16,7 @@ pub enum GraphError {
         source: LayerError,
     },
     /// A layer in a description that nobody has, or with options that it does not take.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {}: {}", Shown(layer), Shown(source))]
     Description {
         /// The layer's full name.
         layer: String,
@@ -31,7 +32,7 @@ pub enum GraphError {
         source: LayerError,
     },
     /// An architecture's option that it can't have.
-    #[error("{option} {reason}")]
+    #[error("{} {}", Shown(option), Shown(reason))]
     Option {
         /// The option and its value, such as `depths = []`.
         option: String,
@@ -39,19 +40,22 @@ pub enum GraphError {
         reason: String,
     },
     /// Two inputs or layers, or two outputs, under one name.
-    #[error("the name {name} is taken: every input, every layer and every output needs a name of its own")]
+    #[error("the name {} is taken: every input, every layer and every output needs a name of its own", Shown(name))]
     NameTaken {
         /// The full name.
         name: String,
     },
     /// A name that holds a character that full names or files give a meaning.
-    #[error("the name {name:?} is empty or holds a `/`, a space or an empty part between dots: use letters, digits, `_`, `-`")]
+    #[error(
+        "the name {:?} is empty, too long, or holds a `/`, a space or an empty part between dots: use letters, digits, `_`, `-`",
+        short(name, 100)
+    )]
     BadName {
         /// The full name.
         name: String,
     },
     /// No layer of that name.
-    #[error("there is no layer {name}{}", did_you_mean(nearest))]
+    #[error("there is no layer {}{}", Shown(name), did_you_mean(nearest))]
     UnknownLayer {
         /// What was asked for.
         name: String,
@@ -118,7 +122,7 @@ pub enum GraphError {
         mismatched: Vec<String>,
     },
     /// A parameter with a value that is no number.
-    #[error("the weights hold NaN or infinite values, first in {name}: the file comes from a diverged training")]
+    #[error("the weights hold NaN or infinite values, first in {}: the file comes from a diverged training", Shown(name))]
     NotFinite {
         /// The first such parameter.
         name: String,
@@ -149,12 +153,17 @@ fn did_you_mean(nearest: &[String]) -> String {
     }
 }
 
+/// The beginning of a name that a file may have.
+fn short(name: &str, longest: usize) -> String {
+    Shown(name.chars().take(longest).collect::<String>()).to_string()
+}
+
 /// How many names there are of each kind, and the first few.
 fn describe_misfit(missing: &[String], unexpected: &[String], mismatched: &[String]) -> String {
     // Names, and names with two shapes, of as many letters at most.
     let parts = [("missing", missing, 2, 60), ("unexpected", unexpected, 2, 60), ("of another shape", mismatched, 1, 100)];
     let parts = parts.iter().filter(|(_, names, ..)| !names.is_empty()).map(|(what, names, shown, longest)| {
-        let mut few: Vec<String> = names.iter().take(*shown).map(|name| name.chars().take(*longest).collect()).collect();
+        let mut few: Vec<String> = names.iter().take(*shown).map(|name| short(name, *longest)).collect();
         few.extend((names.len() > *shown).then(|| "...".to_owned()));
         format!("{} {what} ({})", names.len(), few.join(", "))
     });

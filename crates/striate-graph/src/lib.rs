@@ -53,4 +53,4 @@ pub use error::GraphError;
 pub use graph::{Graph, Node, NodeKind};
 pub use network::{InitOptions, Kernels, Network, Parameter, is_finite};
 pub use run::Outputs;
-pub use summary::{LayerSummary, Summary, thousands};
+pub use summary::{Cost, LayerSummary, Summary, thousands};

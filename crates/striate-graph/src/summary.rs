@@ -1,7 +1,7 @@
 use crate::{Graph, Node};
 use serde::Serialize;
 use std::fmt;
-use striate_layers::{Layer, Mode, ParamKind, Receptive};
+use striate_layers::{Layer, Mode, ParamKind, Receptive, Shape};
 
 /// What a network has and costs, layer by layer, for one example: known without running it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -56,6 +56,16 @@ pub struct LayerSummary {
     pub training_only: bool,
 }
 
+/// What a network takes for one example in evaluation: see [`Graph::cost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cost {
+    /// The most bytes of activations that are alive at once, in float32.
+    pub bytes: u64,
+    /// How many values its layers read, each as often as a window is moved over it.
+    pub operations: u64,
+}
+
 /// What a value sees of the input: `(size, stride)` for height and width.
 type Field = [(i64, i64); 2];
 
@@ -86,10 +96,32 @@ impl Graph {
             macs: evaluation(|layer| layer.macs),
             connections: evaluation(|layer| layer.connections),
             activation_bytes_training: sum(|layer| layer.activation_bytes),
-            activation_bytes_inference: self.peak_bytes(&layers),
+            activation_bytes_inference: self.cost().bytes,
             receptive_field,
             layers,
         }
+    }
+
+    /// What a forward pass in evaluation takes for one example: little more than a walk over the nodes.
+    pub fn cost(&self) -> Cost {
+        let needed = self.needed(Mode::Eval, &[]);
+        let bytes = |index: usize| if needed[index] { float_bytes(&self.nodes[index]) } else { 0 };
+        let operations = self.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| self.operations(node));
+        Cost { bytes: self.peak_bytes(&needed, bytes), operations: operations.fold(0, u64::saturating_add) }
+    }
+
+    fn operations(&self, node: &Node) -> u64 {
+        let Some(layer) = node.layer() else { return 0 };
+        let inputs = self.input_shapes(node);
+        let read = inputs.iter().map(Shape::numel).fold(node.shape.numel(), i64::max).unsigned_abs();
+        let windows = match layer.receptive(&inputs) {
+            Receptive::Window { kernel, .. } => {
+                let area = kernel.0.iter().copied().fold(1, i64::saturating_mul);
+                node.shape.numel().unsigned_abs().saturating_mul(area.unsigned_abs())
+            }
+            Receptive::Pointwise | Receptive::Global => 0,
+        };
+        read.max(windows).max(layer.macs(&inputs))
     }
 
     fn layer_summary(&self, node: &Node, field: Field, training_only: bool) -> LayerSummary {
@@ -109,7 +141,7 @@ impl Graph {
             buffers: count(false),
             macs: node.layer().map_or(0, |layer| layer.macs(&inputs)),
             connections: node.layer().map_or(0, |layer| layer.connections(&inputs)),
-            activation_bytes: 4 * node.shape.numel().unsigned_abs(),
+            activation_bytes: float_bytes(node),
             receptive_field: field.map(|(size, _)| size),
             stride: field.map(|(_, stride)| stride),
             training_only,
@@ -139,22 +171,28 @@ impl Graph {
     }
 
     /// Walks through the nodes as a forward pass in evaluation does, freeing each value after its last use.
-    fn peak_bytes(&self, layers: &[LayerSummary]) -> u64 {
-        let last_uses = self.last_uses(&self.needed(Mode::Eval, &[]));
-        let bytes = |index: usize| if layers[index].training_only { 0 } else { layers[index].activation_bytes };
-        let (mut alive, mut peak) = (0, 0);
+    fn peak_bytes(&self, needed: &[bool], bytes: impl Fn(usize) -> u64) -> u64 {
+        let last_uses = self.last_uses(needed);
+        let (mut alive, mut peak) = (0_u64, 0);
         for (index, node) in self.nodes.iter().enumerate() {
-            alive += bytes(index);
+            alive = alive.saturating_add(bytes(index));
             peak = peak.max(alive);
             let mut freed: Vec<usize> = node.inputs.iter().copied().filter(|input| last_uses[*input] == index).collect();
             freed.sort_unstable();
             freed.dedup();
-            alive -= freed.iter().map(|input| bytes(*input)).sum::<u64>();
+            alive = freed.iter().fold(alive, |alive, input| alive.saturating_sub(bytes(*input)));
         }
         peak
     }
 }
 
+/// The bytes of a node's output in float32.
+fn float_bytes(node: &Node) -> u64 {
+    4 * node.shape.numel().unsigned_abs()
+}
+
+/// The widest that a column is made: options can be of any length.
+const WIDEST: usize = 500;
 /// The columns of the tables.
 const HEAD: [&str; 7] = ["layer", "op", "output", "params", "MACs", "connections", "sees"];
 
@@ -175,7 +213,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<[String; 7]> = self.layers.iter().map(LayerSummary::cells).collect();
         let widths: Vec<usize> = (0..HEAD.len())
-            .map(|column| rows.iter().map(|row| row[column].len()).chain([HEAD[column].len()]).max().unwrap_or(0))
+            .map(|column| rows.iter().map(|row| row[column].len()).chain([HEAD[column].len()]).max().unwrap_or(0).min(WIDEST))
             .collect();
         let write_row = |f: &mut fmt::Formatter<'_>, row: &[String; 7]| {
             let cells = row.iter().enumerate().map(|(column, cell)| {
@@ -285,6 +323,10 @@ mod tests {
         assert_eq!(summary.activation_bytes_training, 4 * 64 + 5 * map + 2 * map / 4 + 40);
         // stem, the input and the output of a layer of the branch.
         assert_eq!(summary.activation_bytes_inference, 3 * map);
+        // By hand: three convolutions, two layers that read one map and one that reads two, the pool's windows, the flattened
+        // map, and the linear layer.
+        let cost = Cost { bytes: 3 * map, operations: 64 * (36 + 144 + 144) + 2 * 256 + 4 * 64 + 64 + 640 };
+        assert_eq!(residual().cost(), cost);
     }
 
     #[test]

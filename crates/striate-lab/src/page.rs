@@ -1,6 +1,7 @@
 //! Pages that are one file: plain HTML and CSS, with every picture in them.
 use crate::inspect::picture::data_uri;
 use std::fmt::Write;
+use striate_torch::Shown;
 
 /// Light and dark as the reader's system is; one column on a phone.
 const STYLE: &str = "\
@@ -69,10 +70,10 @@ pub(crate) fn table(caption: &str, columns: &[(&str, bool)], rows: &[Vec<String>
     text + "</tbody>\n</table></div>\n"
 }
 
-/// Text as HTML has it, in attributes too.
+/// Text as HTML and SVG have it, in attributes too. Control characters may not be in them at all.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for letter in Shown(text).to_string().chars() {
         match letter {
             '&' => escaped += "&amp;",
             '<' => escaped += "&lt;",

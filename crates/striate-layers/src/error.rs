@@ -1,5 +1,5 @@
 use crate::Shape;
-use striate_torch::TorchError;
+use striate_torch::{Shown, TorchError};
 
 /// Why a layer can't take its inputs, or failed. A network puts the layer's full name before the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum LayerError {
         got: Shape,
     },
     /// An option that doesn't fit the input or the other options.
-    #[error("{option} {reason}")]
+    #[error("{} {}", Shown(option), Shown(reason))]
     Option {
         /// The option and its value, such as `groups = 3`.
         option: String,
@@ -43,13 +43,13 @@ pub enum LayerError {
     #[error("cannot be written to a file: it does not tell its options (implement `Layer::options`)")]
     NoOptions,
     /// A layer that a file names and nobody has.
-    #[error("{name} is no layer of Striate's, and none of that name is registered here")]
+    #[error("{} is no layer of Striate's, and none of that name is registered here", Shown(name))]
     UnknownLayer {
         /// Its name in the file.
         name: String,
     },
     /// Two parameters under one name.
-    #[error("a parameter named {name} exists already: give one of the two layers another name")]
+    #[error("a parameter named {} exists already: give one of the two layers another name", Shown(name))]
     NameTaken {
         /// The full name.
         name: String,

@@ -81,6 +81,9 @@ pub struct SparseConv2d {
     pub kernel_size: Pair,
 }
 
+/// The most weights of a sparse convolution, with those that are 0: LeNet-5's has 2,400.
+const MAX_CONNECTIONS: i64 = 1 << 24;
+
 impl SparseConv2d {
     /// A convolution of these connections.
     pub fn new(table: Vec<Vec<i64>>, kernel_size: impl Into<Pair>) -> Self {
@@ -105,7 +108,7 @@ impl SparseConv2d {
     }
 
     fn area(&self) -> i64 {
-        self.kernel_size.0.iter().product()
+        self.kernel_size.0.iter().copied().fold(1, i64::saturating_mul)
     }
 
     fn maps(&self) -> i64 {
@@ -143,6 +146,12 @@ impl Layer for SparseConv2d {
         let mut seen = HashSet::new();
         if let Some((map, input)) = self.pairs().find(|pair| !seen.insert(*pair)) {
             return Err(LayerError::option("table", format!("connects map {map} with input {input} twice")));
+        }
+        // It computes with all connections, most of them 0.
+        let all = self.maps().saturating_mul(channels).saturating_mul(self.area());
+        if all > MAX_CONNECTIONS {
+            let reason = format!("has {all} weights with those that are 0, more than the {MAX_CONNECTIONS} that there may be");
+            return Err(LayerError::option("table", reason));
         }
         self.dense().output_shape(inputs)
     }

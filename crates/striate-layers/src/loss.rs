@@ -1,4 +1,5 @@
-//! Losses: from logits `[N, classes]` and targets `[N]` (int64 class numbers) to a scalar, the mean over the batch.
+//! Losses: from logits `[N, classes]` and targets to a scalar, the mean over the batch. Targets are `[N]` (int64 class numbers); cross
+//! entropy also takes `[N, classes]`, the probability of each class.
 use crate::LayerError;
 use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor};
@@ -35,7 +36,7 @@ impl Loss {
         }
     }
 
-    /// The mean loss of a batch: a scalar from logits `[N, classes]` and int64 targets `[N]`.
+    /// The mean loss of a batch: a scalar from logits `[N, classes]` and targets `[N]` or, for cross entropy, `[N, classes]`.
     pub fn compute(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor, LayerError> {
         match *self {
             Self::CrossEntropy { label_smoothing } => cross_entropy(logits, targets, label_smoothing),
@@ -83,5 +84,17 @@ mod tests {
         let log_sum = (1.0_f64.exp() + 2.0_f64.exp() + 4.0_f64.exp()).ln();
         let expected = 0.1 * (log_sum - 1.0) + 0.1 * (log_sum - 2.0) + 0.8 * (log_sum - 4.0);
         assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
+    }
+
+    #[test]
+    fn targets_may_be_probabilities() {
+        let logits = Tensor::from_slice(&[1.0_f64, 2.0, 4.0]).view([1, 3]);
+        let loss = |targets: &[f64]| {
+            let targets = Tensor::from_slice(targets).view([1, 3]);
+            cross_entropy(&logits, &targets, 0.0).unwrap().double_value(&[])
+        };
+        let log_sum = (1.0_f64.exp() + 2.0_f64.exp() + 4.0_f64.exp()).ln();
+        let expected = 0.25 * (log_sum - 1.0) + 0.75 * (log_sum - 4.0);
+        assert!((loss(&[0.25, 0.0, 0.75]) - expected).abs() < 1e-12);
     }
 }

@@ -1,6 +1,7 @@
 use crate::LayerError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use striate_torch::MAX_DIMS;
 
 /// The largest dimension of a shape, and the largest option of a layer.
 const MAX_DIM: i64 = i32::MAX as i64;
@@ -38,13 +39,18 @@ impl Shape {
         numel(&self.0)
     }
 
-    /// Whether a value of this shape can be: every dimension is from 1 to 2³¹ - 1, and there are at most 2⁴⁰ values.
+    /// Whether a value of this shape can be: it has at most 63 dimensions, which are 64 with the batch; each is from 1 to
+    /// 2³¹ - 1; and there are at most 2⁴⁰ values.
     pub fn check(&self) -> Result<(), LayerError> {
         self.check_dims()?;
         check_values(&format!("the shape {self}"), &self.0)
     }
 
     fn check_dims(&self) -> Result<(), LayerError> {
+        let dims = self.0.len();
+        if dims >= MAX_DIMS {
+            return Err(LayerError::option(format!("a shape of {dims} dimensions"), format!("must have fewer than {MAX_DIMS}")));
+        }
         match self.0.iter().find(|dim| !(1..=MAX_DIM).contains(*dim)) {
             Some(dim) => {
                 let reason = format!("has a dimension of {dim}: each must be from 1 to {MAX_DIM}");
@@ -148,5 +154,20 @@ pub(crate) fn one<T>(inputs: &[T]) -> Result<&T, LayerError> {
     match inputs {
         [input] => Ok(input),
         _ => Err(LayerError::InputCount { expected: "one input", got: inputs.len() }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_libtorch_cannot_have_are_refused_shortly() {
+        Shape::new(vec![1; 63]).check().unwrap();
+        let error = Shape::new(vec![1; 100_000]).check().unwrap_err().to_string();
+        assert_eq!(error, "a shape of 100000 dimensions must have fewer than 64");
+        let error = Shape::new(vec![1; 64]).as_image().unwrap_err().to_string();
+        assert_eq!(error, "a shape of 64 dimensions must have fewer than 64");
     }
 }

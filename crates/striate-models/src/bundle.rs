@@ -4,16 +4,18 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use striate_datasets::Preprocess;
-use striate_graph::{Graph, GraphDescription, GraphError, InitOptions, Network};
+use striate_graph::{Cost, Graph, GraphDescription, GraphError, InitOptions, Network};
 use striate_infer::Calibration;
 use striate_layers::{Mode, loss::Loss};
-use striate_torch::TensorFile;
+use striate_torch::{FileError, TensorFile};
 use tch::Tensor;
 
 /// The key of a bundle's description in the file's metadata.
 const KEY: &str = "striate";
 /// The version of the description that is written.
 const VERSION: u32 = 2;
+/// The operations on one image for each byte that a file may take: a thousand times what the networks of the registry have.
+const OPERATIONS_PER_BYTE: u64 = 512;
 
 /// What a bundle says beside its weights: the network itself, how an image becomes its input, and what its outputs mean.
 ///
@@ -149,7 +151,22 @@ impl BundleInfo {
         registry: &Registry,
     ) -> Result<Option<Self>, ModelError> {
         let Some(text) = metadata.get(KEY) else { return Ok(None) };
-        Self::parse(text, registry).map(Some).map_err(|reason| ModelError::BadBundle { path: path.into(), reason })
+        let length = std::fs::metadata(path).map_err(|source| FileError::Io { action: "read", path: path.into(), source })?.len();
+        let info = Self::parse(text, registry).and_then(|info| info.fits(registry.budget().of_file(length)).map(|()| info));
+        info.map(Some).map_err(|reason| ModelError::BadBundle { path: path.into(), reason })
+    }
+
+    /// Whether the network computes one image within so many bytes of feature maps.
+    fn fits(&self, allowed: u64) -> Result<(), String> {
+        let Cost { bytes, operations, .. } = self.graph.cost();
+        let needed = bytes.max(operations / OPERATIONS_PER_BYTE);
+        if needed <= allowed {
+            return Ok(());
+        }
+        Err(format!(
+            "for one image, its network takes {bytes} bytes and {operations} operations, far more than networks of as few weights \
+             do: if you trust it, raise the registry's budget to {needed} bytes"
+        ))
     }
 
     fn parse(text: &str, registry: &Registry) -> Result<Self, String> {
@@ -370,6 +387,27 @@ mod tests {
         info.preprocess = Some(Preprocess::new([1, 8, 8], [1, 16, 16], Fit::Resize, normalise).unwrap());
         let error = BundleInfo::parse(&info.to_metadata().unwrap().1, &Registry::default()).unwrap_err();
         assert_eq!(error, "its images become [1, 16, 16], its network takes [1, 32, 32]");
+    }
+
+    /// A file of no weights whose network averages maps of 1 GB.
+    #[test]
+    fn a_network_is_held_against_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 10_000, 10_000]);
+            let x = net.add("pool", striate_layers::AdaptiveAvgPool2d::global(), x)?;
+            let x = net.add("flatten", striate_layers::Flatten, x)?;
+            net.output("logits", x)
+        });
+        let bundle = Bundle { info: BundleInfo::new(graph.unwrap(), &[], None), state: BTreeMap::new() };
+        bundle.write(&path).unwrap();
+        for error in both_errors(&path) {
+            let told = "its network takes 1200000012 bytes and 300000003 operations, far more than networks of as few weights do";
+            assert!(error.contains(told) && error.ends_with("raise the registry's budget to 1200000012 bytes"), "{error}");
+        }
+        let registry = Registry::default().with_budget(striate_torch::Budget::of_bytes(1_200_000_012));
+        Bundle::read_with(&path, &registry).unwrap();
     }
 
     /// A small file that declares a large network: nothing is allocated for weights that are not there.

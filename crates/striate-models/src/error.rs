@@ -1,13 +1,13 @@
 use std::path::PathBuf;
 use striate_graph::GraphError;
-use striate_torch::FileError;
+use striate_torch::{FileError, Shown};
 
 /// Why a model can't be built, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// No variant of that name.
-    #[error("there is no model {name}: {}", did_you_mean(*nearest, || "pick a name from the registry".to_owned()))]
+    #[error("there is no model {}: {}", Shown(name), did_you_mean(*nearest, || "pick a name from the registry".to_owned()))]
     UnknownModel {
         /// What was asked for.
         name: String,
@@ -15,7 +15,7 @@ pub enum ModelError {
         nearest: Option<&'static str>,
     },
     /// No option of that name.
-    #[error("{model} has no option {option}: {}", did_you_mean(nearest.as_deref(), || format!("it has {}", known.join(", "))))]
+    #[error("{model} has no option {}: {}", Shown(option), did_you_mean(nearest.as_deref(), || format!("it has {}", known.join(", "))))]
     UnknownOption {
         /// The variant.
         model: &'static str,
@@ -27,7 +27,7 @@ pub enum ModelError {
         known: Vec<String>,
     },
     /// An option with a value that it can't have.
-    #[error("{model}: bad option: {reason}")]
+    #[error("{model}: bad option: {}", Shown(reason))]
     BadOption {
         /// The variant.
         model: &'static str,
@@ -41,13 +41,13 @@ pub enum ModelError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file of tensors that doesn't say what network it belongs to.
-    #[error("{} holds weights only: a bundle also says what network they belong to; name the model beside the file", path.display())]
+    #[error("{} holds weights only: a bundle also says what network they belong to; name the model beside the file", Shown(path.display()))]
     NoBundle {
         /// The file.
         path: PathBuf,
     },
     /// A bundle whose description can't be read.
-    #[error("{} was not written by this version of striate, or is damaged: {reason}", path.display())]
+    #[error("{} was not written by this version of striate, or is damaged: {}", Shown(path.display()), Shown(reason))]
     BadBundle {
         /// The file.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A bundle whose weights don't fit the network that it names.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", Shown(path.display()))]
     Misfit {
         /// The file.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum ModelError {
         source: Box<GraphError>,
     },
     /// A file that should come from `torch.save` and is truncated, damaged or no such file at all.
-    #[error("{} is damaged or holds no weights of PyTorch or .safetensors ({reason}): restore it from a copy", path.display())]
+    #[error("{} is damaged or holds no weights of PyTorch or .safetensors ({}): restore it from a copy", Shown(path.display()), Shown(reason))]
     DamagedPickle {
         /// The file.
         path: PathBuf,
@@ -72,8 +72,9 @@ pub enum ModelError {
     },
     /// A file of PyTorch that is more than data.
     #[error(
-        "refused to load {}: it would execute {global}; get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
-        path.display()
+        "refused to load {}: it would execute {}; get it from a source that you trust, and save its weights alone with torch.save(model.state_dict(), FILE)",
+        Shown(path.display()),
+        Shown(global)
     )]
     Refused {
         /// The file.
@@ -82,26 +83,24 @@ pub enum ModelError {
         global: String,
     },
     /// A file of PyTorch without tensors by name.
-    #[error("{} holds no tensors by name: save them with torch.save(model.state_dict(), FILE)", path.display())]
+    #[error("{} holds no tensors by name: save them with torch.save(model.state_dict(), FILE)", Shown(path.display()))]
     NoWeights {
         /// The file.
         path: PathBuf,
     },
-    /// A file that declares far more bytes than it has.
+    /// A file that declares far more than it has.
     #[error(
-        "{} has {length} bytes and would unpack to {declared}: its tensors are views of few values, or it is damaged; save copies of them with torch.save({{name: tensor.clone() for name, tensor in model.state_dict().items()}}, FILE)",
-        path.display()
+        "{} would take more than {allowed} bytes to read, far more than its length: its tensors are views of few values, or it is damaged; save copies of them with torch.save({{name: tensor.clone() for name, tensor in model.state_dict().items()}}, FILE), or raise the registry's budget if you trust it",
+        Shown(path.display())
     )]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// What it declares.
-        declared: u64,
-        /// The bytes that it has.
-        length: u64,
+        /// The bytes of memory that it may take.
+        allowed: u64,
     },
     /// A file of another format.
-    #[error("{} is {what}", path.display())]
+    #[error("{} is {what}", Shown(path.display()))]
     NotWeights {
         /// The file.
         path: PathBuf,
@@ -109,7 +108,7 @@ pub enum ModelError {
         what: &'static str,
     },
     /// A file that holds the weights of several networks.
-    #[error("{} holds the weights of several networks ({keys}): say which to read", path.display())]
+    #[error("{} holds the weights of several networks ({}): say which to read", Shown(path.display()), Shown(keys))]
     SeveralNetworks {
         /// The file.
         path: PathBuf,
@@ -117,7 +116,7 @@ pub enum ModelError {
         keys: String,
     },
     /// No weights under that key of a file.
-    #[error("{} has no weights under {key}: it has {known}", path.display())]
+    #[error("{} has no weights under {}: it has {}", Shown(path.display()), Shown(key), Shown(known))]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -128,8 +127,9 @@ pub enum ModelError {
     },
     /// Weights without the auxiliary heads that the network has.
     #[error(
-        "{} has no weights for the auxiliary heads ({heads}): build the network with the option aux_heads = false",
-        path.display()
+        "{} has no weights for the auxiliary heads ({}): build the network with the option aux_heads = false",
+        Shown(path.display()),
+        Shown(heads)
     )]
     NoAuxHeads {
         /// The file.
@@ -138,7 +138,7 @@ pub enum ModelError {
         heads: String,
     },
     /// Weights for auxiliary heads that the network has not.
-    #[error("{} has weights for auxiliary heads ({heads}): build the network with the option aux_heads = true", path.display())]
+    #[error("{} has weights for auxiliary heads ({}): build the network with the option aux_heads = true", Shown(path.display()), Shown(heads))]
     UnusedAuxHeads {
         /// The file.
         path: PathBuf,
@@ -148,7 +148,7 @@ pub enum ModelError {
     /// Weights that fit but for the number of classes.
     #[error(
         "{} has weights for {file} classes, the network is for {network}: build it for {file}, or load the body alone and train a new classifier",
-        path.display()
+        Shown(path.display())
     )]
     OtherClasses {
         /// The file.
@@ -161,8 +161,8 @@ pub enum ModelError {
     /// Weights that fit but for the classifier, which is missing or has another form.
     #[error(
         "{} has no classifier {lacks}{}: load the body alone and train a new classifier",
-        path.display(),
-        if has.is_empty() { String::new() } else { format!(" of the network's shape, but {has}") }
+        Shown(path.display()),
+        if has.is_empty() { String::new() } else { format!(" of the network's shape, but {}", Shown(has)) }
     )]
     OtherHead {
         /// The file.
@@ -174,7 +174,8 @@ pub enum ModelError {
     },
     /// No published weights of that name.
     #[error(
-        "there are no published weights {name}: {}",
+        "there are no published weights {}: {}",
+        Shown(name),
         did_you_mean(*nearest, || "pick a name from the list of published weights".to_owned())
     )]
     UnknownWeights {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 use striate_graph::{Graph, GraphError, NetworkBuilder};
 use striate_layers::{CustomLayers, Forward, loss::Loss};
-use striate_torch::nearest;
+use striate_torch::{Budget, nearest};
 
 /// A family of networks: plain data, with the number of classes in a field `classes` and the input's `[C, H, W]` in a field
 /// `input`, that defines a network.
@@ -150,7 +150,8 @@ pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
     Registry::default().find(name)
 }
 
-/// What names in recipes and bundles stand for: Striate's architectures, and architectures and layers of your own.
+/// What names in recipes and bundles stand for: Striate's architectures, and architectures and layers of your own. It also has
+/// what a file of weights or a bundle may take.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -192,9 +193,21 @@ pub fn find(name: &str) -> Result<&'static Variant, ModelError> {
 pub struct Registry {
     tables: Vec<&'static [Variant]>,
     layers: CustomLayers,
+    budget: Budget,
 }
 
 impl Registry {
+    /// With this much memory for a file: to read it, and for the feature maps of one image in a bundle's network.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How much memory a file may take.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
     /// With variants of your own, which go before Striate's of the same name.
     pub fn with_variants(mut self, table: &'static [Variant]) -> Self {
         self.tables.push(table);

@@ -1,4 +1,5 @@
 //! Weights from files: `.safetensors`, bundles, and what `torch.save` writes.
+mod allowance;
 mod candidates;
 mod content;
 mod doubts;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::Preprocess;
 use striate_graph::{GraphError, is_finite};
-use striate_torch::{FileError, TensorFile};
+use striate_torch::{FileError, TensorFile, contained, note_file};
 use tch::Tensor;
 
 pub use fit::Loaded;
@@ -88,7 +89,8 @@ impl Weights {
         Self::read_with(path, &Registry::default())
     }
 
-    /// [`read`](Self::read), where `registry` has layers and architectures of your own that a bundle may name.
+    /// [`read`](Self::read), where `registry` has layers and architectures of your own that a bundle may name, and the memory that
+    /// a file may take.
     ///
     /// # Errors
     ///
@@ -108,10 +110,10 @@ impl Weights {
     }
 
     fn read_key(path: &Path, key: Option<&str>, registry: &Registry) -> Result<Self, ModelError> {
-        let mut weights = match content(path)? {
-            Content::Safetensors => read_safetensors(path, key, registry)?,
-            Content::Pytorch => pytorch::read(path, key)?,
-        };
+        let mut weights = reading(path, || match content(path)? {
+            Content::Safetensors => read_safetensors(path, key, registry),
+            Content::Pytorch => pytorch::read(path, key, &registry.budget()),
+        })?;
         weights.tensors.retain(|name, _| !name.contains('/'));
         if weights.info.is_none() {
             weights.tensors = names::unwrapped(weights.tensors);
@@ -160,19 +162,25 @@ impl Weights {
 
 /// What a file says beside its weights if it is a bundle; the weights are not read.
 pub(crate) fn info(path: &Path, registry: &Registry) -> Result<Option<BundleInfo>, ModelError> {
-    match content(path)? {
+    reading(path, || match content(path)? {
         Content::Safetensors => BundleInfo::from_metadata(&TensorFile::read_metadata(path)?, path, registry),
-        Content::Pytorch => pytorch::check(path).map(|()| None),
-    }
+        Content::Pytorch => pytorch::check(path, &registry.budget()).map(|()| None),
+    })
+}
+
+/// Notes that the file is read, and makes a panic of one of the formats' libraries an error.
+fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
+    note_file(path);
+    contained(read, |panic| ModelError::DamagedPickle { path: path.into(), reason: panic })
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     FileError::Io { action: "read", path: path.into(), source }.into()
 }
 
-/// A text from a file in one line of bounded length.
+/// A text from a file of bounded length.
 fn shortened(text: &str, longest: usize) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect()
+    text.chars().take(longest).collect()
 }
 
 fn read_safetensors(path: &Path, key: Option<&str>, registry: &Registry) -> Result<Weights, ModelError> {

@@ -12,15 +12,22 @@
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
-//! - [`Frozen`]: a tensor that many threads read;
+//! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
+//! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
+//! - [`Shown`]: texts from outside, as one line that a terminal does not obey;
+//! - [`Budget`]: how much memory a file may take to read;
+//! - [`contained()`]: a reader's panic becomes an error, and the panic hook can ask which file it was;
 //! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
+mod budget;
+mod bytes;
+mod contained;
 pub mod conv;
 pub mod cuda;
 mod error;
@@ -34,21 +41,28 @@ mod nearest;
 pub mod norm;
 pub mod onednn;
 pub mod optim;
+mod parts;
 pub mod pixels;
 pub mod pointwise;
 mod precision;
 mod runtime;
+mod shown;
 mod tensor_file;
 pub mod winograd;
 
+pub use budget::Budget;
+pub use bytes::{picture_from_bytes, picture_to_bytes};
+pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::TorchError;
 pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
 pub use nearest::{nearest, nearest_few};
+pub use parts::{Part, Unfinished};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
     Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,
     torch_version,
 };
-pub use tensor_file::{FileError, TensorFile};
+pub use shown::{Shown, is_plain};
+pub use tensor_file::{FileError, MAX_DIMS, TensorFile};

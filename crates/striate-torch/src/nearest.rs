@@ -42,6 +42,9 @@ enum How {
     Within,
 }
 
+/// A longer name, which only a file can have, is like no other: comparing takes time with the product of two lengths.
+const LONGEST: usize = 200;
+
 /// The known names that may be meant, the likeliest first.
 fn ranked<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<((How, usize), &'a str)> {
     let name = name.to_lowercase();
@@ -60,7 +63,8 @@ fn ranked<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<((How
         };
         Some((how, distance))
     };
-    let mut ranked: Vec<_> = known.into_iter().filter_map(|known| Some((rank(known)?, known))).collect();
+    let known = known.into_iter().filter(|known| known.len().max(name.len()) <= LONGEST);
+    let mut ranked: Vec<_> = known.filter_map(|known| Some((rank(known)?, known))).collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked
 }
@@ -98,6 +102,13 @@ mod tests {
             assert_eq!(nearest(name, KNOWN), None, "{name}");
         }
         assert_eq!(nearest("lenet5", []), None);
+    }
+
+    #[test]
+    fn names_that_only_files_have_are_not_compared() {
+        let long = "x".repeat(1_000_000);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+        assert_eq!(nearest("lenet5", [long.as_str(), "lenet5-paper"]), Some("lenet5-paper"));
     }
 
     #[test]

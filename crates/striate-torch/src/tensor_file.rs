@@ -1,6 +1,7 @@
-use crate::TorchError;
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors};
+use crate::{Shown, TorchError, contained, note_file};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
@@ -11,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 #[non_exhaustive]
 pub enum FileError {
     /// The file system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", Shown(path.display()))]
     Io {
         /// `read` or `write`.
         action: &'static str,
@@ -21,7 +22,7 @@ pub enum FileError {
         source: std::io::Error,
     },
     /// The file is not a sound `.safetensors` file: truncated, too long, or no such file at all.
-    #[error("{} is damaged or not a .safetensors file ({reason}): restore it from a copy", path.display())]
+    #[error("{} is damaged or not a .safetensors file ({}): restore it from a copy", Shown(path.display()), Shown(reason))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -29,7 +30,7 @@ pub enum FileError {
         reason: String,
     },
     /// A tensor's type has no counterpart in libtorch or in the format.
-    #[error("{}: tensor {name} has the unsupported type {dtype}", path.display())]
+    #[error("{}: tensor {} has the unsupported type {}", Shown(path.display()), Shown(name), Shown(dtype))]
     UnsupportedType {
         /// The file.
         path: PathBuf,
@@ -39,7 +40,7 @@ pub enum FileError {
         dtype: String,
     },
     /// libtorch failed on a tensor.
-    #[error("{}: tensor {name}: {source}", path.display())]
+    #[error("{}: tensor {}: {source}", Shown(path.display()), Shown(name))]
     Torch {
         /// The file.
         path: PathBuf,
@@ -58,6 +59,8 @@ impl From<FilesError> for FileError {
 
 /// The largest header that the format allows, in bytes.
 const LARGEST_HEADER: u64 = 100_000_000;
+/// The most dimensions that libtorch's operators take.
+pub const MAX_DIMS: usize = 64;
 
 /// Named tensors with text metadata: the content of a `.safetensors` file.
 #[derive(Debug, Default)]
@@ -70,39 +73,29 @@ pub struct TensorFile {
 
 impl TensorFile {
     /// Reads a whole file. The header is checked against the file's length before anything of the size that it declares is
-    /// allocated.
+    /// allocated, and a tensor of more than 64 dimensions, which libtorch cannot compute with, is refused.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = striate_files::read(path)?;
-        let damaged = |error: SafeTensorError| FileError::Damaged { path: path.into(), reason: error.to_string() };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let kind = kind_of(view.dtype()).ok_or_else(|| FileError::UnsupportedType {
-                path: path.into(),
-                name: name.to_owned(),
-                dtype: format!("{:?}", view.dtype()),
-            })?;
-            let shape: Vec<i64> = view.shape().iter().map(|dim| *dim as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|source| FileError::Torch {
-                path: path.into(),
-                name: name.to_owned(),
-                source: source.into(),
-            })?;
-            tensors.insert(name.to_owned(), tensor);
-        }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { tensors, metadata })
+        reading(path, || {
+            let mut file = striate_files::open(path)?;
+            let header = read_header(&mut file, path)?;
+            let mut tensors = BTreeMap::new();
+            // Values lie in the order of the keys, one tensor behind another.
+            for name in header.offset_keys() {
+                let Some(info) = header.info(&name) else { continue };
+                let tensor = read_tensor(&mut file, path, &name, info)?;
+                tensors.insert(name, tensor);
+            }
+            Ok(Self { tensors, metadata: metadata_of(&header) })
+        })
     }
 
     /// The metadata of a file, of which no more than the header is read. Damage is told as [`TensorFile::read`] tells it, but for
-    /// types that libtorch has not.
+    /// types and dimensions that libtorch has not.
     pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
-        let damaged = |error: SafeTensorError| FileError::Damaged { path: path.into(), reason: error.to_string() };
-        let file = striate_files::open(path)?;
-        let header = read_header(file).map_err(|source| FileError::Io { action: "read", path: path.into(), source })?;
-        let header = header.map_err(damaged)?;
-        Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+        reading(path, || {
+            let mut file = striate_files::open(path)?;
+            read_header(&mut file, path).map(|header| metadata_of(&header))
+        })
     }
 
     /// Writes the file whole or not at all (see [`striate_files::write`]), one tensor after another. Tensors of any device, memory format and
@@ -142,26 +135,72 @@ impl TensorFile {
     }
 }
 
-/// The header of a file, checked against the file's length as `SafeTensors::read_metadata` does with all of its bytes.
-fn read_header(mut file: std::fs::File) -> std::io::Result<Result<Metadata, SafeTensorError>> {
-    let length = file.metadata()?.len();
+/// Notes that the file is read, and makes a panic of the format's library an error.
+fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
+    note_file(path);
+    contained(read, |panic| damaged(path, panic))
+}
+
+fn cannot_read(path: &Path, source: std::io::Error) -> FileError {
+    FileError::Io { action: "read", path: path.into(), source }
+}
+
+fn damaged(path: &Path, reason: impl ToString) -> FileError {
+    FileError::Damaged { path: path.into(), reason: reason.to_string() }
+}
+
+fn metadata_of(header: &Metadata) -> BTreeMap<String, String> {
+    header.metadata().clone().unwrap_or_default().into_iter().collect()
+}
+
+/// The header of a file, checked against the file's length as `SafeTensors::read_metadata` does with all of its bytes. The file is
+/// left where the values begin.
+fn read_header(file: &mut File, path: &Path) -> Result<Metadata, FileError> {
+    let io = |source| cannot_read(path, source);
+    let damaged = |error: SafeTensorError| damaged(path, error);
+    let length = file.metadata().map_err(io)?.len();
     let mut size = [0; 8];
     if length < 8 {
-        return Ok(Err(SafeTensorError::HeaderTooSmall));
+        return Err(damaged(SafeTensorError::HeaderTooSmall));
     }
-    file.read_exact(&mut size)?;
+    file.read_exact(&mut size).map_err(io)?;
     let size = u64::from_le_bytes(size);
     if size > LARGEST_HEADER {
-        return Ok(Err(SafeTensorError::HeaderTooLarge));
+        return Err(damaged(SafeTensorError::HeaderTooLarge));
     }
     if size > length - 8 {
-        return Ok(Err(SafeTensorError::InvalidHeaderLength));
+        return Err(damaged(SafeTensorError::InvalidHeaderLength));
     }
     let mut header = Vec::new();
-    file.take(size).read_to_end(&mut header)?;
-    let header: Result<Metadata, _> = serde_json::from_slice(&header).map_err(SafeTensorError::InvalidHeaderDeserialization);
-    let whole = |header: &Metadata| header.data_len() as u64 == length - 8 - size;
-    Ok(header.and_then(|header| if whole(&header) { Ok(header) } else { Err(SafeTensorError::MetadataIncompleteBuffer) }))
+    file.take(size).read_to_end(&mut header).map_err(io)?;
+    let header: Metadata =
+        serde_json::from_slice(&header).map_err(|error| damaged(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    match header.data_len() as u64 == length - 8 - size {
+        true => Ok(header),
+        false => Err(damaged(SafeTensorError::MetadataIncompleteBuffer)),
+    }
+}
+
+/// The tensor whose values come next in the file.
+fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> Result<Tensor, FileError> {
+    let kind = kind_of(info.dtype).ok_or_else(|| FileError::UnsupportedType {
+        path: path.into(),
+        name: name.to_owned(),
+        dtype: format!("{:?}", info.dtype),
+    })?;
+    let dims = info.shape.len();
+    if dims > MAX_DIMS {
+        return Err(damaged(path, format!("tensor {name} has {dims} dimensions, and libtorch computes with at most {MAX_DIMS}")));
+    }
+    let shape: Vec<i64> = info.shape.iter().map(|dim| *dim as i64).collect();
+    let (start, end) = info.data_offsets;
+    let mut values = vec![0; end - start];
+    file.read_exact(&mut values).map_err(|source| cannot_read(path, source))?;
+    Tensor::f_from_data_size(&values, &shape, kind).map_err(|source| FileError::Torch {
+        path: path.into(),
+        name: name.to_owned(),
+        source: source.into(),
+    })
 }
 
 /// A contiguous CPU tensor whose bytes are copied out one tensor at a time while the file is written.
@@ -215,6 +254,7 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 mod tests {
     use super::*;
     use crate::{MemoryFormat, to_memory_format};
+    use safetensors::SafeTensors;
 
     fn example() -> TensorFile {
         let images = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([1, 2, 3, 4]);
@@ -263,6 +303,36 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
             assert_eq!(TensorFile::read_metadata(&path).unwrap_err().to_string(), error);
         }
+    }
+
+    /// A file of one tensor of one value, with this name and these dimensions.
+    fn one_value(path: &Path, name: &str, dims: usize) {
+        let shape = vec![1; dims];
+        let header = serde_json::json!({ name: { "dtype": "F32", "shape": shape, "data_offsets": [0, 4] } }).to_string();
+        std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()).unwrap();
+    }
+
+    #[test]
+    fn what_libtorch_cannot_have_is_refused_and_shown_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        one_value(&path, "a", 64);
+        assert_eq!(TensorFile::read(&path).unwrap().tensors["a"].dim(), 64);
+        one_value(&path, "a\n\u{1b}[31m", 100_000);
+        let error = TensorFile::read(&path).unwrap_err().to_string();
+        let told = r"tensor a\n\u{1b}[31m has 100000 dimensions, and libtorch computes with at most 64";
+        assert!(error.contains(told), "{error}");
+    }
+
+    #[test]
+    fn of_a_huge_file_with_a_damaged_header_no_more_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        one_value(&path, "a", 1);
+        // A hole of 8 TiB takes no room on the disk.
+        File::options().write(true).open(&path).unwrap().set_len(1 << 43).unwrap();
+        let error = TensorFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("MetadataIncompleteBuffer") || error.contains("incomplete"), "{error}");
     }
 
     #[test]

@@ -4,14 +4,14 @@ use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_layers::LayerError;
 use striate_models::ModelError;
-use striate_torch::{FileError, TorchError};
+use striate_torch::{FileError, Shown, TorchError};
 
 /// Why a training run can't start, go on, or be resumed. Every message is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// An option of a run that can't be.
-    #[error("{option} {reason}")]
+    #[error("{} {reason}", Shown(option))]
     Option {
         /// The option and its value, such as `lr = -1`.
         option: String,
@@ -19,7 +19,7 @@ pub enum TrainError {
         reason: &'static str,
     },
     /// A recipe that can't be read.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", Shown(path.display()), Shown(reason))]
     Recipe {
         /// The recipe's file.
         path: PathBuf,
@@ -27,7 +27,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A sound file of tensors that is no checkpoint, or doesn't fit the run.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", Shown(path.display()), Shown(reason))]
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
@@ -35,13 +35,16 @@ pub enum TrainError {
         reason: String,
     },
     /// The state of another optimizer, or of other parameters.
-    #[error("the optimizer's state does not fit: {reason}")]
+    #[error("the optimizer's state does not fit: {}", Shown(reason))]
     OptimizerState {
         /// The names and shapes that don't.
         reason: String,
     },
     /// A network for other classes than the dataset's.
-    #[error("the network gives {network:?}, but {dataset} has {classes} classes: set the network's classes or replace its head")]
+    #[error(
+        "the network gives {network:?}, but {} has {classes} classes: set the network's classes or replace its head",
+        Shown(dataset)
+    )]
     Classes {
         /// The shape of the network's logits for one example.
         network: Vec<i64>,
@@ -125,7 +128,7 @@ impl From<tch::TchError> for TrainError {
 }
 
 fn kept(checkpoint: &Option<PathBuf>) -> String {
-    checkpoint.as_ref().map_or_else(String::new, |path| format!("; the last good checkpoint is {}", path.display()))
+    checkpoint.as_ref().map_or_else(String::new, |path| format!("; the last good checkpoint is {}", Shown(path.display())))
 }
 
 /// Refuses the value of an option unless `ok`.

@@ -47,7 +47,7 @@ pub fn evaluate_with(
     let (feed, mut batches) = (Feed::new(device), loader.epoch(0)?);
     let mut next = feed.next(&mut batches);
     while let Some(batch) = next {
-        let Batch { images, labels } = feed.take(batch?)?;
+        let Batch { images, labels, .. } = feed.take(batch?)?;
         let outputs = forward(&images)?;
         drop(images);
         // While the device computes.

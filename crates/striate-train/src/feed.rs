@@ -21,8 +21,8 @@ impl Feed {
             _ => Ok::<_, TrainError>(tensor.f_to_device(self.device)?),
         };
         batches.next().map(|batch| {
-            let Batch { images, labels } = batch?;
-            Ok(Batch { images: begin(images)?, labels: begin(labels)? })
+            let Batch { images, labels, targets } = batch?;
+            Ok(Batch { images: begin(images)?, labels: begin(labels)?, targets: targets.map(begin).transpose()? })
         })
     }
 
@@ -31,6 +31,7 @@ impl Feed {
         if let Device::Cuda(_) = self.device {
             await_copy(&batch.images)?;
             await_copy(&batch.labels)?;
+            batch.targets.as_ref().map(await_copy).transpose()?;
         }
         Ok(batch)
     }

@@ -51,7 +51,7 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
-pub use recipe::{DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection};
+pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
 pub use schedule::{Curve, ScheduleConfig};
 pub use step::{Objective, Step, StepOutput};
 pub use striate_torch::Precision;

@@ -3,13 +3,17 @@ use crate::error::check;
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use striate_datasets::{Augment, DecodeOptions};
+use striate_datasets::{DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
-use striate_torch::{MemoryFormat, Precision, nearest};
+use striate_torch::{MemoryFormat, Precision, contained, nearest, note_file};
 use tch::Kind;
 use toml::{Table, Value};
+
+/// The most bytes of a recipe.
+const LONGEST: u64 = 1 << 20;
 
 /// A training run: a network, its data, and how it is trained. Every key has a default.
 ///
@@ -42,8 +46,10 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// `[schedule]`: the learning rate over the run.
     pub schedule: ScheduleConfig,
-    /// `[augment]`: random changes to the training images.
-    pub augment: Augment,
+    /// `[[transforms]]`: what is done to each training image, in this order. The file may name a [preset](Transform::preset) in their
+    /// place, or have the section `[augment]` that there was before.
+    #[serde(alias = "augment", deserialize_with = "transforms_or_augment")]
+    pub transforms: Vec<Transform>,
 }
 
 /// The network.
@@ -102,6 +108,45 @@ pub struct DataSection {
     pub max_pixels: u64,
     /// Whose mean, deviation, size and interpolation images are brought to.
     pub preprocess: PreprocessFrom,
+    /// Threads that make batches ahead; they change no value.
+    pub workers: Workers,
+    /// Which training pictures are in an epoch: `"each"`, `"balanced"`, `{ weighted = [..] }` or `{ repeated = 3 }`.
+    pub sampler: Sampler,
+}
+
+/// Threads that make batches beside those that compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Workers {
+    /// So many; with 0 a batch is made when it is needed.
+    Number(usize),
+    /// `"auto"`: as many as the data need.
+    Chosen(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Chosen.
+    #[default]
+    Auto,
+}
+
+impl Workers {
+    /// The number, if there is one: as [`LoaderOptions`](striate_datasets::LoaderOptions) take it.
+    pub fn number(self) -> Option<usize> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Chosen(Auto::Auto) => None,
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::Chosen(Auto::Auto)
+    }
 }
 
 /// Where a run has it from how images become inputs.
@@ -127,6 +172,8 @@ impl Default for DataSection {
             skip_bad: false,
             max_pixels: DecodeOptions::default().max_pixels,
             preprocess: PreprocessFrom::Auto,
+            workers: Workers::default(),
+            sampler: Sampler::default(),
         }
     }
 }
@@ -226,8 +273,11 @@ impl From<Layout> for MemoryFormat {
 impl Recipe {
     /// Reads a recipe's file.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text =
-            striate_files::read_to_string(path).map_err(|error| refuse(path, format!("cannot be read: {}", error.source)))?;
+        let cannot = |error| refuse(path, format!("cannot be read: {error}"));
+        note_file(path);
+        let mut text = String::new();
+        let file = striate_files::open(path).map_err(|error| cannot(error.source))?;
+        file.take(LONGEST + 1).read_to_string(&mut text).map_err(cannot)?;
         Self::parse(&text, path)
     }
 
@@ -236,11 +286,18 @@ impl Recipe {
     /// Fails with one line on a syntax error, a key that no recipe has (naming the nearest that one has), a value of the wrong
     /// type, and one that can't be.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        if text.len() as u64 > LONGEST {
+            return Err(refuse(path, format!("has more than the {LONGEST} bytes that a recipe may have")));
+        }
+        contained(|| Self::parse_short(text, path), |panic| refuse(path, format!("cannot be read: {panic}")))
+    }
+
+    fn parse_short(text: &str, path: &Path) -> Result<Self, TrainError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
             refuse(path, format!("line {line}: {}", error.message()))
         })?;
-        check_keys(&table).map_err(|reason| refuse(path, reason))?;
+        let table = check_keys(&table).and_then(|()| with_transforms(table)).map_err(|reason| refuse(path, reason))?;
         let recipe: Self = table
             .clone()
             .try_into()
@@ -268,6 +325,9 @@ impl Recipe {
         let tables = [self, other].map(|recipe| Table::try_from(recipe).unwrap_or_default());
         let keys = |section: &Value| section.as_table().cloned().unwrap_or_default();
         let mut differing = Vec::new();
+        if self.transforms != other.transforms {
+            differing.push("transforms".to_owned());
+        }
         for (name, section) in &tables[0] {
             let (ours, theirs) = (keys(section), tables[1].get(name).map(keys).unwrap_or_default());
             let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -310,6 +370,14 @@ impl Recipe {
         };
         let smoothed = label_smoothing == 0.0 || matches!(loss, Loss::CrossEntropy { .. });
         check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
+        let mixes = Transform::mix_labels(&self.transforms);
+        let takes = !mixes || matches!(loss, Loss::CrossEntropy { .. });
+        check(
+            takes,
+            "transforms",
+            format_args!("mix-up or cut-mix"),
+            "takes cross entropy, and this model has a loss of its own",
+        )?;
         Ok(TrainConfig {
             epochs: train.epochs,
             lr: train.lr,
@@ -332,12 +400,59 @@ fn one_line(error: &toml::de::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The list of transforms in a recipe's file.
+const TRANSFORMS: &str = "transforms";
+/// What was there before lists of transforms.
+const AUGMENT: &str = "augment";
+
+/// The recipe's table with presets in the list of transforms written out. Refuses what is no transform.
+fn with_transforms(mut table: Table) -> Result<Table, String> {
+    if table.contains_key(AUGMENT) && table.contains_key(TRANSFORMS) {
+        return Err(format!("[{AUGMENT}] and [[{TRANSFORMS}]] exclude each other: keep [[{TRANSFORMS}]]"));
+    }
+    let Some(list) = table.get(TRANSFORMS) else { return Ok(table) };
+    let tables = list.as_array().and_then(|list| list.iter().map(Value::as_table).collect::<Option<Vec<_>>>());
+    let tables = tables.ok_or_else(|| format!("`{TRANSFORMS}` must be a list of tables: write [[{TRANSFORMS}]]"))?;
+    let mut all = Vec::new();
+    for entry in tables {
+        let kind = entry.get("kind").and_then(Value::as_str).ok_or_else(|| format!("each of [[{TRANSFORMS}]] needs a `kind`"))?;
+        let alone = |kind| Value::Table(Table::from_iter([("kind".to_owned(), kind)]));
+        let known: Result<Transform, _> = alone(kind.into()).try_into();
+        let (known, list) = match (known, Transform::preset(kind)) {
+            (_, Some(preset)) => (Table::from_iter([("kind".to_owned(), kind.into())]), preset),
+            (Ok(known), None) => (Table::try_from(&known).map_err(|error| error.to_string())?, Vec::new()),
+            (Err(_), None) => {
+                let kinds = Transform::KINDS.iter().chain(&Transform::PRESETS);
+                let meant = nearest(kind, kinds.copied());
+                let all = || {
+                    format!(
+                        "there are {}",
+                        Transform::KINDS.iter().chain(&Transform::PRESETS).copied().collect::<Vec<_>>().join(", ")
+                    )
+                };
+                let meant = meant.map_or_else(all, |meant| format!("did you mean `{meant}`?"));
+                return Err(format!("there is no transform `{kind}`: {meant}"));
+            }
+        };
+        if let Some(key) = entry.keys().find(|key| !known.contains_key(*key)) {
+            return Err(format!("unknown key `{key}` in [[{TRANSFORMS}]] `{kind}`: {}", did_you_mean(key, &known, "`", "`")));
+        }
+        if list.is_empty() && !Transform::PRESETS.contains(&kind) {
+            let transform = Value::Table(entry.clone()).try_into::<Transform>();
+            all.push(transform.map_err(|error| format!("[[{TRANSFORMS}]] `{kind}`: {}", one_line(&error)))?);
+        }
+        all.extend(list);
+    }
+    table.insert(TRANSFORMS.to_owned(), Value::try_from(all).map_err(|error| error.to_string())?);
+    Ok(table)
+}
+
 /// Refuses a section or a key that no recipe has.
 ///
 /// The known ones are those of the default recipe, with the optimizer and the schedule of the kinds that `table` names.
 fn check_keys(table: &Table) -> Result<(), String> {
     let known = known_keys(table)?;
-    for (section, value) in table {
+    for (section, value) in table.iter().filter(|(section, _)| !matches!(section.as_str(), TRANSFORMS | AUGMENT)) {
         let Some(Value::Table(known_here)) = known.get(section) else {
             return Err(match value {
                 Value::Table(_) => format!("unknown section [{section}]: {}", did_you_mean(section, &known, "[", "]")),
@@ -436,6 +551,47 @@ mod tests {
         hflip = true
     ";
 
+    fn flip() -> Transform {
+        Transform::HorizontalFlip(striate_datasets::RandomHorizontalFlip::default())
+    }
+
+    #[test]
+    fn lists_of_transforms_hold_presets_and_are_written_out() {
+        let recipe = parse("[[transforms]]\nkind = 'cifar'\n[[transforms]]\nkind = 'affine'\ndegrees = 5").unwrap();
+        let affine = striate_datasets::RandomAffine { degrees: 5.0, ..Default::default() };
+        let expected = [Transform::preset("cifar").unwrap(), vec![Transform::Affine(affine)]].concat();
+        assert_eq!(recipe.transforms, expected);
+        let text = recipe.to_toml();
+        assert!(text.contains("[[transforms]]\nkind = \"random-crop\"\npadding = 4\n"), "{text}");
+        assert_eq!(parse(&text).unwrap(), recipe);
+        assert_eq!(recipe.differing(&Recipe::default()), ["transforms"]);
+        assert_eq!(parse("[[transforms]]\nkind = 'none'").unwrap(), Recipe::default());
+    }
+
+    #[test]
+    fn samplers_and_workers_are_read_and_come_back() {
+        for (text, sampler, workers) in [
+            ("", Sampler::Each, None),
+            ("sampler = 'balanced'\nworkers = 0", Sampler::Balanced, Some(0)),
+            ("sampler = { repeated = 3 }\nworkers = 'auto'", Sampler::Repeated(3), None),
+            ("sampler = { weighted = [1.0, 0.5] }\nworkers = 4", Sampler::Weighted(vec![1.0, 0.5]), Some(4)),
+        ] {
+            let recipe = parse(&format!("[data]\n{text}")).unwrap();
+            assert_eq!((&recipe.data.sampler, recipe.data.workers.number()), (&sampler, workers), "{text}");
+            assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+        }
+    }
+
+    #[test]
+    fn recipes_of_before_there_were_lists_are_read() {
+        assert_eq!(parse("[augment]\nhflip = true").unwrap().transforms, [flip()]);
+        let mut json = serde_json::to_value(Recipe::default()).unwrap();
+        let recipe = json.as_object_mut().unwrap();
+        recipe.remove("transforms");
+        recipe.insert("augment".to_owned(), serde_json::json!({ "pad_crop": 0, "hflip": true, "scale": [1.0, 1.0] }));
+        assert_eq!(serde_json::from_value::<Recipe>(json).unwrap().transforms, [flip()]);
+    }
+
     #[test]
     fn a_shorter_run_has_a_shorter_warmup() {
         let mut recipe = parse("[train]\nepochs = 20\n[schedule]\nkind = 'cosine'\nwarmup_epochs = 2.0").unwrap();
@@ -470,7 +626,7 @@ mod tests {
         assert_eq!(recipe.optimizer, OptimizerConfig::AdamW(adamw));
         assert_eq!(recipe.schedule.curve, Curve::MultiStep { milestones: vec![82.0, 123.0], gamma: 0.1 });
         assert_eq!(recipe.schedule.warmup_epochs, 1.0);
-        assert!(recipe.augment.hflip);
+        assert_eq!(recipe.transforms, [flip()]);
         assert_eq!(parse("").unwrap(), Recipe::default());
     }
 
@@ -479,7 +635,7 @@ mod tests {
         for recipe in [parse(FULL).unwrap(), Recipe::default()] {
             let text = recipe.to_toml();
             assert_eq!(parse(&text).unwrap(), recipe);
-            for key in ["batch_size", "clip_norm", "threads", "dir", "precision", "warmup_factor", "pad_crop", "decay_1d"] {
+            for key in ["batch_size", "clip_norm", "threads", "dir", "precision", "warmup_factor", "transforms", "decay_1d"] {
                 assert!(text.contains(key), "{key} in {text}");
             }
         }
@@ -502,6 +658,10 @@ mod tests {
         assert_eq!((config.loss, config.clip_norm), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(2.0)));
         let error = recipe.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
         assert!(error.starts_with("train.label_smoothing = 0.1 takes cross entropy"), "{error}");
+        let mixing = parse("[[transforms]]\nkind = 'mix-up'").unwrap();
+        mixing.train_config(Loss::default(), 0.0).unwrap();
+        let error = mixing.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
+        assert!(error.contains("mix-up or cut-mix takes cross entropy"), "{error}");
         let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap();
         assert_eq!((plain.loss, plain.clip_norm), (Loss::Rbf { j: 1.0 }, None));
     }
@@ -513,9 +673,21 @@ mod tests {
             ("[optimizer]\nknid = 'sgd'", "unknown key `knid` in [optimizer]: did you mean `kind`?"),
             ("[optimizer]\nkind = 'adamw'\nlr = 1", "unknown key `lr` in [optimizer]: it belongs in [train]"),
             ("[schedule]\nkind = 'cosine'\nmin = 1", "unknown key `min` in [schedule]: did you mean `min_lr`?"),
-            ("[augment]\nhflop = true", "unknown key `hflop` in [augment]: did you mean `hflip`?"),
+            ("[augment]\nhflop = true", "unknown field `hflop`, expected one of `pad_crop`, `hflip`, "),
+            ("[augment]\n[[transforms]]\nkind = 'none'", "[augment] and [[transforms]] exclude each other"),
+            ("transforms = 'cifar'", "`transforms` must be a list of tables: write [[transforms]]"),
+            ("[[transforms]]\np = 1", "each of [[transforms]] needs a `kind`"),
+            ("[[transforms]]\nkind = 'random-corp'", "there is no transform `random-corp`: did you mean `random-crop`?"),
+            ("[[transforms]]\nkind = 'twirl'", "there is no transform `twirl`: there are resize, "),
+            (
+                "[[transforms]]\nkind = 'random-crop'\npading = 4",
+                "unknown key `pading` in [[transforms]] `random-crop`: did you mean `padding`?",
+            ),
+            ("[[transforms]]\nkind = 'cifar'\npadding = 4", "unknown key `padding` in [[transforms]] `cifar`: there are `kind`"),
+            ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
+            ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [augment], [data], [model], "),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [model], [optimizer], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),

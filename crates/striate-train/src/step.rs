@@ -23,7 +23,7 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// The loss of all outputs together: a scalar. `targets` is `[N]`, int64.
+    /// The loss of all outputs together: a scalar. `targets` are as a [`Loss`] takes them.
     pub fn compute(&self, outputs: &Outputs, targets: &Tensor) -> Result<Tensor, TrainError> {
         let mut loss = self.loss.compute(outputs.logits(), targets)?;
         for (_, logits) in &outputs.outputs()[1..] {
@@ -88,7 +88,7 @@ impl<N: Borrow<Network>> Step<N> {
         self.optimizer.load_state(state)
     }
 
-    /// Trains with one batch on the network's device: images `[N, C, H, W]` and int64 targets `[N]`.
+    /// Trains with one batch on the network's device: images `[N, C, H, W]` and targets as its [`Loss`] takes them.
     ///
     /// Fails if the batch does not fit the network, or a [recorded](Self::recorded) step can't be recorded. A loss that is no number is no
     /// error here: it shows in the output, and in the weights.

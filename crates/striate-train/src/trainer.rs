@@ -313,10 +313,10 @@ impl<'a> Trainer<'a> {
 
     /// Begins a step with one batch.
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
-        let Batch { images, labels } = self.feed.take(batch)?;
+        let batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
-        let output = self.step.run(&images, &labels, lr)?;
-        Ok(Launched { output, labels })
+        let output = self.step.run(&batch.images, batch.targets(), lr)?;
+        Ok(Launched { output, labels: batch.labels })
     }
 
     /// Waits until a step is done, and counts it; returns its mean loss.
@@ -433,7 +433,7 @@ impl<'a> Trainer<'a> {
 fn fingerprint(data: &dyn Dataset) -> Result<String, TrainError> {
     let len = i64::try_from(data.len()).unwrap_or(i64::MAX);
     let indices: Vec<i64> = (0..FINGERPRINTED.min(len)).map(|index| index * len / FINGERPRINTED.min(len)).collect();
-    let Batch { images, labels } = data.batch(&Tensor::f_from_slice(&indices)?)?;
+    let Batch { images, labels, .. } = data.batch(&Tensor::f_from_slice(&indices)?)?;
     let sums = images.f_flatten(1, -1)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
     let (sums, labels) = (Vec::<i64>::try_from(sums)?, Vec::<i64>::try_from(labels)?);
     let values: Vec<u64> = sums.into_iter().chain(labels).map(i64::cast_unsigned).collect();

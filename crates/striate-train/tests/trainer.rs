@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use striate_datasets::{Augment, Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess};
+use striate_datasets::{
+    Dataset, Fit, InMemory, Loader, LoaderOptions, Normalise, Preprocess, RandomAffine, RandomCrop, RandomHorizontalFlip,
+    Transform,
+};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
 use striate_models::BundleInfo;
@@ -96,8 +99,10 @@ impl Run {
 
     /// Calls `with` on a trainer of this run.
     fn trainer<T>(&self, with: impl FnOnce(Trainer<'_>) -> T) -> T {
-        let augment = Augment { pad_crop: 1, hflip: true, rotate_degrees: 10.0, ..Augment::default() };
-        let options = LoaderOptions { augment, ..LoaderOptions::train(BATCH, self.config.seed) };
+        let affine = RandomAffine { degrees: 10.0, ..RandomAffine::default() };
+        let flip = Transform::HorizontalFlip(RandomHorizontalFlip::default());
+        let transforms = vec![Transform::RandomCrop(RandomCrop { padding: 1 }), flip, Transform::Affine(affine)];
+        let options = LoaderOptions { transforms, ..LoaderOptions::train(BATCH, self.config.seed) };
         let train = Loader::new(&self.train, preprocess(), options).unwrap();
         let test = Loader::new(&self.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
         with(Trainer::new(&self.network, &train, &test, self.config.clone()).unwrap())

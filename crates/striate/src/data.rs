@@ -106,7 +106,7 @@ impl Data {
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
-            let Split { train, test } = load_with(&section.name, &LoadOptions { root }, progress)?;
+            let Split { train, test } = load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)?;
             Images::Memory { train, val: None, test: Some(test) }
         };
         let data = Self { images };
@@ -278,16 +278,18 @@ impl Data {
         }
     }
 
-    /// The parts as a network wants them.
+    /// The parts as a network wants them; with `whole`, pictures to train with that lie in memory stay as they are, for transforms
+    /// that size them.
     ///
     /// # Errors
     ///
     /// A `preprocess` that does not fit the pictures.
-    pub fn fit(self, preprocess: &Preprocess) -> Result<Parts, Error> {
+    pub fn fit(self, preprocess: &Preprocess, whole: bool) -> Result<Parts, Error> {
         match self.images {
             Images::Memory { train, val, test } => {
                 let boxed = |part: InMemory| Ok::<_, DatasetError>(Box::new(part.fit(preprocess)?) as Box<dyn Dataset>);
-                Ok(Parts { train: boxed(train)?, val: val.map(boxed).transpose()?, test: test.map(boxed).transpose()? })
+                let train = if whole { Box::new(train) } else { boxed(train)? };
+                Ok(Parts { train, val: val.map(boxed).transpose()?, test: test.map(boxed).transpose()? })
             }
             Images::Folder(parts) => {
                 let FolderParts { train, val, test } = parts.fit(preprocess)?;

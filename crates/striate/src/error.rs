@@ -5,7 +5,7 @@ use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_infer::PlanError;
 use striate_models::ModelError;
-use striate_torch::{FileError, TorchError};
+use striate_torch::{FileError, Shown, TorchError};
 use striate_train::TrainError;
 
 /// Why something could not be classified, trained or read. Every message is one line that says what to do.
@@ -13,7 +13,7 @@ use striate_train::TrainError;
 #[non_exhaustive]
 pub enum Error {
     /// A wrong value of an option.
-    #[error("{option} {reason}")]
+    #[error("{} {}", Shown(option), Shown(reason))]
     Option {
         /// The option and its value.
         option: String,
@@ -21,13 +21,13 @@ pub enum Error {
         reason: String,
     },
     /// A bundle that does not say how images become inputs.
-    #[error("{} does not say how images become inputs: make a bundle from its weights, with mean, standard deviation and size", path.display())]
+    #[error("{} does not say how images become inputs: make a bundle from its weights, with mean, standard deviation and size", Shown(path.display()))]
     NoPreprocess {
         /// The bundle.
         path: PathBuf,
     },
     /// A run's folder that can't be used.
-    #[error("{} {reason}", path.display())]
+    #[error("{} {}", Shown(path.display()), Shown(reason))]
     Folder {
         /// The folder, or a file in it.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum Error {
         data: usize,
     },
     /// Data that is not where it was.
-    #[error("the data is not in {}: if it was moved, say where it is", path.display())]
+    #[error("the data is not in {}: if it was moved, say where it is", Shown(path.display()))]
     MissingData {
         /// Where it is said to be.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum Error {
     /// A folder with pictures to train with alone.
     #[error(
         "{} has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or split some off (`split = 0.2` in [data])",
-        folder.display()
+        Shown(folder.display())
     )]
     NothingToJudgeBy {
         /// The folder.

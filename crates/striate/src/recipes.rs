@@ -3,6 +3,7 @@ use crate::{Error, data};
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
+use striate_datasets::Transform;
 use striate_graph::Graph;
 use striate_models::{BundleInfo, Registry};
 use striate_train::{DataSection, ModelSection, Recipe};
@@ -94,7 +95,8 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
         why += "; a tenth of its learning rate, since the network has no batch norm";
     }
     if data.name != data::FOLDER {
-        recipe.augment.hflip = false; // digits and letters have no mirror images
+        // Digits and letters have no mirror images.
+        recipe.transforms.retain(|transform| !matches!(transform, Transform::HorizontalFlip(_)));
     }
     (recipe.model, recipe.data) = (model, data);
     Ok(Chosen { recipe, kind, why })
@@ -152,9 +154,11 @@ mod tests {
             assert!(!chosen.why.contains('\n') && chosen.why.contains(&kind.to_string()), "{}", chosen.why);
             chosen.recipe.check().unwrap();
         }
-        for weights in ["", "w.pth"] {
-            assert!(!chosen("lenet5", weights, "mnist").recipe.augment.hflip, "digits have no mirror images");
-        }
-        assert!(chosen("lenet5", "w.pth", data::FOLDER).recipe.augment.hflip);
+        let mirrors = |weights, data| {
+            let transforms = chosen("lenet5", weights, data).recipe.transforms;
+            transforms.iter().any(|transform| matches!(transform, Transform::HorizontalFlip(_)))
+        };
+        assert!(!mirrors("", "mnist") && !mirrors("w.pth", "mnist"), "digits have no mirror images");
+        assert!(mirrors("w.pth", data::FOLDER));
     }
 }

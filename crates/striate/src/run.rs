@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
+use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess, Transform};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
@@ -319,8 +319,13 @@ impl<'a> Run<'a> {
         let config = self.recipe.train_config(info.loss, info.aux_weight)?;
         let preprocess = preprocess_of(&info)?.clone();
         let TrainSection { batch_size, drop_last, seed, .. } = self.recipe.train;
-        let augment = self.recipe.augment.clone();
-        let batches = LoaderOptions { augment, drop_last, ..LoaderOptions::train(batch_size, seed) };
+        let batches = LoaderOptions {
+            transforms: self.recipe.transforms.clone(),
+            sampler: self.recipe.data.sampler.clone(),
+            workers: self.recipe.data.workers.number(),
+            drop_last,
+            ..LoaderOptions::train(batch_size, seed)
+        };
         Ok(Prepared { info, network, data, config, preprocess, batches })
     }
 
@@ -472,7 +477,8 @@ impl<'a> Run<'a> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
-        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?)?;
+        let whole = Transform::size_themselves(&self.recipe.transforms);
+        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?, whole)?;
         Ok((info, weights, data))
     }
 
@@ -605,7 +611,8 @@ impl Prepared {
     }
 
     fn eval_loader<'d>(&self, data: &'d dyn Dataset) -> Result<Loader<'d>, Error> {
-        Ok(Loader::new(data, self.preprocess.clone(), LoaderOptions::eval(EVAL_BATCH))?)
+        let options = LoaderOptions { workers: self.batches.workers, ..LoaderOptions::eval(EVAL_BATCH) };
+        Ok(Loader::new(data, self.preprocess.clone(), options)?)
     }
 }
 
@@ -680,6 +687,7 @@ fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
 fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     let mut recipe = saved.clone();
     recipe.data.dir.clone_from(&edited.data.dir);
+    recipe.data.workers = edited.data.workers;
     recipe.train.devices.clone_from(&edited.train.devices);
     recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
     if edited.train.threads != 0 {

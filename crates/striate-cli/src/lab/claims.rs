@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use striate::data::FOLDER;
 use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
+use striate_torch::Shown;
 
 /// The name that stands for every claim.
 const ALL: &str = "all";
@@ -79,7 +80,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     if args.json {
         return print_json(&outcomes);
     }
-    print(&format!("{}\n", options.out.join("index.html").display()))
+    print(&format!("{}\n", Shown(options.out.join("index.html").display())))
 }
 
 /// The outcome for people.

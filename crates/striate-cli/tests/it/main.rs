@@ -15,6 +15,7 @@ mod models;
 mod names;
 mod resume;
 mod sandbox;
+mod shown;
 mod signals;
 mod train;
 mod tutorials;

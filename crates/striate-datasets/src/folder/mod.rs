@@ -8,12 +8,14 @@ pub use scan::{LeftOut, Reason};
 
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
-use crate::decode::decode_raw;
-use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Picture, Preprocess};
+use crate::dataset::no_example;
+use crate::decode::{decode_file, decode_raw};
+use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Picture, Pixels, Preprocess};
 use scan::{Entry, Walk, entries};
 use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::Tensor;
 
@@ -28,8 +30,9 @@ const CHECKED: usize = 16;
 /// readable pictures are [left out](Self::left_out) and counted. Two names are the same if they
 /// differ only in how accents are encoded (Unicode's NFC and NFD).
 ///
-/// Files are decoded when you take a batch, on as many threads as libtorch's operators use, each as
-/// [`decode_image`](crate::decode_image) does it. Only the pictures of a batch are in memory.
+/// Files are decoded when you take a batch, each as [`decode_image`](crate::decode_image) does it, on a
+/// [`Loader`](crate::Loader)'s workers or on as many threads as libtorch's operators use. Only the
+/// pictures of a few batches are in memory.
 ///
 /// ```no_run
 /// use striate_datasets::{
@@ -54,7 +57,7 @@ const CHECKED: usize = 16;
 pub struct ImageFolder {
     name: String,
     root: PathBuf,
-    files: Vec<(PathBuf, i64)>,
+    files: Arc<Vec<(PathBuf, i64)>>,
     classes: Vec<String>,
     preprocess: Preprocess,
     options: DecodeOptions,
@@ -132,7 +135,7 @@ impl ImageFolder {
         refuse_odd(root, &classes, &left_out)?;
         let label = |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| (file, class));
         let (classes, files): (Vec<_>, Vec<_>) = classes.into_iter().map(|(name, (_, files))| (name, files)).unzip();
-        let files = files.into_iter().zip(0..).flat_map(label).collect();
+        let files = Arc::new(files.into_iter().zip(0..).flat_map(label).collect());
         let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
     }
@@ -162,7 +165,7 @@ impl ImageFolder {
     /// [`DatasetError::OtherClasses`] when a class of this folder is not among them.
     pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DatasetError> {
         let places = places(&self.root.display().to_string(), &self.classes, classes)?;
-        for (_, label) in &mut self.files {
+        for (_, label) in Arc::make_mut(&mut self.files) {
             // Labels are indices of this folder's classes.
             *label = places[label.unsigned_abs() as usize];
         }
@@ -238,7 +241,7 @@ impl ImageFolder {
         let had: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
         let mut bad = bad.into_iter().peekable();
         let mut index = 0;
-        self.files.retain(|(path, _)| {
+        Arc::make_mut(&mut self.files).retain(|(path, _)| {
             let bad = bad.next_if(|(bad, _)| *bad == index);
             index += 1;
             if let Some((_, error)) = &bad {
@@ -320,14 +323,40 @@ impl Dataset for ImageFolder {
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         let chosen = |index: &i64| {
             let file = usize::try_from(*index).ok().and_then(|index| self.files.get(index));
-            file.ok_or_else(|| DatasetError::option("indices", format!("{index} is no example of the {}", self.files.len())))
+            file.ok_or_else(|| no_example(index, self.files.len()))
         };
         let indices = Vec::<i64>::try_from(indices)?;
         let chosen = indices.iter().map(chosen).collect::<Result<Vec<_>, _>>()?;
         let decode = |file: &&(PathBuf, i64)| decode_raw(Picture::File(&file.0), &self.preprocess, &self.options);
         let images = side_by_side(&chosen, decode).into_iter().collect::<Result<Vec<_>, _>>()?;
         let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
-        Ok(Batch { images: Tensor::f_cat(&images, 0)?.f_contiguous()?, labels: Tensor::f_from_slice(&labels)? })
+        Ok(Batch::new(Tensor::f_cat(&images, 0)?.f_contiguous()?, Tensor::f_from_slice(&labels)?))
+    }
+
+    fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
+        Ok(Arc::new(Files { files: Arc::clone(&self.files), preprocess: self.preprocess.clone(), options: self.options }))
+    }
+}
+
+/// The examples of an [`ImageFolder`].
+struct Files {
+    files: Arc<Vec<(PathBuf, i64)>>,
+    preprocess: Preprocess,
+    options: DecodeOptions,
+}
+
+impl Examples for Files {
+    fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        let (path, _) = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
+        decode_file(path, self.preprocess.input[0], &self.options)
+    }
+
+    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
+        Pixels::of_tensor(&self.preprocess.place(&self.picture(index)?.to_tensor()?)?)
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.files[index].1
     }
 }
 
@@ -365,7 +394,7 @@ fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Ve
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{ImageSize, Interpolation, Loader, LoaderOptions, Normalise, decode_image};
+    use crate::{ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Transform, decode_image};
     use image::{Rgb, RgbImage};
     use std::fs;
 
@@ -414,7 +443,7 @@ pub(crate) mod tests {
         let before = striate_torch::num_threads();
         for threads in [1, 3, 9] {
             striate_torch::set_num_threads(threads);
-            let Batch { images, labels } = data.batch(&Tensor::from_slice(&[3_i64, 0, 2, 1, 0])).unwrap();
+            let Batch { images, labels, .. } = data.batch(&Tensor::from_slice(&[3_i64, 0, 2, 1, 0])).unwrap();
             assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [1, 0, 1, 0, 0]);
             assert_eq!((images.size(), images.is_contiguous()), (vec![5, 3, 8, 8], true));
             for (place, index) in [3, 0, 2, 1, 0].into_iter().enumerate() {
@@ -438,6 +467,40 @@ pub(crate) mod tests {
         let loader = Loader::new(&data, grey, LoaderOptions::train(3, 1)).unwrap();
         let sizes: Vec<_> = loader.epoch(0).unwrap().map(|batch| batch.unwrap().images.size()).collect();
         assert_eq!(sizes, [[3, 1, 8, 8], [1, 1, 8, 8]]);
+    }
+
+    #[test]
+    fn workers_and_memory_give_the_same_bits() {
+        let folder = flowers();
+        let preprocess = preprocess(8);
+        let data = ImageFolder::open(folder.path(), preprocess.clone()).unwrap();
+        let epoch = |data: &dyn Dataset, kinds: &[&str], workers| {
+            let transforms = kinds.iter().flat_map(|name| Transform::preset(name).unwrap()).collect();
+            let options = LoaderOptions { transforms, workers: Some(workers), ..LoaderOptions::train(3, 4) };
+            let loader = Loader::new(data, preprocess.clone(), options).unwrap();
+            let batches: Vec<_> = loader.epoch(1).unwrap().map(|batch| batch.unwrap().images).collect();
+            Tensor::cat(&batches, 0)
+        };
+        let Batch { images, labels, .. } = data.batch(&Tensor::from_slice(&[0_i64, 1, 2, 3])).unwrap();
+        let memory = InMemory::new("flowers", images, &labels, data.classes().to_vec()).unwrap();
+        let expected = epoch(&data, &["cifar", "digits"], 0);
+        assert_eq!(epoch(&data, &["cifar", "digits"], 3), expected);
+        assert_eq!(epoch(&memory, &["cifar", "digits"], 0), expected);
+        assert_eq!(epoch(&data, &["imagenet-train"], 0), epoch(&data, &["imagenet-train"], 2));
+        assert_ne!(epoch(&data, &["imagenet-eval"], 2), epoch(&data, &["none"], 2), "of 9 rows and columns, 8 are cut out");
+    }
+
+    #[test]
+    fn a_workers_error_names_the_file() {
+        let folder = flowers();
+        let damaged = folder.path().join("tulip/b.PNG");
+        fs::write(&damaged, b"\x89PNG\r\n\x1a\n").unwrap();
+        let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap();
+        let loader = Loader::new(&data, preprocess(8), LoaderOptions { workers: Some(2), ..LoaderOptions::eval(2) }).unwrap();
+        let mut epoch = loader.epoch(0).unwrap();
+        epoch.next().unwrap().unwrap();
+        let error = epoch.next().unwrap().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} cannot be read as an image", damaged.display())), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::scan::{Entry, LeftOut, entries};
 use crate::classes::{file_name, same_places};
 use crate::{Dataset, DatasetError, Preprocess, Split};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const TRAIN: &[&str] = &["train"];
 const VAL: &[&str] = &["val", "valid", "validation"];
@@ -201,7 +202,7 @@ impl ImageFolder {
             files.sort_by(|(a, x), (b, y)| (x, a).cmp(&(y, b)));
             let (name, root) = (self.name.clone(), self.root.clone());
             let (classes, preprocess) = (self.classes.clone(), self.preprocess.clone());
-            Self { name, root, files, classes, preprocess, left_out, options: self.options }
+            Self { name, root, files: Arc::new(files), classes, preprocess, left_out, options: self.options }
         };
         Ok(Split { train: part(train, self.left_out.clone()), test: part(test, LeftOut::default()) })
     }

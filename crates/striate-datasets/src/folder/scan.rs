@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use striate_torch::Shown;
 
 /// Extensions of pictures that are read, in small letters.
 const READ: [&str; 14] = ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
@@ -85,7 +86,7 @@ impl fmt::Display for LeftOut {
             return write!(f, "left nothing out");
         }
         let what = |(reason, count, example): (&Reason, usize, &Path)| {
-            let example = crate::decode::one_line(&example.display().to_string());
+            let example = Shown(example.display());
             let s = if count == 1 { "" } else { "s" };
             match reason {
                 Reason::Format(end) => format!("{count} .{end} (a format that is not read)"),

@@ -1,9 +1,11 @@
 //! Which of the tensors in a file are the network's: files of training hold much besides.
+use super::allowance::{Allowance, Exceeded};
 use super::pickle::{Node, Pickle, TensorSpec, Value};
 use super::shortened;
 use crate::ModelError;
 use std::collections::HashSet;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Where training scripts put the weights, the likelier first; nothing stands for the file itself.
 const KNOWN: [&str; 13] = [
@@ -25,8 +27,10 @@ const KNOWN: [&str; 13] = [
 const AVERAGES: [&str; 5] = ["ema", "swa", "averag", "shadow", "polyak"];
 /// Deeper dictionaries hold no networks.
 const DEEPEST: usize = 4;
-/// A module with more parts is no network.
-const MOST_PARTS: usize = 1_000_000;
+/// What looking at a value takes.
+const VALUE_BYTES: u64 = 48;
+/// What a part of a module takes, apart from the tensors and names in it.
+const PART_BYTES: u64 = 256;
 
 /// Tensors by name that may be a network's.
 pub(super) struct Candidate {
@@ -43,43 +47,58 @@ pub(super) struct Chosen {
 }
 
 /// All dictionaries and modules with tensors by name, in the order of the file.
-pub(super) fn candidates(pickle: &Pickle) -> Result<Vec<Candidate>, String> {
-    let text = |value: &Value| match value {
-        Value::Text(text) => Some(text.to_string()),
-        _ => None,
-    };
+///
+/// A value of the file can be in it at many places. What that makes of it is taken from `allowance`.
+pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<Vec<Candidate>, Exceeded> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
-    let mut stack = vec![(Vec::new(), pickle.root.clone())];
+    let mut stack: Vec<(Vec<Rc<str>>, &Value)> = vec![(Vec::new(), &pickle.root)];
     while let Some((keys, value)) = stack.pop() {
         let Value::Node(place) = value else { continue };
-        if !seen.insert(place) {
+        if !seen.insert(*place) {
             continue;
         }
-        let module = is_module(pickle, &value);
-        let tensors = if module { of_module(pickle, &value)? } else { direct(pickle, &value) };
+        let module = is_module(pickle, value);
+        let tensors =
+            if module { of_module(pickle, value, allowance)? } else { direct(pickle, value, "", &HashSet::new(), allowance)? };
         if !tensors.is_empty() {
+            allowance.take_all(keys.iter().map(|key| key.len() + 1).sum(), 1)?;
             let key = Some(keys.join(".")).filter(|key| !key.is_empty());
             found.push(Candidate { key, tensors });
         }
         if module || keys.len() == DEEPEST {
             continue;
         }
-        for (key, value) in pickle.entries(&value).iter().rev() {
-            if let Some(key) = text(key) {
-                stack.push(([keys.as_slice(), &[key]].concat(), value.clone()));
+        for (key, value) in pickle.entries(value).iter().rev() {
+            if let (Value::Text(key), Value::Node(_)) = (key, value) {
+                allowance.take_all(1 + keys.len(), PART_BYTES)?;
+                stack.push(([keys.as_slice(), &[key.clone()]].concat(), value));
             }
         }
     }
     Ok(found)
 }
 
-fn direct(pickle: &Pickle, value: &Value) -> Vec<(String, TensorSpec)> {
-    let tensor = |(key, value): &(Value, Value)| match (key, pickle.node(value)) {
-        (Value::Text(name), Some(Node::Tensor(tensor))) => Some((name.to_string(), tensor.clone())),
-        _ => None,
-    };
-    pickle.entries(value).iter().filter_map(tensor).collect()
+/// The tensors that a dictionary holds itself, with `prefix` before their names, and without those that `left_out` names.
+fn direct(
+    pickle: &Pickle,
+    value: &Value,
+    prefix: &str,
+    left_out: &HashSet<&str>,
+    allowance: &mut Allowance,
+) -> Result<Vec<(String, TensorSpec)>, Exceeded> {
+    let entries = pickle.entries(value);
+    allowance.take_all(entries.len(), 1)?;
+    let mut tensors = Vec::new();
+    for (key, value) in entries {
+        if let (Value::Text(name), Some(Node::Tensor(tensor))) = (key, pickle.node(value))
+            && !left_out.contains(&**name)
+        {
+            allowance.take_all(2 * size_of::<TensorSpec>() + 16 * tensor.size.len() + prefix.len() + name.len(), 1)?;
+            tensors.push((format!("{prefix}{name}"), (**tensor).clone()));
+        }
+    }
+    Ok(tensors)
 }
 
 /// An attribute of an object.
@@ -92,27 +111,24 @@ fn is_module(pickle: &Pickle, value: &Value) -> bool {
 }
 
 /// What `state_dict()` of a `torch.nn.Module` would give.
-fn of_module(pickle: &Pickle, module: &Value) -> Result<Vec<(String, TensorSpec)>, String> {
+fn of_module(pickle: &Pickle, module: &Value, allowance: &mut Allowance) -> Result<Vec<(String, TensorSpec)>, Exceeded> {
     let mut tensors = Vec::new();
-    let mut stack = vec![(String::new(), module.clone())];
-    let mut parts = 0;
+    let mut stack = vec![(String::new(), module)];
     while let Some((prefix, module)) = stack.pop() {
-        parts += 1;
-        if parts > MOST_PARTS {
-            return Err("a module with too many parts".to_owned());
-        }
-        let passing: &[Value] =
-            attribute(pickle, &module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
-        let passes = |name: &str| passing.iter().any(|value| matches!(value, Value::Text(text) if **text == *name));
+        let passing: &[Value] = attribute(pickle, module, "_non_persistent_buffers_set").map_or(&[], |names| pickle.items(names));
+        allowance.take_all(pickle.entries(module).len() + passing.len(), VALUE_BYTES)?;
+        let passing = passing.iter().filter_map(|value| if let Value::Text(text) = value { Some(&**text) } else { None });
+        let passing: HashSet<&str> = passing.collect();
         for part in ["_parameters", "_buffers"] {
-            let Some(values) = attribute(pickle, &module, part) else { continue };
-            let values = direct(pickle, values).into_iter().filter(|(name, _)| !passes(name));
-            tensors.extend(values.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+            let Some(values) = attribute(pickle, module, part) else { continue };
+            tensors.extend(direct(pickle, values, &prefix, &passing, allowance)?);
         }
-        let Some(modules) = attribute(pickle, &module, "_modules") else { continue };
+        let Some(modules) = attribute(pickle, module, "_modules") else { continue };
         for (name, part) in pickle.entries(modules) {
             if let Value::Text(name) = name {
-                stack.push((format!("{prefix}{name}."), part.clone()));
+                allowance.take(PART_BYTES)?;
+                allowance.take_all(prefix.len() + name.len(), 1)?;
+                stack.push((format!("{prefix}{name}."), part));
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What a pickle says, interpreted without Python: containers, tensors and the objects that hold them; nothing is run.
+use super::allowance::{Allowance, Exceeded};
 use std::collections::HashMap;
 use std::io::{BufRead, Error, ErrorKind, Read, Result, copy, sink};
 use std::rc::Rc;
+use striate_torch::MAX_DIMS;
 
 /// What may be called: what rebuilds tensors, containers, and the plain values that training scripts keep beside them.
 const CALLABLE: [&str; 28] = [
@@ -43,6 +45,11 @@ const REBUILD_PARAMETER: [&str; 2] = ["torch._utils._rebuild_parameter", "torch.
 const REBUILD_FROM_TYPE: &str = "torch._tensor._rebuild_from_type_v2";
 /// No name of a module or a function is longer.
 const LONGEST_NAME: u64 = 1000;
+/// Bytes that an instruction may take in time, and what a value, a node and a place in the memo take at most.
+const INSTRUCTION_BYTES: u64 = 16;
+const VALUE_BYTES: u64 = 48;
+const NODE_BYTES: u64 = 64;
+const MEMO_BYTES: u64 = 64;
 
 /// A value of the program; what holds others is a [`Node`], so that values are small, and cycles and depth do no harm.
 #[derive(Debug, Clone)]
@@ -64,8 +71,8 @@ pub(super) enum Node {
     /// A list or a tuple.
     Sequence(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    Storage(Storage),
-    Tensor(TensorSpec),
+    Storage(Box<Storage>),
+    Tensor(Box<TensorSpec>),
     /// An object that is not built here, with the dictionary of its attributes.
     Object {
         class: Rc<str>,
@@ -133,7 +140,7 @@ impl Pickle {
     /// Every storage that a tensor views.
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.nodes.iter().filter_map(|node| match node {
-            Node::Storage(storage) => Some(storage),
+            Node::Storage(storage) => Some(&**storage),
             _ => None,
         })
     }
@@ -142,7 +149,7 @@ impl Pickle {
 /// Why a pickle is not taken.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// It cannot be read, or makes no sense ([`ErrorKind::InvalidData`]).
+    /// It cannot be read, makes no sense ([`ErrorKind::InvalidData`]), or takes too much ([`Exceeded`]).
     Io(Error),
     /// It calls this, and may not.
     Calls(String),
@@ -154,17 +161,25 @@ impl From<Error> for Fault {
     }
 }
 
+impl From<Exceeded> for Fault {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Io(exceeded.into())
+    }
+}
+
 /// Reads one pickle; the reader is left behind its end.
 ///
 /// # Errors
 ///
-/// The first thing that it calls and may not, wherever the result goes; the reader's errors; and a program without sense.
-pub(super) fn read(reader: &mut impl BufRead) -> std::result::Result<Pickle, Fault> {
-    Interpreter { reader, stack: Vec::new(), memo: HashMap::new(), nodes: Vec::new() }.run()
+/// The first thing that it calls and may not, wherever the result goes; the reader's errors; a program without sense, and one
+/// that takes more than `allowance`.
+pub(super) fn read(reader: &mut impl BufRead, allowance: &mut Allowance) -> std::result::Result<Pickle, Fault> {
+    Interpreter { reader, allowance, stack: Vec::new(), memo: HashMap::new(), nodes: Vec::new() }.run()
 }
 
 struct Interpreter<'r, R> {
     reader: &'r mut R,
+    allowance: &'r mut Allowance,
     stack: Vec<Value>,
     memo: HashMap<u64, Value>,
     nodes: Vec<Node>,
@@ -174,6 +189,7 @@ impl<R: BufRead> Interpreter<'_, R> {
     fn run(mut self) -> std::result::Result<Pickle, Fault> {
         use Value::{Global, Int, Mark, Other, Text};
         loop {
+            self.allowance.take(INSTRUCTION_BYTES)?;
             let value = match self.number(1)? as u8 {
                 b'.' => {
                     let root = self.pop()?;
@@ -201,19 +217,19 @@ impl<R: BufRead> Interpreter<'_, R> {
                 b'T' | b'X' => Some(self.text(4)?),
                 0x8d => Some(self.text(8)?),
                 // Containers.
-                b']' | b')' | 0x8f => Some(self.add(Node::Sequence(Vec::new()))),
-                b'}' => Some(self.add(Node::Dict(Vec::new()))),
+                b']' | b')' | 0x8f => Some(self.add(Node::Sequence(Vec::new()))?),
+                b'}' => Some(self.add(Node::Dict(Vec::new()))?),
                 b't' | b'l' | 0x91 => {
                     let items = self.pop_to_mark()?;
-                    Some(self.add(Node::Sequence(items)))
+                    Some(self.add(Node::Sequence(items))?)
                 }
                 count @ 0x85..=0x87 => {
                     let items = self.pop_several(usize::from(count - 0x84))?;
-                    Some(self.add(Node::Sequence(items)))
+                    Some(self.add(Node::Sequence(items))?)
                 }
                 b'd' => {
                     let entries = pairs(self.pop_to_mark()?);
-                    Some(self.add(Node::Dict(entries)))
+                    Some(self.add(Node::Dict(entries))?)
                 }
                 b'u' => {
                     let items = self.pop_to_mark()?;
@@ -248,7 +264,7 @@ impl<R: BufRead> Interpreter<'_, R> {
                 b'j' => self.recall(Key::Bytes(4))?,
                 b'Q' => {
                     let id = self.pop()?;
-                    Some(self.storage(&id))
+                    Some(self.storage(&id)?)
                 }
                 // Names and calls.
                 b'c' => Some(Global(self.name()?)),
@@ -268,23 +284,27 @@ impl<R: BufRead> Interpreter<'_, R> {
                 }
                 b'R' => {
                     let (arguments, callee) = (self.pop()?, self.pop()?);
-                    let arguments = self.items(&arguments);
+                    let arguments = self.copied_items(&arguments)?;
                     Some(self.call(&callee, &arguments)?)
                 }
                 // An object of a class, which is not told to initialise itself.
                 new @ (0x81 | 0x92) => match &self.pop_several(if new == 0x81 { 2 } else { 3 })?[..] {
-                    [Global(class), ..] => Some(self.add(Node::Object { class: class.clone(), state: None })),
+                    [Global(class), ..] => Some(self.add(Node::Object { class: class.clone(), state: None })?),
                     _ => Some(Other),
                 },
                 other => return Err(senseless(&format!("the unknown instruction {other:#04x}")).into()),
             };
-            self.stack.extend(value);
+            if let Some(value) = value {
+                self.allowance.take(VALUE_BYTES)?;
+                self.stack.push(value);
+            }
         }
     }
 
-    fn add(&mut self, node: Node) -> Value {
+    fn add(&mut self, node: Node) -> Result<Value> {
+        self.allowance.take(NODE_BYTES)?;
         self.nodes.push(node);
-        Value::Node(self.nodes.len() - 1)
+        Ok(Value::Node(self.nodes.len() - 1))
     }
 
     /// The node at the top of the stack.
@@ -318,28 +338,36 @@ impl<R: BufRead> Interpreter<'_, R> {
         Ok(None)
     }
 
-    fn items(&self, value: &Value) -> Vec<Value> {
+    fn items(&self, value: &Value) -> &[Value] {
         match value {
             Value::Node(place) => match &self.nodes[*place] {
-                Node::Sequence(items) => items.clone(),
-                _ => Vec::new(),
+                Node::Sequence(items) => items,
+                _ => &[],
             },
-            _ => Vec::new(),
+            _ => &[],
         }
     }
 
+    fn copied_items(&mut self, value: &Value) -> Result<Vec<Value>> {
+        let count = self.items(value).len();
+        self.allowance.take_all(count, VALUE_BYTES)?;
+        Ok(self.items(value).to_vec())
+    }
+
     /// The storage that `("storage", class, key, device, values, view)` stands for; a view is `(key, start, values)`.
-    fn storage(&mut self, id: &Value) -> Value {
-        let id = self.items(id);
-        let [Value::Text(what), Value::Global(class), Value::Text(key), _, _, view @ ..] = &id[..] else { return Value::Other };
+    fn storage(&mut self, id: &Value) -> Result<Value> {
+        let [Value::Text(what), Value::Global(class), Value::Text(key), _, _, view @ ..] = self.items(id) else {
+            return Ok(Value::Other);
+        };
         if **what != *"storage" {
-            return Value::Other;
+            return Ok(Value::Other);
         }
-        let start = match view.first().map(|view| self.items(view)).as_deref() {
+        let start = match view.first().map(|view| self.items(view)) {
             Some([_, Value::Int(start), _]) => *start,
             _ => 0,
         };
-        self.add(Node::Storage(Storage { key: key.clone(), class: class.clone(), start }))
+        let storage = Storage { key: key.clone(), class: class.clone(), start };
+        self.add(Node::Storage(Box::new(storage)))
     }
 
     /// What a call gives, as far as that is needed.
@@ -358,7 +386,7 @@ impl<R: BufRead> Interpreter<'_, R> {
         if *name == *REBUILD_FROM_TYPE {
             return match arguments {
                 [Value::Global(inner), _, values, ..] if **inner != *REBUILD_FROM_TYPE => {
-                    let values = self.items(values);
+                    let values = self.copied_items(values)?;
                     self.call(&Value::Global(inner.clone()), &values)
                 }
                 _ => Err(Fault::Calls(name.to_string())),
@@ -368,30 +396,39 @@ impl<R: BufRead> Interpreter<'_, R> {
             return Ok(arguments.first().cloned().unwrap_or(Value::Other));
         }
         if REBUILD_TENSOR.contains(&&*name) {
-            return Ok(self.tensor(arguments));
+            return Ok(self.tensor(arguments)?);
         }
         if name.starts_with("collections.") {
-            let pairs = arguments.first().map(|entries| self.items(entries)).unwrap_or_default();
-            let pairs = pairs.iter().filter_map(|pair| <[Value; 2]>::try_from(self.items(pair)).ok());
-            let entries = pairs.map(|[key, value]| (key, value)).collect();
-            return Ok(self.add(Node::Dict(entries)));
+            let pairs = arguments.first().map(|entries| self.copied_items(entries)).transpose()?.unwrap_or_default();
+            let entry = |pair: &Value| match self.items(pair) {
+                [key, value] => Some((key.clone(), value.clone())),
+                _ => None,
+            };
+            let entries = pairs.iter().filter_map(entry).collect();
+            return Ok(self.add(Node::Dict(entries))?);
         }
         Ok(Value::Other)
     }
 
-    fn tensor(&mut self, arguments: &[Value]) -> Value {
-        let [Value::Node(storage), Value::Int(offset), size, stride, rest @ ..] = arguments else { return Value::Other };
-        let Node::Storage(storage) = &self.nodes[*storage] else { return Value::Other };
+    fn tensor(&mut self, arguments: &[Value]) -> Result<Value> {
+        let [Value::Node(storage), Value::Int(offset), size, stride, rest @ ..] = arguments else { return Ok(Value::Other) };
+        let Node::Storage(storage) = &self.nodes[*storage] else { return Ok(Value::Other) };
+        let dims = self.items(size).len();
+        if dims > MAX_DIMS {
+            return Err(senseless(&format!("a tensor of {dims} dimensions, where libtorch computes with at most {MAX_DIMS}")));
+        }
         let numbers = |value: &Value| -> Option<Vec<i64>> {
             let number = |value: &Value| if let Value::Int(number) = value { Some(*number) } else { None };
             self.items(value).iter().map(number).collect()
         };
-        let (Some(size), Some(stride)) = (numbers(size), numbers(stride)) else { return Value::Other };
+        let (Some(size), Some(stride)) = (numbers(size), numbers(stride)) else { return Ok(Value::Other) };
         let dtype = match rest.get(2) {
             Some(Value::Global(dtype)) => Some(dtype.clone()),
             _ => None,
         };
-        self.add(Node::Tensor(TensorSpec { storage: storage.clone(), dtype, offset: *offset, size, stride }))
+        let tensor = TensorSpec { storage: (**storage).clone(), dtype, offset: *offset, size, stride };
+        self.allowance.take_all(size_of::<TensorSpec>() + 16 * dims, 1)?;
+        self.add(Node::Tensor(Box::new(tensor)))
     }
 
     /// An unsigned number of so many bytes.
@@ -433,6 +470,7 @@ impl<R: BufRead> Interpreter<'_, R> {
         if length > LONGEST_NAME {
             return self.skip(length, None).map(|_| Value::Other);
         }
+        self.allowance.take(length)?;
         let mut text = vec![0; length as usize];
         self.reader.read_exact(&mut text)?;
         Ok(Value::Text(String::from_utf8_lossy(&text).into()))
@@ -441,6 +479,7 @@ impl<R: BufRead> Interpreter<'_, R> {
     fn line(&mut self) -> Result<Rc<str>> {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line)?;
+        self.allowance.take_all(line.len(), 1)?;
         Ok(String::from_utf8_lossy(&line).trim_end().into())
     }
 
@@ -481,6 +520,7 @@ impl<R: BufRead> Interpreter<'_, R> {
     fn memorise(&mut self, key: Key) -> Result<Option<Value>> {
         let key = self.key(key)?;
         let value = self.top()?;
+        self.allowance.take(MEMO_BYTES)?;
         self.memo.insert(key, value);
         Ok(None)
     }

@@ -1,4 +1,5 @@
 //! What `torch.save` writes: a zip archive, or before 1.6 a sequence of pickles, with the values of tensors apart.
+use super::allowance::{Allowance, Exceeded};
 use super::candidates::{candidates, choose, named};
 use super::pickle::{self, Fault, Pickle, TensorSpec};
 use super::{Weights, WeightsFormat, read_error, shortened};
@@ -7,15 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use striate_torch::FileError;
+use striate_torch::{Budget, FileError};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
-
-/// How many bytes a file may unpack to for each of its own: tensors may share their values, and archives be compressed.
-const EXPANSION: u64 = 4;
-/// What any file may unpack to beyond that: expanded tensors are as small in a file as one of their values.
-const ALLOWANCE: u64 = 64 << 20;
 
 /// The most letters of a file that a message quotes.
 const LONGEST: usize = 200;
@@ -47,9 +43,10 @@ const DTYPES: [Dtype; 18] = [
 /// The class of storages whose tensors say their type.
 const UNTYPED: &str = "UntypedStorage";
 
-pub(super) fn read(path: &Path, key: Option<&str>) -> Result<Weights, ModelError> {
-    let mut checkpoint = Checkpoint::open(path)?;
-    let chosen = choose(candidates(&checkpoint.pickle).map_err(|reason| damaged(path, reason))?, key, path)?;
+pub(super) fn read(path: &Path, key: Option<&str>, budget: &Budget) -> Result<Weights, ModelError> {
+    let mut checkpoint = Checkpoint::open(path, budget)?;
+    let found = candidates(&checkpoint.pickle, &mut checkpoint.allowance).map_err(|exceeded| too_large(path, &exceeded))?;
+    let chosen = choose(found, key, path)?;
     let tensors = checkpoint.tensors(chosen.taken.tensors)?;
     let format = match checkpoint.contents {
         Contents::Zip { .. } => WeightsFormat::PytorchZip,
@@ -60,15 +57,15 @@ pub(super) fn read(path: &Path, key: Option<&str>) -> Result<Weights, ModelError
 }
 
 /// Fails as [`read`] does, short of reading the values of tensors.
-pub(super) fn check(path: &Path) -> Result<(), ModelError> {
-    let checkpoint = Checkpoint::open(path)?;
-    choose(candidates(&checkpoint.pickle).map_err(|reason| damaged(path, reason))?, None, path).map(|_| ())
+pub(super) fn check(path: &Path, budget: &Budget) -> Result<(), ModelError> {
+    let mut checkpoint = Checkpoint::open(path, budget)?;
+    let found = candidates(&checkpoint.pickle, &mut checkpoint.allowance).map_err(|exceeded| too_large(path, &exceeded))?;
+    choose(found, None, path).map(|_| ())
 }
 
 struct Checkpoint {
     path: PathBuf,
-    /// The file's length.
-    length: u64,
+    allowance: Allowance,
     pickle: Pickle,
     contents: Contents,
 }
@@ -89,12 +86,14 @@ enum Contents {
 
 impl Checkpoint {
     /// Reads all but the tensors' values; an error if the file is damaged, or is more than data.
-    fn open(path: &Path) -> Result<Self, ModelError> {
+    fn open(path: &Path, budget: &Budget) -> Result<Self, ModelError> {
         let length = std::fs::metadata(path).map_err(|error| read_error(path, error))?.len();
         let mut file = BufReader::new(File::open(path).map_err(|error| read_error(path, error))?);
         let zip = file.fill_buf().map_err(|error| read_error(path, error))?.starts_with(b"PK");
-        let (pickle, contents) = if zip { open_zip(path, length, file)? } else { open_legacy(path, length, file)? };
-        Ok(Self { path: path.into(), length, pickle, contents })
+        let mut allowance = Allowance::new(budget.of_file(length));
+        let open = if zip { open_zip } else { open_legacy };
+        let (pickle, contents) = open(path, length, file, &mut allowance)?;
+        Ok(Self { path: path.into(), allowance, pickle, contents })
     }
 
     /// Tensors that share values in the file are read once.
@@ -113,7 +112,7 @@ impl Checkpoint {
             let count = spec.size.iter().fold(1_u64, |count, size| count.saturating_mul(u64::try_from(*size).unwrap_or(0)));
             declared = declared.saturating_add(count.saturating_mul(bytes));
         }
-        check_size(&path, self.length, declared)?;
+        self.allowance.take(declared).map_err(|exceeded| too_large(&path, &exceeded))?;
         let mut storages = HashMap::new();
         let mut tensors = BTreeMap::new();
         for (name, spec) in specs {
@@ -141,15 +140,18 @@ impl Checkpoint {
     fn storage(&mut self, key: &str) -> Result<Vec<u8>, ModelError> {
         let path = &self.path;
         let mut bytes = Vec::new();
+        let mut take = |size| self.allowance.take(size).map_err(|exceeded| too_large(path, &exceeded));
         match &mut self.contents {
             Contents::Zip { archive, folder } => {
                 let entry = archive.by_name(&format!("{folder}data/{key}")).map_err(|error| damaged(path, error))?;
                 let size = entry.size();
+                take(size)?;
                 entry.take(size).read_to_end(&mut bytes).map_err(|error| fault(path, Fault::Io(error)))?;
             }
             Contents::Legacy { file, places } => {
                 let (start, size) =
                     *places.get(key).ok_or_else(|| damaged(path, format!("the values of storage {key} are missing")))?;
+                take(size)?;
                 file.seek(SeekFrom::Start(start)).map_err(|error| read_error(path, error))?;
                 file.take(size).read_to_end(&mut bytes).map_err(|error| read_error(path, error))?;
             }
@@ -158,7 +160,7 @@ impl Checkpoint {
     }
 }
 
-fn open_zip(path: &Path, length: u64, file: BufReader<File>) -> Result<(Pickle, Contents), ModelError> {
+fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowance) -> Result<(Pickle, Contents), ModelError> {
     // PyTorch puts nothing before its archives. Looking for something there takes the zip64 records at the end for it.
     let config = Config { archive_offset: ArchiveOffset::Known(0) };
     let mut archive = ZipArchive::with_config(config, file).map_err(|error| damaged(path, error))?;
@@ -173,15 +175,12 @@ fn open_zip(path: &Path, length: u64, file: BufReader<File>) -> Result<(Pickle, 
             what: if names.iter().all(|name| name.ends_with(".npy")) { NPZ } else { ZIP },
         });
     };
-    let sizes = (0..archive.len()).map(|index| archive.by_index_raw(index).map_or(0, |entry| entry.size()));
-    let declared = sizes.fold(0, u64::saturating_add);
-    check_size(path, length, declared)?;
     let folder = main[..main.len() - MAIN.len()].to_owned();
     let mut content = None;
     for name in names.iter().filter(|name| name.ends_with(".pkl")) {
         let entry = archive.by_name(name).map_err(|error| damaged(path, error))?;
-        let at_most = length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE);
-        let pickle = pickle::read(&mut BufReader::new(entry.take(at_most))).map_err(|error| fault(path, error))?;
+        let mut unpacked = BufReader::new(entry.take(allowance.left()));
+        let pickle = pickle::read(&mut unpacked, allowance).map_err(|error| fault(path, error))?;
         if name == main {
             content = Some(pickle);
         }
@@ -205,13 +204,18 @@ const ZIP: &str = "a zip archive without weights of PyTorch (data.pkl): unpack i
 const BIG_ENDIAN: &str = "from a big-endian machine: load it with PyTorch and save it again as .safetensors";
 
 /// A magic number, a version, the system, the content, the names of the storages; then each storage, after its length.
-fn open_legacy(path: &Path, length: u64, mut file: BufReader<File>) -> Result<(Pickle, Contents), ModelError> {
+fn open_legacy(
+    path: &Path,
+    length: u64,
+    mut file: BufReader<File>,
+    allowance: &mut Allowance,
+) -> Result<(Pickle, Contents), ModelError> {
     const CONTENT: usize = 3;
     const NAMES: usize = 4;
     let io = |error: Error| fault(path, Fault::Io(error));
     let mut pickles = Vec::new();
     while pickles.len() <= NAMES && (pickles.is_empty() || !file.fill_buf().map_err(io)?.is_empty()) {
-        pickles.push(pickle::read(&mut file).map_err(|error| fault(path, error))?);
+        pickles.push(pickle::read(&mut file, allowance).map_err(|error| fault(path, error))?);
     }
     let mut places = HashMap::new();
     let Some(names) = pickles.get(NAMES) else {
@@ -274,16 +278,16 @@ fn within(spec: &TensorSpec, count: usize) -> Option<i64> {
     steps.filter(|last| *last < count as i64).map(|_| start)
 }
 
-fn check_size(path: &Path, length: u64, declared: u64) -> Result<(), ModelError> {
-    if declared > length.saturating_mul(EXPANSION).saturating_add(ALLOWANCE) {
-        return Err(ModelError::TooLarge { path: path.into(), declared, length });
-    }
-    Ok(())
+fn too_large(path: &Path, exceeded: &Exceeded) -> ModelError {
+    ModelError::TooLarge { path: path.into(), allowed: exceeded.whole }
 }
 
 fn fault(path: &Path, fault: Fault) -> ModelError {
     match fault {
         Fault::Calls(global) => ModelError::Refused { path: path.into(), global: shortened(&global, LONGEST) },
+        Fault::Io(ref error) if let Some(exceeded) = error.get_ref().and_then(|inner| inner.downcast_ref()) => {
+            too_large(path, exceeded)
+        }
         Fault::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => damaged(path, error),
         Fault::Io(error) => read_error(path, error),
     }

@@ -215,7 +215,7 @@ fn what_cannot_be_read_is_told() {
 
 #[test]
 fn declared_sizes_are_checked_before_anything_is_allocated() {
-    assert!(error(&fixture("expanded.pth")).contains("bytes and would unpack to 4294967296: "));
+    assert!(error(&fixture("expanded.pth")).contains("would take more than "));
     let views = Weights::read(&fixture("views.pth")).unwrap();
     assert_eq!(views.tensors["weight"], Tensor::ones([5000], (Kind::Float, Device::Cpu)));
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,243 @@
+use super::{OnPicture, Rng, check, check_range};
+use crate::{DatasetError, Pixels};
+use serde::{Deserialize, Serialize};
+
+/// Where a picture's values at places between its pixels come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Sampling {
+    /// From the pixel that the place lies in.
+    Nearest,
+    /// From the four pixels around it.
+    #[default]
+    Bilinear,
+}
+
+/// Turns, scales and shears a picture about its centre, and shifts it; zeros come in from outside. Everything is off by default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomAffine {
+    /// The largest angle, either way.
+    pub degrees: f64,
+    /// The largest shift in widths and in heights, either way; it is rounded to whole pixels.
+    pub translate: [f64; 2],
+    /// The smallest and the largest factor by which the content grows.
+    pub scale: [f64; 2],
+    /// The largest shear along the rows and along the columns in degrees, either way.
+    pub shear: [f64; 2],
+    /// Where values come from. torchvision takes the nearest unless told otherwise.
+    pub interpolation: Sampling,
+}
+
+impl Default for RandomAffine {
+    fn default() -> Self {
+        Self { degrees: 0.0, translate: [0.0; 2], scale: [1.0; 2], shear: [0.0; 2], interpolation: Sampling::default() }
+    }
+}
+
+impl OnPicture for RandomAffine {
+    fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
+        check((0.0..=180.0).contains(&self.degrees), "affine.degrees", self.degrees, "from 0 to 180")?;
+        let fractions = self.translate.iter().all(|fraction| (0.0..=1.0).contains(fraction));
+        check(fractions, "affine.translate", self.translate, "from 0 to 1")?;
+        check_range("affine.scale", self.scale, f64::MIN_POSITIVE, "factors above 0, the smaller first")?;
+        let angles = self.shear.iter().all(|angle| (0.0..90.0).contains(angle));
+        check(angles, "affine.shear", self.shear, "from 0 to below 90")
+    }
+
+    fn apply<'p>(&self, picture: Pixels<'p>, _: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
+        let mut either_way = |most: f64| rng.between([-most, most]);
+        let angle = either_way(self.degrees);
+        let [x, y] = self.translate;
+        let shift = [x * picture.width as f64, y * picture.height as f64].map(|most| either_way(most).round_ties_even());
+        let shear = self.shear.map(either_way);
+        let scale = rng.between(self.scale);
+        let centre = [picture.width as f64 * 0.5, picture.height as f64 * 0.5];
+        let matrix = inverse(centre, angle, shift, scale, shear);
+        Ok(transform(&picture, Map::Affine(matrix), self.interpolation))
+    }
+}
+
+/// Where a pixel of the result comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Map {
+    /// `[a, b, c, d, e, f]`: from (a x + b y + c, d x + e y + f).
+    Affine([f64; 6]),
+    /// `[a, ..., h]`: that, divided by (g x + h y + 1).
+    Perspective([f64; 8]),
+}
+
+/// torchvision's `_get_inverse_affine_matrix`: angles in degrees, clockwise; all about `centre`.
+pub(crate) fn inverse([cx, cy]: [f64; 2], angle: f64, [tx, ty]: [f64; 2], scale: f64, shear: [f64; 2]) -> [f64; 6] {
+    let (angle, [sx, sy]) = (angle.to_radians(), shear.map(f64::to_radians));
+    let a = (angle - sy).cos() / sy.cos();
+    let b = -(angle - sy).cos() * sx.tan() / sy.cos() - angle.sin();
+    let c = (angle - sy).sin() / sy.cos();
+    let d = -(angle - sy).sin() * sx.tan() / sy.cos() + angle.cos();
+    let [a, b, c, d] = [d, -b, -c, a].map(|value| value / scale);
+    [a, b, a * (-cx - tx) + b * (-cy - ty) + cx, c, d, c * (-cx - tx) + d * (-cy - ty) + cy]
+}
+
+/// Pillow's `Image.rotate`: by so many degrees counterclockwise about the centre.
+pub(crate) fn rotate<'p>(picture: Pixels<'p>, degrees: f64, sampling: Sampling) -> Pixels<'p> {
+    let degrees = degrees.rem_euclid(360.0);
+    if degrees == 0.0 {
+        return picture;
+    }
+    let angle = -degrees.to_radians();
+    // Python's round(value, 15).
+    let [cos, sin] = [angle.cos(), angle.sin()].map(|value| format!("{value:.15}").parse().unwrap_or(value));
+    let [cx, cy] = [picture.width as f64 / 2.0, picture.height as f64 / 2.0];
+    let (x, y) = (cos * -cx + sin * -cy + 0.0, -sin * -cx + cos * -cy + 0.0);
+    transform(&picture, Map::Affine([cos, sin, x + cx, -sin, cos, y + cy]), sampling)
+}
+
+/// Pillow's `Image.transform` to the same size, with zeros from outside.
+pub(crate) fn transform(picture: &Pixels<'_>, map: Map, sampling: Sampling) -> Pixels<'static> {
+    let mut data = vec![0; picture.data.len()];
+    let out = data.chunks_exact_mut(picture.channels).zip(0..);
+    match (map, sampling) {
+        (Map::Affine(matrix), Sampling::Nearest) => nearest_affine(picture, matrix, &mut data),
+        (Map::Affine([a, b, c, d, e, f]), Sampling::Bilinear) => {
+            for (to, number) in out {
+                let (x, y) = place(number, picture.width);
+                bilinear(picture, a * x + b * y + c, d * x + e * y + f, to);
+            }
+        }
+        (Map::Perspective([a, b, c, d, e, f, g, h]), sampling) => {
+            for (to, number) in out {
+                let (x, y) = place(number, picture.width);
+                let by = g * x + h * y + 1.0;
+                let (x, y) = ((a * x + b * y + c) / by, (d * x + e * y + f) / by);
+                match sampling {
+                    Sampling::Nearest => nearest(picture, coordinate(x), coordinate(y), to),
+                    Sampling::Bilinear => bilinear(picture, x, y, to),
+                }
+            }
+        }
+    }
+    Pixels::new([picture.width, picture.height], picture.channels, data)
+}
+
+/// The centre of a pixel.
+fn place(number: usize, width: usize) -> (f64, f64) {
+    ((number % width) as f64 + 0.5, (number / width) as f64 + 0.5)
+}
+
+fn coordinate(value: f64) -> i64 {
+    if value < 0.0 { -1 } else { value as i64 }
+}
+
+fn nearest(picture: &Pixels<'_>, x: i64, y: i64, to: &mut [u8]) {
+    if let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y))
+        && x < picture.width
+        && y < picture.height
+    {
+        let from = (y * picture.width + x) * picture.channels;
+        to.copy_from_slice(&picture.data[from..from + picture.channels]);
+    }
+}
+
+/// Places in 16.16 fixed-point numbers; or, where nothing is turned or sheared, in sums of floating-point ones.
+fn nearest_affine(picture: &Pixels<'_>, [a, b, c, d, e, f]: [f64; 6], data: &mut [u8]) {
+    let rows = data.chunks_exact_mut(picture.width * picture.channels);
+    if b == 0.0 && d == 0.0 {
+        let mut x = c + a * 0.5;
+        let mut columns = Vec::with_capacity(picture.width);
+        for _ in 0..picture.width {
+            columns.push(coordinate(x));
+            x += a;
+        }
+        let mut y = f + e * 0.5;
+        for row in rows {
+            for (to, x) in row.chunks_exact_mut(picture.channels).zip(&columns) {
+                nearest(picture, *x, coordinate(y), to);
+            }
+            y += e;
+        }
+        return;
+    }
+    let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i64;
+    let (mut x0, mut y0) = (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5));
+    let [a, b, d, e] = [a, b, d, e].map(fixed);
+    for row in rows {
+        let (mut x, mut y) = (x0, y0);
+        for to in row.chunks_exact_mut(picture.channels) {
+            nearest(picture, x >> 16, y >> 16, to);
+            (x, y) = (x + a, y + d);
+        }
+        (x0, y0) = (x0 + b, y0 + e);
+    }
+}
+
+fn bilinear(picture: &Pixels<'_>, x: f64, y: f64, to: &mut [u8]) {
+    let (width, height) = (picture.width as f64, picture.height as f64);
+    if !(x >= 0.0 && x < width && y >= 0.0 && y < height) {
+        return;
+    }
+    let (x, y) = (x - 0.5, y - 0.5);
+    let (left, top) = (x.floor(), y.floor());
+    let (dx, dy) = (x - left, y - top);
+    let clip = |value: f64, most: usize| (value.max(0.0) as usize).min(most - 1);
+    let (x0, x1) = (clip(left, picture.width), clip(left + 1.0, picture.width));
+    let (y0, y1) = (clip(top, picture.height), clip(top + 1.0, picture.height));
+    let row = picture.width * picture.channels;
+    for (channel, to) in to.iter_mut().enumerate() {
+        let value = |x: usize, y: usize| f64::from(picture.data[y * row + x * picture.channels + channel]);
+        let between = |y: usize| value(x0, y) + (value(x1, y) - value(x0, y)) * dx;
+        let (upper, lower) = (between(y0), between(y1));
+        *to = (upper + (lower - upper) * dy) as u8;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// One picture of 1..=6 in two rows of three, turned by `degrees`, scaled and shifted by whole pixels.
+    fn moved(degrees: f64, scale: f64, shift: [f64; 2], sampling: Sampling) -> Vec<u8> {
+        let picture = Pixels::new([3, 2], 1, vec![1, 2, 3, 4, 5, 6]);
+        let matrix = inverse([1.5, 1.0], degrees, shift, scale, [0.0; 2]);
+        transform(&picture, Map::Affine(matrix), sampling).data.into_owned()
+    }
+
+    #[test]
+    fn the_affine_map_turns_scales_and_shifts() {
+        for sampling in [Sampling::Nearest, Sampling::Bilinear] {
+            assert_eq!(moved(0.0, 1.0, [0.0, 0.0], sampling), [1, 2, 3, 4, 5, 6]);
+            assert_eq!(moved(0.0, 1.0, [1.0, 0.0], sampling), [0, 1, 2, 0, 4, 5], "right");
+            assert_eq!(moved(0.0, 1.0, [0.0, 1.0], sampling), [0, 0, 0, 1, 2, 3], "down");
+        }
+        assert_eq!(moved(180.0, 1.0, [0.0, 0.0], Sampling::Nearest), [6, 5, 4, 3, 2, 1]);
+        assert_eq!(moved(180.0, 1.0, [1.0, 0.0], Sampling::Nearest), [0, 6, 5, 0, 3, 2], "turned, then shifted");
+    }
+
+    #[test]
+    fn small_changes_stay_near_the_input_and_a_seed_fixes_them() {
+        let affine = RandomAffine { degrees: 10.0, translate: [0.1; 2], scale: [0.9, 1.1], ..RandomAffine::default() };
+        let picture = Pixels::new([16, 16], 1, vec![200; 256]);
+        let apply = |seed| affine.apply(picture.clone(), [16, 16], &mut Rng::new(seed, &[])).unwrap();
+        for seed in 0..50 {
+            let out = apply(seed);
+            assert!((6..10).all(|y| out.data[16 * y + 6..16 * y + 10] == [200; 4]), "the inside sees no border");
+            assert_eq!(out, apply(seed));
+        }
+        let corners: Vec<u8> = (0..50).map(|seed| apply(seed).data[0]).collect();
+        assert!(corners.contains(&0) && corners.contains(&200), "{corners:?}");
+    }
+
+    #[test]
+    fn unsound_values_are_refused_by_name() {
+        let fault = |affine: RandomAffine| affine.check([1, 8, 8]).unwrap_err().to_string();
+        let off = RandomAffine::default;
+        off().check([1, 8, 8]).unwrap();
+        assert_eq!(fault(RandomAffine { degrees: -1.0, ..off() }), "affine.degrees: -1.0 must be from 0 to 180");
+        assert!(fault(RandomAffine { translate: [0.0, f64::NAN], ..off() }).starts_with("affine.translate: [0.0, NaN]"));
+        assert!(fault(RandomAffine { shear: [0.0, 90.0], ..off() }).starts_with("affine.shear: "));
+        for scale in [[0.0, 1.0], [2.0, 1.0], [1.0, f64::INFINITY]] {
+            assert!(fault(RandomAffine { scale, ..off() }).starts_with("affine.scale: "));
+        }
+    }
+}

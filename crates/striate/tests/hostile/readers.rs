@@ -1,0 +1,105 @@
+//! The readers of files from others, each as a function of a file's bytes. The fuzz targets have the same ones.
+
+use std::cell::LazyCell;
+use std::path::Path;
+use striate_datasets::{
+    DecodeOptions, ImageSize, Interpolation, Normalise, Preprocess, decode_image,
+    idx::{read_images, read_labels},
+};
+use striate_graph::{Graph, GraphDescription, InitOptions, Network};
+use striate_layers::CustomLayers;
+use striate_models::{BundleInfo, Weights, find};
+use striate_train::Recipe;
+use tempfile::TempDir;
+
+/// Every reader, by the name of its folder in `fuzz/corpus`.
+#[allow(dead_code, reason = "the fuzz targets name their own")]
+pub const READERS: [(&str, fn(&[u8])); 8] = [
+    ("pickle", pickle),
+    ("zip", zip),
+    ("safetensors", safetensors),
+    ("bundle", bundle),
+    ("graph", graph),
+    ("idx", idx),
+    ("picture", picture),
+    ("recipe", recipe),
+];
+
+/// A file of these bytes.
+fn with_file<T>(bytes: &[u8], read: impl FnOnce(&Path) -> T) -> Option<T> {
+    thread_local! {
+        static FOLDER: LazyCell<Option<TempDir>> = LazyCell::new(|| tempfile::tempdir().ok());
+    }
+    FOLDER.with(|folder| {
+        let path = folder.as_ref()?.path().join("file");
+        std::fs::write(&path, bytes).ok()?;
+        Some(read(&path))
+    })
+}
+
+/// What `torch.save` wrote before PyTorch 1.6.
+pub fn pickle(bytes: &[u8]) {
+    with_file(bytes, |path| _ = Weights::read(path));
+}
+
+/// What `torch.save` writes since.
+pub fn zip(bytes: &[u8]) {
+    pickle(bytes);
+}
+
+/// A file of weights, and these in a network.
+pub fn safetensors(bytes: &[u8]) {
+    thread_local! {
+        static NETWORK: LazyCell<Option<Network>> = LazyCell::new(|| {
+            let graph = find("lenet5").ok()?.model(&[]).ok()?.graph().ok()?;
+            Network::new(graph, &InitOptions::default()).ok()
+        });
+    }
+    let weights = with_file(bytes, Weights::read);
+    if let Some(Ok(weights)) = weights {
+        NETWORK.with(|network| network.as_ref().map(|network| weights.load(network).is_ok()));
+    }
+}
+
+/// A bundle without weights whose description these bytes are.
+pub fn bundle(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let header = serde_json::json!({ "__metadata__": { "striate": text } }).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    if let Some(Ok(info)) = with_file(&file, BundleInfo::read) {
+        describe(&info.graph);
+    }
+}
+
+/// The description of a network.
+pub fn graph(bytes: &[u8]) {
+    let Ok(description) = serde_json::from_slice::<GraphDescription>(bytes) else { return };
+    if let Ok(graph) = Graph::from_description(description, &CustomLayers::default()) {
+        describe(&graph);
+    }
+}
+
+/// What commands print of a network.
+fn describe(graph: &Graph) {
+    let _ = (graph.cost(), graph.summary().to_string(), graph.to_svg(), graph.to_description().is_ok());
+}
+
+/// The files of the MNIST family.
+pub fn idx(bytes: &[u8]) {
+    with_file(bytes, |path| (read_images(path).is_ok(), read_labels(path).is_ok()));
+}
+
+/// Pictures of all formats.
+pub fn picture(bytes: &[u8]) {
+    let image = ImageSize::ShorterSide { shorter_side: 12 };
+    let preprocess =
+        Preprocess { image, input: [3, 8, 8], normalise: Normalise::identity(), interpolation: Interpolation::Bilinear };
+    let _ = decode_image(bytes, &preprocess, &DecodeOptions::default());
+}
+
+/// A recipe.
+pub fn recipe(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Recipe::parse(text, Path::new("recipe.toml")).map(|recipe| recipe.to_toml());
+    }
+}
