@@ -364,7 +364,14 @@ mod tests {
                 Err(error) => assert!(!error.is_failure(), "the disk is the user's: {error}"),
             }
             let folder = obtain("mnist", &source, &places, &mut |_, _, _| true).unwrap();
-            assert_eq!(load("mnist", &LoadOptions { root: Some(folder.clone()) }).unwrap().train.labels().numel(), 3);
+            assert_eq!(
+                load("mnist", &LoadOptions { root: Some(folder.clone()), ..LoadOptions::default() })
+                    .unwrap()
+                    .train
+                    .labels()
+                    .numel(),
+                3
+            );
             assert_eq!(std::fs::read_dir(folder).unwrap().count(), 4, "{number}");
         }
     }
