@@ -1,7 +1,6 @@
 //! SHA-256 of files.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -35,7 +34,7 @@ pub fn sha256_reader(mut reader: impl Read) -> io::Result<String> {
 ///
 /// [`FetchError::Io`] when the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, FetchError> {
-    File::open(path).and_then(sha256_reader).map_err(|source| FetchError::io("read", path, source))
+    sha256_reader(striate_files::open(path)?).map_err(|source| FetchError::io("read", path, source))
 }
 
 #[cfg(test)]

@@ -230,8 +230,8 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
 fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
     let read = |claim: &'static Claim| {
         let folder = out.join(claim.name);
-        let outcome = serde_json::from_slice(&fs::read(folder.join(OUTCOME)).ok()?).ok()?;
-        let figure = fs::read_to_string(folder.join("figure.svg")).ok()?;
+        let outcome = serde_json::from_slice(&striate_files::read(&folder.join(OUTCOME)).ok()?).ok()?;
+        let figure = striate_files::read_to_string(&folder.join("figure.svg")).ok()?;
         Some((claim, outcome, figure))
     };
     crate::claims().iter().filter_map(read).collect()

@@ -83,7 +83,7 @@ pub(super) fn read_text(archive: &Path, suffix: &str) -> Result<String> {
 type Zip = ZipArchive<BufReader<File>>;
 
 fn open(archive: &Path) -> Result<Zip> {
-    let file = File::open(archive).map_err(|e| FetchError::io("read", archive, e))?;
+    let file = striate_files::open(archive).map_err(FetchError::from)?;
     match ZipArchive::new(BufReader::new(file)) {
         Ok(zip) => Ok(zip),
         Err(error) => {
