@@ -13,6 +13,7 @@ mod eval;
 mod lab;
 mod models;
 mod page;
+mod pictures;
 mod predict;
 mod progress;
 mod recipes;
