@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// With more files than this, all of the file system is synced at once instead of file by file.
+#[cfg(target_os = "linux")]
 const MANY: usize = 256;
 
 /// Makes a folder, and those that hold it, where they are missing. They survive a power cut.

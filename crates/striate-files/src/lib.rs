@@ -81,3 +81,13 @@ fn no_file(kind: std::fs::FileType) -> io::Error {
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    pub(crate) fn make_pipe(path: impl AsRef<Path>) {
+        assert!(std::process::Command::new("mkfifo").arg(path.as_ref()).status().unwrap().success());
+    }
+}

@@ -61,7 +61,7 @@ mod tests {
     fn what_is_no_file_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let (pipe, socket) = (folder.path().join("pipe"), folder.path().join("socket"));
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        crate::tests::make_pipe(&pipe);
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let told = |path: &Path| open(path).unwrap_err().to_string();
         assert!(told(&pipe).ends_with("pipe: it is a pipe: name a file"), "{}", told(&pipe));

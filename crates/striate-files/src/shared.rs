@@ -99,7 +99,7 @@ mod tests {
         symlink("victim", at("soft")).unwrap();
         symlink("elsewhere", at("dangling")).unwrap();
         fs::hard_link(at("victim"), at("hard")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        crate::tests::make_pipe(at("pipe"));
         for name in ["soft", "dangling", "hard", "pipe", "new"] {
             open_part(&at(name)).unwrap().write_all(b"part").unwrap();
             open_part(&at(name)).unwrap().write_all(b" and more").unwrap();
@@ -116,7 +116,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         assert!(open_lock(&at("lock")).unwrap().1 && !open_lock(&at("lock")).unwrap().1);
         symlink("elsewhere", at("dangling")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        crate::tests::make_pipe(at("pipe"));
         assert!(open_lock(&at("dangling")).is_err() && !at("elsewhere").exists());
         assert!(open_lock(&at("pipe")).unwrap_err().to_string().starts_with("cannot lock "));
     }
