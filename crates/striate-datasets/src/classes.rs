@@ -76,6 +76,6 @@ mod tests {
     fn names_that_differ_are_told_briefly() {
         let (ours, wanted) = (names(&["a", "B", "x\ny"]), names(&["a", "b", "c", "d", "e", "f", "g", "h"]));
         let error = places("pets", &ours, &wanted).unwrap_err().to_string();
-        assert_eq!(error, "pets: it lacks the classes b, c, d, e, f and 2 more; it has classes that are not expected: B, x y");
+        assert_eq!(error, "pets: it lacks the classes b, c, d, e, f and 2 more; it has classes that are not expected: B, x\\ny");
     }
 }
