@@ -6,8 +6,19 @@ use std::{
 };
 
 /// They read no header of libtorch's, so that each compiles in seconds.
-const KERNELS: [&str; 10] =
-    ["bytes", "norm", "outer", "pixels", "pointwise", "pool", "processor", "weight_gradient", "winograd", "winograd_train"];
+const KERNELS: [&str; 11] = [
+    "bytes",
+    "norm",
+    "outer",
+    "pixels",
+    "pointwise",
+    "pool",
+    "processor",
+    "resample",
+    "weight_gradient",
+    "winograd",
+    "winograd_train",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=csrc");

@@ -9,7 +9,7 @@ pub mod readers;
 
 /// Gives a reader these bytes. A panic of Striate's own code is a find, even where it is caught. One of a format's library is not,
 /// as long as it is caught.
-pub fn run(reader: fn(&[u8]), bytes: &[u8]) {
+pub fn run(reader: readers::Reader, bytes: &[u8]) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         set_hook(Box::new(|panic| {

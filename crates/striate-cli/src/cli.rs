@@ -178,8 +178,9 @@ pub(crate) struct PlanArgs {
 pub(crate) struct PredictArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), or folders of pictures
-    #[arg(required = true, value_name = "PICTURE or FOLDER")]
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), folders of pictures, or names of datasets,
+    /// whose test sets are taken
+    #[arg(required = true, value_name = "PICTURE, FOLDER or NAME")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes to show for each picture
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]

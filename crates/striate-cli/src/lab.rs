@@ -6,7 +6,7 @@ use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArg
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{opened, preprocess_of, section, set_threads};
-use crate::predict::pictures;
+use crate::pictures::pictures;
 use crate::progress::Points;
 use crate::{print, print_json, recipes, signals, source};
 use serde_json::{Value, json};
@@ -51,8 +51,8 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
     let info = &bundle.info;
     let mut images = Vec::new();
-    for path in pictures(&args.images)? {
-        images.push((path.display().to_string(), decode_image(&path, &preprocess, &DecodeOptions::default())?));
+    for picture in &pictures(&args.images)? {
+        images.push((picture.name.display().to_string(), decode_image(picture, &preprocess, &DecodeOptions::default())?));
     }
     let name = info.name();
     let subject = Subject { name, network: &network, normalise: &preprocess.normalise, classes: &info.classes };

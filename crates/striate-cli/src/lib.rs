@@ -13,6 +13,7 @@ mod eval;
 mod lab;
 mod models;
 mod page;
+mod pictures;
 mod predict;
 mod progress;
 mod recipes;
@@ -27,6 +28,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use error::CliError;
 use std::io::Write;
+use std::path::Path;
 use striate_torch::{Shown, is_contained, is_plain, last_file};
 
 /// The program `striate`, from start to end.
@@ -80,9 +82,7 @@ fn execute<P: Program>() -> u8 {
             return;
         }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let reason = panic.payload_as_str().unwrap_or("no reason given").lines().next().unwrap_or_default();
-        let file = last_file().map(|file| format!(", the last file was {}", file.display())).unwrap_or_default();
-        say(&format!("error: this is a defect of striate, please report it: {reason} ({place}{file})"));
+        say(&defect(panic.payload_as_str().unwrap_or("no reason given"), &place, last_file().as_deref()));
     }));
     let ended = std::panic::catch_unwind(|| dispatch::<P>(cli.command));
     signals::begin_to_end();
@@ -94,6 +94,13 @@ fn execute<P: Program>() -> u8 {
         }
         Err(_) => 1,
     }
+}
+
+/// What a panic tells a user: the first line of its reason, where it was, and the last file that was read.
+fn defect(reason: &str, place: &str, file: Option<&Path>) -> String {
+    let reason = reason.lines().next().unwrap_or_default();
+    let file = file.map(|file| format!(", the last file was {}", file.display())).unwrap_or_default();
+    format!("error: this is a defect of striate, please report it: {reason} ({place}{file})")
 }
 
 fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
@@ -156,6 +163,12 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_names_the_file_it_was_at() {
+        let line = defect("index 7\nmore", "x.rs:1:2", Some(Path::new("cat.png")));
+        assert_eq!(line, "error: this is a defect of striate, please report it: index 7 (x.rs:1:2, the last file was cat.png)");
+    }
 
     #[test]
     fn what_steers_a_terminal_is_replaced_and_lines_stay() {

@@ -2,10 +2,11 @@
 use crate::cli::PredictArgs;
 use crate::error::CliError;
 use crate::eval::calibration;
+use crate::pictures::{Named, pictures};
 use crate::{print, print_json, say, signals, source};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
-use striate::datasets::{DecodeOptions, picture_files};
+use std::path::Path;
+use striate::datasets::DecodeOptions;
 use striate::{Answer, Classifier, ClassifierOptions, devices};
 use striate_torch::Shown;
 
@@ -31,10 +32,10 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     options.decode = DecodeOptions { max_pixels: args.max_pixels.unwrap_or(options.decode.max_pixels) };
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
-    let files = pictures(&args.images)?;
+    let pictures = pictures(&args.images)?;
     let mut refused = Vec::new();
     let mut predictions = Vec::new();
-    for (image, result) in files.iter().zip(classifier.classify_all(files.iter().map(PathBuf::as_path))) {
+    for (Named { name: image, .. }, result) in pictures.iter().zip(classifier.classify_all(&pictures)) {
         let (top, error) = match result {
             Ok(prediction) => (prediction.top, None),
             // A picture's own fault leaves the others their answers; anything else ends it.
@@ -60,17 +61,8 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
         [one] => Err(CliError::Usage(one.clone())),
         several => {
             several.iter().for_each(|line| say(&format!("not read: {line}")));
-            let (bad, all) = (several.len(), files.len());
+            let (bad, all) = (several.len(), pictures.len());
             Err(CliError::Usage(format!("{bad} of {all} pictures cannot be read; the others have their answers")))
         }
     }
-}
-
-/// The files, and those in the folders, in the order of their names.
-pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() { files.extend(picture_files(path).map_err(striate::Error::from)?) } else { files.push(path.clone()) }
-    }
-    Ok(files)
 }

@@ -21,9 +21,18 @@ pub(crate) fn file_name(path: &Path) -> String {
 ///
 /// # Errors
 ///
-/// [`DatasetError::OtherClasses`] when `wanted` lacks one of them.
+/// [`DatasetError::OtherClasses`] when `wanted` lacks one of them, and [`DatasetError::AmbiguousClass`] when it has one twice, as
+/// ImageNet's has `crane`; but these may be all of `wanted` in the same order.
 pub(crate) fn places(dataset: &str, ours: &[String], wanted: &[String]) -> Result<Vec<i64>, DatasetError> {
-    let places: HashMap<String, i64> = wanted.iter().map(|name| normal(name)).zip(0..).collect();
+    if ours == wanted {
+        return Ok((0..).take(ours.len()).collect());
+    }
+    let mut places: HashMap<String, i64> = HashMap::new();
+    for (name, place) in wanted.iter().zip(0..) {
+        if places.insert(normal(name), place).is_some() && ours.iter().any(|class| normal(class) == normal(name)) {
+            return Err(DatasetError::AmbiguousClass { dataset: dataset.to_owned(), class: name.clone() });
+        }
+    }
     let place = |name: &String| places.get(&normal(name)).copied();
     match ours.iter().map(place).collect() {
         Some(found) => Ok(found),
@@ -73,9 +82,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_two_classes_is_refused_where_it_is_looked_for() {
+        let wanted = names(&["crane", "cat", "crane"]);
+        assert_eq!(places("birds", &wanted, &wanted).unwrap(), [0, 1, 2]);
+        assert_eq!(places("birds", &names(&["cat"]), &wanted).unwrap(), [1]);
+        let error = places("birds", &names(&["cat", "crane"]), &wanted).unwrap_err().to_string();
+        assert_eq!(error, "birds: its class crane is the name of two that are expected: rename one of those");
+    }
+
+    #[test]
     fn names_that_differ_are_told_briefly() {
         let (ours, wanted) = (names(&["a", "B", "x\ny"]), names(&["a", "b", "c", "d", "e", "f", "g", "h"]));
         let error = places("pets", &ours, &wanted).unwrap_err().to_string();
-        assert_eq!(error, "pets: it lacks the classes b, c, d, e, f and 2 more; it has classes that are not expected: B, x y");
+        assert_eq!(error, "pets: it lacks the classes b, c, d, e, f and 2 more; it has classes that are not expected: B, x\\ny");
     }
 }

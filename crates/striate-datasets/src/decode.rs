@@ -17,6 +17,8 @@ const PIXEL_BYTES: u64 = 8;
 const METADATA_BYTES: u64 = 64 * 1024 * 1024;
 /// The most bytes that a decoder may unpack metadata to, or work in beside the pixels.
 const DECODER_BYTES: u64 = 16 * 1024 * 1024;
+/// How often a progressive JPEG of as many pixels as are allowed may send them. Programs write it in 12 scans at most.
+const SCANS: u64 = 12;
 /// How many bytes of pixels each byte of a file stands for. Photographs have fewer: in 32, a JPEG of lowest quality.
 const EXPANSION: u64 = 32;
 pub(crate) const CUT: &str = "it is cut off: a part of its data is missing";
@@ -199,15 +201,19 @@ pub(crate) fn decoder<'a>(
     let decoder = reader.into_decoder().map_err(reason)?;
     let (width, height) = decoder.dimensions();
     let count = u64::from(width) * u64::from(height);
+    let scans = if format == ImageFormat::Jpeg { jpeg::scans(bytes) } else { 1 };
     // Grey becomes colours for most networks.
-    let bytes = decoder.total_bytes().max(count.saturating_mul(3));
+    let pixel_bytes = decoder.total_bytes().max(count.saturating_mul(3));
     match count {
         0 => Err("it has no pixels".to_owned()),
         count if count > limit => {
             Err(format!("it has {width}x{height} pixels, more than the limit of {limit}: make it smaller, or raise the limit"))
         }
-        _ if bytes > allowed => {
-            let enough = bytes.saturating_sub(length.saturating_mul(EXPANSION)).saturating_mul(2);
+        _ if scans.saturating_mul(count) > SCANS.saturating_mul(limit) => {
+            Err(format!("its {width}x{height} pixels come in {scans} scans, which take too long to read: save it anew"))
+        }
+        _ if pixel_bytes > allowed => {
+            let enough = pixel_bytes.saturating_sub(length.saturating_mul(EXPANSION)).saturating_mul(2);
             Err(format!(
                 "its {width}x{height} pixels are far more than {length} bytes of a photograph have: if you trust it, raise the \
                  limit of {limit} pixels to {enough}"
@@ -549,6 +555,17 @@ pub(crate) mod tests {
         let options = DecodeOptions::default();
         assert!(decoder(&header, ImageFormat::Png, 400_000, &options).is_err());
         assert!(decoder(&header, ImageFormat::Png, 500_000, &options).is_ok());
+    }
+
+    #[test]
+    fn a_picture_that_is_sent_again_and_again_is_refused() {
+        let jpeg = made("progressive.jpg"); // 48x32 in 10 scans
+        let at = |max_pixels| decoder(&jpeg, ImageFormat::Jpeg, 1 << 20, &DecodeOptions { max_pixels }).map(drop);
+        at(48 * 32).unwrap();
+        let last = jpeg.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap();
+        let again = [&jpeg[..last], &jpeg[last..].repeat(4)].concat();
+        let error = decoder(&again, ImageFormat::Jpeg, 1 << 20, &DecodeOptions { max_pixels: 48 * 32 }).map(drop).unwrap_err();
+        assert_eq!(error, "its 48x32 pixels come in 13 scans, which take too long to read: save it anew");
     }
 
     #[test]

@@ -138,6 +138,14 @@ pub enum DatasetError {
         /// Names that the dataset has, and that are not expected.
         unknown: Vec<String>,
     },
+    /// A class goes by a name that two of the expected ones have.
+    #[error("{}: its class {} is the name of two that are expected: rename one of those", Shown(dataset), Shown(class))]
+    AmbiguousClass {
+        /// The dataset.
+        dataset: String,
+        /// The name.
+        class: String,
+    },
     /// A caller's callback ended the work.
     #[error("interrupted")]
     Interrupted,

@@ -47,3 +47,35 @@ pub(crate) fn has_end(bytes: &[u8]) -> Result<bool, String> {
     }
     if progressive { Err(CUT.to_owned()) } else { Ok(false) }
 }
+
+/// In how many scans a progressive JPEG sends its pixels; 1 for all others. Each takes as long as all pixels do, and can be a few
+/// bytes.
+pub(crate) fn scans(bytes: &[u8]) -> u64 {
+    let (mut at, mut progressive, mut scans) = (0, false, 0);
+    while let Some(step) = bytes[at..].iter().position(|byte| *byte == 0xff) {
+        at += step + 1;
+        match bytes.get(at) {
+            Some(0xc2) => progressive = true,
+            Some(0xda) => scans += 1,
+            _ => continue,
+        }
+        if !progressive && scans > 0 {
+            break;
+        }
+    }
+    if progressive { scans } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::tests::made;
+
+    #[test]
+    fn scans_of_progressive_pictures_are_counted() {
+        // As libjpeg's cjpeg -progressive and Pillow write them: ten for colours.
+        assert_eq!(scans(&made("progressive.jpg")), 10);
+        assert_eq!(scans(&made("photo.jpg")), 1);
+        assert_eq!(scans(b""), 1);
+    }
+}

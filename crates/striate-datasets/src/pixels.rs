@@ -1,6 +1,6 @@
-use crate::{DatasetError, Interpolation, resize};
+use crate::{DatasetError, Interpolation};
 use std::borrow::Cow;
-use striate_torch::{picture_from_bytes, picture_to_bytes};
+use striate_torch::{Window, picture_from_bytes, picture_to_bytes, resample};
 use tch::Tensor;
 
 /// A decoded picture: 8-bit samples, row by row, and in them pixel by pixel.
@@ -75,13 +75,20 @@ impl<'a> Pixels<'a> {
         Pixels::new([width, height], self.channels, data)
     }
 
-    /// The picture in another size.
-    pub(crate) fn resize(self, [width, height]: [usize; 2], by: Interpolation) -> Result<Self, DatasetError> {
-        if [self.width, self.height] == [width, height] {
-            return Ok(self);
+    /// A region that lies within the picture, in another size, to Pillow's bits.
+    pub(crate) fn resize(self, region: Region, size: [usize; 2], by: Interpolation) -> Result<Self, DatasetError> {
+        if [region.width, region.height] == size {
+            return Ok(self.crop(region));
         }
-        let size = [height, width].map(|size| size.cast_signed() as i64);
-        Self::of_tensor(&resize::resize(&self.to_tensor()?, size, by)?)
+        let start = [region.left, region.top].map(isize::unsigned_abs);
+        let (bytes, row, channels) = (&*self.data, self.width, self.channels);
+        let window = Window { bytes, row, channels, start, size: [region.width, region.height] };
+        Ok(Pixels::new(size, channels, resample(&window, size, by == Interpolation::Bicubic)?))
+    }
+
+    /// All of the picture.
+    pub(crate) fn whole(&self) -> Region {
+        Region { left: 0, top: 0, width: self.width, height: self.height }
     }
 }
 

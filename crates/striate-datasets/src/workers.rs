@@ -158,6 +158,8 @@ impl Shared {
     }
 
     fn run(&self) {
+        // Pictures are many already.
+        let _alone = striate_torch::thread_width(1);
         while let Some((batch, places, part)) = self.take() {
             let start = places.start;
             let written = catch_unwind(AssertUnwindSafe(|| write(&*self.work, places, part, &self.stop)));

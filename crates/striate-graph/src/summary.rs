@@ -62,8 +62,10 @@ pub struct LayerSummary {
 pub struct Cost {
     /// The most bytes of activations that are alive at once, in float32.
     pub bytes: u64,
-    /// How many values its layers read, each as often as a window is moved over it.
-    pub operations: u64,
+    /// Multiply-adds of convolutions and linear layers.
+    pub macs: u64,
+    /// How many values the other layers read, each as often as a window is moved over it.
+    pub reads: u64,
 }
 
 /// What a value sees of the input: `(size, stride)` for height and width.
@@ -106,22 +108,16 @@ impl Graph {
     pub fn cost(&self) -> Cost {
         let needed = self.needed(Mode::Eval, &[]);
         let bytes = |index: usize| if needed[index] { float_bytes(&self.nodes[index]) } else { 0 };
-        let operations = self.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| self.operations(node));
-        Cost { bytes: self.peak_bytes(&needed, bytes), operations: operations.fold(0, u64::saturating_add) }
-    }
-
-    fn operations(&self, node: &Node) -> u64 {
-        let Some(layer) = node.layer() else { return 0 };
-        let inputs = self.input_shapes(node);
-        let read = inputs.iter().map(Shape::numel).fold(node.shape.numel(), i64::max).unsigned_abs();
-        let windows = match layer.receptive(&inputs) {
-            Receptive::Window { kernel, .. } => {
-                let area = kernel.0.iter().copied().fold(1, i64::saturating_mul);
-                node.shape.numel().unsigned_abs().saturating_mul(area.unsigned_abs())
+        let mut cost = Cost { bytes: self.peak_bytes(&needed, bytes), macs: 0, reads: 0 };
+        for (node, _) in self.nodes.iter().zip(&needed).filter(|(_, needed)| **needed) {
+            let Some(layer) = node.layer() else { continue };
+            let inputs = self.input_shapes(node);
+            match layer.macs(&inputs) {
+                0 => cost.reads = cost.reads.saturating_add(reads(node, layer, &inputs)),
+                macs => cost.macs = cost.macs.saturating_add(macs),
             }
-            Receptive::Pointwise | Receptive::Global => 0,
-        };
-        read.max(windows).max(layer.macs(&inputs))
+        }
+        cost
     }
 
     fn layer_summary(&self, node: &Node, field: Field, training_only: bool) -> LayerSummary {
@@ -183,6 +179,18 @@ impl Graph {
             alive = freed.iter().fold(alive, |alive, input| alive.saturating_sub(bytes(*input)));
         }
         peak
+    }
+}
+
+/// How many values a layer reads.
+fn reads(node: &Node, layer: &dyn Layer, inputs: &[Shape]) -> u64 {
+    let all = inputs.iter().map(Shape::numel).fold(node.shape.numel(), i64::max).unsigned_abs();
+    match layer.receptive(inputs) {
+        Receptive::Window { kernel, .. } => {
+            let area = kernel.0.iter().copied().fold(1, i64::saturating_mul);
+            all.max(node.shape.numel().saturating_mul(area).unsigned_abs())
+        }
+        Receptive::Pointwise | Receptive::Global => all,
     }
 }
 
@@ -323,9 +331,8 @@ mod tests {
         assert_eq!(summary.activation_bytes_training, 4 * 64 + 5 * map + 2 * map / 4 + 40);
         // stem, the input and the output of a layer of the branch.
         assert_eq!(summary.activation_bytes_inference, 3 * map);
-        // By hand: three convolutions, two layers that read one map and one that reads two, the pool's windows, the flattened
-        // map, and the linear layer.
-        let cost = Cost { bytes: 3 * map, operations: 64 * (36 + 144 + 144) + 2 * 256 + 4 * 64 + 64 + 640 };
+        // By hand: three convolutions and the linear layer; then a ReLU, a sum, the pool's windows and the flattened map.
+        let cost = Cost { bytes: 3 * map, macs: 64 * (36 + 144 + 144) + 640, reads: 256 + 256 + 4 * 64 + 64 };
         assert_eq!(residual().cost(), cost);
     }
 

@@ -1,5 +1,6 @@
 //! A network as a picture: boxes from top to bottom, branches side by side.
 use crate::{Graph, Node, NodeKind};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use striate_layers::{Layer, Op};
 
@@ -53,6 +54,7 @@ impl Graph {
         }
         let mut blocks: Vec<Block> = Vec::new();
         let mut block_of: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        let (mut taken, mut first_free) = (HashSet::new(), HashMap::new());
         for node in &self.nodes {
             if let [input] = node.inputs.as_slice()
                 && readers[*input] == 1
@@ -67,8 +69,13 @@ impl Graph {
             let inputs: Vec<usize> = node.inputs.iter().map(|input| block_of[*input]).collect();
             let row = inputs.iter().map(|input| blocks[*input].row + 1).max().unwrap_or(0);
             let wanted = inputs.first().map_or(0, |input| blocks[*input].lane);
-            let free = |lane: usize| !blocks.iter().any(|block| (block.row, block.lane) == (row, lane));
-            let lane = if free(wanted) { wanted } else { (0..).find(|lane| free(*lane)).unwrap_or(wanted) };
+            let mut lane = wanted;
+            if !taken.insert((row, lane)) {
+                // All before the first that is free are taken for good.
+                let free = first_free.entry(row).or_insert(0);
+                *free = (*free..).find(|lane| taken.insert((row, *lane))).unwrap_or(wanted);
+                lane = *free;
+            }
             let options = node.layer().map_or_else(String::new, Layer::describe);
             let label = format!("{} {options}", short_name(node)).trim().to_owned();
             blocks.push(Block { first: node, label, shape: node.shape.dims(), inputs, row, lane });

@@ -126,4 +126,8 @@ char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_
 char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
 // Whether the processor has the vectors that it is fast with.
 int st_has_wide_vectors();
+// A picture of bytes, pixel by pixel in rows that lie `stride` apart, in another size as Pillow resizes it; all sizes are above 0. 0 if there is no
+// memory.
+int st_resample(const uint8_t* from, int64_t stride, int64_t width, int64_t height, int64_t channels, int64_t new_width, int64_t new_height,
+                int cubic, uint8_t* to);
 }

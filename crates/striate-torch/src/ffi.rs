@@ -144,6 +144,17 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;
     pub(crate) fn st_has_wide_vectors() -> c_int;
+    pub(crate) fn st_resample(
+        from: *const u8,
+        stride: i64,
+        width: i64,
+        height: i64,
+        channels: i64,
+        new_width: i64,
+        new_height: i64,
+        cubic: c_int,
+        to: *mut u8,
+    ) -> c_int;
     pub(crate) fn st_winograd(
         input: *const C_tensor,
         weight: *const C_tensor,

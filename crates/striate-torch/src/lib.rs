@@ -13,7 +13,7 @@
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
-//! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread;
+//! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
@@ -51,7 +51,7 @@ mod tensor_file;
 pub mod winograd;
 
 pub use budget::Budget;
-pub use bytes::{picture_from_bytes, picture_to_bytes};
+pub use bytes::{Window, picture_from_bytes, picture_to_bytes, resample};
 pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::TorchError;
 pub use frozen::Frozen;

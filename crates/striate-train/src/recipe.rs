@@ -1,4 +1,7 @@
 //! Recipes: what a training run does, in one TOML file.
+mod keys;
+
+use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,7 @@ use std::path::{Path, PathBuf};
 use striate_datasets::{DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
-use striate_torch::{MemoryFormat, Precision, contained, nearest, note_file};
+use striate_torch::{MemoryFormat, Precision, contained, note_file};
 use tch::Kind;
 use toml::{Table, Value};
 
@@ -398,124 +401,6 @@ fn refuse(path: &Path, reason: String) -> TrainError {
 
 fn one_line(error: &toml::de::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The list of transforms in a recipe's file.
-const TRANSFORMS: &str = "transforms";
-/// What was there before lists of transforms.
-const AUGMENT: &str = "augment";
-
-/// The recipe's table with presets in the list of transforms written out. Refuses what is no transform.
-fn with_transforms(mut table: Table) -> Result<Table, String> {
-    if table.contains_key(AUGMENT) && table.contains_key(TRANSFORMS) {
-        return Err(format!("[{AUGMENT}] and [[{TRANSFORMS}]] exclude each other: keep [[{TRANSFORMS}]]"));
-    }
-    let Some(list) = table.get(TRANSFORMS) else { return Ok(table) };
-    let tables = list.as_array().and_then(|list| list.iter().map(Value::as_table).collect::<Option<Vec<_>>>());
-    let tables = tables.ok_or_else(|| format!("`{TRANSFORMS}` must be a list of tables: write [[{TRANSFORMS}]]"))?;
-    let mut all = Vec::new();
-    for entry in tables {
-        let kind = entry.get("kind").and_then(Value::as_str).ok_or_else(|| format!("each of [[{TRANSFORMS}]] needs a `kind`"))?;
-        let alone = |kind| Value::Table(Table::from_iter([("kind".to_owned(), kind)]));
-        let known: Result<Transform, _> = alone(kind.into()).try_into();
-        let (known, list) = match (known, Transform::preset(kind)) {
-            (_, Some(preset)) => (Table::from_iter([("kind".to_owned(), kind.into())]), preset),
-            (Ok(known), None) => (Table::try_from(&known).map_err(|error| error.to_string())?, Vec::new()),
-            (Err(_), None) => {
-                let kinds = Transform::KINDS.iter().chain(&Transform::PRESETS);
-                let meant = nearest(kind, kinds.copied());
-                let all = || {
-                    format!(
-                        "there are {}",
-                        Transform::KINDS.iter().chain(&Transform::PRESETS).copied().collect::<Vec<_>>().join(", ")
-                    )
-                };
-                let meant = meant.map_or_else(all, |meant| format!("did you mean `{meant}`?"));
-                return Err(format!("there is no transform `{kind}`: {meant}"));
-            }
-        };
-        if let Some(key) = entry.keys().find(|key| !known.contains_key(*key)) {
-            return Err(format!("unknown key `{key}` in [[{TRANSFORMS}]] `{kind}`: {}", did_you_mean(key, &known, "`", "`")));
-        }
-        if list.is_empty() && !Transform::PRESETS.contains(&kind) {
-            let transform = Value::Table(entry.clone()).try_into::<Transform>();
-            all.push(transform.map_err(|error| format!("[[{TRANSFORMS}]] `{kind}`: {}", one_line(&error)))?);
-        }
-        all.extend(list);
-    }
-    table.insert(TRANSFORMS.to_owned(), Value::try_from(all).map_err(|error| error.to_string())?);
-    Ok(table)
-}
-
-/// Refuses a section or a key that no recipe has.
-///
-/// The known ones are those of the default recipe, with the optimizer and the schedule of the kinds that `table` names.
-fn check_keys(table: &Table) -> Result<(), String> {
-    let known = known_keys(table)?;
-    for (section, value) in table.iter().filter(|(section, _)| !matches!(section.as_str(), TRANSFORMS | AUGMENT)) {
-        let Some(Value::Table(known_here)) = known.get(section) else {
-            return Err(match value {
-                Value::Table(_) => format!("unknown section [{section}]: {}", did_you_mean(section, &known, "[", "]")),
-                _ => format!("unknown key `{section}`: keys belong in a section such as [{}]", section_of(section, &known)),
-            });
-        };
-        let Value::Table(keys) = value else { return Err(format!("`{section}` must be a section: write [{section}]")) };
-        if let Some(key) = keys.keys().find(|key| !known_here.contains_key(*key)) {
-            let elsewhere = known.iter().find(|(_, keys)| keys.get(key).is_some());
-            return Err(match elsewhere {
-                Some((other, _)) => format!("unknown key `{key}` in [{section}]: it belongs in [{other}]"),
-                None => format!("unknown key `{key}` in [{section}]: {}", did_you_mean(key, known_here, "`", "`")),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The first value in a section with a `kind` that is of another type than its default; errors of these sections name no key.
-fn wrong_type(table: &Table) -> Option<String> {
-    let known = known_keys(table).ok()?;
-    let number = |value: &Value| value.is_integer() || value.is_float();
-    for section in ["optimizer", "schedule"] {
-        for (key, value) in table.get(section).and_then(Value::as_table).into_iter().flatten() {
-            let default = known.get(section)?.get(key)?;
-            let fits = default.same_type(value) || (number(default) && number(value));
-            if !fits {
-                let expected = if number(default) { "number" } else { default.type_str() };
-                return Some(format!("invalid type: {} {value}, expected {expected} in `{section}.{key}`", value.type_str()));
-            }
-        }
-    }
-    None
-}
-
-fn known_keys(table: &Table) -> Result<Table, String> {
-    let mut kinds = Table::new();
-    for section in ["optimizer", "schedule"] {
-        if let Some(kind) = table.get(section).and_then(|section| section.get("kind")) {
-            kinds.insert(section.to_owned(), Value::Table(Table::from_iter([("kind".to_owned(), kind.clone())])));
-        }
-    }
-    let skeleton: Recipe = kinds.try_into().map_err(|error| one_line(&error))?;
-    Table::try_from(skeleton).map_err(|error| error.to_string())
-}
-
-/// The section that has the key that `key` means.
-fn section_of<'a>(key: &str, known: &'a Table) -> &'a str {
-    let keys = |section: &'a Value| section.as_table().into_iter().flat_map(Table::keys).map(String::as_str);
-    let meant = nearest(key, known.iter().flat_map(|(_, section)| keys(section)));
-    let has = |section| meant.is_some_and(|meant| keys(section).any(|key| key == meant));
-    known.iter().find(|(_, section)| has(section)).map_or("train", |(name, _)| name)
-}
-
-/// The name that was meant, or else all that there are, each between `open` and `close`.
-fn did_you_mean(name: &str, known: &Table, open: &str, close: &str) -> String {
-    match nearest(name, known.keys().map(String::as_str)) {
-        Some(nearest) => format!("did you mean {open}{nearest}{close}?"),
-        None => {
-            let known: Vec<String> = known.keys().map(|known| format!("{open}{known}{close}")).collect();
-            format!("there are {}", known.join(", "))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -73,8 +73,8 @@ fn first_seed(text: &str) -> Result<u64, String> {
 pub(crate) struct LabInspectArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures, or folders of pictures
-    #[arg(required = true, value_name = "IMAGE or FOLDER")]
+    /// Pictures, folders of pictures, or names of datasets, whose test sets are taken
+    #[arg(required = true, value_name = "PICTURE, FOLDER or NAME")]
     pub(crate) images: Vec<PathBuf>,
     /// Show all feature maps of this layer [default: some of the last layer of each size]
     #[arg(long = "layer", value_name = "LAYER")]

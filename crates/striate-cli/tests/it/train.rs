@@ -202,7 +202,7 @@ fn a_folder_of_idx_files_is_trained_on_into_the_next_free_run() {
 }
 
 #[test]
-fn predictions_of_grey_and_colour_files_agree() {
+fn predictions_of_grey_and_colour_files_and_of_the_test_set_agree() {
     let sandbox = Sandbox::new();
     sandbox.bundle("model.safetensors", 10);
     let digit = load("digits", &LoadOptions::default()).unwrap().test.images().get(0);
@@ -220,6 +220,12 @@ fn predictions_of_grey_and_colour_files_agree() {
     assert!(top.len() == 10 && top.is_sorted_by(|a, b| a >= b) && (top.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{top:?}");
     let text = sandbox.ok(&predict);
     assert!(text.starts_with("grey.png: ") && text.lines().count() == 2, "{text}");
+    // The same picture by its dataset's name; a file of that name goes before.
+    let test_set = sandbox.json(&["predict", "model.safetensors", "digits", "--top", "10", "--json"]);
+    assert_eq!((&test_set[0]["image"], test_set.as_array().unwrap().len()), (&"digits/0".into(), 899));
+    assert_eq!(test_set[0]["top"], predictions[0]["top"]);
+    sandbox.write("digits", "no picture");
+    sandbox.refused_with(&["predict", "model.safetensors", "digits"], &["digits cannot be read as an image"]);
 }
 
 #[test]

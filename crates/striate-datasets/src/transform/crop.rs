@@ -64,7 +64,8 @@ impl OnPicture for Resize {
         let (width, height) = (picture.width, picture.height);
         let longer = |longer: usize, shorter: usize| (side * longer / shorter).max(1);
         let size = if width <= height { [side, longer(height, width)] } else { [longer(width, height), side] };
-        picture.resize(size, self.interpolation)
+        let whole = picture.whole();
+        picture.resize(whole, size, self.interpolation)
     }
 
     fn sizes(&self) -> bool {
@@ -106,7 +107,7 @@ impl OnPicture for RandomResizedCrop {
 
     fn apply<'p>(&self, picture: Pixels<'p>, size: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
         let region = self.draw([picture.width, picture.height], rng);
-        picture.crop(region).resize(size, self.interpolation)
+        picture.resize(region, size, self.interpolation)
     }
 
     fn sizes(&self) -> bool {

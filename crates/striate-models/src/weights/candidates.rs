@@ -72,7 +72,7 @@ pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<V
         for (key, value) in pickle.entries(value).iter().rev() {
             if let (Value::Text(key), Value::Node(_)) = (key, value) {
                 allowance.take_all(1 + keys.len(), PART_BYTES)?;
-                stack.push(([keys.as_slice(), &[key.clone()]].concat(), value));
+                stack.push(([keys.as_slice(), std::slice::from_ref(key)].concat(), value));
             }
         }
     }

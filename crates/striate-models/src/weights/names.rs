@@ -27,7 +27,23 @@ pub(super) fn is_litter(name: &str) -> bool {
     LITTER.contains(&name.rsplit('.').next().unwrap_or(name))
 }
 
+/// A longer name is no network's: looking for all its ends would take too long.
+const LONGEST: usize = 1000;
+
 /// The ends of a name at its dots, with what comes before each: `a.b.c` gives (``, `a.b.c`), (`a.`, `b.c`), (`a.b.`, `c`).
 pub(super) fn ends(name: &str) -> impl Iterator<Item = (&str, &str)> {
-    std::iter::once(0).chain(name.match_indices('.').map(|(place, _)| place + 1)).map(|place| name.split_at(place))
+    let dots = if name.len() <= LONGEST { name } else { "" };
+    std::iter::once(0).chain(dots.match_indices('.').map(|(place, _)| place + 1)).map(|place| name.split_at(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_ends_unless_they_are_too_long() {
+        assert_eq!(ends("a.b.c").collect::<Vec<_>>(), [("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")]);
+        assert_eq!(ends(&"a.".repeat(500)).count(), 501);
+        assert_eq!(ends(&"a.".repeat(501)).count(), 1);
+    }
 }

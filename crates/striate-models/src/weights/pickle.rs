@@ -439,6 +439,7 @@ impl<R: BufRead> Interpreter<'_, R> {
     }
 
     fn skip(&mut self, bytes: u64, value: Option<Value>) -> Result<Option<Value>> {
+        self.allowance.take(bytes)?;
         match copy(&mut self.reader.take(bytes), &mut sink())? == bytes {
             true => Ok(value),
             false => Err(ErrorKind::UnexpectedEof.into()),

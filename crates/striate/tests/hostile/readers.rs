@@ -1,4 +1,5 @@
 //! The readers of files from others, each as a function of a file's bytes. The fuzz targets have the same ones.
+#![allow(unreachable_pub, reason = "the fuzz targets are another crate")]
 
 use std::cell::LazyCell;
 use std::path::Path;
@@ -12,9 +13,12 @@ use striate_models::{BundleInfo, Weights, find};
 use striate_train::Recipe;
 use tempfile::TempDir;
 
+/// Reads a file of these bytes, or refuses it.
+pub type Reader = fn(&[u8]);
+
 /// Every reader, by the name of its folder in `fuzz/corpus`.
 #[allow(dead_code, reason = "the fuzz targets name their own")]
-pub const READERS: [(&str, fn(&[u8])); 8] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("pickle", pickle),
     ("zip", zip),
     ("safetensors", safetensors),

@@ -1,0 +1,47 @@
+//! Pictures that a command line names: files, those in folders, and test sets of the catalogue.
+use crate::error::CliError;
+use crate::progress::Download;
+use std::path::{Path, PathBuf};
+use striate::datasets::{LoadOptions, Picture, find, load_with, picture_files};
+use striate_datasets::Dataset;
+use tch::Tensor;
+
+/// A picture that was named.
+pub(crate) struct Named {
+    /// Its file, or its dataset and its number there.
+    pub(crate) name: PathBuf,
+    /// Its pixels, unless it is a file: uint8, `[C, H, W]`.
+    pixels: Option<Tensor>,
+}
+
+impl<'a> From<&'a Named> for Picture<'a> {
+    fn from(named: &'a Named) -> Self {
+        named.pixels.as_ref().map_or(Self::File(&named.name), Self::Tensor)
+    }
+}
+
+/// What is named, in its order, and within a folder in the order of names. A file goes before a dataset of its name.
+pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<Named>, CliError> {
+    let mut pictures = Vec::new();
+    for path in paths {
+        match path.to_str().filter(|name| !path.exists() && find(name).is_ok()) {
+            Some(dataset) => pictures.extend(test_set(dataset)?),
+            None if path.is_dir() => {
+                let files = picture_files(path).map_err(striate::Error::from)?;
+                pictures.extend(files.into_iter().map(|name| Named { name, pixels: None }));
+            }
+            None => pictures.push(Named { name: path.clone(), pixels: None }),
+        }
+    }
+    Ok(pictures)
+}
+
+fn test_set(dataset: &str) -> Result<Vec<Named>, CliError> {
+    let bar = Download::new();
+    let test = load_with(dataset, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?.test;
+    let named = |number: usize| {
+        let pixels = test.images().f_get(number as i64)?;
+        Ok(Named { name: Path::new(dataset).join(number.to_string()), pixels: Some(pixels) })
+    };
+    (0..test.len()).map(named).collect()
+}

@@ -1,0 +1,123 @@
+// Pillow's resampling of a picture of bytes, to its bits: weights of 22 bits after the point, first along the rows, rounded to bytes, then along the
+// columns. What it takes from the picture's borders is as if nothing lay beyond.
+#include "lanes.h"
+
+#include <cmath>
+
+namespace {
+
+constexpr int kBits = 22;
+constexpr int32_t kHalf = 1 << (kBits - 1);
+// Bytes of a row that are summed at once.
+constexpr int64_t kBlock = 64;
+
+typedef uint8_t Pixel __attribute__((vector_size(4), aligned(1), may_alias));
+typedef int32_t Sums __attribute__((vector_size(16)));
+
+double share(double distance, bool cubic) {
+  const double x = std::abs(distance);
+  if (!cubic) return x < 1 ? 1 - x : 0;
+  constexpr double a = -0.5;
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
+// Which of `in` values each of `out` is made of, and their weights.
+struct Shares {
+  int64_t most;
+  std::vector<int64_t> first, count;
+  std::vector<int32_t> weights;
+
+  Shares(int64_t in, int64_t out, bool cubic) : first(out), count(out) {
+    const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0);
+    const double reach = (cubic ? 2.0 : 1.0) * stretch;
+    most = static_cast<int64_t>(std::ceil(reach)) * 2 + 1;
+    weights.resize(out * most);
+    std::vector<double> exact(most);
+    for (int64_t at = 0; at < out; ++at) {
+      const double centre = (static_cast<double>(at) + 0.5) * scale;
+      first[at] = std::max<int64_t>(0, static_cast<int64_t>(centre - reach + 0.5));
+      count[at] = std::min(in, static_cast<int64_t>(centre + reach + 0.5)) - first[at];
+      double total = 0;
+      for (int64_t k = 0; k < count[at]; ++k) {
+        exact[k] = share((static_cast<double>(k + first[at]) - centre + 0.5) * (1.0 / stretch), cubic);
+        total += exact[k];
+      }
+      for (int64_t k = 0; k < count[at]; ++k) {
+        const double weight = (total != 0 ? exact[k] / total : exact[k]) * (1 << kBits);
+        weights[at * most + k] = static_cast<int32_t>(weight < 0 ? weight - 0.5 : weight + 0.5);
+      }
+    }
+  }
+};
+
+ALWAYS_INLINE uint8_t byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
+
+// One row, of which as many bytes as a pixel has may be read beyond its end.
+ALWAYS_INLINE void row_of(const uint8_t* from, int64_t channels, const Shares& across, uint8_t* to) {
+  const int64_t out = static_cast<int64_t>(across.first.size());
+  for (int64_t x = 0; x < out; ++x, to += channels) {
+    const int32_t* weights = &across.weights[x * across.most];
+    const uint8_t* pixel = from + across.first[x] * channels;
+    if (channels == 3) {
+      Sums sums = {kHalf, kHalf, kHalf, kHalf};
+      for (int64_t k = 0; k < across.count[x]; ++k)
+        sums += weights[k] * __builtin_convertvector(*reinterpret_cast<const Pixel*>(pixel + 3 * k), Sums);
+      for (int64_t c = 0; c < 3; ++c) to[c] = byte(sums[c]);
+    } else {
+      for (int64_t c = 0; c < channels; ++c) {
+        int32_t sum = kHalf;
+        for (int64_t k = 0; k < across.count[x]; ++k) sum += weights[k] * pixel[k * channels + c];
+        to[c] = byte(sum);
+      }
+    }
+  }
+}
+
+// Rows first..last of the source, made as wide as the result.
+FOR_EACH_PROCESSOR
+void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t first, int64_t last, const Shares& across,
+                uint8_t* to) {
+  std::vector<uint8_t> row(width * channels + sizeof(Pixel));
+  for (int64_t y = first; y < last; ++y, to += across.first.size() * channels) {
+    memcpy(row.data(), from + y * stride, width * channels);
+    row_of(row.data(), channels, across, to);
+  }
+}
+
+// The result of such rows, of which the first is the source's row `first`; they have kBlock more bytes at the end.
+FOR_EACH_PROCESSOR
+void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares& down, uint8_t* to) {
+  const int64_t out = static_cast<int64_t>(down.first.size());
+  for (int64_t y = 0; y < out; ++y, to += row) {
+    const int32_t* weights = &down.weights[y * down.most];
+    const uint8_t* rows = wide + (down.first[y] - first) * row;
+    for (int64_t x = 0; x < row; x += kBlock) {
+      int32_t sums[kBlock];
+      for (int64_t i = 0; i < kBlock; ++i) sums[i] = kHalf;
+      for (int64_t k = 0; k < down.count[y]; ++k) {
+        const uint8_t* values = rows + k * row + x;
+        for (int64_t i = 0; i < kBlock; ++i) sums[i] += weights[k] * values[i];
+      }
+      uint8_t bytes[kBlock];
+      for (int64_t i = 0; i < kBlock; ++i) bytes[i] = byte(sums[i]);
+      memcpy(to + x, bytes, std::min(kBlock, row - x));
+    }
+  }
+}
+
+}  // namespace
+
+int st_resample(const uint8_t* from, int64_t stride, int64_t width, int64_t height, int64_t channels, int64_t new_width, int64_t new_height,
+                int cubic, uint8_t* to) {
+  try {
+    const Shares across(width, new_width, cubic != 0), down(height, new_height, cubic != 0);
+    const int64_t first = down.first.front(), last = down.first.back() + down.count.back(), row = new_width * channels;
+    std::vector<uint8_t> wide((last - first) * row + kBlock);
+    along_rows(from, stride, width, channels, first, last, across, wide.data());
+    along_columns(wide.data(), row, first, down, to);
+    return 1;
+  } catch (const std::exception&) {
+    return 0;  // no memory
+  }
+}
