@@ -100,14 +100,14 @@ mod tests {
     #[test]
     fn pictures_are_of_a_photographs_size_and_differ() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |seed| {
-            let path = folder.path().join("a/b.jpg");
+        let write = |name: &str, seed| {
+            let path = folder.path().join("a").join(name);
             picture(&path, seed).unwrap();
             fs::read(path).unwrap()
         };
-        let (one, other) = (write(1), write(2));
+        let (one, other) = (write("1.jpg", 1), write("2.jpg", 2));
         assert_ne!(one, other);
-        assert_eq!(one, write(1));
+        assert_eq!(one, write("again.jpg", 1));
         assert!((40_000..160_000).contains(&one.len()), "{}", one.len());
         let picture = image::load_from_memory(&one).unwrap().into_rgb8();
         assert_eq!((picture.width(), picture.height()), (500, 375));

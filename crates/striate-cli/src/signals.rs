@@ -2,6 +2,7 @@
 use crate::error::CliError;
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -44,14 +45,14 @@ pub(crate) fn farewell(line: &'static str) {
 pub(crate) fn catch() -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot catch signals: {error}"));
     // `nohup` has it ignored.
-    let caught = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
+    let caught: Vec<i32> = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP)).collect();
+    for signal in &caught {
+        flag::register(*signal, stop()).map_err(failed)?;
+    }
     let mut signals = Signals::new(caught).map_err(failed)?;
-    // Those that came while `striate` became `striate-engine` come now.
-    held().thread_unblock().map_err(|error| failed(error.into()))?;
     let watch = move || {
         let mut signals = signals.forever();
         signals.next();
-        STOP.store(true, Ordering::Relaxed);
         if !SAVES.load(Ordering::Relaxed) {
             std::thread::sleep(GRACE);
         }
@@ -65,8 +66,11 @@ pub(crate) fn catch() -> Result<(), CliError> {
         crate::say(&format!("error: {error}"));
         striate_torch::exit(error.exit_code());
     };
+    // The thread that watches takes no signal itself: when this one holds them back, nobody takes them.
+    held().thread_block().map_err(|error| failed(error.into()))?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
-    Ok(())
+    // Those that came while `striate` became `striate-engine` come now.
+    held().thread_unblock().map_err(|error| failed(error.into()))
 }
 
 /// Called before the last line is told. Of several threads, the first one goes on; the others wait for the end.
@@ -78,7 +82,8 @@ pub(crate) fn begin_to_end() {
     }
 }
 
-/// Holds signals back until the program that replaces this one [catches](catch) them. An error if one has come already.
+/// Holds signals back until the program that replaces this one [catches](catch) them; call it while no thread but that of [`catch`]
+/// runs beside. An error if one has come already.
 pub(crate) fn hold() -> Result<(), CliError> {
     // What cannot be held back ends the next program as it would any other.
     let _ = held().thread_block();

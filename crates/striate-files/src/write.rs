@@ -122,7 +122,8 @@ fn take_after(file: &File, former: &Metadata) -> io::Result<()> {
     if now.uid() != former.uid() {
         let _ = fchown(file, Some(former.uid()), None);
     }
-    file.set_permissions(Permissions::from_mode(mode))
+    // Some file systems have the same rights for all files, and refuse to change them.
+    if file.metadata()?.mode() & 0o777 == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
 }
 
 /// Writes through a buffer, whose last part must arrive too.
