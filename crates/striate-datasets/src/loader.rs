@@ -242,10 +242,7 @@ impl Way {
     fn fitted(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
         let image = self.examples.image(index)?;
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
-        if [image.width, image.height] == [width, height] {
-            return Ok(image);
-        }
-        Pixels::of_tensor(&self.preprocess.place(&image.to_tensor()?)?)
+        if [image.width, image.height] == [width, height] { Ok(image) } else { self.preprocess.place_picture(image) }
     }
 }
 
