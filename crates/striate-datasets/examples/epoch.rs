@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 const EPOCHS: u64 = 3;
 
 fn main() -> Result<(), DatasetError> {
+    striate_torch::keep_memory_warm(); // as the program does
     let args: Vec<String> = std::env::args().skip(1).collect();
     let arg = |place: usize, default: &'static str| args.get(place).map_or(default, String::as_str);
     let (source, preset) = (arg(0, "digits"), arg(1, "cifar"));

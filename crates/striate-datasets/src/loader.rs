@@ -9,6 +9,8 @@ use tch::Tensor;
 /// What sets the seeds of transforms apart from others that are derived from the same seed.
 const TRANSFORM_SEEDS: u64 = 0x4155_474d;
 const MIX_SEEDS: u64 = 0x4d49_5853;
+/// More are a mistake.
+const MOST_WORKERS: usize = 1024;
 
 /// How a [`Loader`] makes batches.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +92,9 @@ impl<'d> Loader<'d> {
         options.sampler.check(dataset.classes().len(), options.shuffle)?;
         if options.batch_size == 0 {
             return Err(DatasetError::option("batch_size", "a batch has at least one example"));
+        }
+        if options.workers.is_some_and(|workers| workers > MOST_WORKERS) {
+            return Err(DatasetError::option("workers", format!("{MOST_WORKERS} threads at most")));
         }
         if options.drop_last && !options.shuffle {
             return Err(DatasetError::option("drop_last", "without shuffling, the last examples would never be seen"));
@@ -242,10 +247,7 @@ impl Way {
     fn fitted(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
         let image = self.examples.image(index)?;
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
-        if [image.width, image.height] == [width, height] {
-            return Ok(image);
-        }
-        Pixels::of_tensor(&self.preprocess.place(&image.to_tensor()?)?)
+        if [image.width, image.height] == [width, height] { Ok(image) } else { self.preprocess.place_picture(image) }
     }
 }
 
@@ -545,6 +547,7 @@ mod tests {
         let fault = |options| Loader::new(&data, preprocess([1, 1, 1]), options).unwrap_err().to_string();
         assert!(fault(LoaderOptions::train(0, 0)).contains("at least one"));
         assert!(fault(LoaderOptions { drop_last: true, ..LoaderOptions::eval(3) }).contains("never be seen"));
+        assert_eq!(fault(LoaderOptions { workers: Some(1025), ..LoaderOptions::eval(3) }), "workers: 1024 threads at most");
         let too_large = LoaderOptions { drop_last: true, ..LoaderOptions::train(11, 0) };
         assert_eq!(fault(too_large), "batch_size: counting has 10 examples, too few for a whole batch");
         assert!(fault(augmented(0)).starts_with("random-crop.padding: 4 must be below"));

@@ -165,6 +165,17 @@ impl Preprocess {
         Ok(placed.f_expand([-1, channels, -1, -1], false)?)
     }
 
+    /// As [`place`](Self::place), of one picture, whose grey stays in one channel.
+    pub(crate) fn place_picture<'p>(&self, picture: Pixels<'p>) -> Result<Pixels<'p>, DatasetError> {
+        let [height, width] = [picture.height, picture.width].map(|size| size.cast_signed() as i64);
+        if self.input[1..] == [height, width] && self.image.of(height, width) == [height, width] {
+            return Ok(picture);
+        }
+        let [_, rows, columns] = self.input;
+        let of_channels = Self { input: [picture.channels.cast_signed() as i64, rows, columns], ..self.clone() };
+        Pixels::of_tensor(&of_channels.place(&picture.to_tensor()?)?)
+    }
+
     /// Whether images of so many channels can become the network's input.
     pub(crate) fn check_channels(&self, channels: i64) -> Result<(), DatasetError> {
         match self.input[0] {

@@ -413,6 +413,21 @@ mod tests {
         Bundle::read_with(&path, &registry).unwrap();
     }
 
+    /// Few bytes, but three windows of 961 values for each of 2.25 million.
+    #[test]
+    fn wide_windows_are_held_against_the_budget() {
+        let graph = Graph::build(|net| {
+            let mut x = net.input([1, 1500, 1500]);
+            for name in ["a", "b", "c"] {
+                x = net.add(name, striate_layers::MaxPool2d::new(31).stride(1).padding(15), x)?;
+            }
+            net.output("map", x)
+        });
+        let info = BundleInfo::new(graph.unwrap(), &[], None);
+        let error = info.fits(striate_torch::Budget::default().of_file(1000)).unwrap_err();
+        assert!(error.contains("takes 18000000 bytes and 6486750000 operations"), "{error}");
+    }
+
     /// In bfloat16, in which a file is shortest.
     #[test]
     fn every_network_of_the_registry_is_within_the_budget() {

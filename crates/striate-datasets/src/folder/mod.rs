@@ -352,7 +352,7 @@ impl Examples for Files {
     }
 
     fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        Pixels::of_tensor(&self.preprocess.place(&self.picture(index)?.to_tensor()?)?)
+        self.preprocess.place_picture(self.picture(index)?)
     }
 
     fn label(&self, index: usize) -> i64 {

@@ -96,98 +96,120 @@ pub(crate) fn rotate<'p>(picture: Pixels<'p>, degrees: f64, sampling: Sampling) 
 /// Pillow's `Image.transform` to the same size, with zeros from outside.
 pub(crate) fn transform(picture: &Pixels<'_>, map: Map, sampling: Sampling) -> Pixels<'static> {
     let mut data = vec![0; picture.data.len()];
-    let out = data.chunks_exact_mut(picture.channels).zip(0..);
-    match (map, sampling) {
-        (Map::Affine(matrix), Sampling::Nearest) => nearest_affine(picture, matrix, &mut data),
-        (Map::Affine([a, b, c, d, e, f]), Sampling::Bilinear) => {
-            for (to, number) in out {
-                let (x, y) = place(number, picture.width);
-                bilinear(picture, a * x + b * y + c, d * x + e * y + f, to);
-            }
-        }
-        (Map::Perspective([a, b, c, d, e, f, g, h]), sampling) => {
-            for (to, number) in out {
-                let (x, y) = place(number, picture.width);
-                let by = g * x + h * y + 1.0;
-                let (x, y) = ((a * x + b * y + c) / by, (d * x + e * y + f) / by);
-                match sampling {
-                    Sampling::Nearest => nearest(picture, coordinate(x), coordinate(y), to),
-                    Sampling::Bilinear => bilinear(picture, x, y, to),
-                }
+    match picture.channels {
+        1 => sample(picture, picture.data.as_chunks::<1>().0, map, sampling, data.as_chunks_mut().0),
+        3 => sample(picture, picture.data.as_chunks::<3>().0, map, sampling, data.as_chunks_mut().0),
+        // Each channel by itself.
+        channels => {
+            for channel in 0..channels {
+                let plane: Vec<[u8; 1]> = picture.data[channel..].iter().step_by(channels).map(|value| [*value]).collect();
+                let mut out = vec![[0]; plane.len()];
+                sample(picture, &plane, map, sampling, &mut out);
+                data[channel..].iter_mut().step_by(channels).zip(out).for_each(|(to, [value])| *to = value);
             }
         }
     }
     Pixels::new([picture.width, picture.height], picture.channels, data)
 }
 
-/// The centre of a pixel.
-fn place(number: usize, width: usize) -> (f64, f64) {
-    ((number % width) as f64 + 0.5, (number / width) as f64 + 0.5)
+/// Fills `out` from the pixels of a picture of this size.
+fn sample<const C: usize>(size: &Pixels<'_>, pixels: &[[u8; C]], map: Map, sampling: Sampling, out: &mut [[u8; C]]) {
+    let source = Source { pixels, width: size.width, height: size.height };
+    match (map, sampling) {
+        (Map::Affine(matrix), Sampling::Nearest) => source.nearest_affine(matrix, out),
+        (Map::Affine([a, b, c, d, e, f]), Sampling::Bilinear) => {
+            source.each(out, |x, y| source.bilinear(a * x + b * y + c, d * x + e * y + f));
+        }
+        (Map::Perspective([a, b, c, d, e, f, g, h]), sampling) => source.each(out, |x, y| {
+            let by = g * x + h * y + 1.0;
+            let (x, y) = ((a * x + b * y + c) / by, (d * x + e * y + f) / by);
+            match sampling {
+                Sampling::Nearest => source.nearest(coordinate(x), coordinate(y)),
+                Sampling::Bilinear => source.bilinear(x, y),
+            }
+        }),
+    }
 }
 
 fn coordinate(value: f64) -> i64 {
     if value < 0.0 { -1 } else { value as i64 }
 }
 
-fn nearest(picture: &Pixels<'_>, x: i64, y: i64, to: &mut [u8]) {
-    if let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y))
-        && x < picture.width
-        && y < picture.height
-    {
-        let from = (y * picture.width + x) * picture.channels;
-        to.copy_from_slice(&picture.data[from..from + picture.channels]);
-    }
+/// The pixels that are sampled.
+struct Source<'a, const C: usize> {
+    pixels: &'a [[u8; C]],
+    width: usize,
+    height: usize,
 }
 
-/// Places in 16.16 fixed-point numbers; or, where nothing is turned or sheared, in sums of floating-point ones.
-fn nearest_affine(picture: &Pixels<'_>, [a, b, c, d, e, f]: [f64; 6], data: &mut [u8]) {
-    let rows = data.chunks_exact_mut(picture.width * picture.channels);
-    if b == 0.0 && d == 0.0 {
-        let mut x = c + a * 0.5;
-        let mut columns = Vec::with_capacity(picture.width);
-        for _ in 0..picture.width {
-            columns.push(coordinate(x));
-            x += a;
-        }
-        let mut y = f + e * 0.5;
-        for row in rows {
-            for (to, x) in row.chunks_exact_mut(picture.channels).zip(&columns) {
-                nearest(picture, *x, coordinate(y), to);
+impl<const C: usize> Source<'_, C> {
+    /// Fills `out` by the centre of each pixel.
+    fn each(&self, out: &mut [[u8; C]], pixel: impl Fn(f64, f64) -> [u8; C]) {
+        for (row, y) in out.chunks_exact_mut(self.width).zip(0_u32..) {
+            for (to, x) in row.iter_mut().zip(0_u32..) {
+                *to = pixel(f64::from(x) + 0.5, f64::from(y) + 0.5);
             }
-            y += e;
         }
-        return;
     }
-    let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i64;
-    let (mut x0, mut y0) = (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5));
-    let [a, b, d, e] = [a, b, d, e].map(fixed);
-    for row in rows {
-        let (mut x, mut y) = (x0, y0);
-        for to in row.chunks_exact_mut(picture.channels) {
-            nearest(picture, x >> 16, y >> 16, to);
-            (x, y) = (x + a, y + d);
-        }
-        (x0, y0) = (x0 + b, y0 + e);
-    }
-}
 
-fn bilinear(picture: &Pixels<'_>, x: f64, y: f64, to: &mut [u8]) {
-    let (width, height) = (picture.width as f64, picture.height as f64);
-    if !(x >= 0.0 && x < width && y >= 0.0 && y < height) {
-        return;
+    fn nearest(&self, x: i64, y: i64) -> [u8; C] {
+        match (usize::try_from(x), usize::try_from(y)) {
+            (Ok(x), Ok(y)) if x < self.width && y < self.height => self.pixels[y * self.width + x],
+            _ => [0; C],
+        }
     }
-    let (x, y) = (x - 0.5, y - 0.5);
-    let (left, top) = (x.floor(), y.floor());
-    let (dx, dy) = (x - left, y - top);
-    let clip = |value: f64, most: usize| (value.max(0.0) as usize).min(most - 1);
-    let (x0, x1) = (clip(left, picture.width), clip(left + 1.0, picture.width));
-    let (y0, y1) = (clip(top, picture.height), clip(top + 1.0, picture.height));
-    let row = picture.width * picture.channels;
-    for (channel, to) in to.iter_mut().enumerate() {
-        let value = |x: usize, y: usize| f64::from(picture.data[y * row + x * picture.channels + channel]);
-        let between = |y: usize| value(x0, y) + (value(x1, y) - value(x0, y)) * dx;
-        let (upper, lower) = (between(y0), between(y1));
-        *to = (upper + (lower - upper) * dy) as u8;
+
+    /// Places in 16.16 fixed-point numbers; or, where nothing is turned or sheared, in sums of floating-point ones.
+    fn nearest_affine(&self, [a, b, c, d, e, f]: [f64; 6], out: &mut [[u8; C]]) {
+        let rows = out.chunks_exact_mut(self.width);
+        if b == 0.0 && d == 0.0 {
+            let mut x = c + a * 0.5;
+            let mut columns = Vec::with_capacity(self.width);
+            for _ in 0..self.width {
+                columns.push(coordinate(x));
+                x += a;
+            }
+            let mut y = f + e * 0.5;
+            for row in rows {
+                row.iter_mut().zip(&columns).for_each(|(to, x)| *to = self.nearest(*x, coordinate(y)));
+                y += e;
+            }
+            return;
+        }
+        let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i64;
+        let (mut x0, mut y0) = (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5));
+        let [a, b, d, e] = [a, b, d, e].map(fixed);
+        for row in rows {
+            let (mut x, mut y) = (x0, y0);
+            for to in row {
+                *to = self.nearest(x >> 16, y >> 16);
+                (x, y) = (x + a, y + d);
+            }
+            (x0, y0) = (x0 + b, y0 + e);
+        }
+    }
+
+    fn bilinear(&self, x: f64, y: f64) -> [u8; C] {
+        if !(x >= 0.0 && x < self.width as f64 && y >= 0.0 && y < self.height as f64) {
+            return [0; C];
+        }
+        // The pixel before the place, -1 at a border, and how far the place is from its centre.
+        let before = |place: f64| {
+            let place = place - 0.5;
+            let before = if place < 0.0 { -1.0 } else { f64::from(place as i32) };
+            (before as i32, place - before)
+        };
+        let ((left, dx), (top, dy)) = (before(x), before(y));
+        let (x0, y0) = (left.max(0) as usize, top.max(0) as usize);
+        let (x1, y1) = (((left + 1) as usize).min(self.width - 1), ((top + 1) as usize).min(self.height - 1));
+        let pixel = |x: usize, y: usize| &self.pixels[y * self.width + x];
+        let (a, b, c, d) = (pixel(x0, y0), pixel(x1, y0), pixel(x0, y1), pixel(x1, y1));
+        std::array::from_fn(|channel| {
+            let between = |a: u8, b: u8| f64::from(a) + (f64::from(b) - f64::from(a)) * dx;
+            let (upper, lower) = (between(a[channel], b[channel]), between(c[channel], d[channel]));
+            // From 0 to 255.
+            (upper + (lower - upper) * dy) as i32 as u8
+        })
     }
 }
 
