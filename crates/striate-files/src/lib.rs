@@ -1,6 +1,6 @@
 //! Everything that Striate writes goes through this crate, and so do files that it opens for reading.
 //!
-//! - [`write`] writes a file: after a crash at any moment, its name has the former content or the new
+//! - [`write()`] writes a file: after a crash at any moment, its name has the former content or the new
 //!   one, never a part of it.
 //! - [`build_folder`] does the same for a folder.
 //! - [`Lines`] is a log that grows by whole lines.

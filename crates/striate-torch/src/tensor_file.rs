@@ -98,7 +98,7 @@ impl TensorFile {
         })
     }
 
-    /// Writes the file whole or not at all (see [`striate_files::write`]), one tensor after another. Tensors of any device, memory format and
+    /// Writes the file whole or not at all (see [`striate_files::write()`]), one tensor after another. Tensors of any device, memory format and
     /// layout are taken.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let mut tensors = Vec::with_capacity(self.tensors.len());
