@@ -26,6 +26,7 @@
 mod classifier;
 pub mod data;
 mod error;
+mod prepared;
 pub mod recipes;
 mod report;
 mod run;
@@ -33,8 +34,9 @@ mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
+pub use prepared::Prepared;
 pub use report::Report;
-pub use run::{BUNDLE, Outcome, Prepared, RECIPE, Run, Summary, new_folder};
+pub use run::{BUNDLE, Outcome, RECIPE, Run, Summary, new_folder};
 pub use striate_datasets as datasets;
 pub use striate_datasets::Picture;
 pub use striate_graph as graph;

@@ -2,7 +2,7 @@
 use crate::data::{Data, Parts, reshaped};
 use crate::recipes::{bundle_file, options};
 use crate::weights::{load, weights};
-use crate::{Error, Report, devices};
+use crate::{Error, Prepared, Report, devices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess, Transform};
+use striate_datasets::{Loader, LoaderOptions, Preprocess, Transform};
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
     BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, TrainConfig, TrainError, TrainSection, Trainer, evaluate_with,
+    PreprocessFrom, Recipe, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -32,8 +32,6 @@ const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.jsonl";
 /// What a recipe calls a network that is no model of the registry.
 const OWN_NETWORK: &str = "network";
-/// Images of one evaluation step.
-const EVAL_BATCH: usize = 256;
 
 /// Told what takes long before the training begins: what it is, how much is done, and of how much if that is known.
 type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
@@ -561,58 +559,6 @@ impl<'a> Run<'a> {
             bundle: info.clone(),
             recipe: Some(recipe),
         }
-    }
-}
-
-/// A run that is ready to train: see [`Run::prepare`].
-#[derive(Debug)]
-pub struct Prepared {
-    /// What the run's bundle will say.
-    pub info: BundleInfo,
-    /// The network, with the weights that it starts from.
-    pub network: Network,
-    /// Its data, as the network wants them but for normalising.
-    pub data: Parts,
-    /// How it is trained.
-    pub config: TrainConfig,
-    /// How images become inputs.
-    pub preprocess: Preprocess,
-    /// How batches to learn from are made.
-    pub batches: LoaderOptions,
-}
-
-impl Prepared {
-    /// Batches to learn from.
-    ///
-    /// # Errors
-    ///
-    /// Options that do not fit the data.
-    pub fn train_loader(&self) -> Result<Loader<'_>, Error> {
-        Ok(Loader::new(&*self.data.train, self.preprocess.clone(), self.batches.clone())?)
-    }
-
-    /// Batches by which the best epoch is chosen, of `val` or `test`, with that name.
-    ///
-    /// # Errors
-    ///
-    /// Neither is there.
-    pub fn judge_loader(&self) -> Result<(&'static str, Loader<'_>), Error> {
-        match (&self.data.val, &self.data.test) {
-            (Some(val), _) => Ok(("val", self.eval_loader(&**val)?)),
-            (None, Some(test)) => Ok(("test", self.eval_loader(&**test)?)),
-            (None, None) => Err(Error::NothingToJudgeBy { folder: self.data.train.name().into() }),
-        }
-    }
-
-    /// Batches of the test set, if no epoch is chosen by it.
-    fn last_judge_loader(&self) -> Result<Option<Loader<'_>>, Error> {
-        let test = self.data.test.as_deref().filter(|_| self.data.val.is_some());
-        test.map(|test| self.eval_loader(test)).transpose()
-    }
-
-    fn eval_loader<'d>(&self, data: &'d dyn Dataset) -> Result<Loader<'d>, Error> {
-        let options = LoaderOptions { workers: self.batches.workers, ..LoaderOptions::eval(EVAL_BATCH) };
-        Ok(Loader::new(data, self.preprocess.clone(), options)?)
     }
 }
 

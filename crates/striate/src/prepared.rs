@@ -1,0 +1,62 @@
+//! What a run trains: network, data, and the batches of both kinds.
+use crate::Error;
+use crate::data::Parts;
+use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
+use striate_graph::Network;
+use striate_models::BundleInfo;
+use striate_train::TrainConfig;
+
+/// Images of one evaluation step.
+const EVAL_BATCH: usize = 256;
+
+/// A run that is ready to train: see [`Run::prepare`](crate::Run::prepare).
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the run's bundle will say.
+    pub info: BundleInfo,
+    /// The network, with the weights that it starts from.
+    pub network: Network,
+    /// Its data, as the network wants them but for normalising.
+    pub data: Parts,
+    /// How it is trained.
+    pub config: TrainConfig,
+    /// How images become inputs.
+    pub preprocess: Preprocess,
+    /// How batches to learn from are made.
+    pub batches: LoaderOptions,
+}
+
+impl Prepared {
+    /// Batches to learn from.
+    ///
+    /// # Errors
+    ///
+    /// Options that do not fit the data.
+    pub fn train_loader(&self) -> Result<Loader<'_>, Error> {
+        Ok(Loader::new(&*self.data.train, self.preprocess.clone(), self.batches.clone())?)
+    }
+
+    /// Batches by which the best epoch is chosen, of `val` or `test`, with that name.
+    ///
+    /// # Errors
+    ///
+    /// Neither is there.
+    pub fn judge_loader(&self) -> Result<(&'static str, Loader<'_>), Error> {
+        match (&self.data.val, &self.data.test) {
+            (Some(val), _) => Ok(("val", self.eval_loader(&**val)?)),
+            (None, Some(test)) => Ok(("test", self.eval_loader(&**test)?)),
+            (None, None) => Err(Error::NothingToJudgeBy { folder: self.data.train.name().into() }),
+        }
+    }
+
+    /// Batches of the test set, if no epoch is chosen by it.
+    pub(crate) fn last_judge_loader(&self) -> Result<Option<Loader<'_>>, Error> {
+        let test = self.data.test.as_deref().filter(|_| self.data.val.is_some());
+        test.map(|test| self.eval_loader(test)).transpose()
+    }
+
+    fn eval_loader<'d>(&self, data: &'d dyn Dataset) -> Result<Loader<'d>, Error> {
+        let options = LoaderOptions { workers: self.batches.workers, ..LoaderOptions::eval(EVAL_BATCH) };
+        Ok(Loader::new(data, self.preprocess.clone(), options)?)
+    }
+}
