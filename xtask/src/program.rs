@@ -14,7 +14,7 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    let program = match build(workspace, &[STRIATE])? {
+    let program = match build(workspace, &[STRIATE], if name == "lab" { Lab::With } else { Lab::Without })? {
         Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
         Built::Failed(code) => return Ok(code),
     };
@@ -34,15 +34,25 @@ pub(crate) enum Built {
 /// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
+/// Whether `striate` has its lab, which no other command needs and which takes longest to build.
+#[derive(PartialEq)]
+pub(crate) enum Lab {
+    With,
+    Without,
+}
+
 /// Builds packages, with all programs of each, for release; gets libtorch if there is none.
-pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)]) -> Result<Built> {
+pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)], lab: Lab) -> Result<Built> {
     setup::setup(workspace, &Options::default())?;
     let folder = target(workspace)?.join("release");
     let mut build = workspace.cargo();
     build.args(["build", "--release"]);
+    if lab == Lab::Without {
+        build.arg("--no-default-features");
+    }
     build.args(packages.iter().flat_map(|(package, _)| ["--package", package]));
-    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds.
-    if packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
+    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds, but for the first with the lab.
+    if lab == Lab::Without && packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
         build.arg("--quiet");
     }
     let built = build.status().context("cannot run cargo")?;

@@ -1,4 +1,5 @@
 //! The command line.
+#[cfg(feature = "lab")]
 use crate::lab::args::LabCommand;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,11 +38,24 @@ pub(crate) enum Command {
     /// Download datasets into the cache, or list them
     Data(DataArgs),
     /// Test the claims of the classic papers, and look inside networks
+    #[cfg(feature = "lab")]
     #[command(subcommand)]
     Lab(LabCommand),
+    /// Test the claims of the classic papers, and look inside networks: not in this build
+    #[cfg(not(feature = "lab"))]
+    #[command(disable_help_flag = true)]
+    Lab(LeftOut),
     /// Inspect, convert or download weights
     #[command(subcommand)]
     Weights(WeightsCommand),
+}
+
+/// Arguments of a command that this build leaves out.
+#[cfg(not(feature = "lab"))]
+#[derive(Debug, Args)]
+pub(crate) struct LeftOut {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _args: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Default, Args)]

@@ -1,7 +1,7 @@
 //! `data`: fetches datasets, lists them, or writes some of their images.
 use crate::cli::DataArgs;
 use crate::error::CliError;
-use crate::lab::new_or_empty;
+use crate::output::new_or_empty;
 use crate::{print, progress};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};

@@ -3,6 +3,7 @@ use striate_fetch::FetchError;
 use striate_files::FilesError;
 use striate_graph::GraphError;
 use striate_infer::PlanError;
+#[cfg(feature = "lab")]
 use striate_lab::LabError;
 use striate_models::ModelError;
 use striate_torch::{FileError, TorchError};
@@ -101,6 +102,7 @@ impl From<PlanError> for CliError {
     }
 }
 
+#[cfg(feature = "lab")]
 impl From<LabError> for CliError {
     fn from(error: LabError) -> Self {
         match error {

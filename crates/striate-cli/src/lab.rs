@@ -1,13 +1,15 @@
 //! `lab`: claims as experiments, and a look inside trained networks.
 pub(crate) mod args;
 mod claims;
+mod points;
 
 use self::args::{LabCommand, LabConfusionArgs, LabData, LabInspectArgs, LabLrArgs, LabOutput, LabSurfaceArgs};
+use self::points::Points;
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{opened, preprocess_of, section, set_threads};
+use crate::output::new_or_empty;
 use crate::pictures::pictures;
-use crate::progress::Points;
 use crate::{print, print_json, recipes, signals, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -274,25 +276,6 @@ impl LabData {
 /// Texts as files.
 fn texts<const N: usize>(files: [(&str, String); N]) -> BTreeMap<String, Vec<u8>> {
     files.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
-}
-
-/// Refuses a file.
-fn no_file(folder: &Path, option: &str) -> Result<(), CliError> {
-    match folder.is_file() {
-        true => Err(CliError::Usage(format!("{} is a file, not a folder: give another {option}", folder.display()))),
-        false => Ok(()),
-    }
-}
-
-/// Refuses a folder that holds something, and a file.
-pub(crate) fn new_or_empty(folder: &Path, option: &str) -> Result<(), CliError> {
-    no_file(folder, option)?;
-    let refuse = |reason: &str| Err(CliError::Usage(format!("{} {reason}: give another {option}", folder.display())));
-    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => refuse("holds files already"),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => refuse(&format!("cannot be written ({error})")),
-        _ => Ok(()),
-    }
 }
 
 impl LabOutput {

@@ -10,8 +10,10 @@ mod diff;
 mod engine;
 mod error;
 mod eval;
+#[cfg(feature = "lab")]
 mod lab;
 mod models;
+mod output;
 mod page;
 mod pictures;
 mod predict;
@@ -114,7 +116,10 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         Command::Run(args) => P::compute(|| run::run(&args)),
         Command::Data(args) => P::compute(|| data::data(&args)),
         Command::Weights(command) => P::compute(|| weights::weights(&command)),
+        #[cfg(feature = "lab")]
         Command::Lab(command) => P::compute(|| lab::lab(&command)),
+        #[cfg(not(feature = "lab"))]
+        Command::Lab(_) => Err(CliError::Usage("this program was built without its lab: `cargo xtask lab` builds it".to_owned())),
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn saves_itself() {
 }
 
 /// What to say if the command has to be ended.
+#[cfg(feature = "lab")]
 pub(crate) fn farewell(line: &'static str) {
     *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner) = line;
 }

@@ -2,6 +2,7 @@
 use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::{section, set_threads};
+use crate::output::no_file;
 use crate::table::{Align, table};
 use crate::{print, print_json, signals};
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
         }
     };
     let out = args.out.clone().unwrap_or_else(default);
-    super::no_file(&out, "--out")?;
+    no_file(&out, "--out")?;
     if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
         tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");
     }

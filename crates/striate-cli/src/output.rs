@@ -1,0 +1,22 @@
+//! Folders that results go to.
+use crate::error::CliError;
+use std::path::Path;
+
+/// Refuses a file.
+pub(crate) fn no_file(folder: &Path, option: &str) -> Result<(), CliError> {
+    match folder.is_file() {
+        true => Err(CliError::Usage(format!("{} is a file, not a folder: give another {option}", folder.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a folder that holds something, and a file.
+pub(crate) fn new_or_empty(folder: &Path, option: &str) -> Result<(), CliError> {
+    no_file(folder, option)?;
+    let refuse = |reason: &str| Err(CliError::Usage(format!("{} {reason}: give another {option}", folder.display())));
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => refuse("holds files already"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => refuse(&format!("cannot be written ({error})")),
+        _ => Ok(()),
+    }
+}
