@@ -30,13 +30,15 @@ mod prepared;
 pub mod recipes;
 mod report;
 mod run;
+mod run_folder;
 mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use prepared::Prepared;
 pub use report::Report;
-pub use run::{BUNDLE, Outcome, RECIPE, Run, Summary, new_folder};
+pub use run::{Outcome, Run, Summary};
+pub use run_folder::{BUNDLE, RECIPE, new_folder};
 pub use striate_datasets as datasets;
 pub use striate_datasets::Picture;
 pub use striate_graph as graph;

@@ -1,13 +1,12 @@
 //! A training run as a value.
 use crate::data::{Data, Parts, reshaped};
 use crate::recipes::{bundle_file, options};
+use crate::run_folder::{BUNDLE, Claim, METRICS, RECIPE, SUMMARY};
 use crate::weights::{load, weights};
 use crate::{Error, Prepared, Report, devices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,19 +16,11 @@ use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    BEST, Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained, PreprocessFrom,
+    Recipe, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
-/// The bundle of the weights at the end of a run, in its folder.
-pub const BUNDLE: &str = "model.safetensors";
-/// The resolved recipe in a run's folder.
-pub const RECIPE: &str = "recipe.toml";
-/// The results of a finished run, the last file that it writes.
-const SUMMARY: &str = "summary.json";
-/// The events of a run.
-const METRICS: &str = "metrics.jsonl";
 /// What a recipe calls a network that is no model of the registry.
 const OWN_NETWORK: &str = "network";
 
@@ -344,7 +335,8 @@ impl<'a> Run<'a> {
         let trainer = Trainer::new(network, &train_loader, &judge_loader, prepared.config.clone())?.judged_by(name);
 
         // Only what can run gets a folder.
-        let Claim { folder, .. } = &self.claim()?;
+        let claim = self.claim()?;
+        let folder = claim.folder();
         let mut trainer = trainer.checkpoints(self.checkpoints(folder, info)).stop_on(Arc::clone(&self.stop));
         for listener in std::mem::take(&mut self.listeners) {
             trainer = trainer.listener(listener);
@@ -354,7 +346,7 @@ impl<'a> Run<'a> {
         }
         let mut trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
         if trainer.run()? == Trained::Stopped {
-            return Ok(Outcome::Stopped { folder: folder.clone(), step: trainer.progress().step });
+            return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
         }
         let loss = info.loss.unsmoothed();
         let (stop, step) = (&self.stop, trainer.progress().step);
@@ -375,7 +367,7 @@ impl<'a> Run<'a> {
         };
         let (test, val) = match judge() {
             // All epochs are saved; only this is done again.
-            Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.clone(), step }),
+            Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.into(), step }),
             judged => judged?,
         };
         let summary = Summary {
@@ -396,7 +388,7 @@ impl<'a> Run<'a> {
         let metrics = metrics(&summary.test);
         Bundle { info: BundleInfo { metrics, ..prepared.info.clone() }, state: network.state() }.write(&folder.join(BUNDLE))?;
         striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
-        Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
+        Ok(Outcome::Finished { folder: folder.into(), summary: Box::new(summary) })
     }
 
     /// What the run is of: a mistaken model is told before a dataset is downloaded.
@@ -489,64 +481,20 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Makes the folder, for this process alone. What a run that died before its first checkpoint left in it is replaced, and what
-    /// one that was killed left of a file is removed.
     fn claim(&self) -> Result<Claim, Error> {
-        let made = match &self.folder {
-            Some(folder) => {
-                let is_new = !folder.exists();
-                striate_files::create_folder(folder).map(|()| (folder.clone(), is_new)).map_err(|error| error.source)
-            }
+        let Recipe { model, data, .. } = &self.recipe;
+        let claim = match &self.folder {
+            Some(folder) => Claim::of(folder)?,
             None => {
-                let model = bundle_file(&self.recipe.model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
-                let model = model.unwrap_or_else(|| self.recipe.model.name.as_str().into());
-                new_folder("runs", &format!("{model}-{}", self.recipe.data.name)).map(|folder| (folder, true))
+                let of_bundle = bundle_file(&model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
+                Claim::of_new(&format!("{}-{}", of_bundle.unwrap_or_else(|| model.name.as_str().into()), data.name))?
             }
         };
-        let failed = |folder: &Path, error: std::io::Error| Error::Folder {
-            path: folder.into(),
-            reason: format!("cannot be written to: {error}"),
-        };
-        let (folder, is_new) = made.map_err(|error| failed(self.folder.as_deref().unwrap_or(Path::new("runs")), error))?;
-        let lock = File::open(&folder).map_err(|error| failed(&folder, error))?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
-            }
-            Ok(()) => {
-                for file in [RECIPE, METRICS, LAST, BEST, BUNDLE, SUMMARY] {
-                    striate_files::sweep(&folder.join(file))?;
-                }
-            }
-            // Where a folder can't be locked, nobody can.
-            Err(TryLockError::Error(_)) => {}
-        }
-        if !self.resumed
-            && let Err(error) = self.begin(&folder)
-        {
-            if is_new {
-                // Nothing is in it. The first error is the one to tell.
-                let _ = std::fs::remove_dir(&folder);
-            }
-            return Err(error);
-        }
-        Ok(Claim { folder, _lock: lock })
-    }
-
-    /// Writes the first files of a new run.
-    fn begin(&self, folder: &Path) -> Result<(), Error> {
-        if folder.join(LAST).exists() || folder.join(BEST).exists() {
-            return Err(Error::Folder {
-                path: folder.into(),
-                reason: "holds a run already: resume it, or take another folder".to_owned(),
-            });
-        }
-        let metrics = folder.join(METRICS);
-        if metrics.exists() {
-            striate_files::write_bytes(&metrics, "")?;
+        if self.resumed {
+            return Ok(claim);
         }
         let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));
-        Ok(striate_files::write_bytes(&folder.join(RECIPE), format!("{why}{}", self.recipe.to_toml()))?)
+        claim.begin(&format!("{why}{}", self.recipe.to_toml()))
     }
 
     fn checkpoints(&self, folder: &Path, info: &BundleInfo) -> CheckpointConfig {
@@ -560,12 +508,6 @@ impl<'a> Run<'a> {
             recipe: Some(recipe),
         }
     }
-}
-
-/// A run's folder, which no other process writes to as long as this lives.
-struct Claim {
-    folder: PathBuf,
-    _lock: File,
 }
 
 /// A recipe's model, with `defaults` for the options that the recipe leaves open.
@@ -659,22 +601,5 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
             keys.join(", "),
             if keys.len() == 1 { "it" } else { "them" }
         )),
-    }
-}
-
-/// Makes the first of `PARENT/NAME-1`, `PARENT/NAME-2`, ... that does not exist.
-///
-/// # Errors
-///
-/// A folder that cannot be made.
-pub fn new_folder(parent: &str, name: &str) -> std::io::Result<PathBuf> {
-    striate_files::create_folder(Path::new(parent)).map_err(|error| error.source)?;
-    let mut number = 1;
-    loop {
-        let folder = Path::new(parent).join(format!("{name}-{number}"));
-        match std::fs::create_dir(&folder) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
-            made => return made.map(|()| folder),
-        }
     }
 }
