@@ -3,6 +3,7 @@ use crate::sandbox::{Sandbox, program};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use striate_datasets::{Split, digits, idx};
 use striate_lab::{Outcome, Scale, Verdict, claims};
 use tch::{Device, Kind, Tensor};
 
@@ -121,8 +122,21 @@ fn unpack(packed: &str, to: &Path) {
     std::fs::write(to, plain.finish().unwrap().into_inner()).unwrap();
 }
 
-/// Experiments that train are run in their quick form on the digits, with two seeds: quick enough for a test, and their figures are other ones.
-const SMALL: [&str; 8] = ["--data", "digits", "--seeds", "2", "--threads", "1", "--out", "lab"];
+/// Experiments that train are run in their quick form on a few digits, with two seeds: quick enough for a test, and their figures are
+/// other ones.
+const SMALL: [&str; 10] = ["--data", "mnist", "--data-dir", "few", "--seeds", "2", "--threads", "1", "--out", "lab"];
+
+/// Writes some of the digits as MNIST's files into the folder `few`.
+fn write_few_digits(sandbox: &Sandbox) {
+    std::fs::create_dir(sandbox.path("few")).unwrap();
+    let Split { train, test } = digits().unwrap();
+    for (part, data, count) in [("train", train, 128), ("t10k", test, 64)] {
+        let few = data.range(0..count).unwrap().resize(28, 28).unwrap();
+        let path = |file: &str| sandbox.path(&format!("few/{part}-{file}"));
+        idx::write_images(&path("images-idx3-ubyte"), few.images()).unwrap();
+        idx::write_labels(&path("labels-idx1-ubyte"), &few.labels().to_kind(Kind::Uint8)).unwrap();
+    }
+}
 
 /// The chapters of the lecture run side by side.
 macro_rules! lecture {
@@ -142,6 +156,7 @@ lecture! {
 
 fn follow_the_lecture(chapter: &str, commands: usize) {
     let sandbox = Sandbox::new();
+    write_few_digits(&sandbox);
     let tutorial = text("../../docs/tutorials/lecture.md");
     let chapter = tutorial.split("\n## ").find(|part| part.starts_with(&format!("{chapter}\n"))).unwrap();
     let blocks = blocks(chapter, "console");
