@@ -46,7 +46,7 @@ pub(super) struct Chosen {
     pub(super) others: Vec<String>,
 }
 
-/// All dictionaries and modules with tensors by name, in the order of the file.
+/// All dictionaries and modules with tensors by name, also those in lists, in the order of the file.
 ///
 /// A value of the file can be in it at many places. What that makes of it is taken from `allowance`.
 pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<Vec<Candidate>, Exceeded> {
@@ -69,10 +69,18 @@ pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<V
         if module || keys.len() == DEEPEST {
             continue;
         }
+        let below = |key: Rc<str>| [keys.as_slice(), &[key]].concat();
+        // A file may also hold a list of what its script saves.
+        for (place, value) in pickle.items(value).iter().enumerate().rev() {
+            if let Value::Node(_) = value {
+                allowance.take_all(1 + keys.len(), PART_BYTES)?;
+                stack.push((below(place.to_string().into()), value));
+            }
+        }
         for (key, value) in pickle.entries(value).iter().rev() {
             if let (Value::Text(key), Value::Node(_)) = (key, value) {
                 allowance.take_all(1 + keys.len(), PART_BYTES)?;
-                stack.push(([keys.as_slice(), std::slice::from_ref(key)].concat(), value));
+                stack.push((below(Rc::clone(key)), value));
             }
         }
     }

@@ -144,6 +144,16 @@ fn of_several_networks_the_likelier_is_taken_and_the_others_told() {
 }
 
 #[test]
+fn a_network_in_a_list_is_found_and_two_go_by_their_places() {
+    let weights = Weights::read(&fixture("list.pth")).unwrap();
+    assert_eq!(weights.key.as_deref(), Some("0"));
+    assert!(weights.tensors.keys().eq(["conv.bias", "conv.weight"]));
+    let two = fixture("tuple.pth");
+    assert!(error(&two).contains("several networks (0, 1): say which"));
+    assert_eq!(Weights::read_at(&two, "1").unwrap().tensors["conv.weight"].double_value(&[0]), 0.5);
+}
+
+#[test]
 fn files_of_another_kind_are_called_by_their_name() {
     assert!(error(&fixture("scripted.pt")).contains("is a scripted module"));
     let folder = tempfile::tempdir().unwrap();

@@ -73,6 +73,8 @@ def main():
     state = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
     save("ema.pth", {"state_dict_ema": average, "state_dict": layer, "optimizer": state, "arch": "resnet18"})
     save("two.pth", {"generator": layer, "discriminator": {"net": average}})
+    save("list.pth", [layer, {"state": state}])
+    save("tuple.pth", (layer, average))
     scripted = torch.jit.script(torch.nn.ReLU())
     torch.jit.save(scripted, Path(__file__).with_name("scripted.pt"))
     save("hostile.pth", {"weight": torch.ones(2), "extra": Hostile()})
