@@ -41,8 +41,9 @@ const CHECK: &str = "import sys, importlib.util, importlib.metadata; \
     missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]; \
     print('' if missing else importlib.metadata.version('torch').split('+')[0])";
 
-/// A Python that has PyTorch of this version, torchvision, numpy, safetensors and scipy, and, if `peers` are to run in it, ONNX Runtime and
-/// OpenVINO: the one on the PATH if it has them, else one in an environment of its own in the cache folder, which is made at first.
+/// A Python that has PyTorch of this version, torchvision, numpy, safetensors and scipy, and, if
+/// `peers` are to run in it, ONNX Runtime and OpenVINO: the one on the PATH if it has them, else
+/// one in an environment of its own in the cache folder, which is made at first.
 pub(crate) fn with_torch(version: &str, peers: bool) -> Result<PathBuf> {
     let needed = |python: &Path| has(python, version, &PACKAGES[..if peers { PACKAGES.len() } else { 3 }]);
     let own = PathBuf::from(interpreter());

@@ -30,7 +30,8 @@ pub(crate) fn fill(entry: &'static Entry, places: &Places, folder: &Path, progre
         }
         Origin::Archive { urls, file, checksum, .. } => {
             let archive = places.cache.join(file);
-            // It may have been put there by hand, or an earlier process was stopped while it unpacked.
+            // It may have been put there by hand, or an earlier process was stopped while it
+            // unpacked.
             if verify(&archive, file, *checksum).is_err() {
                 let urls = urls.iter().map(|url| (*url).to_owned());
                 let urls = with_own_mirror(places, entry, file, urls);
@@ -321,7 +322,8 @@ mod tests {
         assert_eq!(split(&obtain(entry, &places).unwrap()).train.labels().numel(), 3);
     }
 
-    /// Writes an archive of `server` with these files in a folder `gzip`, and one with an odd path if there is one.
+    /// Writes an archive of `server` with these files in a folder `gzip`, and one with an odd path
+    /// if there is one.
     fn write_archive(server: &Server, name: &str, odd: Option<&str>) -> PathBuf {
         let (from, to) = (server.folder.path().join("mnist"), server.folder.path().join("mnist").join(name));
         write_mnist(&from, &Mnist::MNIST, ".gz");
@@ -362,7 +364,8 @@ mod tests {
             let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
             let archive = write_archive(&server, name, None);
             let (entry, places) = (archived(&server, name), places(&home, &server));
-            // A damaged archive is downloaded anew; a sound one, put there by hand or by a process that was stopped, is not.
+            // A damaged archive is downloaded anew; a sound one, put there by hand or by a process
+            // that was stopped, is not.
             let left = places.cache.join(name);
             std::fs::create_dir_all(places.cache.join("mnist")).unwrap();
             std::fs::write(places.cache.join("mnist/half"), "of a file").unwrap();

@@ -13,9 +13,9 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool
 /// Where [`load`] looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// A folder with the dataset's files as their publisher, torchvision or Kaggle lays them out, such as
-    /// `MNIST/raw/train-images-idx3-ubyte`, `cifar-10-batches-bin/data_batch_1.bin` or `imagenette2-160/train`. If it is given,
-    /// nothing is looked for elsewhere, nor downloaded.
+    /// A folder with the dataset's files as their publisher, torchvision or Kaggle lays them out,
+    /// such as `MNIST/raw/train-images-idx3-ubyte`, `cifar-10-batches-bin/data_batch_1.bin` or
+    /// `imagenette2-160/train`. If it is given, nothing is looked for elsewhere, nor downloaded.
     pub root: Option<PathBuf>,
     /// How much memory each file may take to read.
     pub budget: Budget,
@@ -72,19 +72,23 @@ pub fn load_with(
     }
 }
 
-/// Makes sure that the files of a dataset are on this machine, downloading what is missing, and returns their folder; `None` if the
-/// dataset is compiled in. Interrupted downloads are gone on with. An archive is unpacked as a whole or not at all, and removed.
+/// Makes sure that the files of a dataset are on this machine, downloading what is missing, and
+/// returns their folder; `None` if the dataset is compiled in. Interrupted downloads are gone on
+/// with. An archive is unpacked as a whole or not at all, and removed.
 ///
-/// `STRIATE_MIRROR` may name the address of a server that is asked first, for `<address>/<folder>/<file>`; the folder is called like
-/// the dataset, or the family that shares its files. A download has to pass its checksum. Fashion-MNIST is also taken from its Debian
+/// `STRIATE_MIRROR` may name the address of a server that is asked first, for
+/// `<address>/<folder>/<file>`; the folder is called like the dataset, or the family that shares
+/// its files. A download has to pass its checksum. Fashion-MNIST is also taken from its Debian
 /// package, where the tools for that exist.
 ///
-/// `progress` is told the file's name, the bytes that are there, and how many there will be if the server says so; the same of an
-/// archive that is unpacked. Return `false` from it to stop; what has come is kept.
+/// `progress` is told the file's name, the bytes that are there, and how many there will be if the
+/// server says so; the same of an archive that is unpacked. Return `false` from it to stop; what
+/// has come is kept.
 ///
 /// # Errors
 ///
-/// An unknown name, a file that no source gives, a dataset that cannot be downloaded, or [`DatasetError::Interrupted`].
+/// An unknown name, a file that no source gives, a dataset that cannot be downloaded, or
+/// [`DatasetError::Interrupted`].
 pub fn fetch(name: &str, progress: &mut dyn FnMut(&str, u64, Option<u64>) -> bool) -> Result<Option<PathBuf>, DatasetError> {
     let entry = find(name)?;
     match &entry.origin {

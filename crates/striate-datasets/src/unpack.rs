@@ -13,8 +13,8 @@ use tar::EntryType;
 /// What an entry takes on a disk besides its bytes.
 const ENTRY: u64 = 512;
 
-/// Unpacks a zip archive, or a tar archive that gzip compressed, into the folder `dest`, in place of what is there. `is_whole` says
-/// what an unpacked folder lacks.
+/// Unpacks a zip archive, or a tar archive that gzip compressed, into the folder `dest`, in place
+/// of what is there. `is_whole` says what an unpacked folder lacks.
 pub(crate) fn archive(
     archive: &Path,
     dest: &Path,

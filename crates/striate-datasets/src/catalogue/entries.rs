@@ -1,4 +1,5 @@
-//! The datasets, one after the other. A new one needs nothing but its entry here, unless its files are of a new format.
+//! The datasets, one after the other. A new one needs nothing but its entry here, unless its files
+//! are of a new format.
 
 use super::{Checksum, Classes, Entry, Origin, Package};
 use crate::formats::{Cifar, ClassFolders, Digits, Food101, ImageNet, Mnist, Stl10, Svhn};

@@ -34,7 +34,8 @@ pub struct Entry {
     /// Where below a folder its archive, or other programs, put the files.
     pub(crate) places: &'static [&'static str],
     pub(crate) classes: Classes,
-    /// The customary normalisation, if there is one: each channel's mean and standard deviation over the training pictures.
+    /// The customary normalisation, if there is one: each channel's mean and standard deviation
+    /// over the training pictures.
     pub(crate) statistics: Option<&'static [(f64, f64)]>,
     pub(crate) origin: Origin,
     pub(crate) format: &'static dyn Format,

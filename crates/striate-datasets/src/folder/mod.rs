@@ -142,7 +142,8 @@ impl ImageFolder {
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
     }
 
-    /// Pictures in files that a list names, each with the index of its class. `root` is the folder that holds them all.
+    /// Pictures in files that a list names, each with the index of its class. `root` is the folder
+    /// that holds them all.
     pub(crate) fn of_files(
         name: &str,
         root: &Path,

@@ -76,7 +76,8 @@ mod tests {
     use crate::formats::tests::{at, fault, labels, split};
     use std::path::Path;
 
-    /// A record whose planes are all 1, 2 and 3 more than `first`, but for a 200 in the green plane's row 2, column 5.
+    /// A record whose planes are all 1, 2 and 3 more than `first`, but for a 200 in the green
+    /// plane's row 2, column 5.
     fn record(labels: &[u8], first: u8) -> Vec<u8> {
         let planes: Vec<u8> = (1..=3).flat_map(|plane| [first + plane; 1024]).collect();
         let mut record = [labels, &planes].concat();

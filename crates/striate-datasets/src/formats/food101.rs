@@ -23,7 +23,8 @@ impl Format for Food101 {
     }
 }
 
-/// The pictures of a list, whose lines are a class and the name of a file without its ending: `apple_pie/1005649`.
+/// The pictures of a list, whose lines are a class and the name of a file without its ending:
+/// `apple_pie/1005649`.
 fn listed(entry: &'static Entry, root: &Path, list: &str) -> Result<ImageFolder, DatasetError> {
     let path = root.join(list);
     let (classes, images) = (entry.classes(), root.join("images"));

@@ -1,5 +1,5 @@
-//! ImageNet's own layout: `train` has a folder for each class, named after its synset, and so has `val`, or else it has all
-//! pictures, and a list beside it has their labels.
+//! ImageNet's own layout: `train` has a folder for each class, named after its synset, and so has
+//! `val`, or else it has all pictures, and a list beside it has their labels.
 
 use super::{Format, Loaded, whole};
 use crate::catalogue::Entry;
@@ -12,7 +12,8 @@ use striate_torch::{Budget, Shown};
 
 /// The number that the competition's development kit gives each class, in the order of the labels.
 const NUMBERS: &str = include_str!("../../data/ilsvrc2012-numbers.txt");
-/// Lists of the labels of `val`: the competition's as given out by its later organisers, Caffe's, the development kit's, TensorFlow's.
+/// Lists of the labels of `val`: the competition's as given out by its later organisers, Caffe's,
+/// the development kit's, TensorFlow's.
 const LISTS: [&str; 4] =
     ["LOC_val_solution.csv", "val.txt", "ILSVRC2012_validation_ground_truth.txt", "imagenet_2012_validation_synset_labels.txt"];
 /// Where the development kit is unpacked to.
@@ -68,8 +69,9 @@ enum Labels {
 }
 
 impl Labels {
-    /// Lines of a label, or of a picture's name and its label: a synset, or a number. That is the kit's, from 1, where it is alone,
-    /// and else the place of the class in the order of synsets, from 0.
+    /// Lines of a label, or of a picture's name and its label: a synset, or a number. That is the
+    /// kit's, from 1, where it is alone, and else the place of the class in the order of synsets,
+    /// from 0.
     fn read(list: &Path, synsets: &[String]) -> Result<Self, DatasetError> {
         let places: HashMap<&str, i64> = synsets.iter().map(String::as_str).zip(0..).collect();
         let numbers: HashMap<&str, i64> = NUMBERS.lines().zip(0..).collect();
@@ -156,7 +158,8 @@ mod tests {
     fn the_kits_numbers_are_a_permutation() {
         let numbers: Vec<u16> = NUMBERS.lines().map(|number| number.parse().unwrap()).collect();
         assert_eq!(numbers.iter().copied().collect::<HashSet<_>>(), (1..=1000).collect());
-        // tench and sea snake, as others have noted them; the kit begins with kit fox and ends with dumbbell
+        // tench and sea snake, as others have noted them; the kit begins with kit fox and ends with
+        // dumbbell
         assert_eq!([numbers[0], numbers[65], numbers[278], numbers[543]], [449, 490, 1, 1000]);
     }
 

@@ -1,8 +1,9 @@
 //! MATLAB's files of version 5, as far as datasets need them: arrays of uint8, compressed or not.
 //!
-//! A file is a header of 128 bytes and elements: each has a type and a length (32 bits each), and the bytes, to a multiple of 8. A
-//! short element has its type and length in 16 bits each, and its bytes in the 4 that follow. A variable is an element of elements:
-//! flags, dimensions, name, values. It may be within a zlib stream.
+//! A file is a header of 128 bytes and elements: each has a type and a length (32 bits each), and
+//! the bytes, to a multiple of 8. A short element has its type and length in 16 bits each, and its
+//! bytes in the 4 that follow. A variable is an element of elements: flags, dimensions, name,
+//! values. It may be within a zlib stream.
 
 use super::open;
 use crate::DatasetError;
@@ -25,7 +26,8 @@ const COMPLEX: u8 = 0x08;
 const LONGEST_NAME: u32 = 255;
 const MOST_DIMENSIONS: u32 = 32;
 
-/// What is given each array of uint8: its name, dimensions (the first one's index counts fastest in memory) and values.
+/// What is given each array of uint8: its name, dimensions (the first one's index counts fastest in
+/// memory) and values.
 pub(super) type Each<'a> = &'a mut dyn FnMut(&str, &[u64], &mut dyn Read) -> Result<(), Fault>;
 
 /// Why a file cannot be read.

@@ -58,8 +58,8 @@ fn either(file: &str) -> String {
 }
 
 /// The files in `folder` that `file` may stand for, best first: compressed or not, with a dot or a
-/// hyphen before `idx`, at one of the entry's places or, as Kaggle has them, in a folder of its name.
-/// Empty files are passed over.
+/// hyphen before `idx`, at one of the entry's places or, as Kaggle has them, in a folder of its
+/// name. Empty files are passed over.
 fn files_in(entry: &Entry, folder: &Path, file: &str) -> Vec<PathBuf> {
     let names = [file.to_owned(), file.replace("-idx", ".idx")];
     let folders = entry.inside(folder).chain(names.iter().map(|inner| folder.join(inner)));

@@ -36,11 +36,12 @@ const CHUNK: usize = 4 << 20;
 
 /// How a dataset lies in files.
 pub(crate) trait Format: Debug + Sync {
-    /// The folder with the files, below the one that was named or at one of the entry's places in it. The error is the name of a
-    /// file that is missing.
+    /// The folder with the files, below the one that was named or at one of the entry's places in
+    /// it. The error is the name of a file that is missing.
     fn find(&self, entry: &Entry, folder: &Path) -> Result<PathBuf, String>;
 
-    /// Reads the dataset from `root`, which [`find`](Self::find) found in `folder`. A file may take as much memory as `budget` says.
+    /// Reads the dataset from `root`, which [`find`](Self::find) found in `folder`. A file may take
+    /// as much memory as `budget` says.
     fn read(&self, entry: &'static Entry, folder: &Path, root: &Path, budget: &Budget) -> Result<Loaded, DatasetError>;
 }
 
@@ -79,7 +80,8 @@ fn find_files(entry: &Entry, folder: &Path, files: &[&str]) -> Result<PathBuf, S
         Some(root) => Ok(root),
         None => {
             let missing = entry.inside(folder).filter_map(|root| missing(&root));
-            // Of a place that has some of the files, what it lacks; the places come after the folder itself.
+            // Of a place that has some of the files, what it lacks; the places come after the
+            // folder itself.
             Err(missing.max_by_key(|file| files.iter().position(|known| known == file)).unwrap_or_default())
         }
     }
@@ -129,7 +131,8 @@ impl Gathered {
     }
 }
 
-/// Reads `count` records of `size` bytes, and gives `each` some of them at a time: `[B, size]`, uint8.
+/// Reads `count` records of `size` bytes, and gives `each` some of them at a time: `[B, size]`,
+/// uint8.
 fn in_chunks(
     mut reader: impl Read,
     size: usize,

@@ -1,4 +1,5 @@
-//! STL-10's binary files: pictures plane by plane and column by column, and labels from 1 in files of their own.
+//! STL-10's binary files: pictures plane by plane and column by column, and labels from 1 in files
+//! of their own.
 
 use super::{Format, Gathered, Loaded, find_files, in_chunks, in_memory, open};
 use crate::catalogue::Entry;
@@ -66,8 +67,8 @@ mod tests {
     use crate::Dataset;
     use crate::formats::tests::{at, fault, labels, split};
 
-    /// Pictures of planes that are all 1, 2 and 3 more than a number, but for a 200 in the green plane at row 2, column 5: columns
-    /// lie one after the other.
+    /// Pictures of planes that are all 1, 2 and 3 more than a number, but for a 200 in the green
+    /// plane at row 2, column 5: columns lie one after the other.
     fn pictures(numbers: &[u8]) -> Vec<u8> {
         let picture = |number: &u8| {
             let mut picture: Vec<u8> = (1..=3).flat_map(|plane| [number + plane; 96 * 96]).collect();

@@ -1,4 +1,5 @@
-//! SVHN's cropped digits: a MATLAB file for each part, with the pictures `X` and labels `y`, of which 10 means the digit 0.
+//! SVHN's cropped digits: a MATLAB file for each part, with the pictures `X` and labels `y`, of
+//! which 10 means the digit 0.
 
 use super::mat::{Fault, arrays};
 use super::{Format, Gathered, Loaded, find_files, in_chunks, in_memory};
