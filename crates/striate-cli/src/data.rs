@@ -13,8 +13,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
     if args.names.is_empty() {
         let mut text = format!("{:16}  {:>8}  {:>7}  {:>8}  licence\n", "dataset", "training", "test", "download");
         for entry in catalogue() {
-            let [train, test] = entry.examples;
-            let download = if entry.megabytes == 0 { "built in".to_owned() } else { format!("{} MB", entry.megabytes) };
+            let ([train, test], download) = (entry.examples, entry.availability());
             text += &format!("{:16}  {train:>8}  {test:>7}  {download:>8}  {}\n", entry.name, entry.licence);
         }
         return print(&text);
@@ -40,7 +39,8 @@ pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
 fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
     new_or_empty(folder, "--pictures")?;
     let bar = progress::Download::new();
-    let test = load_with(name, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?.test;
+    let loaded = load_with(name, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?;
+    let test = loaded.in_memory()?.test;
     drop(bar);
     let images = test.images().f_narrow(0, 0, count.min(test.len()) as i64)?;
     let (count, channels, height, width) = images.size4()?;

@@ -2,7 +2,7 @@
 use crate::error::CliError;
 use crate::progress::Download;
 use std::path::{Path, PathBuf};
-use striate::datasets::{LoadOptions, Picture, find, load_with, picture_files};
+use striate::datasets::{FolderParts, LoadOptions, Loaded, Picture, Split, find, load_with, picture_files};
 use striate_datasets::Dataset;
 use tch::Tensor;
 
@@ -12,6 +12,12 @@ pub(crate) struct Named {
     pub(crate) name: PathBuf,
     /// Its pixels, unless it is a file: uint8, `[C, H, W]`.
     pixels: Option<Tensor>,
+}
+
+impl Named {
+    fn file(name: PathBuf) -> Self {
+        Self { name, pixels: None }
+    }
 }
 
 impl<'a> From<&'a Named> for Picture<'a> {
@@ -28,9 +34,9 @@ pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<Named>, CliError> {
             Some(dataset) => pictures.extend(test_set(dataset)?),
             None if path.is_dir() => {
                 let files = picture_files(path).map_err(striate::Error::from)?;
-                pictures.extend(files.into_iter().map(|name| Named { name, pixels: None }));
+                pictures.extend(files.into_iter().map(Named::file));
             }
-            None => pictures.push(Named { name: path.clone(), pixels: None }),
+            None => pictures.push(Named::file(path.clone())),
         }
     }
     Ok(pictures)
@@ -38,7 +44,14 @@ pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<Named>, CliError> {
 
 fn test_set(dataset: &str) -> Result<Vec<Named>, CliError> {
     let bar = Download::new();
-    let test = load_with(dataset, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?.test;
+    let loaded = load_with(dataset, &LoadOptions::default(), &mut |file, done, total| bar.update(file, done, total))?;
+    let test = match loaded {
+        Loaded::Memory(Split { test, .. }) => test,
+        Loaded::Files(FolderParts { train, val, test }) => {
+            let judge = test.or(val).unwrap_or(train);
+            return Ok(judge.files().iter().map(|(file, _)| Named::file(file.clone())).collect());
+        }
+    };
     let named = |number: usize| {
         let pixels = test.images().f_get(number as i64)?;
         Ok(Named { name: Path::new(dataset).join(number.to_string()), pixels: Some(pixels) })

@@ -32,8 +32,8 @@ fn main() -> Result<(), DatasetError> {
 /// The dataset as a loader of 32x32, or for ImageNet's presets of 224x224, takes it.
 fn open(source: &Path, preset: &str, memory: bool) -> Result<(Box<dyn Dataset>, Preprocess), DatasetError> {
     if !source.is_dir() {
-        let data = load(&source.display().to_string(), &LoadOptions::default())?.train;
-        let preprocess = Preprocess::new(data.shape(), [1, 32, 32], Fit::Resize, Normalise::of(&data)?)?;
+        let data = load(&source.display().to_string(), &LoadOptions::default())?.in_memory()?.train;
+        let preprocess = Preprocess::new(data.shape(), [data.shape()[0], 32, 32], Fit::Resize, Normalise::of(&data)?)?;
         return Ok((Box::new(data.fit(&preprocess)?), preprocess));
     }
     let side = if preset.starts_with("imagenet") { 224 } else { 32 };

@@ -32,20 +32,22 @@ pub enum DatasetError {
         known: Vec<&'static str>,
     },
     /// A folder that was named lacks one of the dataset's files.
-    #[error("{} has no file {file} or {file}.gz, or an empty one: name the folder that holds the four files of {name}", Shown(folder.display()))]
+    #[error("{} has no {file}: name the folder that holds the files of {name}", Shown(folder.display()))]
     MissingFile {
         /// The dataset.
         name: &'static str,
         /// The folder that was searched.
         folder: PathBuf,
-        /// The file's name without `.gz`.
+        /// The file's name, or what else is missing.
         file: String,
     },
-    /// A file is not what the IDX format demands.
-    #[error("{} is not a sound IDX file: {}", Shown(path.display()), Shown(reason))]
-    Idx {
+    /// A file is not what its format demands.
+    #[error("{} is not a sound {format} file: {}", Shown(path.display()), Shown(reason))]
+    Unsound {
         /// The file.
         path: PathBuf,
+        /// The format, such as `IDX`.
+        format: &'static str,
         /// What is wrong in it.
         reason: String,
     },
@@ -71,16 +73,27 @@ pub enum DatasetError {
     },
     /// No source gave a file of the dataset.
     #[error(
-        "no source gave {file} of {name} ({}): check the network, set STRIATE_MIRROR to a server that has it, or give a folder that holds the files",
-        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        "no source gave {file} of {name} ({}): check the network, set STRIATE_MIRROR to a server that has it, or save it as {} yourself",
+        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Shown(put.display())
     )]
     Unavailable {
         /// The dataset.
         name: &'static str,
         /// The file.
         file: String,
+        /// Where it is found if somebody puts it there by hand.
+        put: PathBuf,
         /// One reason a source, in the order in which they were tried.
         reasons: Vec<DatasetError>,
+    },
+    /// Its publisher gives the dataset to people only.
+    #[error("{name} cannot be downloaded by a program: get it from {homepage}, then name its folder")]
+    ByHand {
+        /// The dataset.
+        name: &'static str,
+        /// Where to get it.
+        homepage: &'static str,
     },
     /// The system's package could not give the dataset.
     #[error("could not download Debian package {package}: {reason}")]
@@ -227,7 +240,9 @@ mod tests {
         assert!(!DatasetError::io("read", path, error(std::io::ErrorKind::NotFound)).is_failure());
         assert!(!DatasetError::from(FetchError::DiskFull { path: path.into() }).is_failure());
         assert!(DatasetError::from(FetchError::Status { url: "x".to_owned(), status: 500 }).is_failure());
-        assert!(DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), reasons: Vec::new() }.is_failure());
+        assert!(
+            DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), put: path.into(), reasons: Vec::new() }.is_failure()
+        );
         assert!(!DatasetError::option("batch_size", "is 0").is_failure());
     }
 }

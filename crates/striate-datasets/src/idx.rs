@@ -21,7 +21,7 @@ const VALUE_BYTES: u64 = 2;
 ///
 /// # Errors
 ///
-/// [`DatasetError::Idx`] when the file is cut off, too long, empty, or holds something else than uint8 in three dimensions.
+/// [`DatasetError::Unsound`] when the file is cut off, too long, empty, or holds something else than uint8 in three dimensions.
 pub fn read_images(path: &Path) -> Result<Tensor, DatasetError> {
     read_images_with(path, &Budget::default())
 }
@@ -92,7 +92,7 @@ fn read(path: &Path, rank: u8, budget: &Budget) -> Result<(Vec<i64>, Vec<u8>), D
     } else {
         parse(file, rank, length, allowed)
     };
-    parsed.map_err(|reason| DatasetError::Idx { path: path.into(), reason })
+    parsed.map_err(|reason| DatasetError::Unsound { path: path.into(), format: "IDX", reason })
 }
 
 /// Reads no more than the header declares and one byte, and that only if a source of `at_most` bytes can hold it, and if it is

@@ -1,6 +1,7 @@
 //! Datasets of images for classification, and the batches that networks are trained with.
 //!
-//! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache;
+//! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache. An [`Entry`] says
+//!   what it is, where its files come from, and of which format they are;
 //! - [`Dataset`] is what a loader needs of a dataset. [`InMemory`] is a dataset in one tensor,
 //!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] a folder with
 //!   `train`, `val` and `test`;
@@ -19,10 +20,10 @@ mod check;
 mod classes;
 mod dataset;
 mod decode;
-mod digits;
 mod download;
 mod error;
 mod folder;
+mod formats;
 pub mod idx;
 mod jpeg;
 mod loader;
@@ -34,16 +35,17 @@ mod sampler;
 mod source;
 mod statistics;
 mod transform;
+mod unpack;
 mod workers;
 
 pub use augment::transforms_or_augment;
-pub use catalogue::{Entry, catalogue, find};
+pub use catalogue::{Availability, Entry, catalogue, find, imagenet_classes};
 pub use check::Check;
 pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset};
 pub use decode::{DecodeOptions, Picture, decode_image};
-pub use digits::digits;
 pub use error::DatasetError;
 pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
+pub use formats::{Loaded, digits};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use pixels::Pixels;

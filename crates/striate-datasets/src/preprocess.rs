@@ -209,9 +209,9 @@ impl Normalise {
     ///
     /// An example that cannot be read.
     pub fn of(dataset: &dyn Dataset) -> Result<Self, DatasetError> {
-        match catalogue::find(dataset.name()).ok().and_then(|entry| entry.mean_std) {
-            Some((mean, std)) => Ok(Self { mean: vec![mean], std: vec![std] }),
-            None => Ok(channel_statistics(dataset, usize::MAX, &mut |_, _| true)?.normalise),
+        match catalogue::find(dataset.name()).ok().and_then(catalogue::Entry::normalise) {
+            Some(customary) if customary.mean.len() as i64 == dataset.shape()[0] => Ok(customary),
+            _ => Ok(channel_statistics(dataset, usize::MAX, &mut |_, _| true)?.normalise),
         }
     }
 

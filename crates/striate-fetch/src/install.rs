@@ -49,7 +49,11 @@ impl Lock {
 
 impl Lock {
     /// Removes what a killed process left of `dest`, if nobody else can be at work on it.
-    fn sweep(&self, dest: &Path) -> Result<(), FetchError> {
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Io`] when that cannot be removed.
+    pub fn sweep(&self, dest: &Path) -> Result<(), FetchError> {
         if self.file.is_some() { Ok(striate_files::sweep(dest)?) } else { Ok(()) }
     }
 }

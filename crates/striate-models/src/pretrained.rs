@@ -128,7 +128,7 @@ impl Pretrained {
 
     /// The names of the classes, in the order of the logits: ImageNet-1K's, as torchvision gives them.
     pub fn classes(&self) -> impl Iterator<Item = &'static str> {
-        include_str!("../data/imagenet1k-classes.txt").lines()
+        striate_datasets::imagenet_classes()
     }
 
     /// The input of the network, `[C, H, W]`.

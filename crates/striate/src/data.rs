@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Normalise, Preprocess, Split, catalogue, load_with,
+    LoadOptions, Loaded, Normalise, Preprocess, Split, catalogue, find, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -51,6 +51,8 @@ pub fn section(data: &str) -> Result<DataSection, Error> {
 #[derive(Debug)]
 pub struct Data {
     images: Images,
+    /// The normalisation that is customary for these files, if one is.
+    customary: Option<Normalise>,
 }
 
 #[derive(Debug)]
@@ -94,11 +96,12 @@ impl Data {
     ///
     /// A dataset or folder that is not there or not sound, and an interruption of a download.
     pub fn open(section: &DataSection, progress: Progress) -> Result<Self, Error> {
+        let decode = DecodeOptions { max_pixels: section.max_pixels };
+        let mut customary = None;
         let images = if section.name == FOLDER {
             if !section.dir.is_dir() {
                 return Err(Error::MissingData { path: section.dir.clone() });
             }
-            let decode = DecodeOptions { max_pixels: section.max_pixels };
             // The images' size follows from the model, which follows from the classes.
             Images::Folder(
                 FolderParts::open(&section.dir, &shaped([3, 1, 1], Interpolation::default()))?
@@ -106,10 +109,13 @@ impl Data {
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
-            let Split { train, test } = load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)?;
-            Images::Memory { train, val: None, test: Some(test) }
+            customary = find(&section.name)?.normalise();
+            match load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)? {
+                Loaded::Memory(Split { train, test }) => Images::Memory { train, val: None, test: Some(test) },
+                Loaded::Files(parts) => Images::Folder(parts.map(|part| Ok(part.decoded_with(decode)))?),
+            }
         };
-        let data = Self { images };
+        let data = Self { images, customary };
         if let Images::Folder(parts) = &data.images {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
@@ -157,7 +163,7 @@ impl Data {
             }
             memory => memory,
         };
-        let data = Self { images };
+        let data = Self { images, ..self };
         if !data.can_be_judged() {
             return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
@@ -188,7 +194,7 @@ impl Data {
             }
             Images::Folder(parts) => Images::Folder(parts.map(|part| part.with_classes(classes))?),
         };
-        Ok(Self { images })
+        Ok(Self { images, ..self })
     }
 
     /// The dataset's name, or the folder's.
@@ -245,13 +251,13 @@ impl Data {
             Images::Folder(parts) => {
                 let raw = shaped(input, Interpolation::default());
                 let parts = parts.fit(&raw)?;
-                let mut told = |done: usize, of: usize| progress("statistics", done as u64, Some(of as u64));
-                let statistics = parts.train.statistics(SAMPLE, &mut told)?;
-                if statistics.examples < parts.train.len() {
-                    tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, parts.train.len());
-                }
-                let preprocess = Preprocess { normalise: statistics.normalise, ..raw };
-                Ok((Self { images: Images::Folder(parts) }, preprocess))
+                let fitting = |customary: &Normalise| customary.mean.len() as i64 == input[0];
+                let normalise = match self.customary.clone().filter(fitting) {
+                    Some(customary) => customary,
+                    None => measured(&parts.train, progress)?,
+                };
+                let preprocess = Preprocess { normalise, ..raw };
+                Ok((Self { images: Images::Folder(parts), ..self }, preprocess))
             }
         }
     }
@@ -303,7 +309,7 @@ impl Data {
 /// Images of your own, in memory: what [`Run::on`](crate::Run::on) takes.
 impl From<Split> for Data {
     fn from(Split { train, test }: Split) -> Self {
-        Self { images: Images::Memory { train, val: None, test: Some(test) } }
+        Self { images: Images::Memory { train, val: None, test: Some(test) }, customary: None }
     }
 }
 
@@ -377,6 +383,16 @@ fn formats<'p>(files: impl Iterator<Item = &'p Path>) -> Option<String> {
     counts.sort_by_key(|(_, count)| Reverse(*count));
     let list = counts.iter().map(|(end, count)| format!("{count} .{end}")).collect::<Vec<_>>().join(", ");
     (counts.len() > 1).then_some(list)
+}
+
+/// The mean and deviation of a folder's pictures, or of a sample of them.
+fn measured(folder: &ImageFolder, progress: Progress) -> Result<Normalise, Error> {
+    let mut told = |done: usize, of: usize| progress("statistics", done as u64, Some(of as u64));
+    let statistics = folder.statistics(SAMPLE, &mut told)?;
+    if statistics.examples < folder.len() {
+        tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, folder.len());
+    }
+    Ok(statistics.normalise)
 }
 
 /// Resized until the shorter side fits, and cropped in the middle.

@@ -3,7 +3,7 @@ use crate::{Error, data};
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
-use striate_datasets::Transform;
+use striate_datasets::{Entry, Transform, find};
 use striate_graph::Graph;
 use striate_models::{BundleInfo, Registry};
 use striate_train::{DataSection, ModelSection, Recipe};
@@ -76,11 +76,13 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
     let of_bundle = bundle_file(&model.name).is_some();
     let height = graph.inputs().next().and_then(|input| input.shape.dims().get(1).copied()).unwrap_or_default();
     let known = OF_DATASETS.iter().find(|(name, dataset, _)| (*name, *dataset) == (model.name.as_str(), data.name.as_str()));
-    // The catalogue's datasets are all of MNIST's kind.
+    let entry = find(&data.name).ok();
+    let in_grey = |entry: &Entry| entry.shape.is_some_and(|[channels, ..]| channels == 1);
+    // Those of MNIST's kind.
     let alike = || OF_DATASETS.iter().find(|(_, dataset, _)| *dataset == data.name).unwrap_or(&OF_DATASETS[1]);
     let (kind, text, reason) = if of_bundle || !model.weights.is_empty() {
         (Kind::FineTuning, include_str!("../recipes/fine-tuning.toml"), "it starts from trained weights".to_owned())
-    } else if data.name != data::FOLDER {
+    } else if entry.is_some_and(in_grey) {
         let (for_model, for_data, text) = known.unwrap_or_else(alike);
         (Kind::Dataset, *text, format!("it was made for {for_model} on {for_data}"))
     } else if height <= SMALL {
@@ -94,8 +96,7 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
         recipe.train.lr /= WITHOUT_NORM;
         why += "; a tenth of its learning rate, since the network has no batch norm";
     }
-    if data.name != data::FOLDER {
-        // Digits and letters have no mirror images.
+    if entry.is_some_and(|entry| !entry.mirrors) {
         recipe.transforms.retain(|transform| !matches!(transform, Transform::HorizontalFlip(_)));
     }
     (recipe.model, recipe.data) = (model, data);
@@ -142,6 +143,8 @@ mod tests {
         for (model, weights, data, kind, lr) in [
             ("lenet5", "", "digits", Kind::Dataset, 3e-3),
             ("resnet20-cifar", "", "fashion-mnist", Kind::Dataset, 4e-3),
+            ("resnet20-cifar", "", "cifar-10", Kind::SmallPictures, 0.1),
+            ("resnet18", "", "imagenette-160", Kind::Photographs, 0.0125),
             ("resnet20-cifar", "", data::FOLDER, Kind::SmallPictures, 0.1),
             ("lenet5", "", data::FOLDER, Kind::SmallPictures, 0.01),
             ("resnet18", "", data::FOLDER, Kind::Photographs, 0.0125),
@@ -159,6 +162,7 @@ mod tests {
             transforms.iter().any(|transform| matches!(transform, Transform::HorizontalFlip(_)))
         };
         assert!(!mirrors("", "mnist") && !mirrors("w.pth", "mnist"), "digits have no mirror images");
-        assert!(mirrors("w.pth", data::FOLDER));
+        assert!(!mirrors("", "svhn"), "nor have those of houses");
+        assert!(mirrors("w.pth", data::FOLDER) && mirrors("", "cifar-100"));
     }
 }

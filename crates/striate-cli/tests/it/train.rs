@@ -55,7 +55,7 @@ fn plans_in_bfloat16_and_int8_give_the_same_class_for_nearly_all_real_images() {
     let bundle = Bundle::read(&path).unwrap();
     let network = bundle.network(&path, &InitOptions::default()).unwrap();
     let preprocess = bundle.info.preprocess.clone().unwrap();
-    let digits = load("digits", &LoadOptions::default()).unwrap();
+    let digits = load("digits", &LoadOptions::default()).unwrap().in_memory().unwrap();
     let images = |data: &InMemory| {
         let loader = Loader::new(data, preprocess.clone(), LoaderOptions::eval(data.len())).unwrap();
         loader.epoch(0).unwrap().next().unwrap().unwrap().images
@@ -205,7 +205,7 @@ fn a_folder_of_idx_files_is_trained_on_into_the_next_free_run() {
 fn predictions_of_grey_and_colour_files_and_of_the_test_set_agree() {
     let sandbox = Sandbox::new();
     sandbox.bundle("model.safetensors", 10);
-    let digit = load("digits", &LoadOptions::default()).unwrap().test.images().get(0);
+    let digit = load("digits", &LoadOptions::default()).unwrap().in_memory().unwrap().test.images().get(0);
     let mut pixels = vec![0; 64];
     digit.copy_data_u8(&mut pixels, 64);
     let grey = image::GrayImage::from_raw(8, 8, pixels).unwrap();

@@ -6,6 +6,8 @@ mod scan;
 pub use parts::{FolderParts, PartFolders};
 pub use scan::{LeftOut, Reason};
 
+pub(crate) use parts::has_folders;
+
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
 use crate::dataset::no_example;
@@ -138,6 +140,24 @@ impl ImageFolder {
         let files = Arc::new(files.into_iter().zip(0..).flat_map(label).collect());
         let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());
         Ok(Self { name, root, files, classes, preprocess, options, left_out })
+    }
+
+    /// Pictures in files that a list names, each with the index of its class. `root` is the folder
+    /// that holds them all.
+    pub(crate) fn of_files(
+        name: &str,
+        root: &Path,
+        files: Vec<(PathBuf, i64)>,
+        classes: Vec<String>,
+        preprocess: Preprocess,
+    ) -> Self {
+        let (options, left_out) = (DecodeOptions::default(), LeftOut::default());
+        Self { name: name.to_owned(), root: root.to_owned(), files: Arc::new(files), classes, preprocess, options, left_out }
+    }
+
+    /// The same pictures under another name, and with other names for the same classes.
+    pub(crate) fn named(self, name: &str, classes: Vec<String>) -> Self {
+        Self { name: name.to_owned(), classes, ..self }
     }
 
     /// The same pictures, resized and cropped or padded as another `preprocess` says; the folders

@@ -112,6 +112,11 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     Ok(entries(root)?.into_iter().filter_map(folder).collect())
 }
 
+/// Whether a folder has others in it.
+pub(crate) fn has_folders(root: &Path) -> Result<bool, DatasetError> {
+    Ok(!folders(root)?.is_empty())
+}
+
 impl FolderParts {
     /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to
     /// train with: [`split`](ImageFolder::split) makes parts of them.

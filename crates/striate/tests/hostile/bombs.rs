@@ -133,6 +133,8 @@ fn tables() -> Vec<Bomb> {
     vec![
         ("idx", "900 million labels", labels(900 << 20)),
         ("idx", "as many labels as are allowed", labels(40 << 20)),
+        ("mat", "300 million values", mat(100_000)),
+        ("mat", "as many values as are allowed", mat(21_000)),
         (
             "safetensors",
             "half a million dimensions",
@@ -141,6 +143,19 @@ fn tables() -> Vec<Bomb> {
         ("safetensors", "thousands of tensors of nothing", safe(&format!("{{{}}}", names.join(",")), &[])),
         ("safetensors", "a name of half a million parts", safe(&dotted, &[0; 4])),
     ]
+}
+
+/// A MATLAB file with so many black pictures, whose labels are missing.
+fn mat(count: u32) -> Vec<u8> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let size = 3072 * count;
+    // An array of uint8: its flags, dimensions, name and values.
+    let start = [14, size + 64, 6, 8, 9, 0, 5, 16, 32, 32, 3, count, 1 << 16 | 1, 0x58, 2, size];
+    let pixels = deflated(&[(&words(&start), 1), (&[0; MIB], size as usize / MIB + 1)]);
+    let unpacked = [&[0x78, 0xda][..], &pixels].concat();
+    let mut header = vec![b' '; 124];
+    header.extend([0, 1, b'I', b'M']);
+    [header, words(&[15, unpacked.len() as u32]), unpacked].concat()
 }
 
 fn graphs() -> Vec<Bomb> {

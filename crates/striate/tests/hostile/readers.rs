@@ -4,8 +4,9 @@
 use std::cell::LazyCell;
 use std::path::Path;
 use striate_datasets::{
-    DecodeOptions, ImageSize, Interpolation, Normalise, Preprocess, decode_image,
+    DecodeOptions, ImageSize, Interpolation, LoadOptions, Normalise, Preprocess, decode_image,
     idx::{read_images, read_labels},
+    load,
 };
 use striate_graph::{Graph, GraphDescription, InitOptions, Network};
 use striate_layers::CustomLayers;
@@ -18,13 +19,17 @@ pub type Reader = fn(&[u8]);
 
 /// Every reader, by the name of its folder in `fuzz/corpus`.
 #[allow(dead_code, reason = "the fuzz targets name their own")]
-pub const READERS: [(&str, Reader); 8] = [
+pub const READERS: [(&str, Reader); 12] = [
     ("pickle", pickle),
     ("zip", zip),
     ("safetensors", safetensors),
     ("bundle", bundle),
     ("graph", graph),
     ("idx", idx),
+    ("cifar", cifar),
+    ("stl", stl),
+    ("mat", mat),
+    ("lists", lists),
     ("picture", picture),
     ("recipe", recipe),
 ];
@@ -91,6 +96,45 @@ fn describe(graph: &Graph) {
 /// The files of the MNIST family.
 pub fn idx(bytes: &[u8]) {
     with_file(bytes, |path| (read_images(path).is_ok(), read_labels(path).is_ok()));
+}
+
+/// A dataset of the catalogue whose files are these.
+fn dataset(name: &str, files: &[(&str, &[u8])]) {
+    thread_local! {
+        static FOLDER: LazyCell<Option<TempDir>> = LazyCell::new(|| tempfile::tempdir().ok());
+    }
+    FOLDER.with(|folder| {
+        let root = folder.as_ref()?.path().join(name);
+        for (file, bytes) in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent()?).ok()?;
+            std::fs::write(path, bytes).ok()?;
+        }
+        Some(load(name, &LoadOptions { root: Some(root), ..LoadOptions::default() }).is_ok())
+    });
+}
+
+/// CIFAR's binary files.
+pub fn cifar(bytes: &[u8]) {
+    dataset("cifar-100", &[("train.bin", bytes), ("test.bin", bytes)]);
+}
+
+/// STL-10's binary files; the first byte is the label.
+pub fn stl(bytes: &[u8]) {
+    let (label, pictures) = bytes.split_at(bytes.len().min(1));
+    let files = [("train_X.bin", pictures), ("train_y.bin", label), ("test_X.bin", pictures), ("test_y.bin", label)];
+    dataset("stl-10", &files);
+}
+
+/// MATLAB's files, as SVHN has them.
+pub fn mat(bytes: &[u8]) {
+    dataset("svhn", &[("train_32x32.mat", bytes), ("test_32x32.mat", bytes)]);
+}
+
+/// Lists of pictures: Food-101's and ImageNet's.
+pub fn lists(bytes: &[u8]) {
+    dataset("food-101", &[("meta/train.txt", bytes), ("meta/test.txt", bytes)]);
+    dataset("imagenet", &[("val/a.JPEG", b""), ("val/b.JPEG", b""), ("val.txt", bytes)]);
 }
 
 /// Pictures of all formats.

@@ -1,15 +1,33 @@
 //! The handwritten digits that are compiled in.
 
+use super::{Format, Loaded};
+use crate::catalogue::Entry;
 use crate::{Dataset, DatasetError, InMemory, Split};
 use flate2::read::GzDecoder;
 use std::io::Read;
+use std::path::{Path, PathBuf};
+use striate_torch::Budget;
 use tch::{Kind, Tensor};
 
 /// The file that scikit-learn ships: see `data/ATTRIBUTION.md`.
-const CSV_GZ: &[u8] = include_bytes!("../data/digits.csv.gz");
+const CSV_GZ: &[u8] = include_bytes!("../../data/digits.csv.gz");
 const SIDE: i64 = 8;
 const MAX_VALUE: u32 = 16;
 const TRAIN: usize = 898;
+
+/// [`digits`].
+#[derive(Debug)]
+pub(crate) struct Digits;
+
+impl Format for Digits {
+    fn find(&self, _: &Entry, folder: &Path) -> Result<PathBuf, String> {
+        Ok(folder.to_owned())
+    }
+
+    fn read(&self, _: &'static Entry, _: &Path, _: &Path, _: &Budget) -> Result<Loaded, DatasetError> {
+        Ok(Loaded::Memory(digits()?))
+    }
+}
 
 /// The UCI *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, 1998, <https://doi.org/10.24432/C50P49>, CC BY
 /// 4.0), which need no download: 898 examples to train with and 899 to test with, images `[1, 8, 8]`, ten classes.
