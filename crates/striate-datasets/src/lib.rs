@@ -39,11 +39,13 @@ mod workers;
 pub use augment::transforms_or_augment;
 pub use catalogue::{Entry, catalogue, find};
 pub use check::Check;
-pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset};
+pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset, Task};
 pub use decode::{DecodeOptions, Picture, decode_image};
 pub use digits::digits;
 pub use error::DatasetError;
-pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
+pub use folder::{
+    FolderParts, ImageFolder, LeftOut, PartFolders, PictureFile, Reason, is_source, picture_files, source_files,
+};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use pixels::Pixels;
