@@ -2,8 +2,8 @@
 //!
 //! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache;
 //! - [`Dataset`] is what a loader needs of a dataset. [`InMemory`] is a dataset in one tensor,
-//!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] a folder with
-//!   `train`, `val` and `test`;
+//!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] their parts
+//!   `train`, `val` and `test`: of a folder, a list or shards, which [`pack`] writes;
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
 //! - [`Transform`] is a step of what is done to each picture in training, and a list of them is the whole;
 //! - [`Loader`] makes batches, on threads of its own if it is told to, exactly reproducible from any batch on;
@@ -44,7 +44,8 @@ pub use decode::{DecodeOptions, Picture, decode_image};
 pub use digits::digits;
 pub use error::DatasetError;
 pub use folder::{
-    FolderParts, ImageFolder, LeftOut, PartFolders, PictureFile, Reason, is_source, picture_files, source_files,
+    FolderParts, ImageFolder, LeftOut, Packed, PartFolders, PictureFile, Reason, ShardSize, is_source, pack, picture_files,
+    source_files, unpack,
 };
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};

@@ -3,7 +3,7 @@
 mod file;
 mod gather;
 mod list;
-
+mod pack;
 mod parts;
 mod scan;
 mod shard;
@@ -11,7 +11,7 @@ mod source;
 
 pub use file::PictureFile;
 pub(crate) use file::Place;
-
+pub use pack::{Packed, ShardSize, pack, unpack};
 pub use parts::{FolderParts, PartFolders};
 pub use scan::{LeftOut, Reason};
 pub use source::{is_source, source_files};

@@ -160,7 +160,7 @@ fn former_name(part: &ImageFolder, picture: &PictureFile) -> PathBuf {
     if let Some(archive) = picture.archive() {
         return picture.path().strip_prefix(archive).unwrap_or(picture.path()).to_owned();
     }
-    let Ok(name) = picture.path().strip_prefix(part.root()) else {
+    let Ok(name) = picture.path().strip_prefix(&part.root) else {
         return picture.path().file_name().unwrap_or_default().into();
     };
     let mut below = name.components();
@@ -179,14 +179,15 @@ fn former_name(part: &ImageFolder, picture: &PictureFile) -> PathBuf {
 /// Pictures with several classes, a class whose name is no folder's, two pictures of one name in a class, a picture that cannot be read,
 /// a folder that cannot be written or holds something, or [`DatasetError::Interrupted`].
 pub fn unpack(parts: &FolderParts, out: &Path, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Packed, DatasetError> {
-    let refuse = |reason: String| Err(fault(parts.train.name(), reason));
+    let refuse = |reason: String| fault(parts.train.name(), reason);
     let classes = parts.train.classes();
     if parts.train.task() == Task::MultiLabel {
-        return refuse("pictures with several classes have no folder of their class: use them as they are".to_owned());
+        let reason = "pictures with several classes have no folder of their class: use them as they are";
+        return Err(refuse(reason.to_owned()));
     }
     let is_folder = |class: &&String| within(class).is_some_and(|path| path.components().count() == 1 && file_name(&path) == **class);
     if let Some(class) = classes.iter().find(|class| !is_folder(class)) {
-        return refuse(format!("no folder can be called {class:?}: rename this class"));
+        return Err(refuse(format!("no folder can be called {class:?}: rename this class")));
     }
     let total = total(parts);
     let mut packed = Packed::default();
@@ -206,7 +207,8 @@ pub fn unpack(parts: &FolderParts, out: &Path, progress: &mut dyn FnMut(u64, u64
                 let bytes = picture.read()?;
                 let path = folder.join(class).join(&name);
                 if path.exists() {
-                    return refuse(format!("two pictures of class {class} are called {}: rename one of them", name.display()));
+                    let name = name.display();
+                    return Err(refuse(format!("two pictures of class {class} are called {name}: rename one of them")));
                 }
                 striate_files::write_new(&path, |file| file.write_all(&bytes))?;
                 packed.pictures += 1;
@@ -231,4 +233,117 @@ fn named<'p>(parts: &'p FolderParts, alone: &'static str) -> Vec<(&'static str, 
 
 fn total(parts: &FolderParts) -> u64 {
     parts.iter().map(|part| part.len() as u64).sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::folder::shard::tests::{archive, png};
+    use crate::folder::tests::{preprocess, write};
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    /// All files below a folder with their bytes.
+    fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => _ = files.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap()),
+                }
+            }
+        }
+        files
+    }
+
+    fn open(path: &Path) -> FolderParts {
+        FolderParts::open(path, &preprocess(8)).unwrap()
+    }
+
+    #[test]
+    fn folders_come_back_from_shards_byte_for_byte() {
+        let root = tempfile::tempdir().unwrap();
+        let [folder, shards, back] = ["pets", "shards", "back"].map(|name| root.path().join(name));
+        let names = ["train/a cat/x.png", "train/a cat/x.PNG", "train/a cat/deep/my.photo.jpeg", "train/dog/1.png", "val/a cat/1.png", "val/dog/2.png"];
+        for (name, colour) in names.iter().zip(1..) {
+            write(&folder.join(name), [8, 8], colour);
+        }
+        let mut told = Vec::new();
+        let size = ShardSize { pictures: 3, ..ShardSize::default() };
+        let packed = pack(&open(&folder), &shards, size, &mut |done, of| {
+            told.push((done, of));
+            true
+        });
+        let bytes = tree(&folder).values().map(Vec::len).sum::<usize>() as u64;
+        assert_eq!(packed.unwrap(), Packed { pictures: 6, files: 3, bytes });
+        assert_eq!((told[0], told[told.len() - 1]), ((0, 6), (6, 6)));
+        let written = tree(&shards);
+        let names: Vec<&str> = written.keys().map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["classes.txt", "train-000000.tar", "train-000001.tar", "val-000000.tar"]);
+        assert_eq!(written[Path::new("classes.txt")], b"a cat\ndog\n");
+        unpack(&open(&shards), &back, &mut |_, _| true).unwrap();
+        assert_eq!(tree(&back), tree(&folder));
+        // The same pictures give the same bits, and shards can be packed again.
+        let again = root.path().join("again");
+        pack(&open(&shards), &again, ShardSize { bytes: 1, ..ShardSize::default() }, &mut |_, _| true).unwrap();
+        assert_eq!(tree(&again).len(), 7, "one picture a shard, and the classes");
+        let back = root.path().join("back again");
+        unpack(&open(&again), &back, &mut |_, _| true).unwrap();
+        assert_eq!(tree(&back), tree(&folder));
+    }
+
+    #[test]
+    fn lists_are_packed_with_all_their_labels() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, colour) in [("a.jpg", 1), ("b.png", 2), ("c", 3)] {
+            write(&root.path().join("x.png"), [8, 8], colour);
+            fs::rename(root.path().join("x.png"), root.path().join(name)).unwrap();
+        }
+        fs::write(root.path().join("l.csv"), "a.jpg,cat|fur\nb.png,dog\nc,fur\n").unwrap();
+        let list = open(&root.path().join("l.csv"));
+        let shards = root.path().join("shards");
+        pack(&list, &shards, ShardSize::default(), &mut |_, _| true).unwrap();
+        let packed = open(&shards).train;
+        let by_bytes = |part: &ImageFolder| -> BTreeMap<Vec<u8>, Vec<i64>> {
+            part.files().iter().map(|file| (file.read().unwrap(), file.labels().to_vec())).collect()
+        };
+        assert_eq!((packed.task(), packed.classes()), (Task::MultiLabel, list.train.classes()));
+        assert_eq!(by_bytes(&packed), by_bytes(&list.train));
+        let error = unpack(&open(&shards), &root.path().join("back"), &mut |_, _| true).unwrap_err().to_string();
+        assert!(error.ends_with("pictures with several classes have no folder of their class: use them as they are"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_fails_and_nothing_leaves_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let (x, y) = (png(1), png(2));
+        let told = |members: &[(&str, &[u8])], classes: &str| {
+            let shards = root.path().join("shards");
+            fs::create_dir_all(&shards).unwrap();
+            fs::write(shards.join("0.tar"), archive(members)).unwrap();
+            fs::write(shards.join(CLASSES), classes).unwrap();
+            let told = unpack(&open(&shards), &out, &mut |_, _| true).map_err(|error| error.to_string());
+            assert_eq!(tree(root.path()).len(), 2 + tree(&out.clone()).len() * usize::from(told.is_ok()));
+            told
+        };
+        fs::create_dir(&out).unwrap();
+        for class in ["..", "a/b", "."] {
+            assert!(told(&[("1.png", &x), ("1.cls", b"0")], class).unwrap_err().contains("no folder can be called"), "{class}");
+        }
+        let same: [(&str, &[u8]); 6] =
+            [("1.png", &x), ("1.json", br#"{"name": "same.png"}"#), ("1.cls", b"0"), ("2.png", &y), ("2.json", br#"{"name": "same.png"}"#), ("2.cls", b"0")];
+        assert!(told(&same, "a").unwrap_err().ends_with("two pictures of class a are called same.png: rename one of them"));
+        // A name that leads out is none, and the member's stands for it.
+        told(&[("1.png", &x), ("1.json", br#"{"name": "../../evil.png"}"#), ("1.cls", b"0")], "a").unwrap();
+        assert_eq!(tree(&out).keys().collect::<Vec<_>>(), [Path::new("a/1.png")]);
+        let stopped = pack(&open(&out), &root.path().join("new"), ShardSize::default(), &mut |_, _| false);
+        assert!(matches!(stopped, Err(DatasetError::Interrupted)) && !root.path().join("new").exists());
+        let full = pack(&open(&out), &root.path().join("shards"), ShardSize::default(), &mut |_, _| true).unwrap_err().to_string();
+        assert!(full.contains("shards"), "{full}");
+    }
 }
