@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
 use striate::Precision;
-use striate_datasets::{ImageSize, Interpolation};
+use striate_datasets::{ImageSize, Interpolation, ShardSize};
 use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
@@ -290,7 +290,10 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<DataCommand>,
     /// Datasets to download; without a name, list all
     pub(crate) names: Vec<String>,
     /// Write test images of the dataset as PNG files into this new or empty folder
@@ -299,6 +302,26 @@ pub(crate) struct DataArgs {
     /// Write this many test images
     #[arg(long, default_value_t = 20, requires = "pictures", allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Pack pictures into shards (tar archives), or shards into folders of classes
+    Pack(DataPackArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataPackArgs {
+    /// Folder or list as for train, which is packed, or shards, which are unpacked
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// New folder to write
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Pictures in a shard, or its size, such as 500MB [default: 10000 pictures, at most 1GB]; with it,
+    /// shards are packed again
+    #[arg(long, value_name = "COUNT or BYTES", value_parser = shard_size)]
+    pub(crate) shard_size: Option<ShardSize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -464,6 +487,25 @@ impl From<ModeArg> for Mode {
 /// A count above 0.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a whole number above 0".to_owned())
+}
+
+/// A number of pictures, or of bytes with a unit.
+fn shard_size(text: &str) -> Result<ShardSize, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "" => None,
+        "kb" | "k" => Some(1_000),
+        "mb" | "m" => Some(1_000_000),
+        "gb" | "g" => Some(1_000_000_000),
+        _ => Some(0),
+    };
+    let size = match (number, unit) {
+        (Some(pictures), None) => Some(ShardSize { pictures, ..ShardSize::default() }),
+        (Some(number), Some(unit)) => number.checked_mul(unit).map(|bytes| ShardSize { pictures: u64::MAX, bytes }),
+        _ => None,
+    };
+    size.filter(|size| size.bytes > 0).ok_or_else(|| "give a number of pictures, or a size such as 500MB".to_owned())
 }
 
 /// One size for both sides, or `HEIGHTxWIDTH`.

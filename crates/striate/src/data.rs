@@ -104,7 +104,7 @@ impl Data {
             let decode = DecodeOptions { max_pixels: section.max_pixels };
             // The images' size follows from the model, which follows from the classes.
             Images::Folder(
-                FolderParts::open_with(&section.dir, &shaped([3, 1, 1], Interpolation::default()), section.skip_bad, progress)?
+                FolderParts::open_with(&section.dir, section.skip_bad, progress)?
                     .map(|part| Ok(part.decoded_with(decode)))?,
             )
         } else {

@@ -2,9 +2,10 @@
 
 use super::file::Labels;
 use super::parts::Part;
+use super::source::unsized_yet;
 use super::{FolderParts, ImageFolder, LeftOut, PictureFile, Reason};
 use crate::classes::normal;
-use crate::{DatasetError, DecodeOptions, Preprocess, Task};
+use crate::{DatasetError, DecodeOptions, Task};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,7 +120,7 @@ impl Gathered {
 
     /// The datasets. Classes are in the order of their file, or else of their names. If all pictures are of one part, they are the
     /// whole.
-    pub(crate) fn finish(self, preprocess: &Preprocess) -> Result<FolderParts, DatasetError> {
+    pub(crate) fn finish(self) -> Result<FolderParts, DatasetError> {
         let Self { root, name, is_closed, mut names, places, parts, .. } = self;
         if parts.iter().all(|(files, _)| files.is_empty()) {
             let left_out = parts.into_iter().fold(LeftOut::default(), |mut all, (_, more)| {
@@ -152,7 +153,7 @@ impl Gathered {
                 files: Arc::new(files),
                 classes: names.clone(),
                 task: if several { Task::MultiLabel } else { Task::SingleLabel },
-                preprocess: preprocess.clone(),
+                preprocess: unsized_yet(),
                 options: DecodeOptions::default(),
                 left_out,
             }

@@ -4,7 +4,7 @@ use super::gather::{Gathered, Label, fault};
 use super::parts::Part;
 use super::{FolderParts, PictureFile, Reason};
 use crate::classes::file_name;
-use crate::{DatasetError, Preprocess};
+use crate::DatasetError;
 use csv::{ReaderBuilder, StringRecord, Trim};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -52,7 +52,6 @@ enum LabelColumns {
 /// The pictures of several lists together: each has a part, or a column that tells it.
 pub(crate) fn read_lists(
     lists: &[(Option<Part>, PathBuf)],
-    preprocess: &Preprocess,
     skip_bad: bool,
 ) -> Result<FolderParts, DatasetError> {
     let Some((part, first)) = lists.first() else {
@@ -66,7 +65,7 @@ pub(crate) fn read_lists(
         let told = |panic| fault(list.display(), format!("it cannot be read: {panic}"));
         contained(|| read(lists, number, *part, &mut gathered, &mut seen), told)?;
     }
-    gathered.finish(preprocess)
+    gathered.finish()
 }
 
 /// Reads the list of this number. `seen` has where each picture is named: the list's number, and the line.
@@ -378,7 +377,7 @@ mod tests {
         assert_eq!(told("l.csv", "path,label,split\ncat/1.png,cat,dev\n"), part);
 
         let folder = listed("l.csv", "cat/1.png,cat\ndog/1.png,\ncat/9.png,cat\ncat/1.png,dog\ndog/3.png,dog\n");
-        let train = FolderParts::open_with(folder.path().join("l.csv"), &preprocess(8), true, &mut |_, _, _| true).unwrap().train;
+        let train = FolderParts::open_with(folder.path().join("l.csv"), true, &mut |_, _, _| true).unwrap().train;
         assert_eq!(pictures(&folder, &train), [pair("cat/1.png", &["cat"]), pair("dog/3.png", &["dog"])]);
         let reasons: Vec<_> = train.left_out().reasons().map(|(reason, count, _)| (reason.clone(), count)).collect();
         assert_eq!(reasons, [(Reason::Missing, 1), (Reason::NoLabel, 1), (Reason::Unfit, 1)]);

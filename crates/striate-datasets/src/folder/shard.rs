@@ -6,7 +6,7 @@ use super::file::Member;
 use super::parts::Part;
 use super::scan::by_name;
 use super::{FolderParts, PictureFile, Reason};
-use crate::{DatasetError, Preprocess};
+use crate::DatasetError;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -44,7 +44,6 @@ pub(crate) fn read_shards(
     root: &Path,
     name: String,
     shards: &[(Part, PathBuf)],
-    preprocess: &Preprocess,
     skip_bad: bool,
 ) -> Result<FolderParts, DatasetError> {
     let mut folders: Vec<&Path> = vec![root];
@@ -55,7 +54,7 @@ pub(crate) fn read_shards(
         let told = |panic| fault(shard.display(), format!("it cannot be read: {panic}"));
         contained(|| read(shard, *part, &mut gathered), told)?;
     }
-    gathered.finish(preprocess)
+    gathered.finish()
 }
 
 fn read(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetError> {
@@ -264,7 +263,7 @@ pub(crate) mod tests {
     }
 
     fn open(folder: &TempDir, name: &str, skip_bad: bool) -> Result<FolderParts, DatasetError> {
-        FolderParts::open_with(folder.path().join(name), &preprocess(8), skip_bad, &mut |_, _, _| true)
+        FolderParts::open_with(folder.path().join(name), skip_bad, &mut |_, _, _| true)?.fit(&preprocess(8))
     }
 
     /// Each picture's name in the folder, and the number of its class.

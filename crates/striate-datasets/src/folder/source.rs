@@ -50,13 +50,7 @@ pub fn source_files(source: &Path) -> Result<Vec<PathBuf>, DatasetError> {
         Kind::Shards(shards) => Ok(shards),
         Kind::Remote(addresses) => Ok(addresses.into_iter().map(PathBuf::from).collect()),
         Kind::Lists(lists) => {
-            let preprocess = Preprocess {
-                image: ImageSize::ShorterSide { shorter_side: 1 },
-                input: [3, 1, 1],
-                normalise: Normalise::identity(),
-                interpolation: Interpolation::default(),
-            };
-            let parts = read_lists(&lists, &preprocess, true)?;
+            let parts = read_lists(&lists, true)?;
             let pictures = parts.iter().flat_map(ImageFolder::files).map(|file| file.path().to_owned());
             Ok(lists.iter().map(|(_, list)| list.clone()).chain(pictures).collect())
         }
@@ -75,12 +69,14 @@ impl FolderParts {
     /// # Errors
     ///
     /// A source that cannot be read; see [`PartFolders::find`] and [`ImageFolder::open`] for folders;
-    /// [`DatasetError::OtherClasses`] when their parts differ in their classes' names.
+    /// [`DatasetError::OtherClasses`] when their parts differ in their classes' names; a `preprocess` that makes no sense.
     pub fn open(source: impl AsRef<Path>, preprocess: &Preprocess) -> Result<Self, DatasetError> {
-        Self::open_with(source, preprocess, false, &mut |_, _, _| true)
+        Self::open_with(source, false, &mut |_, _, _| true)?.fit(preprocess)
     }
 
-    /// [`open`](Self::open), where lines of lists and members of shards that cannot be taken are left out and counted, if `skip_bad`.
+    /// [`open`](Self::open) for pictures whose size is not known yet: [`fit`](Self::fit) says it. If `skip_bad`, lines of lists and
+    /// members of shards that cannot be taken are left out and counted.
+    ///
     /// `progress` is told of a download as by [`fetch`](crate::fetch()); return `false` from it to stop.
     ///
     /// # Errors
@@ -88,20 +84,26 @@ impl FolderParts {
     /// Those of [`open`](Self::open), and [`DatasetError::Interrupted`].
     pub fn open_with(
         source: impl AsRef<Path>,
-        preprocess: &Preprocess,
         skip_bad: bool,
         progress: &mut dyn FnMut(&str, u64, Option<u64>) -> bool,
     ) -> Result<Self, DatasetError> {
         let source = source.as_ref();
         match Kind::of(source)? {
-            Kind::Classes => of_classes(source, preprocess),
-            Kind::Lists(lists) => read_lists(&lists, preprocess, skip_bad),
-            Kind::Shards(shards) => of_shards(source, shards, preprocess, skip_bad),
-            Kind::Remote(addresses) => {
-                let shards = fetched(&addresses, progress)?;
-                of_shards(source, shards, preprocess, skip_bad)
-            }
+            Kind::Classes => of_classes(source),
+            Kind::Lists(lists) => read_lists(&lists, skip_bad),
+            Kind::Shards(shards) => of_shards(source, shards, skip_bad),
+            Kind::Remote(addresses) => of_shards(source, fetched(&addresses, progress)?, skip_bad),
         }
+    }
+}
+
+/// What stands for a size that is not known yet.
+pub(crate) fn unsized_yet() -> Preprocess {
+    Preprocess {
+        image: ImageSize::ShorterSide { shorter_side: 1 },
+        input: [3, 1, 1],
+        normalise: Normalise::identity(),
+        interpolation: Interpolation::default(),
     }
 }
 
@@ -154,15 +156,15 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     Ok(paths)
 }
 
-fn of_classes(root: &Path, preprocess: &Preprocess) -> Result<FolderParts, DatasetError> {
+fn of_classes(root: &Path) -> Result<FolderParts, DatasetError> {
     let Some(PartFolders { train, val, test }) = PartFolders::find(root)? else {
-        let train = ImageFolder::open(root, preprocess.clone())?;
+        let train = ImageFolder::open(root, unsized_yet())?;
         return Ok(FolderParts { train, val: None, test: None });
     };
-    let train = ImageFolder::open(train, preprocess.clone())?;
+    let train = ImageFolder::open(train, unsized_yet())?;
     let part = |folder: Option<PathBuf>| {
         let open = |folder: PathBuf| {
-            let part = ImageFolder::open(&folder, preprocess.clone())?;
+            let part = ImageFolder::open(&folder, unsized_yet())?;
             same_places(&folder.display().to_string(), part.classes(), train.classes())?;
             part.with_classes(train.classes())
         };
@@ -175,7 +177,6 @@ fn of_classes(root: &Path, preprocess: &Preprocess) -> Result<FolderParts, Datas
 fn of_shards(
     source: &Path,
     shards: Vec<PathBuf>,
-    preprocess: &Preprocess,
     skip_bad: bool,
 ) -> Result<FolderParts, DatasetError> {
     let part = |shard: &PathBuf| {
@@ -196,7 +197,7 @@ fn of_shards(
     let name = file_name(if source.is_dir() || shards.len() == 1 { source } else { root });
     let shards: Vec<(Part, PathBuf)> =
         parts.into_iter().map(|part| part.unwrap_or(Part::Train)).zip(shards.iter().cloned()).collect();
-    read_shards(root, name, &shards, preprocess, skip_bad)
+    read_shards(root, name, &shards, skip_bad)
 }
 
 fn is_address(source: &Path) -> bool {
