@@ -49,8 +49,9 @@ pub(crate) struct TrainArgs {
     /// Model name, bundle, or recipe (a .toml file)
     #[arg(value_name = "MODEL, BUNDLE or RECIPE")]
     pub(crate) what: Option<String>,
-    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test); with
-    /// --split, train/ alone or CLASS/*.jpg
+    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test), a list
+    /// (.csv, .tsv) of paths and labels, or shards (.tar, a pattern, an address); with --split, one part
+    /// is enough
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
     /// Read the dataset's files from this folder; nothing is downloaded
@@ -132,7 +133,7 @@ pub(crate) struct TrainArgs {
 pub(crate) struct EvalArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Dataset name, a folder as for train, or a folder laid out as CLASS/*.jpg
+    /// Dataset name, a source as for train, or one part of it, such as a folder laid out as CLASS/*.jpg
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: String,
     /// Read the dataset's files from this folder; nothing is downloaded
@@ -148,6 +149,10 @@ pub(crate) struct EvalArgs {
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
+    /// For a network whose classes do not exclude each other: take classes from this probability on for
+    /// answers [default: the bundle's]
+    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    pub(crate) threshold: Option<f64>,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// Print the result as JSON
@@ -178,13 +183,17 @@ pub(crate) struct PlanArgs {
 pub(crate) struct PredictArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), folders of pictures, or names of datasets,
-    /// whose test sets are taken
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), patterns such as 'photos/*.jpg', folders of
+    /// pictures, or names of datasets, whose test sets are taken
     #[arg(required = true, value_name = "PICTURE, FOLDER or NAME")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes to show for each picture
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
+    /// For a network whose classes do not exclude each other: show the classes from this probability on
+    /// [default: the bundle's]
+    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    pub(crate) threshold: Option<f64>,
     /// Refuse larger pictures before decoding them [default: 89478485]
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_pixels: Option<u64>,

@@ -1,4 +1,4 @@
-//! Pictures that a command line names: files, those in folders, and test sets of the catalogue.
+//! Pictures that a command line names: files, patterns of them, those in folders, and test sets of the catalogue.
 use crate::error::CliError;
 use crate::progress::Download;
 use std::path::{Path, PathBuf};
@@ -30,10 +30,23 @@ pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<Named>, CliError> {
                 let files = picture_files(path).map_err(striate::Error::from)?;
                 pictures.extend(files.into_iter().map(|name| Named { name, pixels: None }));
             }
-            None => pictures.push(Named { name: path.clone(), pixels: None }),
+            None => pictures.extend(files(path)?.into_iter().map(|name| Named { name, pixels: None })),
         }
     }
     Ok(pictures)
+}
+
+/// The file of this name, or those whose names are of this pattern, in the order of names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let Some(pattern) = path.to_str().filter(|name| name.contains(['*', '?', '[']) && !path.exists()) else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let found = glob::glob(pattern).map_err(|error| CliError::Usage(format!("{pattern}: {error}")))?;
+    let files: Vec<PathBuf> = found.filter_map(Result::ok).filter(|file| !file.is_dir()).collect();
+    match files.is_empty() {
+        true => Err(CliError::Usage(format!("{pattern}: no file has a name of this pattern"))),
+        false => Ok(files),
+    }
 }
 
 fn test_set(dataset: &str) -> Result<Vec<Named>, CliError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Normalise, PictureFile, Preprocess, Split, catalogue, is_source, load_with,
+    LoadOptions, Normalise, PictureFile, Preprocess, Split, Task, catalogue, is_source, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -210,6 +210,14 @@ impl Data {
         }
     }
 
+    /// How many classes each picture has.
+    pub fn task(&self) -> Task {
+        match &self.images {
+            Images::Memory { train, .. } => train.task(),
+            Images::Folder(parts) => parts.train.task(),
+        }
+    }
+
     /// Pictures to train with.
     pub fn len(&self) -> usize {
         match &self.images {
@@ -264,8 +272,11 @@ impl Data {
     ///
     /// # Errors
     ///
-    /// A picture that cannot be read; nothing to judge by.
+    /// A picture that cannot be read; nothing to judge by; pictures with several classes.
     pub fn sample(self, size: i64, train: usize, test: usize) -> Result<Split, Error> {
+        if self.task() == Task::MultiLabel {
+            return Err(Error::option(self.name(), "has pictures with several classes, and this takes one for each"));
+        }
         let first = |part: &InMemory, count: usize| part.range(0..count.min(part.len()))?.resize(size, size);
         match self.images {
             Images::Memory { train: learn, val, test: judge } => {
@@ -354,6 +365,15 @@ impl Opened {
             Self::Memory(data) => Self::Memory(data.with_classes(classes)?),
             Self::Folder(data) => Self::Folder(data.with_classes(classes)?),
         })
+    }
+
+    /// The same for a network that answers with several classes: see [`ImageFolder::multi_label`]. Images in memory have one each.
+    #[must_use]
+    pub fn multi_label(self) -> Self {
+        match self {
+            Self::Folder(data) => Self::Folder(data.multi_label()),
+            memory @ Self::Memory(_) => memory,
+        }
     }
 
     /// As a network wants them, but for normalising.

@@ -35,7 +35,7 @@ mod weights;
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use prepared::Prepared;
-pub use report::Report;
+pub use report::{Report, ReportScores};
 pub use run::{BUNDLE, Outcome, RECIPE, Run, Summary, new_folder};
 pub use striate_datasets as datasets;
 pub use striate_datasets::Picture;

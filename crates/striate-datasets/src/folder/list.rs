@@ -6,7 +6,7 @@ use super::{FolderParts, PictureFile, Reason};
 use crate::classes::file_name;
 use crate::DatasetError;
 use csv::{ReaderBuilder, StringRecord, Trim};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use striate_torch::{contained, note_file};
@@ -186,11 +186,11 @@ fn columns(
     let labels = match (label, others.as_slice()) {
         (Some(label), _) => LabelColumns::Named(label),
         (None, several @ [_, _, ..]) if several.iter().all(is_flag) => {
-            let mut classes = Vec::new();
+            let (mut classes, mut known) = (Vec::new(), HashSet::new());
             for column in several {
                 let name = &first[*column];
                 let class = into.resolve(&Label::Text(name.to_owned())).map_err(|reason| format!("column {name}: {reason}"))?;
-                if classes.iter().any(|(_, known)| *known == class) {
+                if !known.insert(class) {
                     return Err(format!("two columns are called {name}: rename one of them"));
                 }
                 classes.push((*column, class));
