@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
 use striate::Precision;
-use striate_datasets::{ImageSize, Interpolation};
+use striate_datasets::{ImageSize, Interpolation, ShardSize};
 use striate_layers::Mode;
 use striate_train::Head;
 use tch::Kind;
@@ -63,8 +63,9 @@ pub(crate) struct TrainArgs {
     /// Model name, bundle, or recipe (a .toml file)
     #[arg(value_name = "MODEL, BUNDLE or RECIPE")]
     pub(crate) what: Option<String>,
-    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test); with
-    /// --split, train/ alone or CLASS/*.jpg
+    /// Dataset name, or a folder laid out as train/CLASS/*.jpg and val/CLASS/*.jpg (or test), a list
+    /// (.csv, .tsv) of paths and labels, or shards (.tar, a pattern, an address); with --split, one part
+    /// is enough
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: Option<String>,
     /// Read the dataset's files from this folder; nothing is downloaded
@@ -146,7 +147,7 @@ pub(crate) struct TrainArgs {
 pub(crate) struct EvalArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Dataset name, a folder as for train, or a folder laid out as CLASS/*.jpg
+    /// Dataset name, a source as for train, or one part of it, such as a folder laid out as CLASS/*.jpg
     #[arg(long, value_name = "NAME or FOLDER")]
     pub(crate) data: String,
     /// Read the dataset's files from this folder; nothing is downloaded
@@ -162,6 +163,10 @@ pub(crate) struct EvalArgs {
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
+    /// For a network whose classes do not exclude each other: take classes from this probability on for
+    /// answers [default: the bundle's]
+    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    pub(crate) threshold: Option<f64>,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// Print the result as JSON
@@ -192,13 +197,17 @@ pub(crate) struct PlanArgs {
 pub(crate) struct PredictArgs {
     /// Bundle, such as a run's model.safetensors
     pub(crate) bundle: PathBuf,
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), folders of pictures, or names of datasets,
-    /// whose test sets are taken
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM), patterns such as 'photos/*.jpg', folders of
+    /// pictures, or names of datasets, whose test sets are taken
     #[arg(required = true, value_name = "PICTURE, FOLDER or NAME")]
     pub(crate) images: Vec<PathBuf>,
     /// Classes to show for each picture
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
+    /// For a network whose classes do not exclude each other: show the classes from this probability on
+    /// [default: the bundle's]
+    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    pub(crate) threshold: Option<f64>,
     /// Refuse larger pictures before decoding them [default: 89478485]
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_pixels: Option<u64>,
@@ -304,7 +313,10 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<DataCommand>,
     /// Datasets to download; without a name, list all
     pub(crate) names: Vec<String>,
     /// Write test images of the dataset as PNG files into this new or empty folder
@@ -313,6 +325,26 @@ pub(crate) struct DataArgs {
     /// Write this many test images
     #[arg(long, default_value_t = 20, requires = "pictures", allow_negative_numbers = true, value_parser = count)]
     pub(crate) count: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Pack pictures into shards (tar archives), or shards into folders of classes
+    Pack(DataPackArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataPackArgs {
+    /// Folder or list as for train, which is packed, or shards, which are unpacked
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// New folder to write
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Pictures in a shard, or its size, such as 500MB [default: 10000 pictures, at most 1GB]; with it,
+    /// shards are packed again
+    #[arg(long, value_name = "COUNT or BYTES", value_parser = shard_size)]
+    pub(crate) shard_size: Option<ShardSize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -478,6 +510,25 @@ impl From<ModeArg> for Mode {
 /// A count above 0.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a whole number above 0".to_owned())
+}
+
+/// A number of pictures, or of bytes with a unit.
+fn shard_size(text: &str) -> Result<ShardSize, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "" => None,
+        "kb" | "k" => Some(1_000),
+        "mb" | "m" => Some(1_000_000),
+        "gb" | "g" => Some(1_000_000_000),
+        _ => Some(0),
+    };
+    let size = match (number, unit) {
+        (Some(pictures), None) => Some(ShardSize { pictures, ..ShardSize::default() }),
+        (Some(number), Some(unit)) => number.checked_mul(unit).map(|bytes| ShardSize { pictures: u64::MAX, bytes }),
+        _ => None,
+    };
+    size.filter(|size| size.bytes > 0).ok_or_else(|| "give a number of pictures, or a size such as 500MB".to_owned())
 }
 
 /// One size for both sides, or `HEIGHTxWIDTH`.

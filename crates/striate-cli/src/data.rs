@@ -1,5 +1,7 @@
-//! `data`: fetches datasets, lists them, or writes some of their images.
-use crate::cli::DataArgs;
+//! `data`: fetches datasets, lists them, or writes some of their images; packs pictures.
+mod pack;
+
+use crate::cli::{DataArgs, DataCommand};
 use crate::error::CliError;
 use crate::output::new_or_empty;
 use crate::{print, progress};
@@ -10,6 +12,10 @@ use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load_with};
 use striate_torch::Shown;
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
+    match &args.command {
+        None => {}
+        Some(DataCommand::Pack(args)) => return pack::pack(args),
+    }
     if args.names.is_empty() {
         let mut text = format!("{:16}  {:>8}  {:>7}  {:>8}  licence\n", "dataset", "training", "test", "download");
         for entry in catalogue() {

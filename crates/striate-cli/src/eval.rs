@@ -7,7 +7,8 @@ use crate::{print, print_json, signals, source};
 use std::path::Path;
 use striate::data::{self, Opened};
 use striate::infer::Calibration;
-use striate::{Bundle, Classifier, ClassifierOptions, Precision, Report, devices};
+use striate::train::metrics::MultiLabelScores;
+use striate::{Bundle, Classifier, ClassifierOptions, Precision, Report, ReportScores, devices};
 use striate_torch::Shown;
 use striate_train::DataSection;
 
@@ -23,6 +24,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     options.devices = devices(&args.devices)?;
     options.precision = args.plan.precision;
     options.calibration = calibration(&args.plan, known, &bundle, &args.bundle)?;
+    options.threshold = args.threshold;
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
     let data = opened(&section(&args.data, args.data_dir.as_deref())?, Opened::to_judge)?;
@@ -105,14 +107,44 @@ pub(crate) fn check_threads(threads: usize) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The figures of an evaluation for people: accuracy, then targets in rows and answers in columns.
+/// The figures of an evaluation for people.
 fn describe(report: &Report) -> String {
-    let (accuracy, top5) = (100.0 * report.accuracy, 100.0 * report.top5);
-    let mut text = format!("{} images: accuracy {accuracy:.2}%, top-5 {top5:.2}%, loss {:.4}\n", report.examples, report.loss);
-    let (rows, classes) = (&report.confusion, report.classes.iter().map(|class| Shown(class).to_string()).collect::<Vec<_>>());
+    let classes = report.classes.iter().map(|class| Shown(class).to_string()).collect::<Vec<_>>();
+    let (accuracy, measure) = (100.0 * report.accuracy, report.measure());
+    let start = format!("{} images: {measure} {accuracy:.2}%", report.examples);
+    match &report.scores {
+        ReportScores::SingleLabel { top5, confusion } => {
+            format!("{start}, top-5 {:.2}%, loss {:.4}\n{}", 100.0 * top5, report.loss, confused(&classes, confusion))
+        }
+        ReportScores::MultiLabel(scores) => format!("{start}, loss {:.4}\n{}", report.loss, several(&classes, scores)),
+    }
+}
+
+/// How well each class was found among others that it does not exclude.
+fn several(classes: &[String], scores: &MultiLabelScores) -> String {
+    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2}%", 100.0 * share));
+    let mut text = format!(
+        "mean average precision {}, at threshold {}: F1 {} of all answers, {} of the mean class\n",
+        percent(scores.mean_average_precision),
+        scores.threshold,
+        percent(Some(scores.micro_f1)),
+        percent(Some(scores.macro_f1)),
+    );
+    let name_width = width(classes.iter().map(String::as_str));
+    text += &format!("\n{:name_width$}  {:>8}  {:>9}  {:>9}  {:>9}  {:>9}", "", "images", "precision", "recall", "F1", "average");
+    for (name, class) in classes.iter().zip(&scores.per_class) {
+        let shares = [class.precision, class.recall, Some(class.f1), class.average_precision].map(percent);
+        text += &format!("\n{name:name_width$}  {:>8}", class.examples);
+        text += &shares.iter().map(|share| format!("  {share:>9}")).collect::<String>();
+    }
+    text + "\n"
+}
+
+/// Targets in rows and answers in columns.
+fn confused(classes: &[String], rows: &[Vec<u64>]) -> String {
     let name_width = width(classes.iter().map(String::as_str));
     let count_width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
-    text += &format!("\n{:name_width$}  ", "");
+    let mut text = format!("\n{:name_width$}  ", "");
     text += &(0..classes.len()).map(|class| format!("{class:>count_width$}")).collect::<Vec<_>>().join(" ");
     for (class, (name, row)) in classes.iter().zip(rows).enumerate() {
         let cells: Vec<String> = row.iter().map(|count| format!("{count:>count_width$}")).collect();

@@ -52,6 +52,10 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
     let units: Vec<Unit> = args.units.iter().map(|unit| unit.parse()).collect::<Result<_, _>>()?;
     let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, vec![Device::Cpu])?;
     let info = &bundle.info;
+    if info.loss.is_multi_label() {
+        let bundle = args.bundle.display();
+        return Err(CliError::Usage(format!("{bundle}: its classes do not exclude each other, and this looks at the likeliest")));
+    }
     let mut images = Vec::new();
     for picture in &pictures(&args.images)? {
         images.push((picture.name.display().to_string(), decode_image(picture, &preprocess, &DecodeOptions::default())?));

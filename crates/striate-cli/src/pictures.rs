@@ -1,4 +1,4 @@
-//! Pictures that a command line names: files, those in folders, and test sets of the catalogue.
+//! Pictures that a command line names: files, patterns of them, those in folders, and test sets of the catalogue.
 use crate::error::CliError;
 use crate::progress::Download;
 use std::path::{Path, PathBuf};
@@ -36,10 +36,23 @@ pub(crate) fn pictures(paths: &[PathBuf]) -> Result<Vec<Named>, CliError> {
                 let files = picture_files(path).map_err(striate::Error::from)?;
                 pictures.extend(files.into_iter().map(Named::file));
             }
-            None => pictures.push(Named::file(path.clone())),
+            None => pictures.extend(files(path)?.into_iter().map(Named::file)),
         }
     }
     Ok(pictures)
+}
+
+/// The file of this name, or those whose names are of this pattern, in the order of names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let Some(pattern) = path.to_str().filter(|name| name.contains(['*', '?', '[']) && !path.exists()) else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let found = glob::glob(pattern).map_err(|error| CliError::Usage(format!("{pattern}: {error}")))?;
+    let files: Vec<PathBuf> = found.filter_map(Result::ok).filter(|file| !file.is_dir()).collect();
+    match files.is_empty() {
+        true => Err(CliError::Usage(format!("{pattern}: no file has a name of this pattern"))),
+        false => Ok(files),
+    }
 }
 
 fn test_set(dataset: &str) -> Result<Vec<Named>, CliError> {
@@ -49,7 +62,7 @@ fn test_set(dataset: &str) -> Result<Vec<Named>, CliError> {
         Loaded::Memory(Split { test, .. }) => test,
         Loaded::Files(FolderParts { train, val, test }) => {
             let judge = test.or(val).unwrap_or(train);
-            return Ok(judge.files().iter().map(|(file, _)| Named::file(file.clone())).collect());
+            return Ok(judge.files().iter().map(|file| Named::file(file.path().to_owned())).collect());
         }
     };
     let named = |number: usize| {

@@ -15,8 +15,8 @@ use striate_torch::Shown;
 struct Prediction<'a> {
     #[serde(serialize_with = "striate_files::path::serialize")]
     image: &'a Path,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    top: Vec<Answer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<Vec<Answer>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -29,6 +29,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     options.precision = args.plan.precision;
     options.calibration = calibration(&args.plan, None, &bundle, &args.bundle)?;
     options.top = args.top;
+    options.threshold = args.threshold;
     options.decode = DecodeOptions { max_pixels: args.max_pixels.unwrap_or(options.decode.max_pixels) };
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
@@ -37,12 +38,12 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let mut predictions = Vec::new();
     for (Named { name: image, .. }, result) in pictures.iter().zip(classifier.classify_all(&pictures)) {
         let (top, error) = match result {
-            Ok(prediction) => (prediction.top, None),
+            Ok(prediction) => (Some(prediction.top), None),
             // A picture's own fault leaves the others their answers; anything else ends it.
             Err(error @ striate::Error::Dataset(_)) => {
                 let line = error.to_string();
                 refused.push(line.clone());
-                (Vec::new(), Some(line))
+                (None, Some(line))
             }
             Err(error) => return Err(error.into()),
         };
@@ -51,9 +52,10 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     if args.json {
         print_json(&predictions)?;
     } else {
-        for Prediction { image, top, .. } in predictions.iter().filter(|prediction| prediction.error.is_none()) {
+        for (image, top) in predictions.iter().filter_map(|prediction| Some((prediction.image, prediction.top.as_ref()?))) {
             let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
-            print(&format!("{}\n", Shown(format!("{}: {}", image.display(), answers.join(", ")))))?;
+            let answers = if answers.is_empty() { "none of the classes".to_owned() } else { answers.join(", ") };
+            print(&format!("{}\n", Shown(format!("{}: {answers}", image.display()))))?;
         }
     }
     match refused.as_slice() {

@@ -36,12 +36,13 @@ pub(crate) struct EpochBars {
     epochs: u64,
     steps_per_epoch: u64,
     judge: &'static str,
+    measure: &'static str,
     bar: Option<Span>,
 }
 
 impl EpochBars {
     pub(crate) fn new() -> Self {
-        Self { epochs: 0, steps_per_epoch: 0, judge: "", bar: None }
+        Self { epochs: 0, steps_per_epoch: 0, judge: "", measure: "", bar: None }
     }
 
     fn start(&mut self, epoch: u64, done: u64) {
@@ -59,8 +60,9 @@ impl EpochBars {
 impl Listener for EpochBars {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::RunStarted { epochs, steps_per_epoch, step, judge } => {
-                (self.epochs, self.steps_per_epoch, self.judge) = (*epochs, *steps_per_epoch, *judge);
+            Event::RunStarted { epochs, steps_per_epoch, step, judge, measure } => {
+                (self.epochs, self.steps_per_epoch) = (*epochs, *steps_per_epoch);
+                (self.judge, self.measure) = (*judge, *measure);
                 if *step > 0 {
                     tracing::info!("going on after step {step}");
                 }
@@ -76,8 +78,9 @@ impl Listener for EpochBars {
             Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds, .. } => {
                 self.bar = None;
                 let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);
+                let measure = self.measure;
                 let line = format!(
-                    "epoch {:>3}/{}  train loss {train_loss:.4} accuracy {train:.2}%  {} loss {test_loss:.4} accuracy {test:.2}%  {seconds:.1} s",
+                    "epoch {:>3}/{}  train loss {train_loss:.4} {measure} {train:.2}%  {} loss {test_loss:.4} {measure} {test:.2}%  {seconds:.1} s",
                     epoch + 1,
                     self.epochs,
                     self.judge

@@ -1,11 +1,10 @@
 //! Whether files can be read, before anything is made of them.
 
 use crate::decode::{decode, decoder, decoding, format, open, read_file, webp_length};
+use crate::folder::Place;
 use crate::{DatasetError, DecodeOptions, jpeg};
 use image::ImageFormat;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use striate_torch::note_file;
 
 /// In which most headers end.
@@ -23,17 +22,17 @@ pub enum Check {
 }
 
 /// What would keep a file from being decoded, as far as `check` looks.
-pub(crate) fn check_file(path: &Path, check: Check, options: &DecodeOptions) -> Result<(), DatasetError> {
-    note_file(path);
-    let whole = || read_file(path, options).and_then(|bytes| decode(bytes, options)).map(drop);
+pub(crate) fn check_file(file: Place<'_>, check: Check, options: &DecodeOptions) -> Result<(), DatasetError> {
+    note_file(file.path);
+    let whole = || read_file(file, options).and_then(|bytes| decode(bytes, options)).map(drop);
     let checked = match check {
         Check::Pixels => whole(),
-        Check::Headers => Ends::of(path, options).and_then(|ends| {
+        Check::Headers => Ends::of(file, options).and_then(|ends| {
             // A header may be longer, and bytes after a picture's end do no harm: decode to see.
             if matches!(decoding(|| ends.are_sound(options)), Ok(true)) { Ok(()) } else { whole() }
         }),
     };
-    checked.map_err(|reason| DatasetError::Image { path: path.into(), reason })
+    checked.map_err(|reason| DatasetError::Image { path: file.path.into(), reason })
 }
 
 /// What can be read of a file at little cost.
@@ -46,15 +45,16 @@ struct Ends {
 }
 
 impl Ends {
-    fn of(path: &Path, options: &DecodeOptions) -> Result<Self, String> {
-        let read = |mut file: File| -> std::io::Result<Self> {
-            let (mut start, mut end, length) = (Vec::new(), Vec::new(), file.metadata()?.len());
-            file.by_ref().take(HEADER).read_to_end(&mut start)?;
-            file.seek(SeekFrom::Start(length.saturating_sub(12)))?;
-            file.read_to_end(&mut end)?;
+    fn of(file: Place<'_>, options: &DecodeOptions) -> Result<Self, String> {
+        let (mut file, first, length) = open(file, options)?;
+        let mut read = || -> std::io::Result<Self> {
+            let (mut start, mut end) = (Vec::new(), Vec::new());
+            file.by_ref().take(HEADER.min(length)).read_to_end(&mut start)?;
+            file.seek(SeekFrom::Start(first + length.saturating_sub(12)))?;
+            file.by_ref().take(length.min(12)).read_to_end(&mut end)?;
             Ok(Self { start, end, length })
         };
-        read(open(path, options)?).map_err(|error| error.to_string())
+        read().map_err(|error| error.to_string())
     }
 
     /// Whether the header can be read and the file ends as its format does, where that can be told.
@@ -84,7 +84,7 @@ mod tests {
         let path = folder.path().join("x");
         let check = |bytes: &[u8], check| {
             fs::write(&path, bytes).unwrap();
-            check_file(&path, check, &DecodeOptions::default()).is_ok()
+            check_file(path.as_path().into(), check, &DecodeOptions::default()).is_ok()
         };
         for name in ["photo.jpg", "progressive.jpg", "photo.png", "small.bmp", "small.tif", "small.webp", "small.gif"] {
             let bytes = made(name);

@@ -1,10 +1,21 @@
 use crate::classes::{places, relabel};
 use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use striate_torch::{Frozen, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
+
+/// How many classes a picture has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Task {
+    /// One: classes exclude each other.
+    #[default]
+    SingleLabel,
+    /// Any number, or none.
+    MultiLabel,
+}
 
 /// Labelled pictures, from which batches of images of one shape are taken by index.
 pub trait Dataset {
@@ -24,6 +35,11 @@ pub trait Dataset {
 
     /// The shape of every image: `[C, H, W]`.
     fn shape(&self) -> [i64; 3];
+
+    /// How many classes each picture has.
+    fn task(&self) -> Task {
+        Task::SingleLabel
+    }
 
     /// The same examples one by one, for the threads of a [`Loader`](crate::Loader).
     ///
@@ -58,8 +74,18 @@ pub trait Examples: Send + Sync {
         self.picture(index)
     }
 
-    /// The index of its class.
+    /// The index of its class; of several the first, and -1 if it has none.
     fn label(&self, index: usize) -> i64;
+
+    /// The indices of its classes.
+    fn labels(&self, index: usize) -> Cow<'_, [i64]> {
+        vec![self.label(index)].into()
+    }
+
+    /// The examples of each archive, in their order, where they lie in archives.
+    fn shards(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
 
     /// Whether the pictures lie in memory, so that reading one takes no time.
     fn in_memory(&self) -> bool {
@@ -72,9 +98,11 @@ pub trait Examples: Send + Sync {
 pub struct Batch {
     /// `[B, C, H, W]`: uint8 from a [`Dataset`], normalised float32 from a [`Loader`](crate::Loader).
     pub images: Tensor,
-    /// `[B]`, int64: indices of classes; of pictures that are mixed, the class of the larger share.
+    /// `[B]`, int64: indices of classes; of pictures that are mixed, the class of the larger share; of those with several classes,
+    /// the first, or -1.
     pub labels: Tensor,
-    /// `[B, classes]`, float32: the share of each class, where pictures are mixed.
+    /// `[B, classes]`, float32: where pictures are mixed, the share of each class; where they may have several classes, 1 for each
+    /// that they have and 0 for the others.
     pub targets: Option<Tensor>,
 }
 
@@ -82,6 +110,27 @@ impl Batch {
     /// Images with their labels.
     pub fn new(images: Tensor, labels: Tensor) -> Self {
         Self { images, labels, targets: None }
+    }
+
+    /// Images with the classes of each, of so many.
+    pub(crate) fn labelled(
+        images: Tensor,
+        task: Task,
+        labels: impl Iterator<Item = impl Deref<Target = [i64]>>,
+        classes: usize,
+    ) -> Result<Self, DatasetError> {
+        let (mut first, mut rows) = (Vec::new(), Vec::new());
+        for labels in labels {
+            first.push(labels.first().copied().unwrap_or(-1));
+            if task == Task::MultiLabel {
+                let start = rows.len();
+                rows.resize(start + classes, 0.0_f32);
+                labels.iter().for_each(|label| rows[start + label.unsigned_abs() as usize] = 1.0);
+            }
+        }
+        let targets = (task == Task::MultiLabel)
+            .then(|| Ok::<_, DatasetError>(Tensor::f_from_slice(&rows)?.f_view([first.len() as i64, classes as i64])?));
+        Ok(Self { images, labels: Tensor::f_from_slice(&first)?, targets: targets.transpose()? })
     }
 
     /// What a loss takes: the shares of classes if there are any, else the labels.
@@ -135,6 +184,10 @@ impl Dataset for Subset<'_> {
         self.dataset.shape()
     }
 
+    fn task(&self) -> Task {
+        self.dataset.task()
+    }
+
     fn batch(&self, indices: &Tensor) -> Result<Batch, DatasetError> {
         self.dataset.batch(&self.indices.f_index_select(0, indices)?)
     }
@@ -163,6 +216,10 @@ impl Examples for Chosen {
 
     fn label(&self, index: usize) -> i64 {
         self.examples.label(self.indices[index])
+    }
+
+    fn labels(&self, index: usize) -> Cow<'_, [i64]> {
+        self.examples.labels(self.indices[index])
     }
 
     fn in_memory(&self) -> bool {

@@ -1,10 +1,11 @@
 //! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
 
+use crate::folder::Place;
 use crate::{DatasetError, Pixels, Preprocess, jpeg};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{Cursor, ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use striate_torch::{contained, note_file};
 use tch::{Device, Kind, Tensor};
@@ -91,12 +92,7 @@ pub fn decode_image<'a>(
 pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
     let fault = |reason| DatasetError::Picture { reason };
     match picture {
-        Picture::File(path) => {
-            note_file(path);
-            let fault = |reason| DatasetError::Image { path: path.into(), reason };
-            let image = read_file(path, options).and_then(|bytes| decode(bytes, options)).map_err(fault)?;
-            place(&image, preprocess)
-        }
+        Picture::File(path) => decode_raw_file(path.into(), preprocess, options),
         Picture::Bytes(bytes) => place(&decode(Cow::Borrowed(bytes), options).map_err(fault)?, preprocess),
         Picture::Image(image) if image.width().min(image.height()) == 0 => Err(fault("it has no pixels".to_owned())),
         Picture::Image(image) => place(image, preprocess),
@@ -110,10 +106,17 @@ pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options:
     }
 }
 
+/// As [`decode_raw`], of a file or a part of one.
+pub(crate) fn decode_raw_file(file: Place<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
+    note_file(file.path);
+    let image = read_file(file, options).and_then(|bytes| decode(bytes, options));
+    place(&image.map_err(|reason| DatasetError::Image { path: file.path.into(), reason })?, preprocess)
+}
+
 /// The pixels of a file: grey for a network that takes one channel, else in colour.
-pub(crate) fn decode_file(path: &Path, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
-    let image = read_file(path, options).and_then(|bytes| decode(bytes, options));
-    let image = image.map_err(|reason| DatasetError::Image { path: path.into(), reason })?;
+pub(crate) fn decode_file(file: Place<'_>, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
+    let image = read_file(file, options).and_then(|bytes| decode(bytes, options));
+    let image = image.map_err(|reason| DatasetError::Image { path: file.path.into(), reason })?;
     let size = [image.width() as usize, image.height() as usize];
     Ok(match (channels, image) {
         (1, image) => Pixels::new(size, 1, grey_pixels(&image).into_owned()),
@@ -128,23 +131,32 @@ pub(crate) fn webp_length(bytes: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_le_bytes([a, b, c, d])) + 8)
 }
 
-/// A file's bytes. Nothing but a file is opened: a pipe would never end.
-pub(crate) fn read_file<'a>(path: &Path, options: &DecodeOptions) -> Result<Cow<'a, [u8]>, String> {
+/// A file's bytes, or those of a part. Nothing but a file is opened: a pipe would never end.
+pub(crate) fn read_file<'a>(file: Place<'_>, options: &DecodeOptions) -> Result<Cow<'a, [u8]>, String> {
     let mut bytes = Vec::new();
-    open(path, options)?.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(Cow::Owned(bytes))
+    let (file, _, length) = open(file, options)?;
+    file.take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if (bytes.len() as u64) < length { Err(CUT.to_owned()) } else { Ok(Cow::Owned(bytes)) }
 }
 
-pub(crate) fn open(path: &Path, options: &DecodeOptions) -> Result<File, String> {
+/// The file at the place where a picture begins, that place, and the picture's length.
+pub(crate) fn open(file: Place<'_>, options: &DecodeOptions) -> Result<(File, u64, u64), String> {
     let told = |error: std::io::Error| error.to_string();
-    let file = fs::metadata(path).map_err(told)?;
+    let found = fs::metadata(file.file()).map_err(told)?;
+    let (start, length) = file.member.map_or((0, found.len()), |member| (member.offset, member.length));
     let largest = options.max_pixels.saturating_mul(PIXEL_BYTES).saturating_add(METADATA_BYTES);
     match () {
-        () if file.is_dir() => Err("it is a folder".to_owned()),
-        () if !file.is_file() => Err("it is a pipe, a socket or a device, and only files are read".to_owned()),
-        () if file.len() == 0 => Err("it is empty".to_owned()),
-        () if file.len() > largest => Err(format!("it has {} bytes, more than any picture of the limit", file.len())),
-        () => File::open(path).map_err(told),
+        () if found.is_dir() => Err("it is a folder".to_owned()),
+        () if !found.is_file() => Err("it is a pipe, a socket or a device, and only files are read".to_owned()),
+        () if length == 0 => Err("it is empty".to_owned()),
+        () if length > largest => Err(format!("it has {length} bytes, more than any picture of the limit")),
+        () => {
+            let mut file = File::open(file.file()).map_err(told)?;
+            if start > 0 {
+                file.seek(SeekFrom::Start(start)).map_err(told)?;
+            }
+            Ok((file, start, length))
+        }
     }
 }
 

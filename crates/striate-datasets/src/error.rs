@@ -95,6 +95,16 @@ pub enum DatasetError {
         /// Where to get it.
         homepage: &'static str,
     },
+    /// A shard could not be downloaded.
+    #[error("{reason}: check the network, or put the file {} into {} yourself", Shown(file), Shown(folder.display()))]
+    Shard {
+        /// Why not.
+        reason: FetchError,
+        /// Its name.
+        file: String,
+        /// The folder of the cache where it belongs.
+        folder: PathBuf,
+    },
     /// The system's package could not give the dataset.
     #[error("could not download Debian package {package}: {reason}")]
     Package {
@@ -179,13 +189,23 @@ impl DatasetError {
         match self {
             Self::WrongChecksum { .. } | Self::Unavailable { .. } | Self::Package { .. } | Self::Torch(_) => true,
             Self::File(FileError::Torch { .. }) => true,
-            Self::Fetch(error) => !error.is_local(),
+            Self::Fetch(error) | Self::Shard { reason: error, .. } => !error.is_local(),
             _ => false,
         }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
+    }
+
+    pub(crate) fn shard(address: &str, folder: &Path, error: FetchError) -> Self {
+        match Self::from(error) {
+            Self::Fetch(reason) => {
+                let file = address.rsplit('/').next().unwrap_or_default().to_owned();
+                Self::Shard { reason, file, folder: folder.into() }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn option(option: &'static str, reason: impl Into<String>) -> Self {

@@ -3,8 +3,8 @@
 //! - [`load`] gives a dataset of the [`catalogue()`] by name: embedded, from a folder, or downloaded into the cache. An [`Entry`] says
 //!   what it is, where its files come from, and of which format they are;
 //! - [`Dataset`] is what a loader needs of a dataset. [`InMemory`] is a dataset in one tensor,
-//!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] a folder with
-//!   `train`, `val` and `test`;
+//!   [`ImageFolder`] one of files that are decoded batch by batch, and [`FolderParts`] their parts
+//!   `train`, `val` and `test`: of a folder, a list or shards, which [`pack`] writes;
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
 //! - [`Transform`] is a step of what is done to each picture in training, and a list of them is the whole;
 //! - [`Loader`] makes batches, on threads of its own if it is told to, exactly reproducible from any batch on;
@@ -41,10 +41,13 @@ mod workers;
 pub use augment::transforms_or_augment;
 pub use catalogue::{Availability, Entry, catalogue, find, imagenet_classes};
 pub use check::Check;
-pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset};
+pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset, Task};
 pub use decode::{DecodeOptions, Picture, decode_image};
 pub use error::DatasetError;
-pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
+pub use folder::{
+    FolderParts, ImageFolder, LeftOut, Packed, PartFolders, PictureFile, Reason, ShardSize, is_source, pack, picture_files,
+    source_files, unpack,
+};
 pub use formats::{Loaded, digits};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};

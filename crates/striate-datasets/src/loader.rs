@@ -1,10 +1,9 @@
 use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
-use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Transform};
+use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Task, Transform};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use tch::Tensor;
 
 /// What sets the seeds of transforms apart from others that are derived from the same seed.
 const TRANSFORM_SEEDS: u64 = 0x4155_474d;
@@ -89,7 +88,7 @@ impl<'d> Loader<'d> {
         preprocess.check()?;
         preprocess.check_channels(dataset.shape()[0])?;
         Transform::check_all(&options.transforms, preprocess.input)?;
-        options.sampler.check(dataset.classes().len(), options.shuffle)?;
+        options.sampler.check(dataset, options.shuffle)?;
         if options.batch_size == 0 {
             return Err(DatasetError::option("batch_size", "a batch has at least one example"));
         }
@@ -106,6 +105,7 @@ impl<'d> Loader<'d> {
             transforms,
             preprocess,
             classes: dataset.classes().len().cast_signed() as i64,
+            task: dataset.task(),
             seed: options.seed,
         });
         let loader = Self { dataset, way, options };
@@ -172,7 +172,7 @@ impl<'d> Loader<'d> {
             (index, *times - 1)
         };
         let order = match sampler {
-            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
+            Sampler::Each | Sampler::Buffered(_) => order.into_iter().map(|index| (index, 0)).collect(),
             _ => order.into_iter().map(&mut again).collect(),
         };
         let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
@@ -197,6 +197,7 @@ struct Way {
     sized: bool,
     preprocess: Preprocess,
     classes: i64,
+    task: Task,
     seed: u64,
 }
 
@@ -300,8 +301,8 @@ impl Epoch {
             None => in_line(&*self.plan, number)?,
         };
         let Plan { way, order, epoch, .. } = &*self.plan;
-        let labels: Vec<i64> = order[self.plan.places(number)].iter().map(|(index, _)| way.examples.label(*index)).collect();
-        way.mix(*epoch, number, Batch::new(images, Tensor::f_from_slice(&labels)?))
+        let labels = order[self.plan.places(number)].iter().map(|(index, _)| way.examples.labels(*index));
+        way.mix(*epoch, number, Batch::labelled(images, way.task, labels, way.classes.unsigned_abs() as usize)?)
     }
 }
 
@@ -330,7 +331,7 @@ mod tests {
     use super::*;
     use crate::dataset::tests::counting;
     use crate::{Fit, InMemory, Normalise, Resize};
-    use tch::Kind;
+    use tch::{Kind, Tensor};
 
     fn preprocess(shape: [i64; 3]) -> Preprocess {
         Preprocess::new(shape, shape, Fit::Pad, Normalise { mean: vec![0.0], std: vec![1.0 / 255.0] }).unwrap()
@@ -488,7 +489,7 @@ mod tests {
             }
         }
         let (examples, preprocess) = (Arc::new(Faulty), preprocess([1, 1, 1]));
-        let way = Way { examples, transforms: Vec::new(), sized: true, preprocess, classes: 1, seed: 0 };
+        let way = Way { examples, transforms: Vec::new(), sized: true, preprocess, classes: 1, task: Task::SingleLabel, seed: 0 };
         let plan = Arc::new(Plan {
             way: Arc::new(way),
             order: (0..9).map(|index| (index, 0)).collect(),

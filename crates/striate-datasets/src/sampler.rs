@@ -1,6 +1,7 @@
 use crate::transform::{Rng, check};
-use crate::{DatasetError, Examples};
+use crate::{Dataset, DatasetError, Examples, Task};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use striate_torch::{Generator, derive_seed};
 
 /// What sets the seeds of orders apart from others that are derived from the same seed.
@@ -22,14 +23,22 @@ pub enum Sampler {
     /// Some of them, each so many times with other transforms, one after another: repeated augmentation (Hoffer 2020,
     /// arXiv:1901.09335).
     Repeated(u32),
+    /// Each once, for data in shards that are best read in order: shards in a drawn order, and from what is read of them a buffer of so
+    /// many examples, from which the next is drawn.
+    Buffered(usize),
 }
 
 impl Sampler {
-    /// Whether the values are sound for a dataset of so many classes.
-    pub(crate) fn check(&self, classes: usize, shuffle: bool) -> Result<(), DatasetError> {
+    /// Whether the values are sound for a dataset.
+    pub(crate) fn check(&self, dataset: &dyn Dataset, shuffle: bool) -> Result<(), DatasetError> {
+        let classes = dataset.classes().len();
         check(shuffle || *self == Self::Each, "sampler", self, "`each` where nothing is shuffled")?;
+        let by_class = matches!(self, Self::Balanced | Self::Weighted(_));
+        let single = dataset.task() == Task::SingleLabel;
+        check(single || !by_class, "sampler", self, "`each` or `repeated` where a picture has several classes")?;
         match self {
             Self::Each | Self::Balanced => Ok(()),
+            Self::Buffered(size) => check(*size > 0, "sampler", self, "at least 1 example"),
             Self::Repeated(times) => check((1..=1000).contains(times), "sampler", self, "from 1 to 1000 times"),
             Self::Weighted(weights) => {
                 let each = format!("a weight for each of the {classes} classes");
@@ -64,12 +73,35 @@ impl Sampler {
                     _ => order.collect(),
                 })
             }
+            Self::Buffered(size) => buffered(&examples.shards(), len, *size, &mut Rng::new(seed, &parts)),
             Self::Balanced => draw(examples, len, |_, _| 1.0, &mut Rng::new(seed, &parts)),
             Self::Weighted(weights) => {
                 draw(examples, len, |class, count| weights[class] * count as f64, &mut Rng::new(seed, &parts))
             }
         }
     }
+}
+
+/// All examples: those of the shards one after another, in drawn order, through a buffer from which the next is drawn.
+fn buffered(shards: &[Range<usize>], len: usize, size: usize, rng: &mut Rng) -> Result<Vec<usize>, DatasetError> {
+    let in_shards = shards.iter().map(ExactSizeIterator::len).sum::<usize>() == len;
+    check(in_shards, "sampler", "buffered", "`each` where the data are in no shards")?;
+    let mut shards = shards.to_vec();
+    for place in (1..shards.len()).rev() {
+        shards.swap(place, rng.below(place + 1));
+    }
+    let (mut buffer, mut order) = (Vec::with_capacity(size.min(len)), Vec::with_capacity(len));
+    for example in shards.into_iter().flatten() {
+        if buffer.len() < size {
+            buffer.push(example);
+        } else {
+            order.push(std::mem::replace(&mut buffer[rng.below(size)], example));
+        }
+    }
+    while !buffer.is_empty() {
+        order.push(buffer.swap_remove(rng.below(buffer.len())));
+    }
+    Ok(order)
 }
 
 /// As many examples as there are, each of a class that is drawn in proportion to `weight` of it and of its number of examples.
@@ -110,19 +142,23 @@ fn draw(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{Dataset, InMemory};
+    use crate::InMemory;
     use tch::{Device, Kind, Tensor};
 
     /// 1000 examples, of which 700 are of class 0, 300 of class 1, none of class 2.
-    fn examples() -> std::sync::Arc<dyn Examples> {
+    fn dataset() -> InMemory {
         let labels = Tensor::arange(1000, (Kind::Int64, Device::Cpu)).ge(700).to_kind(Kind::Int64);
         let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
         let images = Tensor::zeros([1000, 1, 1, 1], (Kind::Uint8, Device::Cpu));
-        InMemory::new("two", images, &labels, classes).unwrap().examples().unwrap()
+        InMemory::new("two", images, &labels, classes).unwrap()
+    }
+
+    fn examples() -> std::sync::Arc<dyn Examples> {
+        dataset().examples().unwrap()
     }
 
     fn order(sampler: &Sampler, epoch: u64) -> Vec<usize> {
-        sampler.check(3, true).unwrap();
+        sampler.check(&dataset(), true).unwrap();
         let order = sampler.order(&*examples(), 1000, true, 5, epoch).unwrap();
         assert_eq!(order.len(), 1000);
         order
@@ -148,9 +184,31 @@ mod tests {
         assert_eq!(distinct.len(), 334);
     }
 
+    /// What leaves a buffer of n came at most n places later, so that a shard is read in order.
+    #[test]
+    fn a_buffer_mixes_shards_that_are_read_in_order() {
+        let shards = [0..400, 400..700, 700..1000];
+        let order = |size, seed| buffered(&shards, 1000, size, &mut Rng::new(seed, &[])).unwrap();
+        let first = order(50, 1);
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
+        assert_eq!(order(50, 1), first);
+        assert_ne!(order(50, 2), first);
+        // In the order in which they were read, which a buffer of one keeps.
+        let read = order(1, 1);
+        let place = |example: usize| read.iter().position(|other| *other == example).unwrap();
+        assert!(first.iter().zip(0..).all(|(example, taken)| place(*example) <= taken + 50));
+        assert!(read.windows(2).filter(|pair| pair[1] != pair[0] + 1).count() <= 2);
+        let moved = first.iter().zip(&read).filter(|(one, other)| one != other).count();
+        assert!(moved > 900, "{moved}");
+        let error = Sampler::Buffered(10).order(&*examples(), 1000, true, 0, 0).unwrap_err().to_string();
+        assert_eq!(error, "sampler: \"buffered\" must be `each` where the data are in no shards");
+    }
+
     #[test]
     fn what_cannot_be_sampled_is_refused() {
-        let fault = |sampler: Sampler, shuffle| sampler.check(3, shuffle).unwrap_err().to_string();
+        let fault = |sampler: Sampler, shuffle| sampler.check(&dataset(), shuffle).unwrap_err().to_string();
         assert_eq!(fault(Sampler::Balanced, false), "sampler: Balanced must be `each` where nothing is shuffled");
         assert!(fault(Sampler::Repeated(0), true).contains("from 1 to 1000"));
         assert!(fault(Sampler::Weighted(vec![1.0]), true).contains("a weight for each of the 3 classes"));

@@ -5,7 +5,7 @@ use crate::inspect::picture;
 use crate::page::{document, escape, figure, percent, table};
 use serde::Serialize;
 use std::fmt::Write;
-use striate_datasets::Loader;
+use striate_datasets::{Loader, Task};
 use striate_train::metrics::{ClassMetrics, ConfusionMatrix};
 use tch::{Kind, Tensor};
 
@@ -63,6 +63,10 @@ pub struct ConfusedPair {
 ///
 /// A network with another number of classes than the dataset, or a loader that leaves examples out.
 pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Tensor, LabError>) -> Result<Confusion, LabError> {
+    if loader.dataset().task() == Task::MultiLabel {
+        let data = loader.dataset().name();
+        return Err(LabError::Usage(format!("{data} has pictures with several classes, which are not taken for one another")));
+    }
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().to_vec();
     let mut matrix = ConfusionMatrix::new(classes.len());

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate::data::{Data, FOLDER};
-use striate_datasets::{Split, find, picture_files};
+use striate_datasets::{Split, find, source_files};
 use striate_train::DataSection;
 use time::OffsetDateTime;
 
@@ -159,14 +159,14 @@ impl Lab {
     }
 }
 
-/// A name of the data under which what was measured on it is found again. A folder's holds a digest of its pictures' names and lengths.
+/// A name of the data under which what was measured on it is found again. Of files it holds a digest of names and lengths.
 fn data_name(section: &DataSection) -> Result<String, LabError> {
     if section.name != FOLDER {
         // A claim that takes no data must not hide a mistyped name.
         return Ok(find(&section.name)?.name.to_owned());
     }
     let mut digest = Sha256::new();
-    for path in picture_files(&section.dir)? {
+    for path in source_files(&section.dir)? {
         let length = path.metadata().map_or(0, |file| file.len());
         digest.update(path.strip_prefix(&section.dir).unwrap_or(&path).as_os_str().as_encoded_bytes());
         digest.update(length.to_le_bytes());

@@ -1,5 +1,5 @@
 //! Losses: from logits `[N, classes]` and targets to a scalar, the mean over the batch. Targets are `[N]` (int64 class numbers); cross
-//! entropy also takes `[N, classes]`, the probability of each class.
+//! entropy also takes `[N, classes]`, the probability of each class, and binary cross entropy takes nothing else.
 use crate::LayerError;
 use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor};
@@ -11,6 +11,11 @@ pub enum Loss {
     /// [`cross_entropy`].
     CrossEntropy {
         /// The share of the target's probability that is spread over all classes.
+        label_smoothing: f64,
+    },
+    /// [`binary_cross_entropy`], for classes that do not exclude each other.
+    BinaryCrossEntropy {
+        /// How far targets are drawn to one half.
         label_smoothing: f64,
     },
     /// [`rbf_loss`].
@@ -32,14 +37,21 @@ impl Loss {
     pub fn unsmoothed(self) -> Self {
         match self {
             Self::CrossEntropy { .. } => Self::default(),
+            Self::BinaryCrossEntropy { .. } => Self::BinaryCrossEntropy { label_smoothing: 0.0 },
             other => other,
         }
     }
 
-    /// The mean loss of a batch: a scalar from logits `[N, classes]` and targets `[N]` or, for cross entropy, `[N, classes]`.
+    /// Whether it is of classes that do not exclude each other: an example has any number of them.
+    pub fn is_multi_label(self) -> bool {
+        matches!(self, Self::BinaryCrossEntropy { .. })
+    }
+
+    /// The mean loss of a batch: a scalar from logits `[N, classes]` and targets `[N]` or, for both cross entropies, `[N, classes]`.
     pub fn compute(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor, LayerError> {
         match *self {
             Self::CrossEntropy { label_smoothing } => cross_entropy(logits, targets, label_smoothing),
+            Self::BinaryCrossEntropy { label_smoothing } => binary_cross_entropy(logits, targets, label_smoothing),
             Self::Rbf { j } => rbf_loss(logits, targets, j),
         }
     }
@@ -49,6 +61,15 @@ impl Loss {
 /// the target's probability evenly over all classes.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor, label_smoothing: f64) -> Result<Tensor, LayerError> {
     Ok(logits.f_cross_entropy_loss(targets, None::<&Tensor>, Reduction::Mean, -100, label_smoothing)?)
+}
+
+/// Binary cross entropy of sigmoid, as `torch.nn.functional.binary_cross_entropy_with_logits`: the mean over examples and classes.
+/// `targets` (`[N, classes]`) are probabilities, each on its own. `label_smoothing` from 0 to 1 draws them to one half by that share, as in
+/// Keras.
+pub fn binary_cross_entropy(logits: &Tensor, targets: &Tensor, label_smoothing: f64) -> Result<Tensor, LayerError> {
+    let targets = targets.f_mul_scalar(1.0 - label_smoothing)?.f_add_scalar(0.5 * label_smoothing)?;
+    let none = None::<&Tensor>;
+    Ok(logits.f_binary_cross_entropy_with_logits(&targets, none, none, Reduction::Mean)?)
 }
 
 /// The discriminative loss of LeNet-5's radial basis functions (LeCun 1998, equation 9): the distance `y` to the target's
@@ -84,6 +105,28 @@ mod tests {
         let log_sum = (1.0_f64.exp() + 2.0_f64.exp() + 4.0_f64.exp()).ln();
         let expected = 0.1 * (log_sum - 1.0) + 0.1 * (log_sum - 2.0) + 0.8 * (log_sum - 4.0);
         assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
+    }
+
+    #[test]
+    fn classes_that_exclude_nothing_are_judged_one_by_one() {
+        let logits = [1.0_f64, -2.0, 0.5, 3.0];
+        let targets = [1.0_f64, 0.0, 0.0, 0.25];
+        let loss = |smoothing: f64| {
+            let tensor = |values: &[f64]| Tensor::from_slice(values).view([2, 2]);
+            binary_cross_entropy(&tensor(&logits), &tensor(&targets), smoothing).unwrap().double_value(&[])
+        };
+        let expected = |smoothing: f64| -> f64 {
+            let one = |(logit, target): (&f64, &f64)| {
+                let (p, y) = (1.0 / (1.0 + (-logit).exp()), target * (1.0 - smoothing) + 0.5 * smoothing);
+                -(y * p.ln() + (1.0 - y) * (1.0 - p).ln())
+            };
+            logits.iter().zip(&targets).map(one).sum::<f64>() / 4.0
+        };
+        for smoothing in [0.0, 0.2] {
+            assert!((loss(smoothing) - expected(smoothing)).abs() < 1e-12);
+        }
+        let smoothed = Loss::BinaryCrossEntropy { label_smoothing: 0.2 };
+        assert!(smoothed.is_multi_label() && smoothed.unsmoothed() == Loss::BinaryCrossEntropy { label_smoothing: 0.0 });
     }
 
     #[test]

@@ -33,6 +33,7 @@ const READS_PER_BYTE: u64 = 16;
 /// | `origin` | the [`Origin`]; null for a network of your own |
 /// | `metrics` | figures of its training |
 /// | `calibration` | the [`Calibration`] for int8, if there is one |
+/// | `threshold` | if classes do not exclude each other: the probability from which on one is an answer |
 ///
 /// Version 1 had the origin in place of the graph, and is read too.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct BundleInfo {
     pub metrics: BTreeMap<String, f64>,
     /// What the bytes of int8 stand for, if that was measured.
     pub calibration: Option<Calibration>,
+    /// If classes do not exclude each other: the probability (sigmoid) from which on one is an answer. The loss tells whether they do.
+    pub threshold: Option<f64>,
 }
 
 /// Where a bundle's network comes from. It says who made it, and builds nothing: the graph does.
@@ -79,6 +82,8 @@ struct Version2 {
     metrics: BTreeMap<String, f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    threshold: Option<f64>,
 }
 
 /// The former form, whose network is a variant of the registry.
@@ -95,7 +100,8 @@ impl BundleInfo {
     /// A description of a network of your own, trained by cross entropy, with no metrics yet.
     pub fn new(graph: Graph, classes: &[String], preprocess: Option<Preprocess>) -> Self {
         let (loss, classes) = (Loss::default(), classes.to_vec());
-        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics: BTreeMap::new(), calibration: None }
+        let (metrics, calibration, threshold) = (BTreeMap::new(), None, None);
+        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics, calibration, threshold }
     }
 
     /// A description of a model of a registry with no metrics yet.
@@ -129,9 +135,9 @@ impl BundleInfo {
     ///
     /// A layer of your own that does not tell its options.
     pub fn to_metadata(&self) -> Result<(String, String), ModelError> {
-        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration } = self.clone();
-        let graph = graph.to_description()?;
-        let form = Version2 { version: VERSION, graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration };
+        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold } = self.clone();
+        let (version, graph) = (VERSION, graph.to_description()?);
+        let form = Version2 { version, graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold };
         // Plain data, in which nothing can fail.
         Ok((KEY.to_owned(), serde_json::to_string(&form).unwrap_or_default()))
     }
@@ -189,10 +195,10 @@ impl BundleInfo {
                 Self { metrics, ..info }
             }
             VERSION => {
-                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, .. } =
+                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, .. } =
                     serde_json::from_str(text).map_err(|error| told(&error))?;
                 let graph = Graph::from_description(graph, registry.layers()).map_err(|error| told(&error))?;
-                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration }
+                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold }
             }
             other => return Err(format!("its version is {other}, and this version of striate reads 1 to {VERSION}")),
         };
@@ -209,6 +215,15 @@ impl BundleInfo {
             [classes] if classes == names as i64 => {}
             [classes] => return Err(format!("it names {names} classes, its network has {classes}")),
             ref other => return Err(format!("it names {names} classes, its network gives {other:?}")),
+        }
+        match self.threshold {
+            Some(threshold) if !(0.0..=1.0).contains(&threshold) => {
+                return Err(format!("its threshold is {threshold}, and no probability from 0 to 1"));
+            }
+            Some(_) if !self.loss.is_multi_label() => {
+                return Err("it has a threshold, and its loss is for classes that exclude each other".to_owned());
+            }
+            _ => {}
         }
         let Some(preprocess) = &self.preprocess else { return Ok(()) };
         preprocess.check().map_err(|error| error.to_string())?;
@@ -390,6 +405,20 @@ mod tests {
         info.preprocess = Some(Preprocess::new([1, 8, 8], [1, 16, 16], Fit::Resize, normalise).unwrap());
         let error = BundleInfo::parse(&info.to_metadata().unwrap().1, &Registry::default()).unwrap_err();
         assert_eq!(error, "its images become [1, 16, 16], its network takes [1, 32, 32]");
+    }
+
+    #[test]
+    fn classes_that_exclude_nothing_come_back_with_their_threshold() {
+        let mut info = example().info;
+        let back = |info: &BundleInfo| BundleInfo::parse(&info.to_metadata().unwrap().1, &Registry::default());
+        info.threshold = Some(0.3);
+        let told = "it has a threshold, and its loss is for classes that exclude each other";
+        assert_eq!(back(&info).unwrap_err(), told);
+        info.loss = Loss::BinaryCrossEntropy { label_smoothing: 0.0 };
+        let same = back(&info).unwrap();
+        assert_eq!((same.loss, same.threshold), (info.loss, Some(0.3)));
+        info.threshold = Some(1.5);
+        assert_eq!(back(&info).unwrap_err(), "its threshold is 1.5, and no probability from 0 to 1");
     }
 
     /// A file of no weights whose network averages maps of 1 GB.

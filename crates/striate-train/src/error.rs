@@ -53,6 +53,16 @@ pub enum TrainError {
         /// How many classes it has.
         classes: usize,
     },
+    /// Pictures with several classes for a network that answers with one, or the other way round.
+    #[error("{} has {}: {}", Shown(dataset), if *several { "pictures with several classes, and the network answers with one" }
+        else { "one class for each picture, and the network answers with several" },
+        "train a network on it, or take other data")]
+    Labels {
+        /// The dataset.
+        dataset: String,
+        /// Whether its pictures have several.
+        several: bool,
+    },
     /// A loss or a weight that is no number any more.
     #[error(
         "{what} NaN or infinite in epoch {} at step {step} with learning rate {lr:.3e}: lower it, warm up or clip gradients{}",

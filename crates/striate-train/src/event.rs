@@ -19,6 +19,8 @@ pub enum Event {
         step: u64,
         /// What it is judged by after each epoch: `test`, or `val` where the test set is kept for the end.
         judge: &'static str,
+        /// What its accuracies are: `accuracy`, or `exact match` where pictures have several classes.
+        measure: &'static str,
     },
     /// An epoch starts, or goes on.
     EpochStarted {

@@ -48,7 +48,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate, evaluate_with};
+pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};

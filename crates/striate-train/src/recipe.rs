@@ -369,12 +369,14 @@ impl Recipe {
         let label_smoothing = train.label_smoothing;
         let loss = match model_loss {
             Loss::CrossEntropy { .. } if label_smoothing != 0.0 => Loss::CrossEntropy { label_smoothing },
+            Loss::BinaryCrossEntropy { .. } if label_smoothing != 0.0 => Loss::BinaryCrossEntropy { label_smoothing },
             other => other,
         };
-        let smoothed = label_smoothing == 0.0 || matches!(loss, Loss::CrossEntropy { .. });
+        let takes_shares = matches!(loss, Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy { .. });
+        let smoothed = label_smoothing == 0.0 || takes_shares;
         check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
         let mixes = Transform::mix_labels(&self.transforms);
-        let takes = !mixes || matches!(loss, Loss::CrossEntropy { .. });
+        let takes = !mixes || takes_shares;
         check(
             takes,
             "transforms",

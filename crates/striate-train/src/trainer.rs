@@ -1,7 +1,7 @@
 use crate::error::check;
-use crate::evaluate::{check_classes, evaluate_with};
+use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
-use crate::metrics::{Running, top_k_correct};
+use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::{
     Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, Recipe, ScheduleConfig, Step,
     StepOutput, TestMetrics, TrainError,
@@ -149,6 +149,8 @@ impl<'a> Trainer<'a> {
         config.check()?;
         check_classes(network.graph(), train)?;
         check_classes(network.graph(), test)?;
+        check_labels(config.loss, train)?;
+        check_labels(config.loss, test)?;
         if network.trainable().is_empty() {
             return Err(TrainError::NothingToTrain);
         }
@@ -259,7 +261,8 @@ impl<'a> Trainer<'a> {
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
         let (epochs, steps_per_epoch) = (self.config.epochs, self.progress.steps_per_epoch);
         let (step, judge) = (self.progress.step, self.judge);
-        self.emit(Event::RunStarted { epochs, steps_per_epoch, step, judge })?;
+        let measure = if self.config.loss.is_multi_label() { "exact match" } else { "accuracy" };
+        self.emit(Event::RunStarted { epochs, steps_per_epoch, step, judge, measure })?;
         let mut outcome = Outcome::Finished;
         while outcome == Outcome::Finished && self.progress.epoch < epochs {
             outcome = self.run_epoch()?;
@@ -316,16 +319,20 @@ impl<'a> Trainer<'a> {
         let batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
         let output = self.step.run(&batch.images, batch.targets(), lr)?;
-        Ok(Launched { output, labels: batch.labels })
+        Ok(Launched { output, labels: batch.labels, targets: batch.targets })
     }
 
     /// Waits until a step is done, and counts it; returns its mean loss.
-    fn finish(&mut self, Launched { output, labels }: Launched, speed: &mut Speed) -> Result<f64, TrainError> {
+    fn finish(&mut self, Launched { output, labels, targets }: Launched, speed: &mut Speed) -> Result<f64, TrainError> {
         let loss = f64::try_from(&output.loss)?;
         if !loss.is_finite() {
             return Err(self.diverged("the loss became", self.progress.step));
         }
-        let (examples, correct) = (labels.numel() as u64, top_k_correct(&output.logits, &labels, 1)?);
+        let examples = labels.numel() as u64;
+        let correct = match targets.filter(|_| self.config.loss.is_multi_label()) {
+            Some(targets) => exact_matches(&output.logits, &targets, Judge::THRESHOLD)?,
+            None => top_k_correct(&output.logits, &labels, 1)?,
+        };
         self.progress.running.add(loss, examples, correct);
         self.progress.step += 1;
         speed.images += examples;
@@ -388,7 +395,8 @@ impl<'a> Trainer<'a> {
         let path = checkpoints.folder.join(name);
         let mut info = checkpoints.bundle.clone();
         if let Some(test) = self.progress.test {
-            info.metrics = [("test_accuracy".to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
+            let name = if self.config.loss.is_multi_label() { "test_exact_match" } else { "test_accuracy" };
+            info.metrics = [(name.to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
         }
         let checkpoint = Checkpoint {
             model: self.network.state(),
@@ -453,6 +461,7 @@ fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError>
 struct Launched {
     output: StepOutput,
     labels: Tensor,
+    targets: Option<Tensor>,
 }
 
 /// How fast an epoch goes.

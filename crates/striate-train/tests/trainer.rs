@@ -15,7 +15,7 @@ use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
     AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
-    ScheduleConfig, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
+    ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -216,7 +216,10 @@ fn listeners_hear_a_run_that_learns() {
         })
         .collect();
     assert!(losses.len() == 8 && losses[7] < losses[0] / 2.0, "{losses:?}");
-    assert!(matches!(events[0], Event::RunStarted { epochs: 8, steps_per_epoch: STEPS, step: 0, judge: "test" }));
+    assert!(matches!(
+        events[0],
+        Event::RunStarted { epochs: 8, steps_per_epoch: STEPS, step: 0, judge: "test", measure: "accuracy" }
+    ));
     assert!(matches!(events.last(), Some(Event::RunDone { finished: true, step: 56, .. })));
     let steps: Vec<u64> = events
         .iter()
@@ -335,9 +338,10 @@ fn evaluation_sees_every_example() {
     let in_parts = evaluate(&network, &loader(LoaderOptions::eval(BATCH)), Loss::default()).unwrap();
     let at_once = evaluate(&network, &loader(LoaderOptions::eval(data.len())), Loss::default()).unwrap();
     assert_eq!((in_parts.examples, at_once.examples), (50, 50));
-    assert_eq!(in_parts.confusion, at_once.confusion);
+    assert_eq!(in_parts.scores, at_once.scores);
     assert!((in_parts.loss - at_once.loss).abs() < 1e-6);
-    assert_eq!((in_parts.accuracy, in_parts.top5), (at_once.accuracy, 1.0));
+    assert_eq!(in_parts.accuracy, at_once.accuracy);
+    assert!(matches!(in_parts.scores, Scores::SingleLabel { top5: 1.0, .. }));
     let dropping = loader(LoaderOptions { drop_last: true, ..LoaderOptions::train(BATCH, 0) });
     let error = evaluate(&network, &dropping, Loss::default()).unwrap_err().to_string();
     assert!(error.contains("drop_last = true leaves examples"), "{error}");

@@ -13,7 +13,7 @@ use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
 use striate_models::{Bundle, BundleInfo, Registry};
 use striate_torch::Precision;
-use striate_train::{TrainError, evaluate_with};
+use striate_train::{Judge, TrainError, evaluate_with};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// Images that int8 is calibrated on: more of them change the scales by little.
@@ -34,8 +34,10 @@ pub struct ClassifierOptions {
     pub decode: DecodeOptions,
     /// How many pictures [`Classifier::classify_all`] puts into one batch.
     pub batch_size: usize,
-    /// How many answers there are for each picture; at most as many as there are classes.
+    /// How many answers there are for each picture, where classes exclude each other; at most as many as there are classes.
     pub top: usize,
+    /// Where classes do not exclude each other: the probability from which on one is an answer, in place of the bundle's.
+    pub threshold: Option<f64>,
     /// Layers and architectures of your own that the bundle may name.
     pub registry: Registry,
     /// Once it is set, work on many pictures ends with [`Error::Stopped`] before the next batch.
@@ -52,6 +54,7 @@ impl Default for ClassifierOptions {
             decode: DecodeOptions::default(),
             batch_size: 16,
             top: 5,
+            threshold: None,
             registry: Registry::default(),
             stop: Arc::default(),
         }
@@ -65,14 +68,15 @@ pub struct Answer {
     pub class: String,
     /// Its place among the logits.
     pub index: usize,
-    /// Its probability: the softmax of the logits, from 0 to 1.
+    /// Its probability, from 0 to 1: the softmax of the logits, or the sigmoid of its own where classes do not exclude each other.
     pub probability: f64,
 }
 
 /// What a network says of one picture.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The likeliest classes, the likeliest first.
+    /// The likeliest classes, the likeliest first; where classes do not exclude each other, those from the threshold on, which may be
+    /// none.
     pub top: Vec<Answer>,
 }
 
@@ -153,6 +157,14 @@ impl Classifier {
         let preprocess = preprocess_of(&bundle.info, path)?;
         if options.batch_size == 0 {
             return Err(Error::option("batch_size = 0", "must be 1 or larger"));
+        }
+        if let Some(threshold) = options.threshold {
+            let given = format!("threshold = {threshold}");
+            match bundle.info.loss.is_multi_label() {
+                true if (0.0..=1.0).contains(&threshold) => {}
+                true => return Err(Error::option(given, "must be from 0 to 1")),
+                false => return Err(Error::option(given, "takes a network whose classes do not exclude each other")),
+            }
         }
         let network = network_of(bundle, path, &options.devices)?;
         let (device, info) = (network.device(), bundle.info.clone());
@@ -263,14 +275,21 @@ impl Classifier {
     ///
     /// Classes that the network does not have, and pictures that cannot be read.
     pub fn evaluate(&self, data: Opened, batch_size: usize) -> Result<Report, Error> {
+        let data = if self.info.loss.is_multi_label() { data.multi_label() } else { data };
         let data = data.with_classes(&self.info.classes)?.fit(&self.preprocess)?;
         let loader = Loader::new(&*data, self.preprocess.clone(), LoaderOptions::eval(batch_size))?;
         let forward = |images: &Tensor| match self.is_stopped() {
             true => Err(TrainError::Stopped),
             false => Ok(self.engine.forward(images)?),
         };
-        let evaluation = evaluate_with(&self.info.graph, self.device, &loader, self.info.loss.unsmoothed(), forward)?;
+        let judge = Judge { loss: self.info.loss.unsmoothed(), threshold: self.threshold() };
+        let evaluation = evaluate_with(&self.info.graph, self.device, &loader, judge, forward)?;
         Ok(Report::new(&evaluation, &self.info.classes))
+    }
+
+    /// The probability from which on a class is an answer, if classes do not exclude each other.
+    fn threshold(&self) -> f64 {
+        self.options.threshold.or(self.info.threshold).unwrap_or(Judge::THRESHOLD)
     }
 
     fn is_stopped(&self) -> bool {
@@ -323,8 +342,14 @@ impl Classifier {
     fn answers(&self, batch: &Tensor) -> Result<Vec<Prediction>, Error> {
         let logits = self.logits(batch)?;
         let (count, classes) = logits.size2()?;
-        let top = i64::try_from(self.options.top.max(1)).unwrap_or(i64::MAX).min(classes);
-        let (values, indices) = logits.f_softmax(1, Kind::Double)?.f_topk(top, 1, true, true)?;
+        let (probabilities, top, least) = match self.info.loss.is_multi_label() {
+            true => (logits.f_to_kind(Kind::Double)?.f_sigmoid()?, classes, self.threshold()),
+            false => {
+                let top = i64::try_from(self.options.top.max(1)).unwrap_or(i64::MAX).min(classes);
+                (logits.f_softmax(1, Kind::Double)?, top, f64::NEG_INFINITY)
+            }
+        };
+        let (values, indices) = probabilities.f_topk(top, 1, true, true)?;
         let answer = |(probability, index): (f64, i64)| {
             let index = usize::try_from(index).unwrap_or_default();
             let class = self.info.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
@@ -334,7 +359,9 @@ impl Classifier {
             .map(|row| {
                 let values = Vec::<f64>::try_from(values.f_get(row)?)?;
                 let indices = Vec::<i64>::try_from(indices.f_get(row)?)?;
-                Ok(Prediction { top: values.into_iter().zip(indices).map(answer).collect() })
+                // Not `>=`: what is no number is told.
+                let top = values.into_iter().zip(indices).filter(|(probability, _)| !(*probability < least));
+                Ok(Prediction { top: top.map(answer).collect() })
             })
             .collect()
     }

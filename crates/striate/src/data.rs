@@ -1,17 +1,17 @@
-//! Pictures to train with and to judge by: a dataset of the catalogue, in memory, or folders of files that are decoded batch by batch.
+//! Pictures to train with and to judge by: a dataset of the catalogue, in memory, or files that are decoded batch by batch.
 use crate::Error;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Loaded, Normalise, Preprocess, Split, catalogue, find, load_with,
+    LoadOptions, Loaded, Normalise, PictureFile, Preprocess, Split, Task, catalogue, find, is_source, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
 use tch::Tensor;
 
-/// What a recipe calls data that are folders of files; its `dir` has them.
+/// What a recipe calls data that are pictures in files; its `dir` has them: a folder, a list or shards.
 pub const FOLDER: &str = "image-folder";
 /// Pictures of a folder whose mean and deviation are measured: with more, the figures change in their fourth digit.
 const SAMPLE: usize = 10_000;
@@ -25,25 +25,28 @@ const DECODED_AT_ONCE: usize = 256;
 /// Told what takes long: what it is, how much is done, and of how much if that is known. Its `false` ends the work.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
 
-/// The section of a recipe for what a person names: a dataset of the catalogue, or a folder.
+/// The section of a recipe for what a person names: a dataset of the catalogue, a folder, a list (`.csv`, `.tsv`), or shards
+/// (`.tar`, a pattern of theirs, or an address).
 ///
 /// # Errors
 ///
-/// A path to no folder.
+/// A path to none of these.
 pub fn section(data: &str) -> Result<DataSection, Error> {
     let of_name = |name: &str, dir: PathBuf| DataSection { name: name.to_owned(), dir, ..DataSection::default() };
-    let folder = Path::new(data);
+    let source = Path::new(data);
     if catalogue().iter().any(|entry| entry.name == data) || data == FOLDER {
         return Ok(of_name(data, PathBuf::new()));
     }
-    if folder.is_dir() {
-        let folder = std::path::absolute(folder).map_err(|error| Error::option(data, format!("cannot be found: {error}")))?;
-        return Ok(of_name(FOLDER, folder));
+    if is_source(source) {
+        let place = if data.contains("://") { Ok(source.to_owned()) } else { std::path::absolute(source) };
+        return Ok(of_name(FOLDER, place.map_err(|error| Error::option(data, format!("cannot be found: {error}")))?));
     }
-    match folder.components().count() {
-        1 => Ok(of_name(data, PathBuf::new())),
-        _ if folder.exists() => Err(Error::option(data, "is no folder: name the folder that holds the pictures")),
-        _ => Err(Error::option(data, "does not exist: name a folder of pictures, or a dataset")),
+    match source.components().count() {
+        1 if source.extension().is_none() => Ok(of_name(data, PathBuf::new())),
+        _ if source.exists() => {
+            Err(Error::option(data, "is no folder, list (.csv, .tsv) or shard (.tar): name the folder that holds the pictures"))
+        }
+        _ => Err(Error::option(data, "does not exist: name a folder of pictures, a list, shards, or a dataset")),
     }
 }
 
@@ -99,13 +102,12 @@ impl Data {
         let decode = DecodeOptions { max_pixels: section.max_pixels };
         let mut customary = None;
         let images = if section.name == FOLDER {
-            if !section.dir.is_dir() {
+            if !is_source(&section.dir) {
                 return Err(Error::MissingData { path: section.dir.clone() });
             }
             // The images' size follows from the model, which follows from the classes.
             Images::Folder(
-                FolderParts::open(&section.dir, &shaped([3, 1, 1], Interpolation::default()))?
-                    .map(|part| Ok(part.decoded_with(decode)))?,
+                FolderParts::open_with(&section.dir, section.skip_bad, progress)?.map(|part| Ok(part.decoded_with(decode)))?,
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
@@ -120,7 +122,7 @@ impl Data {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
             }
-            let files = parts.iter().flat_map(ImageFolder::files).map(|(file, _)| file.as_path());
+            let files = parts.iter().flat_map(ImageFolder::files).map(PictureFile::path);
             if let Some(formats) = formats(files) {
                 tracing::info!("pictures of several formats: {formats}");
             }
@@ -213,6 +215,14 @@ impl Data {
         }
     }
 
+    /// How many classes each picture has.
+    pub fn task(&self) -> Task {
+        match &self.images {
+            Images::Memory { train, .. } => train.task(),
+            Images::Folder(parts) => parts.train.task(),
+        }
+    }
+
     /// Pictures to train with.
     pub fn len(&self) -> usize {
         match &self.images {
@@ -267,8 +277,11 @@ impl Data {
     ///
     /// # Errors
     ///
-    /// A picture that cannot be read; nothing to judge by.
+    /// A picture that cannot be read; nothing to judge by; pictures with several classes.
     pub fn sample(self, size: i64, train: usize, test: usize) -> Result<Split, Error> {
+        if self.task() == Task::MultiLabel {
+            return Err(Error::option(self.name(), "has pictures with several classes, and this takes one for each"));
+        }
         let first = |part: &InMemory, count: usize| part.range(0..count.min(part.len()))?.resize(size, size);
         match self.images {
             Images::Memory { train: learn, val, test: judge } => {
@@ -357,6 +370,15 @@ impl Opened {
             Self::Memory(data) => Self::Memory(data.with_classes(classes)?),
             Self::Folder(data) => Self::Folder(data.with_classes(classes)?),
         })
+    }
+
+    /// The same for a network that answers with several classes: see [`ImageFolder::multi_label`]. Images in memory have one each.
+    #[must_use]
+    pub fn multi_label(self) -> Self {
+        match self {
+            Self::Folder(data) => Self::Folder(data.multi_label()),
+            memory @ Self::Memory(_) => memory,
+        }
     }
 
     /// As a network wants them, but for normalising.

@@ -36,7 +36,7 @@ mod weights;
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use prepared::Prepared;
-pub use report::Report;
+pub use report::{Report, ReportScores};
 pub use run::{Outcome, Run, Summary};
 pub use run_folder::{BUNDLE, RECIPE, new_folder};
 pub use striate_datasets as datasets;

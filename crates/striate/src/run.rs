@@ -3,7 +3,7 @@ use crate::data::{Data, Parts, reshaped};
 use crate::recipes::{bundle_file, options};
 use crate::run_folder::{BUNDLE, Claim, METRICS, RECIPE, SUMMARY};
 use crate::weights::{load, weights};
-use crate::{Error, Prepared, Report, devices};
+use crate::{Error, Prepared, Report, ReportScores, devices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Loader, LoaderOptions, Preprocess, Transform};
+use striate_datasets::{Loader, LoaderOptions, Preprocess, Task, Transform};
 use striate_graph::{Graph, InitOptions, Network};
-use striate_layers::Mode;
+use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, LAST, Listener, ModelSection, Outcome as Trained, PreprocessFrom,
-    Recipe, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
+    PreprocessFrom, Recipe, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -432,6 +432,7 @@ impl<'a> Run<'a> {
                         BundleInfo::of_model(&model, data.classes(), None)?
                     }
                 };
+                info = for_task(info, data.task())?;
                 let &[channels, height, width] = info.input() else {
                     return Err(Error::option("the network", format!("takes {:?}, and no image", info.input())));
                 };
@@ -564,7 +565,29 @@ fn summary_in(folder: &Path) -> Option<Summary> {
 
 /// What a bundle says of how its network did.
 fn metrics(test: &Report) -> BTreeMap<String, f64> {
-    [("test_accuracy".to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into()
+    let more = match &test.scores {
+        ReportScores::SingleLabel { .. } => None,
+        ReportScores::MultiLabel(scores) => scores.mean_average_precision.map(|mean| ("mean_average_precision", mean)),
+    };
+    let name = test.measure().replace(' ', "_");
+    let all = [(name.as_str(), test.accuracy), ("loss", test.loss)].into_iter().chain(more);
+    all.map(|(name, value)| (format!("test_{name}"), value)).collect()
+}
+
+/// The description of a network that is trained on data of this kind.
+fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
+    let (loss, threshold) = match (task, info.loss) {
+        (Task::SingleLabel, Loss::BinaryCrossEntropy { .. }) => (Loss::default(), None),
+        (Task::SingleLabel, loss) => (loss, None),
+        (Task::MultiLabel, Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy { .. }) => {
+            (Loss::BinaryCrossEntropy { label_smoothing: 0.0 }, Some(info.threshold.unwrap_or(Judge::THRESHOLD)))
+        }
+        (Task::MultiLabel, _) => {
+            let reason = "has a loss of its own for one class a picture, and the data have several: take another model";
+            return Err(Error::option(info.name(), reason));
+        }
+    };
+    Ok(BundleInfo { loss, threshold, ..info })
 }
 
 fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {

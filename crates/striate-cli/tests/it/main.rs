@@ -17,6 +17,7 @@ mod resume;
 mod sandbox;
 mod shown;
 mod signals;
+mod sources;
 mod train;
 mod tutorials;
 mod weights;

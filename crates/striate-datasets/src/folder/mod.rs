@@ -1,20 +1,33 @@
-//! Folders of pictures: a folder for each class.
+//! Pictures in files: a folder for each class, a list, or shards.
 
+mod file;
+mod gather;
+mod list;
+mod pack;
 mod parts;
 mod scan;
+mod shard;
+mod source;
 
+pub use file::PictureFile;
+pub(crate) use file::Place;
+pub use pack::{Packed, ShardSize, pack, unpack};
 pub use parts::{FolderParts, PartFolders};
 pub use scan::{LeftOut, Reason};
+pub use source::{is_source, source_files};
 
 pub(crate) use parts::has_folders;
 
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
 use crate::dataset::no_example;
-use crate::decode::{decode_file, decode_raw};
-use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Picture, Pixels, Preprocess};
+use crate::decode::{decode_file, decode_raw_file};
+use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Pixels, Preprocess, Task};
+use file::Labels;
 use scan::{Entry, Walk, entries};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +37,10 @@ use tch::Tensor;
 /// Files per thread that are checked between two calls of `progress`.
 const CHECKED: usize = 16;
 
-/// Pictures in one folder for each class, `root/class/picture.jpg`, as torchvision's dataset of this
-/// name reads them. The classes are the folders' names in alphabetical order. All pictures below a
+/// Pictures in files, which are decoded when they are needed. [`open`](Self::open) takes a folder for
+/// each class; [`FolderParts`] also takes lists and shards.
+///
+/// A folder for each class is `root/class/picture.jpg`, as torchvision's dataset of this name reads it. The classes are the folders' names in alphabetical order. All pictures below a
 /// class's folder belong to it, however deep they lie.
 ///
 /// Hidden files and folders are ignored. Links are followed, but never in circles. Files that are no
@@ -59,8 +74,9 @@ const CHECKED: usize = 16;
 pub struct ImageFolder {
     name: String,
     root: PathBuf,
-    files: Arc<Vec<(PathBuf, i64)>>,
+    files: Arc<Vec<PictureFile>>,
     classes: Vec<String>,
+    task: Task,
     preprocess: Preprocess,
     options: DecodeOptions,
     left_out: LeftOut,
@@ -135,11 +151,12 @@ impl ImageFolder {
             files.extend(pictures);
         }
         refuse_odd(root, &classes, &left_out)?;
-        let label = |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| (file, class));
+        let label =
+            |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| PictureFile::new(file, Labels::One(class)));
         let (classes, files): (Vec<_>, Vec<_>) = classes.into_iter().map(|(name, (_, files))| (name, files)).unzip();
         let files = Arc::new(files.into_iter().zip(0..).flat_map(label).collect());
         let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());
-        Ok(Self { name, root, files, classes, preprocess, options, left_out })
+        Ok(Self { name, root, files, classes, task: Task::SingleLabel, preprocess, options, left_out })
     }
 
     /// Pictures in files that a list names, each with the index of its class. `root` is the folder
@@ -151,8 +168,17 @@ impl ImageFolder {
         classes: Vec<String>,
         preprocess: Preprocess,
     ) -> Self {
-        let (options, left_out) = (DecodeOptions::default(), LeftOut::default());
-        Self { name: name.to_owned(), root: root.to_owned(), files: Arc::new(files), classes, preprocess, options, left_out }
+        let files = files.into_iter().map(|(file, class)| PictureFile::new(file, Labels::One(class))).collect();
+        Self {
+            name: name.to_owned(),
+            root: root.to_owned(),
+            files: Arc::new(files),
+            classes,
+            task: Task::SingleLabel,
+            preprocess,
+            options: DecodeOptions::default(),
+            left_out: LeftOut::default(),
+        }
     }
 
     /// The same pictures under another name, and with other names for the same classes.
@@ -185,15 +211,31 @@ impl ImageFolder {
     /// [`DatasetError::OtherClasses`] when a class of this folder is not among them.
     pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DatasetError> {
         let places = places(&self.root.display().to_string(), &self.classes, classes)?;
-        for (_, label) in Arc::make_mut(&mut self.files) {
-            // Labels are indices of this folder's classes.
-            *label = places[label.unsigned_abs() as usize];
-        }
+        self.relabel(&places);
         Ok(Self { classes: classes.to_vec(), ..self })
     }
 
-    /// The files, with the index of each one's class: in the order of the examples.
-    pub fn files(&self) -> &[(PathBuf, i64)] {
+    /// The same pictures for a network that answers with several classes: each has those that it has.
+    #[must_use]
+    pub fn multi_label(mut self) -> Self {
+        if self.task == Task::SingleLabel {
+            self.task = Task::MultiLabel;
+            self.relabel(&(0..self.classes.len().cast_signed() as i64).collect::<Vec<_>>());
+        }
+        self
+    }
+
+    /// Puts labels, which are indices of today's classes, at other places.
+    fn relabel(&mut self, places: &[i64]) {
+        let several = self.task == Task::MultiLabel;
+        for file in Arc::make_mut(&mut self.files) {
+            let labels = Labels::at(file.labels(), places, several);
+            file.relabel(labels);
+        }
+    }
+
+    /// The files with their classes, in the order of the examples.
+    pub fn files(&self) -> &[PictureFile] {
         &self.files
     }
 
@@ -226,7 +268,7 @@ impl ImageFolder {
             if !progress(start, self.files.len()) {
                 return Err(DatasetError::Interrupted);
             }
-            let checked = side_by_side(chunk, |(path, _)| check_file(path, check, &self.options));
+            let checked = side_by_side(chunk, |file| check_file(file.place(), check, &self.options));
             bad.extend(checked.into_iter().enumerate().filter_map(|(index, file)| Some((start + index, file.err()?))));
         }
         progress(self.files.len(), self.files.len());
@@ -258,23 +300,24 @@ impl ImageFolder {
     /// A class of which no picture is left, or [`DatasetError::Interrupted`].
     pub fn without_bad(mut self, progress: &mut dyn FnMut(usize, usize) -> bool) -> Result<Self, DatasetError> {
         let bad = self.check(Check::Pixels, progress)?;
-        let had: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
+        let labels = |files: &[PictureFile]| files.iter().flat_map(PictureFile::labels).copied().collect::<HashSet<i64>>();
+        let had = labels(&self.files);
         let mut bad = bad.into_iter().peekable();
         let mut index = 0;
-        Arc::make_mut(&mut self.files).retain(|(path, _)| {
+        Arc::make_mut(&mut self.files).retain(|file| {
             let bad = bad.next_if(|(bad, _)| *bad == index);
             index += 1;
             if let Some((_, error)) = &bad {
                 tracing::debug!("left out: {error}");
-                self.left_out.add(Reason::Bad, path);
+                self.left_out.add(Reason::Bad, file.path());
             }
             bad.is_none()
         });
-        let has: HashSet<i64> = self.files.iter().map(|(_, label)| *label).collect();
+        let has = labels(&self.files);
         match had.difference(&has).min().and_then(|label| self.classes.get(label.unsigned_abs() as usize)) {
             None => Ok(self),
             Some(class) => {
-                let reason = format!("no picture of class {class} can be decoded: add some, or remove the class's folder");
+                let reason = format!("no picture of class {class} can be decoded: add some, or remove the class");
                 Err(DatasetError::Inconsistent { dataset: self.root.display().to_string(), reason })
             }
         }
@@ -347,28 +390,33 @@ impl Dataset for ImageFolder {
         };
         let indices = Vec::<i64>::try_from(indices)?;
         let chosen = indices.iter().map(chosen).collect::<Result<Vec<_>, _>>()?;
-        let decode = |file: &&(PathBuf, i64)| decode_raw(Picture::File(&file.0), &self.preprocess, &self.options);
+        let decode = |file: &&PictureFile| decode_raw_file(file.place(), &self.preprocess, &self.options);
         let images = side_by_side(&chosen, decode).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let labels: Vec<i64> = chosen.iter().map(|(_, class)| *class).collect();
-        Ok(Batch::new(Tensor::f_cat(&images, 0)?.f_contiguous()?, Tensor::f_from_slice(&labels)?))
+        let images = Tensor::f_cat(&images, 0)?.f_contiguous()?;
+        Batch::labelled(images, self.task, chosen.iter().map(|file| file.labels()), self.classes.len())
+    }
+
+    fn task(&self) -> Task {
+        self.task
     }
 
     fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
-        Ok(Arc::new(Files { files: Arc::clone(&self.files), preprocess: self.preprocess.clone(), options: self.options }))
+        let (files, preprocess) = (Arc::clone(&self.files), self.preprocess.clone());
+        Ok(Arc::new(Files { files, preprocess, options: self.options }))
     }
 }
 
 /// The examples of an [`ImageFolder`].
 struct Files {
-    files: Arc<Vec<(PathBuf, i64)>>,
+    files: Arc<Vec<PictureFile>>,
     preprocess: Preprocess,
     options: DecodeOptions,
 }
 
 impl Examples for Files {
     fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        let (path, _) = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
-        decode_file(path, self.preprocess.input[0], &self.options)
+        let file = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
+        decode_file(file.place(), self.preprocess.input[0], &self.options)
     }
 
     fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
@@ -376,7 +424,21 @@ impl Examples for Files {
     }
 
     fn label(&self, index: usize) -> i64 {
-        self.files[index].1
+        self.files[index].label()
+    }
+
+    fn labels(&self, index: usize) -> Cow<'_, [i64]> {
+        self.files[index].labels().into()
+    }
+
+    fn shards(&self) -> Vec<Range<usize>> {
+        let mut start = 0;
+        let shards = self.files.chunk_by(|one, next| one.archive() == next.archive());
+        let shards = shards.map(|shard| {
+            start += shard.len();
+            (start - shard.len()..start, shard[0].archive().is_some())
+        });
+        shards.filter_map(|(shard, of_archive)| of_archive.then_some(shard)).collect()
     }
 }
 
@@ -449,7 +511,7 @@ pub(crate) mod tests {
         let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap();
         assert_eq!(data.classes(), ["rose", "tulip"]);
         let files =
-            data.files().iter().map(|(path, class)| (path.strip_prefix(folder.path()).unwrap().to_str().unwrap(), *class));
+            data.files().iter().map(|file| (file.path().strip_prefix(folder.path()).unwrap().to_str().unwrap(), file.label()));
         let expected = [("rose/x.png", 0), ("rose/y.jpeg", 0), ("tulip/a/deep.png", 1), ("tulip/b.PNG", 1)];
         assert_eq!(files.collect::<Vec<_>>(), expected);
         assert_eq!((data.len(), data.shape()), (4, [3, 8, 8]));
@@ -467,7 +529,7 @@ pub(crate) mod tests {
             assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [1, 0, 1, 0, 0]);
             assert_eq!((images.size(), images.is_contiguous()), (vec![5, 3, 8, 8], true));
             for (place, index) in [3, 0, 2, 1, 0].into_iter().enumerate() {
-                let alone = decode_image(&data.files()[index].0, &preprocess(8), &DecodeOptions::default()).unwrap();
+                let alone = decode_image(data.files()[index].path(), &preprocess(8), &DecodeOptions::default()).unwrap();
                 let image = images.get(place as i64).to_kind(tch::Kind::Float) / 255.0;
                 assert!((image - alone).abs().max().double_value(&[]) < 1e-6, "{place}");
             }
@@ -553,7 +615,7 @@ pub(crate) mod tests {
         let wanted = ["tulip", "iris", "rose"].map(str::to_owned);
         let data = ImageFolder::open(folder.path(), preprocess(8)).unwrap().with_classes(&wanted).unwrap();
         assert_eq!(data.classes(), wanted);
-        assert_eq!(data.files().iter().map(|(_, label)| *label).collect::<Vec<_>>(), [2, 2, 0, 0]);
+        assert_eq!(data.files().iter().map(PictureFile::label).collect::<Vec<_>>(), [2, 2, 0, 0]);
         let error = data.with_classes(&wanted[..2]).unwrap_err().to_string();
         assert!(error.contains("it has classes that are not expected: rose"), "{error}");
     }
@@ -576,7 +638,7 @@ pub(crate) mod tests {
         let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
         assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: fix or remove them"));
         let data = open().without_bad(go_on).unwrap();
-        let names = data.files().iter().map(|(path, label)| (path.file_name().unwrap().to_str().unwrap(), *label));
+        let names = data.files().iter().map(|file| (file.path().file_name().unwrap().to_str().unwrap(), file.label()));
         assert_eq!(names.collect::<Vec<_>>(), [("y.jpeg", 0), ("b.PNG", 1)]);
         assert!(data.left_out().to_string().contains("2 that cannot be decoded"), "{}", data.left_out());
         assert!(matches!(open().check(Check::Headers, &mut |_, _| false), Err(DatasetError::Interrupted)));

@@ -2,14 +2,47 @@
 
 use super::ImageFolder;
 use super::scan::{Entry, LeftOut, entries};
-use crate::classes::{file_name, same_places};
+use crate::classes::file_name;
 use crate::{Dataset, DatasetError, Preprocess, Split};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const TRAIN: &[&str] = &["train"];
 const VAL: &[&str] = &["val", "valid", "validation"];
 const TEST: &[&str] = &["test"];
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Train,
+    Val,
+    Test,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
+    /// The names that it goes by, in small letters.
+    pub(crate) fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Train => TRAIN,
+            Self::Val => VAL,
+            Self::Test => TEST,
+        }
+    }
+
+    /// The part of this name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        let name = name.to_lowercase();
+        Self::ALL.into_iter().find(|part| part.names().contains(&name.as_str()))
+    }
+
+    /// The part that a file's name begins with, such as `train-000001.tar`.
+    pub(crate) fn begins(name: &str) -> Option<Self> {
+        Self::find(name.split(|letter: char| !letter.is_alphabetic()).next().unwrap_or_default())
+    }
+}
 
 /// The folders of a dataset's parts, below one root: `train`, and perhaps `val` (or `valid`,
 /// `validation`) and `test`, in small or capital letters.
@@ -118,31 +151,6 @@ pub(crate) fn has_folders(root: &Path) -> Result<bool, DatasetError> {
 }
 
 impl FolderParts {
-    /// The pictures below `root`. Where it has no parts, but a folder for each class, all are to
-    /// train with: [`split`](ImageFolder::split) makes parts of them.
-    ///
-    /// # Errors
-    ///
-    /// See [`PartFolders::find`] and [`ImageFolder::open`]; [`DatasetError::OtherClasses`] when
-    /// parts differ in their classes' names.
-    pub fn open(root: impl AsRef<Path>, preprocess: &Preprocess) -> Result<Self, DatasetError> {
-        let Some(PartFolders { train, val, test }) = PartFolders::find(&root)? else {
-            let train = ImageFolder::open(root, preprocess.clone())?;
-            return Ok(Self { train, val: None, test: None });
-        };
-        let train = ImageFolder::open(train, preprocess.clone())?;
-        let part = |folder: Option<PathBuf>| {
-            let open = |folder: PathBuf| {
-                let part = ImageFolder::open(&folder, preprocess.clone())?;
-                same_places(&folder.display().to_string(), part.classes(), train.classes())?;
-                part.with_classes(train.classes())
-            };
-            folder.map(open).transpose()
-        };
-        let (val, test) = (part(val)?, part(test)?);
-        Ok(Self { train, val, test })
-    }
-
     /// The same pictures, resized and cropped or padded as another `preprocess` says.
     ///
     /// # Errors
@@ -173,7 +181,7 @@ impl ImageFolder {
     /// least one stays to train with, where a class has two; of a class with one picture it stays.
     ///
     /// Which these are depends on the `seed` and each picture's path below the folder alone, so a
-    /// picture more or fewer changes little.
+    /// picture more or fewer changes little. A picture with several classes counts as one of its first.
     ///
     /// # Errors
     ///
@@ -182,34 +190,36 @@ impl ImageFolder {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(DatasetError::option("split", format!("{fraction} is no fraction between 0 and 1")));
         }
-        let (mut train, mut test) = (Vec::new(), Vec::new());
-        for class in 0..self.classes.len().cast_signed() as i64 {
-            let mut files: Vec<_> = self.files.iter().filter(|(_, label)| *label == class).collect();
-            let draw = |(path, _): &&(PathBuf, i64)| {
+        // Of pictures with several classes, those whose first is the same go together.
+        let mut classes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+        for (index, file) in self.files.iter().enumerate() {
+            classes.entry(file.label()).or_default().push(index);
+        }
+        let mut apart = HashSet::new();
+        for mut files in classes.into_values() {
+            files.sort_by_cached_key(|index| {
+                let path = self.files[*index].path();
                 let path = path.strip_prefix(&self.root).unwrap_or(path);
                 let drawn = [&seed.to_le_bytes(), path.as_os_str().as_encoded_bytes()].concat();
                 striate_fetch::sha256_reader(&drawn[..]).unwrap_or_default()
-            };
-            files.sort_by_cached_key(draw);
-            let apart = match files.len() {
+            });
+            let count = match files.len() {
                 0 | 1 => 0,
                 count => ((fraction * count as f64).round() as usize).clamp(1, count - 1),
             };
-            let (apart, stay) = files.split_at(apart);
-            test.extend(apart.iter().copied().cloned());
-            train.extend(stay.iter().copied().cloned());
+            apart.extend(files.drain(..count));
         }
-        if test.is_empty() {
+        if apart.is_empty() {
             return Err(DatasetError::option("split", format!("no class of {} has two pictures", self.name())));
         }
-        // In the order in which a folder's files are.
-        let part = |mut files: Vec<(PathBuf, i64)>, left_out| {
-            files.sort_by(|(a, x), (b, y)| (x, a).cmp(&(y, b)));
+        let part = |is_apart: bool, left_out| {
+            let files = self.files.iter().enumerate().filter(|(index, _)| apart.contains(index) == is_apart);
+            let files = Arc::new(files.map(|(_, file)| file.clone()).collect());
             let (name, root) = (self.name.clone(), self.root.clone());
             let (classes, preprocess) = (self.classes.clone(), self.preprocess.clone());
-            Self { name, root, files: Arc::new(files), classes, preprocess, left_out, options: self.options }
+            Self { name, root, files, classes, preprocess, left_out, ..self }
         };
-        Ok(Split { train: part(train, self.left_out.clone()), test: part(test, LeftOut::default()) })
+        Ok(Split { train: part(false, self.left_out.clone()), test: part(true, LeftOut::default()) })
     }
 }
 
@@ -253,7 +263,7 @@ mod tests {
     fn classes_of_parts_go_by_name() {
         let root = folder(&["train/a/1.png", "train/caf\u{e9}/1.png", "test/cafe\u{301}/1.png", "test/a/1.png"]);
         let test = open(root.path()).unwrap().test.unwrap();
-        let labels = test.files().iter().map(|(path, label)| (path.starts_with(root.path().join("test/a")), *label));
+        let labels = test.files().iter().map(|file| (file.path().starts_with(root.path().join("test/a")), file.label()));
         assert_eq!(labels.collect::<Vec<_>>(), [(true, 0), (false, 1)]);
         write(&root.path().join("test/z/1.png"), [8, 8], 1);
         let error = open(root.path()).unwrap_err().to_string();
@@ -284,7 +294,7 @@ mod tests {
             let Split { train, test } = ImageFolder::open(root, preprocess(8)).unwrap().split(0.2, seed).unwrap();
             let of = |part: &ImageFolder| -> BTreeSet<(String, i64)> {
                 let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                part.files().iter().map(|(path, label)| (name(path), *label)).collect()
+                part.files().iter().map(|file| (name(file.path()), file.label())).collect()
             };
             (of(&train), of(&test))
         };

@@ -34,6 +34,12 @@ pub enum Reason {
     Loop,
     /// It is a picture beside the folders of classes, and so has no class.
     NoClass,
+    /// A list names it, and it is not there.
+    Missing,
+    /// A list or a shard gives it no class, or one that there isn't.
+    NoLabel,
+    /// It comes twice, or it is a member of a shard that cannot be taken, such as a link.
+    Unfit,
     /// Its name is not that of a picture, such as `labels.csv`.
     Other,
 }
@@ -95,6 +101,9 @@ impl fmt::Display for LeftOut {
                 Reason::NoFile => format!("{count} pipe{s} or device{s} ({example})"),
                 Reason::Loop => format!("{count} link{s} to a folder that is read already ({example})"),
                 Reason::NoClass => format!("{count} picture{s} in no folder of a class ({example})"),
+                Reason::Missing => format!("{count} that {} not there ({example})", if count == 1 { "is" } else { "are" }),
+                Reason::NoLabel => format!("{count} without a class ({example})"),
+                Reason::Unfit => format!("{count} that cannot be taken ({example})"),
                 Reason::Other => {
                     format!("{count} that {} by name ({example})", if count == 1 { "is no picture" } else { "are no pictures" })
                 }
@@ -141,7 +150,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
 }
 
 /// Why a file of this name is no picture that is read, if it is none.
-fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
+pub(crate) fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
     let end = Path::new(&name).extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default();
     match end.as_str() {
         end if READ.contains(&end) => None,
@@ -269,7 +278,7 @@ mod tests {
         write(&folder.path().join("cafe\u{301}/b.png"), [8, 8], 5);
         let data = open(folder.path());
         assert_eq!(data.classes(), ["caf\u{e9}", "rose", "tulip"]);
-        assert_eq!(data.files().iter().filter(|(_, class)| *class == 0).count(), 2);
+        assert_eq!(data.files().iter().filter(|file| file.label() == 0).count(), 2);
     }
 
     #[test]

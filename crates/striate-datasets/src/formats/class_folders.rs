@@ -25,10 +25,10 @@ impl Format for ClassFolders {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::Dataset;
     use crate::folder::tests::write;
     use crate::formats::Loaded;
     use crate::formats::tests::{fault, load_from};
+    use crate::{Dataset, PictureFile};
 
     #[test]
     fn synsets_are_shown_as_names() {
@@ -44,7 +44,7 @@ mod tests {
             write(&root.join(file), [6, 5], colour);
         }
         let Loaded::Files(parts) = load_from("imagenette-160", folder.path()).unwrap() else { panic!("files") };
-        let labels = |part: &crate::ImageFolder| part.files().iter().map(|(_, label)| *label).collect::<Vec<_>>();
+        let labels = |part: &crate::ImageFolder| part.files().iter().map(PictureFile::label).collect::<Vec<_>>();
         assert_eq!((labels(&parts.train), labels(parts.val.as_ref().unwrap())), (vec![0, 9, 9], vec![0, 9]));
         assert_eq!((parts.train.name(), parts.train.classes()[9].as_str()), ("imagenette-160", "parachute"));
         assert_eq!(parts.train.classes().len(), 10, "also those of which there is no picture");

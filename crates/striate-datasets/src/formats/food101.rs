@@ -49,9 +49,9 @@ fn listed(entry: &'static Entry, root: &Path, list: &str) -> Result<ImageFolder,
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Dataset;
     use crate::folder::tests::write;
     use crate::formats::tests::{fault, load_from};
+    use crate::{Dataset, PictureFile};
     use tch::Tensor;
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
         std::fs::write(root.join(TEST), "sushi/7\n").unwrap();
         let Loaded::Files(parts) = load_from("food-101", folder.path()).unwrap() else { panic!("files") };
         let files = |part: &ImageFolder| {
-            let file = |(path, label): &(PathBuf, i64)| (path.strip_prefix(&root).unwrap().display().to_string(), *label);
+            let file = |file: &PictureFile| (file.path().strip_prefix(&root).unwrap().display().to_string(), file.label());
             part.files().iter().map(file).collect::<Vec<_>>()
         };
         let expected = [("images/waffles/3.jpg".to_owned(), 100), ("images/apple_pie/10.jpg".to_owned(), 0)];

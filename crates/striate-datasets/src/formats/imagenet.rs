@@ -128,9 +128,9 @@ fn unsound(list: &Path, reason: String) -> DatasetError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Dataset;
     use crate::folder::tests::write;
     use crate::formats::tests::{fault, load_from};
+    use crate::{Dataset, PictureFile};
     use std::collections::HashSet;
 
     /// Two classes to train with, and in `val` three pictures without folders.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn labels(part: &ImageFolder) -> Vec<i64> {
-        part.files().iter().map(|(_, label)| *label).collect()
+        part.files().iter().map(PictureFile::label).collect()
     }
 
     #[test]

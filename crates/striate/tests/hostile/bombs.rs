@@ -12,7 +12,7 @@ const MIB: usize = 1 << 20;
 const TENSOR: &[u8] = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\0))\x89NtR";
 
 pub(crate) fn all() -> Vec<Bomb> {
-    [pickles(), archives(), tables(), graphs(), pictures(), recipes()].concat()
+    [pickles(), archives(), tables(), graphs(), pictures(), recipes(), lists(), shards()].concat()
 }
 
 fn pickle(parts: &[&[u8]]) -> Vec<u8> {
@@ -297,4 +297,59 @@ fn progressive([width, height]: [u16; 2], components: u8, scans: usize) -> Vec<u
     }
     jpeg.extend([0xff, 0xd9]);
     jpeg
+}
+
+fn lists() -> Vec<Bomb> {
+    let columns = MB / 6;
+    let names: String = (0..columns).map(|number| format!(",{number:x}")).collect();
+    vec![
+        ("csv", "nothing but columns", vec![b','; MB - 1]),
+        (
+            "csv",
+            "a column of 0 for each of many classes",
+            format!("file{}\nlist.csv{}\n", &names[..MB / 3], ",0".repeat(MB / 4)).into_bytes(),
+        ),
+        ("csv", "a picture of many classes", format!("list.csv,{}", "a|b|".repeat(MB / 5)).into_bytes()),
+        ("csv", "a line for each two bytes", "a\n".repeat(MB / 2 - 1).into_bytes()),
+        ("csv", "a list of nothing that is there", "path,label\n".bytes().chain("a,b\n".repeat(MB / 5).into_bytes()).collect()),
+        ("csv", "a quote that is not closed", format!("\"{}", "a,".repeat(MB / 3)).into_bytes()),
+    ]
+}
+
+/// The header of a member of a tar archive.
+fn tar_header(name: &str, size: u64, kind: u8) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    header[156] = kind;
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    header[148..156].fill(b' ');
+    let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+fn shards() -> Vec<Bomb> {
+    let zeros = vec![0; 1024];
+    let member = |name: &str, bytes: &[u8], kind| {
+        [tar_header(name, bytes.len() as u64, kind), bytes.to_vec(), vec![0; bytes.len().next_multiple_of(512) - bytes.len()]]
+            .concat()
+    };
+    let nested = format!("{{\"label\": {}", "[".repeat(60_000));
+    let record = |text: &str| format!("{} {text}\n", text.len() + 8);
+    vec![
+        ("shard", "a member of eight gigabytes", [tar_header("1.jpg", 8_000_000_000, b'0'), zeros.clone()].concat()),
+        ("shard", "a name of eight gigabytes", [tar_header("L", 8_000_000_000, b'L'), zeros.clone()].concat()),
+        ("shard", "an attribute of eight gigabytes", [tar_header("x", 8_000_000_000, b'x'), zeros.clone()].concat()),
+        ("shard", "nothing but empty pictures", [tar_header("1.jpg", 0, b'0').repeat(MB / 512 - 4), zeros.clone()].concat()),
+        ("shard", "a long name", [member("L", &vec![b'a'; MB / 2], b'L'), tar_header("1.jpg", 0, b'0'), zeros.clone()].concat()),
+        (
+            "shard",
+            "an attribute that says that a picture is larger",
+            [member("x", record("size=9000000000000").as_bytes(), b'x'), tar_header("1.jpg", 0, b'0'), zeros.clone()].concat(),
+        ),
+        ("shard", "a label that is nested deeply", [member("1.json", nested.as_bytes(), b'0'), zeros.clone()].concat()),
+        ("shard", "a label of a gigabyte", [tar_header("1.cls", 1 << 30, b'0'), zeros].concat()),
+    ]
 }

@@ -4,7 +4,7 @@
 use std::cell::LazyCell;
 use std::path::Path;
 use striate_datasets::{
-    DecodeOptions, ImageSize, Interpolation, LoadOptions, Normalise, Preprocess, decode_image,
+    DecodeOptions, FolderParts, ImageSize, Interpolation, LoadOptions, Normalise, Preprocess, decode_image,
     idx::{read_images, read_labels},
     load,
 };
@@ -19,7 +19,7 @@ pub type Reader = fn(&[u8]);
 
 /// Every reader, by the name of its folder in `fuzz/corpus`.
 #[allow(dead_code, reason = "the fuzz targets name their own")]
-pub const READERS: [(&str, Reader); 12] = [
+pub const READERS: [(&str, Reader); 14] = [
     ("pickle", pickle),
     ("zip", zip),
     ("safetensors", safetensors),
@@ -32,15 +32,22 @@ pub const READERS: [(&str, Reader); 12] = [
     ("lists", lists),
     ("picture", picture),
     ("recipe", recipe),
+    ("csv", csv),
+    ("shard", shard),
 ];
 
 /// A file of these bytes.
 fn with_file<T>(bytes: &[u8], read: impl FnOnce(&Path) -> T) -> Option<T> {
+    with_file_named("file", bytes, read)
+}
+
+/// The same, of this name.
+fn with_file_named<T>(name: &str, bytes: &[u8], read: impl FnOnce(&Path) -> T) -> Option<T> {
     thread_local! {
         static FOLDER: LazyCell<Option<TempDir>> = LazyCell::new(|| tempfile::tempdir().ok());
     }
     FOLDER.with(|folder| {
-        let path = folder.as_ref()?.path().join("file");
+        let path = folder.as_ref()?.path().join(name);
         std::fs::write(&path, bytes).ok()?;
         Some(read(&path))
     })
@@ -150,4 +157,29 @@ pub fn recipe(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Recipe::parse(text, Path::new("recipe.toml")).map(|recipe| recipe.to_toml());
     }
+}
+
+/// A list of pictures, of which one is there: the list itself.
+pub fn csv(bytes: &[u8]) {
+    for name in ["list.csv", "list.tsv"] {
+        source(name, bytes);
+    }
+}
+
+/// A shard, and the bytes of its pictures.
+pub fn shard(bytes: &[u8]) {
+    source("shard.tar", bytes);
+}
+
+/// A source of pictures, whose bad parts are refused and then counted.
+fn source(name: &str, bytes: &[u8]) {
+    let open = |path: &Path, skip_bad| FolderParts::open_with(path, skip_bad, &mut |_, _, _| true);
+    with_file_named(name, bytes, |path| {
+        let _ = open(path, false).map_err(|error| error.to_string());
+        if let Ok(parts) = open(path, true) {
+            for part in parts.iter() {
+                let _ = (part.left_out().to_string(), part.files().iter().map(|file| file.read().is_ok()).count());
+            }
+        }
+    });
 }

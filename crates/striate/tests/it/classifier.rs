@@ -201,10 +201,10 @@ fn an_evaluation_compares_classes_by_name() {
     let report = classifier.evaluate(data(tints::CLASSES), 5).unwrap();
     assert_eq!((report.examples, report.accuracy), (12, 1.0));
     assert_eq!(report.classes, tints::CLASSES);
-    assert_eq!(report.confusion, [[4, 0, 0], [0, 4, 0], [0, 0, 4]]);
+    assert_eq!(report.confusion(), [[4, 0, 0], [0, 4, 0], [0, 0, 4]]);
     // Red pictures that are named green, and the other way round.
     let report = classifier.evaluate(data(["green", "red", "blue"]), 5).unwrap();
-    assert_eq!(report.confusion, [[0, 4, 0], [4, 0, 0], [0, 0, 4]]);
+    assert_eq!(report.confusion(), [[0, 4, 0], [4, 0, 0], [0, 0, 4]]);
 
     let error = classifier.evaluate(data(["rouge", "green", "blue"]), 5).unwrap_err().to_string();
     assert!(error.contains("rouge") && !error.contains('\n'), "{error}");

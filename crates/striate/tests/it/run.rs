@@ -226,7 +226,7 @@ fn a_folder_without_parts_is_split() {
     let summary = finished(Run::new(recipe).folder(place.path("run")));
     // A fourth of each class's 8 pictures; 18 others in batches of 8, twice.
     assert_eq!((summary.test.examples, summary.steps), (6, 6));
-    let per_class: Vec<u64> = summary.test.confusion.iter().map(|row| row.iter().sum()).collect();
+    let per_class: Vec<u64> = summary.test.confusion().iter().map(|row| row.iter().sum()).collect();
     assert_eq!(per_class, [2, 2, 2]);
 }
 
