@@ -1,3 +1,7 @@
+mod preview;
+
+pub use preview::{Preview, PreviewInput, PreviewStep};
+
 use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
 use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Transform};
@@ -163,18 +167,7 @@ impl<'d> Loader<'d> {
     ///
     /// libtorch's, such as a lack of memory.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
-        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
-        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
-        let mut times = HashMap::new();
-        let mut again = |index: usize| {
-            let times = times.entry(index).or_insert(0);
-            *times += 1;
-            (index, *times - 1)
-        };
-        let order = match sampler {
-            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
-            _ => order.into_iter().map(&mut again).collect(),
-        };
+        let order = self.order(epoch)?;
         let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
         let plan = Arc::new(Plan { way, order, epoch, batch_size, batches });
         let workers = match self.options.workers {
@@ -186,6 +179,22 @@ impl<'d> Loader<'d> {
         let work: Arc<dyn Work> = Arc::<Plan>::clone(&plan);
         let workers = (workers > 0).then(|| Workers::start(work, first, workers));
         Ok(Epoch { plan, workers, next: first })
+    }
+
+    /// The examples of an epoch in its order, each with how often it was in the epoch before.
+    fn order(&self, epoch: u64) -> Result<Vec<(usize, u64)>, DatasetError> {
+        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
+        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
+        let mut times = HashMap::new();
+        let mut again = |index: usize| {
+            let times = times.entry(index).or_insert(0);
+            *times += 1;
+            (index, *times - 1)
+        };
+        Ok(match sampler {
+            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
+            _ => order.into_iter().map(&mut again).collect(),
+        })
     }
 }
 
@@ -206,16 +215,29 @@ impl Way {
         self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
-    fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
+    fn write(&self, epoch: u64, example: (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
+        self.write_seen(epoch, example, out, &mut |_, _| {})
+    }
+
+    /// As [`write`](Self::write); `see` gets the picture that transforms start from, and what each makes of it.
+    fn write_seen(
+        &self,
+        epoch: u64,
+        (index, again): (usize, u64),
+        out: &mut [f32],
+        see: &mut dyn FnMut(Option<&Transform>, &Pixels<'_>),
+    ) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
         let mut picture = match self.sized {
             true => self.examples.picture(index)?,
             false => self.fitted(index)?,
         };
+        see(None, &picture);
         let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
         for transform in &self.transforms {
-            if let Stage::Picture(transform) = transform.stage() {
-                picture = transform.apply(picture, [width, height], &mut rng)?;
+            if let Stage::Picture(on_picture) = transform.stage() {
+                picture = on_picture.apply(picture, [width, height], &mut rng)?;
+                see(Some(transform), &picture);
             }
         }
         if [picture.width, picture.height] != [width, height] {

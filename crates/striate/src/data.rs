@@ -14,7 +14,7 @@ use tch::Tensor;
 /// What a recipe calls data that are folders of files; its `dir` has them.
 pub const FOLDER: &str = "image-folder";
 /// Pictures of a folder whose mean and deviation are measured: with more, the figures change in their fourth digit.
-const SAMPLE: usize = 10_000;
+pub(crate) const SAMPLE: usize = 10_000;
 /// Sets the seeds of splits apart from others that are derived from the same seed.
 const SPLIT_SEEDS: u64 = 0x5350_4c54;
 /// The same for samples.
@@ -236,6 +236,16 @@ impl Data {
     ///
     /// A picture that cannot be read, and an interruption.
     pub fn preprocess(self, input: [i64; 3], progress: Progress) -> Result<(Self, Preprocess), Error> {
+        self.preprocess_by(input, SAMPLE, progress)
+    }
+
+    /// The same with the statistics of `sample` of a folder's pictures; with 0, nothing is measured, and they are not normalised.
+    pub(crate) fn preprocess_by(
+        self,
+        input: [i64; 3],
+        sample: usize,
+        progress: Progress,
+    ) -> Result<(Self, Preprocess), Error> {
         match self.images {
             Images::Memory { ref train, .. } => {
                 let shape = train.shape();
@@ -245,8 +255,11 @@ impl Data {
             Images::Folder(parts) => {
                 let raw = shaped(input, Interpolation::default());
                 let parts = parts.fit(&raw)?;
+                if sample == 0 {
+                    return Ok((Self { images: Images::Folder(parts) }, raw));
+                }
                 let mut told = |done: usize, of: usize| progress("statistics", done as u64, Some(of as u64));
-                let statistics = parts.train.statistics(SAMPLE, &mut told)?;
+                let statistics = parts.train.statistics(sample, &mut told)?;
                 if statistics.examples < parts.train.len() {
                     tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, parts.train.len());
                 }

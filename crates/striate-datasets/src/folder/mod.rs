@@ -9,7 +9,7 @@ pub use scan::{LeftOut, Reason};
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
 use crate::dataset::no_example;
-use crate::decode::{decode_file, decode_raw};
+use crate::decode::{decode_file, decode_raw, read_file};
 use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Picture, Pixels, Preprocess};
 use scan::{Entry, Walk, entries};
 use std::collections::{BTreeMap, HashSet};
@@ -358,6 +358,16 @@ impl Examples for Files {
     fn label(&self, index: usize) -> i64 {
         self.files[index].1
     }
+
+    fn place(&self, index: usize) -> PathBuf {
+        self.files[index].0.clone()
+    }
+
+    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
+        let (path, _) = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
+        let fault = |reason| DatasetError::Image { path: path.clone(), reason };
+        Ok(Some(read_file(path, &self.options).map_err(fault)?.into_owned()))
+    }
 }
 
 /// Files are decoded as grey or as colour.
@@ -368,7 +378,7 @@ fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
 
 /// Does the same with each, with as many threads as libtorch's operators use; the results are in
 /// order.
-fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();

@@ -1,0 +1,129 @@
+//! What happens to examples on their way into a batch, to look at.
+
+use super::{Loader, Way};
+use crate::transform::Stage;
+use crate::{Batch, DatasetError, Pixels, Transform};
+use std::path::PathBuf;
+use tch::Tensor;
+
+/// An example on its way into the first batch: see [`Loader::preview`].
+#[derive(Debug, Clone)]
+pub struct Preview {
+    /// Where its picture lies: a path, or a number.
+    pub place: PathBuf,
+    /// The index of its class.
+    pub label: i64,
+    /// The picture as it lies in the dataset, then after each step, in the first epoch.
+    pub steps: Vec<PreviewStep>,
+    /// What the network sees of it in each epoch, before it is normalised.
+    pub inputs: Vec<PreviewInput>,
+}
+
+/// A picture after a step.
+#[derive(Debug, Clone)]
+pub struct PreviewStep {
+    /// The kind of the transform; `picture` for how it lies in the dataset, `input` where it was brought to the input's size.
+    pub name: &'static str,
+    /// The picture.
+    pub picture: Pixels<'static>,
+}
+
+/// What a network sees of an example.
+#[derive(Debug, Clone)]
+pub struct PreviewInput {
+    /// The picture.
+    pub picture: Pixels<'static>,
+    /// Its classes, each with its share: several where pictures are mixed.
+    pub classes: Vec<(i64, f64)>,
+}
+
+impl Loader<'_> {
+    /// What happens to the first `count` examples of the first epoch, step by step, and what the network sees of the same
+    /// examples in each of so many `epochs`: the very draws of a training run. But those that mix pictures take a partner from
+    /// these examples, instead of from a whole batch.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be read, and what transforms refuse.
+    pub fn preview(&self, count: usize, epochs: u64) -> Result<Vec<Preview>, DatasetError> {
+        let way = &*self.way;
+        let chosen: Vec<(usize, u64)> = self.order(0)?.into_iter().take(count.max(1)).collect();
+        let mut all = chosen.iter().map(|example| way.steps(*example)).collect::<Result<Vec<_>, _>>()?;
+        let on_values = way.transforms.iter().rev().find(|transform| matches!(transform.stage(), Stage::Values(_)));
+        let on_batch = way.transforms.iter().find(|transform| matches!(transform.stage(), Stage::Batch(_)));
+        for epoch in 0..epochs.max(1) {
+            let batch = way.values(epoch, &chosen)?;
+            if let (0, Some(transform)) = (epoch, on_values) {
+                way.add_step(&mut all, transform, &batch)?;
+            }
+            let batch = way.mix(epoch, 0, batch)?;
+            if let (0, Some(transform)) = (epoch, on_batch) {
+                way.add_step(&mut all, transform, &batch)?;
+            }
+            for (row, preview) in (0..).zip(&mut all) {
+                let classes = match &batch.targets {
+                    None => vec![(preview.label, 1.0)],
+                    Some(targets) => {
+                        let shares = Vec::<f64>::try_from(targets.f_get(row)?.f_to_kind(tch::Kind::Double)?)?;
+                        let mut classes: Vec<(i64, f64)> = (0..).zip(shares).filter(|(_, share)| *share > 0.0).collect();
+                        classes.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+                        classes
+                    }
+                };
+                preview.inputs.push(PreviewInput { picture: way.shown(&batch.images.f_get(row)?)?, classes });
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Way {
+    fn steps(&self, example: (usize, u64)) -> Result<Preview, DatasetError> {
+        let index = example.0;
+        let mut steps = vec![PreviewStep { name: "picture", picture: owned(&self.examples.picture(index)?) }];
+        self.write_seen(0, example, &mut self.room(), &mut |transform, picture| match transform {
+            Some(transform) => steps.push(PreviewStep { name: transform.kind(), picture: owned(picture) }),
+            None if steps[0].picture != *picture => steps.push(PreviewStep { name: "input", picture: owned(picture) }),
+            None => {}
+        })?;
+        Ok(Preview { place: self.examples.place(index), label: self.examples.label(index), steps, inputs: Vec::new() })
+    }
+
+    /// Examples as a batch, before it is mixed.
+    fn values(&self, epoch: u64, examples: &[(usize, u64)]) -> Result<Batch, DatasetError> {
+        let (mut images, labels): (Vec<Tensor>, Vec<i64>) =
+            (Vec::new(), examples.iter().map(|(index, _)| self.examples.label(*index)).collect());
+        for example in examples {
+            let mut values = self.room();
+            self.write(epoch, *example, &mut values)?;
+            images.push(Tensor::f_from_slice(&values)?.f_view(self.preprocess.input)?);
+        }
+        Ok(Batch::new(Tensor::f_stack(&images, 0)?, Tensor::f_from_slice(&labels)?))
+    }
+
+    fn add_step(&self, all: &mut [Preview], transform: &Transform, batch: &Batch) -> Result<(), DatasetError> {
+        for (row, preview) in (0..).zip(all) {
+            preview.steps.push(PreviewStep { name: transform.kind(), picture: self.shown(&batch.images.f_get(row)?)? });
+        }
+        Ok(())
+    }
+
+    /// A network's input (`[C, H, W]`) as a picture; of other numbers of channels than 1 and 3, the first.
+    fn shown(&self, values: &Tensor) -> Result<Pixels<'static>, DatasetError> {
+        let normalise = &self.preprocess.normalise;
+        let of_channels = |values: &[f64]| Tensor::f_from_slice(values)?.f_view([-1, 1, 1]);
+        let values = values.f_to_kind(tch::Kind::Double)?.f_mul(&of_channels(&normalise.std)?)?;
+        let values = values.f_add(&of_channels(&normalise.mean)?)?.f_mul_scalar(255.0)?;
+        let values = if values.size()[0] == 3 { values } else { values.f_narrow(0, 0, 1)? };
+        Pixels::of_tensor(&values.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(tch::Kind::Uint8)?.f_unsqueeze(0)?)
+    }
+
+    /// Memory for one example.
+    fn room(&self) -> Vec<f32> {
+        vec![0.0; self.preprocess.input.iter().product::<i64>().unsigned_abs() as usize]
+    }
+}
+
+fn owned(picture: &Pixels<'_>) -> Pixels<'static> {
+    Pixels::new([picture.width, picture.height], picture.channels, picture.data.to_vec())
+}
