@@ -78,6 +78,21 @@ pub fn write_new(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result
     write().map_err(FilesError::new("write", path))
 }
 
+/// Gives a file another name, in a folder that nobody sees yet: a hard link, which must be in the same file system. A link is
+/// followed to the file that it leads to. Missing folders are made.
+///
+/// # Errors
+///
+/// A name that exists, even as a link, another file system, and whatever else the system refuses.
+pub fn link_new(file: &Path, name: &Path) -> Result<(), FilesError> {
+    let link = || {
+        fs::create_dir_all(parent(name))?;
+        fault::point("create")?;
+        fs::hard_link(fs::canonicalize(file)?, name)
+    };
+    link().map_err(FilesError::new("link", name))
+}
+
 /// Gives a file that is whole its final name, in place of what has it: synced, renamed, and the folder
 /// synced.
 ///

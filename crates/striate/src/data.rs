@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Normalise, Preprocess, Split, catalogue, load_with,
+    LoadOptions, Normalise, PartFolders, Preprocess, Split, catalogue, load_with,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -16,7 +16,7 @@ pub const FOLDER: &str = "image-folder";
 /// Pictures of a folder whose mean and deviation are measured: with more, the figures change in their fourth digit.
 pub(crate) const SAMPLE: usize = 10_000;
 /// Sets the seeds of splits apart from others that are derived from the same seed.
-const SPLIT_SEEDS: u64 = 0x5350_4c54;
+pub(crate) const SPLIT_SEEDS: u64 = 0x5350_4c54;
 /// The same for samples.
 const SAMPLE_SEEDS: u64 = 0x5341_4d50;
 /// Pictures of a sample that are decoded together.
@@ -100,10 +100,7 @@ impl Data {
             }
             let decode = DecodeOptions { max_pixels: section.max_pixels };
             // The images' size follows from the model, which follows from the classes.
-            Images::Folder(
-                FolderParts::open(&section.dir, &shaped([3, 1, 1], Interpolation::default()))?
-                    .map(|part| Ok(part.decoded_with(decode)))?,
-            )
+            Images::Folder(FolderParts::open(&section.dir, &whole())?.map(|part| Ok(part.decoded_with(decode)))?)
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
             let Split { train, test } = load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)?;
@@ -240,12 +237,7 @@ impl Data {
     }
 
     /// The same with the statistics of `sample` of a folder's pictures; with 0, nothing is measured, and they are not normalised.
-    pub(crate) fn preprocess_by(
-        self,
-        input: [i64; 3],
-        sample: usize,
-        progress: Progress,
-    ) -> Result<(Self, Preprocess), Error> {
+    pub(crate) fn preprocess_by(self, input: [i64; 3], sample: usize, progress: Progress) -> Result<(Self, Preprocess), Error> {
         match self.images {
             Images::Memory { ref train, .. } => {
                 let shape = train.shape();
@@ -320,7 +312,46 @@ impl From<Split> for Data {
     }
 }
 
+/// All parts of what a recipe names: `train`, and `val` and `test` if there are any. Where a part lacks a class that another has,
+/// each counts its own.
+///
+/// # Errors
+///
+/// A dataset or folder that is not there or not sound, and an interruption of a download.
+pub fn open_parts(section: &DataSection, progress: Progress) -> Result<Vec<(&'static str, Opened)>, Error> {
+    let named = |train, val, test| {
+        let parts = [("train", Some(train)), ("val", val), ("test", test)];
+        parts.into_iter().filter_map(|(name, part)| Some((name, part?))).collect()
+    };
+    match Data::open(section, progress) {
+        Ok(Data { images: Images::Memory { train, val, test } }) => {
+            Ok(named(Opened::Memory(train), val.map(Opened::Memory), test.map(Opened::Memory)))
+        }
+        Ok(Data { images: Images::Folder(FolderParts { train, val, test }) }) => {
+            Ok(named(Opened::Folder(train), val.map(Opened::Folder), test.map(Opened::Folder)))
+        }
+        Err(error @ Error::Dataset(DatasetError::OtherClasses { .. })) => {
+            let Some(PartFolders { train, val, test }) = PartFolders::find(&section.dir)? else { return Err(error) };
+            let decode = DecodeOptions { max_pixels: section.max_pixels };
+            let open = |folder| -> Result<Opened, Error> {
+                let part = ImageFolder::open(folder, whole())?;
+                Ok(Opened::Folder(part.decoded_with(decode)))
+            };
+            Ok(named(open(train)?, val.map(open).transpose()?, test.map(open).transpose()?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Opened {
+    /// Its pictures, as they lie there.
+    pub fn dataset(&self) -> &dyn Dataset {
+        match self {
+            Self::Memory(data) => data,
+            Self::Folder(data) => data,
+        }
+    }
+
     /// What a network is judged by in the end: the part `test` of a dataset or folder, or `val`; a folder without parts as a whole.
     ///
     /// # Errors
@@ -390,6 +421,11 @@ fn formats<'p>(files: impl Iterator<Item = &'p Path>) -> Option<String> {
     counts.sort_by_key(|(_, count)| Reverse(*count));
     let list = counts.iter().map(|(end, count)| format!("{count} .{end}")).collect::<Vec<_>>().join(", ");
     (counts.len() > 1).then_some(list)
+}
+
+/// For pictures that are not brought to any size.
+pub(crate) fn whole() -> Preprocess {
+    shaped([3, 1, 1], Interpolation::default())
 }
 
 /// Resized until the shorter side fits, and cropped in the middle.

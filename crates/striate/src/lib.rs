@@ -23,18 +23,22 @@
 //! What is absent on purpose: the terminal. Whoever calls brings progress bars and signal handlers, and decides about the whole
 //! process: [`keep_memory_warm`] is for programs that compute much.
 
+pub mod check;
 mod classifier;
 pub mod data;
 mod error;
 mod prepared;
+mod preview;
 pub mod recipes;
 mod report;
 mod run;
+pub mod split;
 mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use prepared::Prepared;
+pub use preview::Sheet;
 pub use report::Report;
 pub use run::{BUNDLE, Outcome, RECIPE, Run, Summary, new_folder};
 pub use striate_datasets as datasets;

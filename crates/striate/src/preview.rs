@@ -100,7 +100,8 @@ impl Sheet {
         }
         for (row, preview) in (0..).zip(&self.rows) {
             let y = top + row * step[1];
-            let pictures = preview.steps.iter().map(|step| &step.picture).chain(preview.inputs.iter().map(|input| &input.picture));
+            let pictures =
+                preview.steps.iter().map(|step| &step.picture).chain(preview.inputs.iter().map(|input| &input.picture));
             for (column, picture) in (0..).zip(pictures) {
                 let picture = fitted(picture, cell);
                 imageops::replace(&mut sheet, &picture, i64::from(GAP + column * step[0]), i64::from(y));

@@ -252,9 +252,7 @@ impl Pictures {
 
     fn look_at_pictures(&self, looks: &[Option<Look>], found: &mut Survey) {
         let sound = || looks.iter().zip(0..).filter_map(|(look, id)| Some((look.as_ref()?, id)));
-        let odd = sound().filter(|(Look { size: [width, height], .. }, _)| {
-            width.max(height) / PROPORTIONS >= *width.min(height)
-        });
+        let odd = sound().filter(|(Look { size: [width, height], .. }, _)| width.max(height) / PROPORTIONS >= *width.min(height));
         let odd = odd.map(|(Look { size: [width, height], .. }, id)| vec![self.seen(id, format!("{width}x{height}"))]);
         found.add_all(Problem::Proportions, odd.collect(), |count, _| {
             format!("{} with one side {PROPORTIONS} times as long as the other, or longer", number(count, "picture"))
@@ -343,8 +341,7 @@ fn sizes<E>(looks: &[Result<Look, E>]) -> Option<Sizes> {
 fn counts(of: impl Iterator<Item = &'static str>) -> Vec<Count> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     of.for_each(|what| *counts.entry(what).or_default() += 1);
-    let mut counts: Vec<Count> =
-        counts.into_iter().map(|(what, pictures)| Count { what: what.to_owned(), pictures }).collect();
+    let mut counts: Vec<Count> = counts.into_iter().map(|(what, pictures)| Count { what: what.to_owned(), pictures }).collect();
     counts.sort_by_key(|count| std::cmp::Reverse(count.pictures));
     counts
 }

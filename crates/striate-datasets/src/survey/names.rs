@@ -52,7 +52,9 @@ mod tests {
 
     #[test]
     fn copies_are_told_by_their_names() {
-        for name in ["rose (1).jpg", "a/rose (12).png", "rose copy.jpg", "Rose Copy 2.jpg", "rose - Copy.jpg", "rose - Copy (3).jpg"] {
+        for name in
+            ["rose (1).jpg", "a/rose (12).png", "rose copy.jpg", "Rose Copy 2.jpg", "rose - Copy.jpg", "rose - Copy (3).jpg"]
+        {
             assert!(is_copy(Path::new(name)), "{name}");
         }
         for name in ["rose.jpg", "rose1.jpg", "rose (a).jpg", "(1).jpg", "photocopy.jpg", "rose (1) wild.jpg", "rose ().jpg"] {

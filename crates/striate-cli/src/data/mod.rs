@@ -1,5 +1,9 @@
-//! `data`: fetches datasets, lists them, or writes some of their images.
-use crate::cli::DataArgs;
+//! `data`: fetches datasets, lists them, or writes some of their images; looks at data, and splits them.
+mod check;
+mod preview;
+mod split;
+
+use crate::cli::{DataArgs, DataCommand};
 use crate::error::CliError;
 use crate::lab::new_or_empty;
 use crate::{print, progress};
@@ -10,6 +14,12 @@ use striate_datasets::{Dataset, LoadOptions, catalogue, fetch, load_with};
 use striate_torch::Shown;
 
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
+    match &args.command {
+        None => {}
+        Some(DataCommand::Check(args)) => return check::check(args),
+        Some(DataCommand::Preview(args)) => return preview::preview(args),
+        Some(DataCommand::Split(args)) => return split::split_folder(args),
+    }
     if args.names.is_empty() {
         let mut text = format!("{:16}  {:>8}  {:>7}  {:>8}  licence\n", "dataset", "training", "test", "download");
         for entry in catalogue() {
