@@ -49,6 +49,9 @@ impl Loader<'_> {
         let way = &*self.way;
         let chosen: Vec<(usize, u64)> = self.order(0)?.into_iter().take(count.max(1)).collect();
         let mut all = chosen.iter().map(|example| way.steps(*example)).collect::<Result<Vec<_>, _>>()?;
+        if !way.sized && all.iter().all(|preview| preview.steps[0].picture == preview.steps[1].picture) {
+            all.iter_mut().for_each(|preview| drop(preview.steps.remove(1)));
+        }
         let on_values = way.transforms.iter().rev().find(|transform| matches!(transform.stage(), Stage::Values(_)));
         let on_batch = way.transforms.iter().find(|transform| matches!(transform.stage(), Stage::Batch(_)));
         for epoch in 0..epochs.max(1) {
@@ -83,8 +86,8 @@ impl Way {
         let mut steps = vec![PreviewStep { name: "picture", picture: owned(&self.examples.picture(index)?) }];
         self.write_seen(0, example, &mut self.room(), &mut |transform, picture| match transform {
             Some(transform) => steps.push(PreviewStep { name: transform.kind(), picture: owned(picture) }),
-            None if steps[0].picture != *picture => steps.push(PreviewStep { name: "input", picture: owned(picture) }),
-            None => {}
+            None if self.sized => {}
+            None => steps.push(PreviewStep { name: "input", picture: owned(picture) }),
         })?;
         Ok(Preview { place: self.examples.place(index), label: self.examples.label(index), steps, inputs: Vec::new() })
     }
@@ -126,4 +129,83 @@ impl Way {
 
 fn owned(picture: &Pixels<'_>) -> Pixels<'static> {
     Pixels::new([picture.width, picture.height], picture.channels, picture.data.to_vec())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{Dataset, Fit, ImageFolder, LoaderOptions, Normalise, Preprocess, digits, folder};
+
+    fn transforms(kinds: &[&str]) -> Vec<Transform> {
+        kinds.iter().map(|kind| toml::from_str(&format!("kind = '{kind}'")).unwrap()).collect()
+    }
+
+    fn loader<'d>(data: &'d dyn Dataset, preprocess: &Preprocess, kinds: &[&str]) -> Loader<'d> {
+        let options = LoaderOptions { transforms: transforms(kinds), ..LoaderOptions::train(4, 3) };
+        Loader::new(data, preprocess.clone(), options).unwrap()
+    }
+
+    fn names(preview: &Preview) -> Vec<&'static str> {
+        preview.steps.iter().map(|step| step.name).collect()
+    }
+
+    /// The values of a picture as a loader gives them.
+    fn normalised(picture: &Pixels<'_>, normalise: &Normalise) -> Tensor {
+        normalise.apply(picture.to_tensor().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_preview_has_the_pictures_of_the_first_batch() {
+        let train = digits().unwrap().train;
+        let preprocess = Preprocess::new([1, 8, 8], [1, 32, 32], Fit::Resize, Normalise::of(&train).unwrap()).unwrap();
+        let loader = loader(&train, &preprocess, &["horizontal-flip", "trivial-augment", "random-erasing"]);
+        let previews = loader.preview(3, 2).unwrap();
+        let batch = loader.epoch(0).unwrap().next().unwrap().unwrap();
+        for (row, preview) in (0..).zip(&previews) {
+            assert_eq!(names(preview), ["picture", "input", "horizontal-flip", "trivial-augment", "random-erasing"]);
+            assert_eq!((preview.label, preview.inputs.len()), (batch.labels.int64_value(&[row]), 2));
+            assert_eq!(preview.inputs[0].classes, [(preview.label, 1.0)]);
+            assert_eq!(preview.steps[4].picture, preview.inputs[0].picture);
+            let seen = normalised(&preview.inputs[0].picture, &preprocess.normalise);
+            // What is erased has the mean, which is no whole number.
+            let difference = (seen.squeeze_dim(0) - batch.images.get(row)).abs().max().double_value(&[]);
+            assert!(difference < 0.5 / 255.0 / preprocess.normalise.std[0] + 1e-6, "{difference}");
+        }
+        // The same example in the second epoch's order.
+        let order = Vec::<usize>::from_iter(loader.order(1).unwrap().into_iter().map(|(index, _)| index));
+        let place = order.iter().position(|index| previews[0].place.to_str() == Some(&index.to_string())).unwrap();
+        let batch = loader.epoch_from(1, place / 4).unwrap().next().unwrap().unwrap();
+        let seen = normalised(&previews[0].inputs[1].picture, &preprocess.normalise).squeeze_dim(0);
+        let difference = (seen - batch.images.get((place % 4) as i64)).abs().max().double_value(&[]);
+        assert!(difference < 0.5 / 255.0 / preprocess.normalise.std[0] + 1e-6, "{difference}");
+    }
+
+    #[test]
+    fn mixed_pictures_have_the_shares_of_their_classes() {
+        let train = digits().unwrap().train;
+        let preprocess = Preprocess::new([1, 8, 8], [1, 8, 8], Fit::Resize, Normalise::identity()).unwrap();
+        let previews = loader(&train, &preprocess, &["mix-up"]).preview(4, 1).unwrap();
+        for (row, preview) in previews.iter().enumerate() {
+            assert_eq!(names(preview), ["picture", "mix-up"]);
+            let (own, partner) = (preview.label, previews[(row + 3) % 4].label);
+            let classes: Vec<i64> = preview.inputs[0].classes.iter().map(|(class, _)| *class).collect();
+            assert!(classes.iter().all(|class| [own, partner].contains(class)), "{classes:?}");
+            assert!((preview.inputs[0].classes.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn files_are_seen_as_they_lie_there() {
+        let root = folder::tests::flowers();
+        let data = ImageFolder::open(root.path(), folder::tests::preprocess(8)).unwrap();
+        let previews = loader(&data, &folder::tests::preprocess(8), &["random-resized-crop"]).preview(9, 1).unwrap();
+        assert_eq!(previews.len(), data.len());
+        for preview in &previews {
+            assert_eq!(names(preview), ["picture", "random-resized-crop"]);
+            let size = image::image_dimensions(&preview.place).unwrap();
+            let picture = &preview.steps[0].picture;
+            assert_eq!((picture.width as u32, picture.height as u32), size);
+        }
+    }
 }

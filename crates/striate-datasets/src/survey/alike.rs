@@ -115,3 +115,108 @@ fn first(leads: &mut [usize], mut place: usize) -> usize {
     }
     place
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+    use crate::transform::Rng;
+    use image::codecs::jpeg::JpegEncoder;
+    use image::imageops::{self, FilterType};
+    use image::{GrayImage, Rgb, RgbImage};
+
+    /// Soft spots of some colours, in other places for each seed.
+    pub(in crate::survey) fn scene(seed: u64, [width, height]: [u32; 2]) -> RgbImage {
+        let mut rng = Rng::new(seed, &[]);
+        let spots: Vec<[f64; 6]> = (0..8).map(|_| std::array::from_fn(|_| rng.unit())).collect();
+        RgbImage::from_fn(width, height, |x, y| {
+            let (x, y) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
+            let mut values = [40.0; 3];
+            for [left, top, radius, colour @ ..] in &spots {
+                let weight = (-((x - left).powi(2) + (y - top).powi(2)) / (0.01 + 0.04 * radius)).exp();
+                values.iter_mut().zip(colour).for_each(|(value, colour)| *value += 200.0 * colour * weight);
+            }
+            Rgb(values.map(|value| value as u8))
+        })
+    }
+
+    fn print(image: impl Into<DynamicImage>) -> Print {
+        Print::of(&image.into()).unwrap()
+    }
+
+    #[test]
+    fn a_print_is_haars_transform() {
+        // Left half white: all of it is the first difference, from left to right. Top half black: the second, negative.
+        let halves = |white: fn(u32, u32) -> bool| GrayImage::from_fn(16, 16, |x, y| [if white(x, y) { 255 } else { 0 }].into());
+        assert_eq!(print(halves(|x, _| x < 8)).0[..4], [127, 0, 0, 0]);
+        assert_eq!(print(halves(|_, y| y >= 8)).0[..4], [0, -127, 0, 0]);
+        // A chess board of fields: the differences along the diagonals of the finest level, each 1 / sqrt(16) of the length.
+        let board = print(halves(|x, y| (x / 2 + y / 2) % 2 == 0)).0;
+        assert!(
+            board[..15].iter().all(|value| *value == 0) && board[15..].chunks(3).all(|field| field == [0, 0, 32]),
+            "{board:?}"
+        );
+    }
+
+    #[test]
+    fn copies_in_another_form_look_alike() {
+        let original = scene(1, [200, 150]);
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, 20).encode_image(&original).unwrap();
+        let brighter = RgbImage::from_fn(200, 150, |x, y| Rgb(original.get_pixel(x, y).0.map(|value| value / 2 + 70)));
+        let mut written = original.clone();
+        for (x, y) in (4..24).flat_map(|x| (140..146).map(move |y| (x, y))) {
+            written.put_pixel(x, y, Rgb([255; 3]));
+        }
+        let forms = [
+            image::load_from_memory(&jpeg).unwrap(),
+            imageops::resize(&original, 73, 61, FilterType::Triangle).into(),
+            imageops::resize(&original, 400, 300, FilterType::CatmullRom).into(),
+            imageops::grayscale(&original).into(),
+            brighter.into(),
+            written.into(),
+        ];
+        for (number, form) in forms.into_iter().enumerate() {
+            assert!(print(original.clone()).is_like(&print(form)), "form {number}");
+        }
+    }
+
+    #[test]
+    fn other_pictures_do_not_and_flat_ones_have_no_print() {
+        let prints: Vec<Print> = (0..40).map(|seed| print(scene(seed, [64, 64]))).collect();
+        for (place, one) in prints.iter().enumerate() {
+            assert!(prints[place + 1..].iter().all(|other| !one.is_like(other)), "{place}");
+        }
+        let original = scene(1, [64, 64]);
+        assert!(!print(original.clone()).is_like(&print(imageops::flip_horizontal(&original))));
+        assert!(!print(original.clone()).is_like(&print(imageops::crop_imm(&original, 16, 16, 48, 48).to_image())));
+        assert_eq!(Print::of(&RgbImage::from_fn(64, 64, |x, _| Rgb([100 + (x % 3) as u8; 3])).into()), None);
+    }
+
+    #[test]
+    fn groups_are_those_of_all_pairs() {
+        // Few values, so that many are near one another.
+        let value = |id: usize, axis: usize| ((id * 7919 + axis * 104_729 + id * axis * 31) % 61) as i8 - 30;
+        let prints: Vec<(Print, usize)> = (0..400)
+            .map(|id| {
+                let mut print = [0; LEN];
+                print[..3].copy_from_slice(&[value(id, 0), value(id, 1), value(id, 2)]);
+                (Print(print), id)
+            })
+            .collect();
+        let mut expected: Vec<Vec<usize>> = Vec::new();
+        for (print, id) in &prints {
+            let like = |group: &Vec<usize>| group.iter().any(|other| prints[*other].0.is_like(print));
+            let (alike, mut others): (Vec<_>, Vec<_>) = expected.into_iter().partition(like);
+            let mut group: Vec<usize> = alike.into_iter().flatten().chain([*id]).collect();
+            group.sort_unstable();
+            others.push(group);
+            expected = others;
+        }
+        expected.retain(|group| group.len() > 1);
+        expected.sort();
+        assert!(expected.len() > 5 && expected.iter().any(|group| group.len() > 2), "{expected:?}");
+        assert_eq!(groups(prints.clone(), &mut || true).unwrap(), expected);
+        assert_eq!(groups(prints, &mut || false), None);
+    }
+}

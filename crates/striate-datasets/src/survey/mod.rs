@@ -357,3 +357,171 @@ fn some(names: &[&str]) -> String {
     let shown = names.iter().take(SHOWN).map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::alike::tests::scene;
+    use super::*;
+    use crate::{ImageFolder, digits, folder};
+    use image::imageops::{self, FilterType};
+    use image::{DynamicImage, ImageFormat, RgbImage};
+    use std::fs;
+    use std::path::Path;
+
+    fn save(path: &Path, image: impl Into<DynamicImage>, format: ImageFormat) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image.into().save_with_format(path, format).unwrap();
+    }
+
+    fn open(root: &Path) -> ImageFolder {
+        ImageFolder::open(root, folder::tests::preprocess(8)).unwrap()
+    }
+
+    fn found(root: &Path, parts: &[&str]) -> Survey {
+        let parts: Vec<(&str, ImageFolder)> = parts.iter().map(|part| (*part, open(&root.join(part)))).collect();
+        let parts: Vec<(&str, &dyn Dataset)> = parts.iter().map(|(name, data)| (*name, data as &dyn Dataset)).collect();
+        survey(&parts, &SurveyOptions::default(), &mut |_, _| true).unwrap()
+    }
+
+    /// The problems with their groups, below `root`.
+    fn problems(found: &Survey, root: &Path) -> Vec<(Problem, Vec<Vec<String>>)> {
+        let name = |seen: &Seen| seen.place.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let groups = |finding: &Finding| finding.groups.iter().map(|group| group.iter().map(name).collect()).collect();
+        found.findings.iter().map(|finding| (finding.problem, groups(finding))).collect()
+    }
+
+    fn names(groups: &[&[&str]]) -> Vec<Vec<String>> {
+        groups.iter().map(|group| group.iter().map(|name| (*name).to_owned()).collect()).collect()
+    }
+
+    #[test]
+    fn copies_and_pictures_that_look_alike_are_sorted_by_what_they_spoil() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for (seed, name) in
+            (0..).zip(["train/a/0.png", "train/a/1.png", "train/b/2.png", "train/b/3.png", "val/a/4.png", "val/b/5.png"])
+        {
+            save(&at(name), scene(seed, [64, 48]), ImageFormat::Png);
+        }
+        assert_eq!(problems(&found(root.path(), &["train", "val"]), root.path()), []);
+        for (from, to) in
+            [("train/a/0.png", "train/b/0.png"), ("train/a/1.png", "val/a/one.png"), ("train/b/2.png", "train/b/deep/2.png")]
+        {
+            fs::create_dir_all(at(to).parent().unwrap()).unwrap();
+            fs::copy(at(from), at(to)).unwrap();
+        }
+        for (seed, name) in [(3, "train/a/like-3.jpg"), (4, "train/a/like-4.jpg"), (5, "val/b/like-5.jpg")] {
+            save(&at(name), imageops::resize(&scene(seed, [64, 48]), 50, 40, FilterType::Triangle), ImageFormat::Jpeg);
+        }
+        let found = found(root.path(), &["train", "val"]);
+        let expected = [
+            (Problem::SameInClasses, names(&[&["train/a/0.png", "train/b/0.png"]])),
+            (Problem::SameInParts, names(&[&["train/a/1.png", "val/a/one.png"]])),
+            (Problem::AlikeInClasses, names(&[&["train/a/like-3.jpg", "train/b/3.png"]])),
+            (Problem::AlikeInParts, names(&[&["train/a/like-4.jpg", "val/a/4.png"]])),
+            (Problem::Same, names(&[&["train/b/2.png", "train/b/deep/2.png"]])),
+            (Problem::Alike, names(&[&["val/b/5.png", "val/b/like-5.jpg"]])),
+        ];
+        assert_eq!(problems(&found, root.path()), expected);
+        assert!(found.has_errors() && found.findings[0].message == "1 picture under several labels (2 files)");
+        let counts: Vec<&[usize]> = found.parts.iter().map(|part| &part.pictures[..]).collect();
+        assert_eq!((counts, found.len()), (vec![&[4, 4][..], &[2, 2]], 12));
+        assert_eq!(
+            found.formats.iter().map(|count| (count.what.as_str(), count.pictures)).collect::<Vec<_>>(),
+            [("PNG", 9), ("JPEG", 3)]
+        );
+        assert_eq!(found.sizes, Some(Sizes { smallest: [50, 40], median: [64, 48], largest: [64, 48] }));
+        let data = open(&root.path().join("train"));
+        let options = SurveyOptions { alike: false, ..SurveyOptions::default() };
+        let exact = survey(&[("train", &data)], &options, &mut |_, _| true).unwrap();
+        assert!(exact.findings.iter().all(|finding| !matches!(finding.problem, Problem::Alike | Problem::AlikeInClasses)));
+        let stopped = survey(&[("train", &data)], &options, &mut |_, _| false);
+        assert!(matches!(stopped, Err(DatasetError::Interrupted)));
+    }
+
+    #[test]
+    fn files_that_are_not_what_they_seem_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join("all").join(name);
+        for (seed, name) in (10..).zip(["a/1.png", "a/2.png", "a/3.png", "b/4.png", "b/5.png"]) {
+            save(&at(name), scene(seed, [32, 32]), ImageFormat::Png);
+        }
+        let cut = fs::read(at("a/1.png")).unwrap();
+        fs::write(at("a/cut.png"), &cut[..cut.len() / 2]).unwrap();
+        save(&at("a/lies.jpg"), scene(20, [32, 32]), ImageFormat::Png);
+        save(&at("a/photo (1).png"), scene(21, [32, 32]), ImageFormat::Png);
+        save(&at("b/4.PNG"), scene(22, [32, 32]), ImageFormat::Png);
+        save(&at("b/wide.png"), scene(23, [128, 32]), ImageFormat::Png);
+        save(&at("b/grey.png"), imageops::grayscale(&scene(24, [32, 32])), ImageFormat::Png);
+        save(&at("b/deep.png"), DynamicImage::from(scene(25, [32, 32])).into_rgb16(), ImageFormat::Png);
+        save(&at("b/clear.png"), DynamicImage::from(scene(26, [32, 32])).into_rgba8(), ImageFormat::Png);
+        let found = found(root.path(), &["all"]);
+        let expected = [
+            (Problem::Unreadable, names(&[&["all/a/cut.png"]])),
+            (Problem::Proportions, names(&[&["all/b/wide.png"]])),
+            (Problem::Colours, names(&[&["all/b/clear.png"], &["all/b/deep.png"], &["all/b/grey.png"]])),
+            (Problem::Extension, names(&[&["all/a/lies.jpg"]])),
+            (Problem::Copy, names(&[&["all/a/photo (1).png"]])),
+            (Problem::Clash, names(&[&["all/b/4.PNG", "all/b/4.png"]])),
+        ];
+        assert_eq!(problems(&found, root.path()), expected);
+        let notes = |problem| {
+            let finding = found.findings.iter().find(|finding| finding.problem == problem).unwrap();
+            finding.groups.iter().map(|group| group[0].note.as_str()).collect::<Vec<_>>()
+        };
+        assert!(notes(Problem::Unreadable)[0].contains("cut off"));
+        assert_eq!(notes(Problem::Proportions), ["128x32"]);
+        let fates = [
+            "RGB with transparency: the transparency is dropped",
+            "more than 8 bits: cut to 8 bits",
+            "grey: repeated in each channel of a network for colours",
+        ];
+        assert_eq!((notes(Problem::Colours), notes(Problem::Extension)), (fates.to_vec(), vec!["PNG"]));
+    }
+
+    #[test]
+    fn classes_are_counted_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for seed in 0..12 {
+            save(&at(&format!("train/Cat/{seed}.png")), scene(seed, [16, 16]), ImageFormat::Png);
+        }
+        for (seed, name) in (12..).zip(["train/cat/1.png", "val/Cat/1.png", "val/dog/1.png"]) {
+            save(&at(name), scene(seed, [16, 16]), ImageFormat::Png);
+        }
+        let found = found(root.path(), &["train", "val"]);
+        let told: Vec<(Problem, &str)> =
+            found.findings.iter().map(|finding| (finding.problem, finding.message.as_str())).collect();
+        let expected = [
+            (Problem::MissingClass, "train has no picture of dog; val has no picture of cat"),
+            (Problem::Imbalance, "Cat has 12 times as many pictures as cat (12 and 1)"),
+            (Problem::AlikeClasses, "names of classes differ in capital letters only: Cat, cat"),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn pictures_in_memory_are_looked_at_by_their_numbers() {
+        let train = digits().unwrap().train;
+        let twice = train.select(&[0, 1, 2, 0]).unwrap();
+        let found = survey(&[("train", &twice)], &SurveyOptions::default(), &mut |_, _| true).unwrap();
+        let same = found.findings.iter().find(|finding| finding.problem == Problem::Same).unwrap();
+        assert_eq!(same.groups[0].iter().map(|seen| seen.place.to_str().unwrap()).collect::<Vec<_>>(), ["0", "3"]);
+        assert_eq!((found.colours[0].what.as_str(), found.formats.len()), ("grey", 0));
+    }
+
+    /// As Adobe's programs write CMYK; made by Pillow: `Image.new("CMYK", (8, 8), (10, 200, 30, 5)).save("x.jpg")`.
+    #[test]
+    fn a_jpeg_for_printing_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join("all").join(name);
+        for (seed, name) in (0..).zip(["a/1.jpg", "b/2.jpg"]) {
+            save(&at(name), RgbImage::clone(&scene(seed, [32, 32])), ImageFormat::Jpeg);
+        }
+        fs::write(at("a/print.jpg"), include_bytes!("../../tests/pictures/cmyk.jpg")).unwrap();
+        let found = found(root.path(), &["all"]);
+        assert_eq!(problems(&found, root.path()), [(Problem::Colours, names(&[&["all/a/print.jpg"]]))]);
+        assert!(found.findings[0].groups[0][0].note.starts_with("CMYK"));
+    }
+}
