@@ -54,7 +54,9 @@ pub use resize::Interpolation;
 pub use sampler::Sampler;
 pub use source::{LoadOptions, fetch, load, load_with};
 pub use statistics::{Statistics, channel_statistics};
-pub use survey::{Count, Finding, PartCounts, Problem, Seen, Sizes, Survey, SurveyOptions, ignored_files, survey};
+pub use survey::{
+    Count, Finding, PartCounts, Problem, Seen, Sizes, Survey, SurveyOptions, ignored_files, survey, survey_classes,
+};
 pub use transform::{
     AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, MixUp, MixUpOrCutMix, Policy, RandAugment, RandomAffine,
     RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey, RandomHorizontalFlip,

@@ -213,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn a_linked_file_is_the_same_and_replaces_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        link_new(&at("link"), &at("new/name")).unwrap();
+        let inode = |name: &str| fs::symlink_metadata(at(name)).unwrap().ino();
+        assert_eq!(inode("new/name"), inode("file"));
+        let error = link_new(&at("file"), &at("new/name")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot link {}: ", at("new/name").display())), "{error}");
+        assert!(link_new(&at("missing"), &at("other")).is_err());
+    }
+
+    #[test]
     fn a_file_is_written_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/folder/x.txt");

@@ -56,7 +56,11 @@ pub fn data_page(checked: &Checked) -> Result<String, LabError> {
 
 fn section(checked: &Checked, finding: &Finding) -> Result<String, LabError> {
     let (class, kind) = if finding.error { ("refuted", "error") } else { ("undecided", "note") };
-    let mut text = format!("<section>\n<h2><span class=\"verdict {class}\">{kind}</span> {}</h2>\n", escape(&finding.message));
+    let mut text = format!(
+        "<section>\n<h2><span class=\"verdict {class}\">{kind}</span> {}</h2>\n<p>{}</p>\n",
+        escape(&finding.message),
+        escape(finding.advice)
+    );
     let (mut shown, mut groups) = (0, finding.groups.iter());
     // Pictures of their own stand side by side, and each group in a row.
     let single = finding.groups.iter().all(|group| group.len() == 1);

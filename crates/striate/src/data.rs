@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Normalise, PartFolders, Preprocess, Split, catalogue, load_with,
+    LoadOptions, Normalise, PartFolders, Preprocess, Problem, Split, catalogue, load_with, survey_classes,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -158,7 +158,29 @@ impl Data {
         if !data.can_be_judged() {
             return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
+        let found = survey_classes(&data.parts())?;
+        // A run tells of one class itself.
+        let told: Vec<String> = found
+            .iter()
+            .filter(|finding| finding.problem != Problem::OneClass)
+            .map(|finding| format!("{}: {}", finding.message, finding.advice))
+            .collect();
+        if !told.is_empty() {
+            tracing::warn!("{}", told.join("; "));
+        }
         Ok(data)
+    }
+
+    /// The parts that there are, by name.
+    fn parts(&self) -> Vec<(&'static str, &dyn Dataset)> {
+        fn named<'d, D: Dataset>(train: &'d D, val: Option<&'d D>, test: Option<&'d D>) -> Vec<(&'static str, &'d dyn Dataset)> {
+            let parts = [("train", Some(train)), ("val", val), ("test", test)];
+            parts.into_iter().filter_map(|(name, part)| Some((name, part? as &dyn Dataset))).collect()
+        }
+        match &self.images {
+            Images::Memory { train, val, test } => named(train, val.as_ref(), test.as_ref()),
+            Images::Folder(FolderParts { train, val, test }) => named(train, val.as_ref(), test.as_ref()),
+        }
     }
 
     fn can_be_judged(&self) -> bool {

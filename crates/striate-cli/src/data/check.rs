@@ -80,7 +80,7 @@ fn describe(checked: &Checked) -> String {
         }
     }
     for finding in &survey.findings {
-        text += &format!("\n{}  {}\n", if finding.error { "error" } else { "note " }, finding.message);
+        text += &format!("\n{}  {}: {}\n", if finding.error { "error" } else { "note " }, finding.message, finding.advice);
         text += &describe_groups(finding);
     }
     if survey.findings.is_empty() {

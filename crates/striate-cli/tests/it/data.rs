@@ -48,7 +48,7 @@ fn good_data_are_found_good() {
 }
 
 /// `flowers` with one of each fault.
-fn faulty() -> Sandbox {
+pub(crate) fn faulty() -> Sandbox {
     let sandbox = Sandbox::new();
     flowers(&sandbox, &["flowers/train", "flowers/val"]);
     let copy = |from: &str, to: &str| std::fs::copy(sandbox.path(from), sandbox.write(to, "")).unwrap();
@@ -75,13 +75,26 @@ fn what_is_wrong_is_told_with_its_files() {
     assert!(page.contains("flowers/train/rose/cut.png") && page.contains("1 picture under several labels"), "{page}");
     let report: Value = serde_json::from_str(&finds(&sandbox, &["flowers", "--json"], 5)).unwrap();
     let problems: Vec<&str> = report["findings"].as_array().unwrap().iter().map(|f| f["problem"].as_str().unwrap()).collect();
-    let all = ["unreadable", "same-in-classes", "same-in-parts", "missing-class", "left-out", "alike-in-parts", "same", "copy", "ignored"];
+    let all = [
+        "unreadable",
+        "same-in-classes",
+        "same-in-parts",
+        "missing-class",
+        "left-out",
+        "alike-in-parts",
+        "same",
+        "copy",
+        "ignored",
+    ];
     assert_eq!(problems, all);
     assert_eq!((&report["errors"], &report["parts"][1]["pictures"]), (&5.into(), &serde_json::json!([0, 8, 6])));
     let same = &report["findings"][1]["groups"][0];
-    assert_eq!(same[1], serde_json::json!({
-        "part": "train", "example": same[1]["example"], "place": same[1]["place"], "class": "tulip",
-    }));
+    assert_eq!(
+        same[1],
+        serde_json::json!({
+            "part": "train", "example": same[1]["example"], "place": same[1]["place"], "class": "tulip",
+        })
+    );
     assert!(same[1]["place"].as_str().unwrap().ends_with("flowers/train/tulip/was-rose.png"));
     let exact: Value = serde_json::from_str(&finds(&sandbox, &["flowers", "--json", "--exact"], 5)).unwrap();
     assert!(!exact.to_string().contains("alike"));
@@ -110,7 +123,10 @@ fn a_network_doubts_labels() {
     let of_test = ((1.0 - accuracy) * wrong("test") as f64).round() as u64;
     assert!(told >= of_test && told <= of_test + wrong("train"), "{told} {of_test}");
     sandbox.bundle("few.safetensors", 7);
-    sandbox.refused_with(&["data", "check", "digits", "--bundle", "few.safetensors"], &["has classes that are not expected: 7, 8, 9"]);
+    sandbox.refused_with(
+        &["data", "check", "digits", "--bundle", "few.safetensors"],
+        &["has classes that are not expected: 7, 8, 9"],
+    );
 }
 
 #[test]
@@ -185,7 +201,8 @@ fn a_folder_is_split_as_training_would_hold_out() {
     let held_out: BTreeSet<String> = {
         let folder = striate_datasets::ImageFolder::open(sandbox.path("all"), preprocess()).unwrap();
         let split = folder.split(0.2, striate_torch::derive_seed(4, &[0x5350_4c54])).unwrap();
-        let name = |(path, _): &(std::path::PathBuf, i64)| path.strip_prefix(sandbox.path("all")).unwrap().to_str().unwrap().to_owned();
+        let name =
+            |(path, _): &(std::path::PathBuf, i64)| path.strip_prefix(sandbox.path("all")).unwrap().to_str().unwrap().to_owned();
         split.test.files().iter().map(name).collect()
     };
     assert_eq!(files(&sandbox.path("copied/val")), held_out);

@@ -89,10 +89,21 @@ pub fn survey(
         pictures.sort_groups(alike, [Problem::AlikeInClasses, Problem::AlikeInParts, Problem::Alike], &mut found);
     }
     pictures.sort_groups(same.groups, [Problem::SameInClasses, Problem::SameInParts, Problem::Same], &mut found);
-    pictures.look_at_classes(&mut found);
+    pictures.look_at_classes(&found.parts).into_iter().for_each(|finding| found.add(finding));
     pictures.look_at_pictures(&looks, &mut found);
     pictures.look_at_names(&looks, &mut found);
     Ok(found)
+}
+
+/// The part of a [`survey`] that takes no look at pictures: classes that a part lacks, that are far larger than others, or whose names
+/// are hard to tell apart.
+///
+/// # Errors
+///
+/// libtorch's.
+pub fn survey_classes(parts: &[(&str, &dyn Dataset)]) -> Result<Vec<Finding>, DatasetError> {
+    let pictures = Pictures::of(parts)?;
+    Ok(pictures.look_at_classes(&pictures.counts()))
 }
 
 /// The pictures of all parts, one after another: an id is a picture's place among them.
@@ -217,27 +228,28 @@ impl Pictures {
         }
     }
 
-    fn look_at_classes(&self, found: &mut Survey) {
+    fn look_at_classes(&self, counts: &[PartCounts]) -> Vec<Finding> {
+        let mut found = Vec::new();
         let lacks = |part: &PartCounts| {
             let none = part.pictures.iter().zip(&self.classes).filter(|(count, _)| **count == 0);
             let none: Vec<&str> = none.map(|(_, class)| class.as_str()).collect();
             (!none.is_empty()).then(|| format!("{} has no picture of {}", part.part, some(&none)))
         };
-        let lacking: Vec<String> = found.parts.iter().filter_map(lacks).collect();
+        let lacking: Vec<String> = counts.iter().filter_map(lacks).collect();
         if !lacking.is_empty() {
-            found.add(Finding::new(Problem::MissingClass, lacking.join("; "), Vec::new()));
+            found.push(Finding::new(Problem::MissingClass, lacking.join("; "), Vec::new()));
         }
         if let [only] = &self.classes[..] {
-            found.add(Finding::new(Problem::OneClass, format!("there is one class only, {}", Shown(only)), Vec::new()));
+            found.push(Finding::new(Problem::OneClass, format!("there is one class only, {}", Shown(only)), Vec::new()));
         }
-        let of_classes = found.parts.first().map(|part| part.pictures.iter().zip(&self.classes).filter(|(count, _)| **count > 0));
+        let of_classes = counts.first().map(|part| part.pictures.iter().zip(&self.classes).filter(|(count, _)| **count > 0));
         let (least, most) = (of_classes.clone().and_then(|all| all.min()), of_classes.and_then(|all| all.max()));
         if let (Some((few, small)), Some((many, large))) = (least, most)
             && *many >= IMBALANCE * few
         {
             let (small, large, times) = (Shown(small), Shown(large), many / few);
             let message = format!("{large} has {times} times as many pictures as {small} ({many} and {few})");
-            found.add(Finding::new(Problem::Imbalance, message, Vec::new()));
+            found.push(Finding::new(Problem::Imbalance, message, Vec::new()));
         }
         let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for class in &self.classes {
@@ -246,8 +258,9 @@ impl Pictures {
         let alike: Vec<String> = alike.into_values().filter(|names| names.len() > 1).map(|names| some(&names)).collect();
         if !alike.is_empty() {
             let message = format!("names of classes differ in capital letters only: {}", alike.join("; "));
-            found.add(Finding::new(Problem::AlikeClasses, message, Vec::new()));
+            found.push(Finding::new(Problem::AlikeClasses, message, Vec::new()));
         }
+        found
     }
 
     fn look_at_pictures(&self, looks: &[Option<Look>], found: &mut Survey) {
@@ -499,6 +512,9 @@ mod tests {
             (Problem::AlikeClasses, "names of classes differ in capital letters only: Cat, cat"),
         ];
         assert_eq!(told, expected);
+        let parts = ["train", "val"].map(|part| open(&root.path().join(part)));
+        let quick = survey_classes(&[("train", &parts[0]), ("val", &parts[1])]).unwrap();
+        assert_eq!(quick, found.findings);
     }
 
     #[test]

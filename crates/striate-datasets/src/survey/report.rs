@@ -100,6 +100,30 @@ impl Problem {
     pub fn is_error(self) -> bool {
         matches!(self, Self::Unreadable | Self::SameInClasses | Self::SameInParts | Self::MissingClass | Self::LeftOut)
     }
+
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Unreadable => "fix or remove them; training stops at them, unless it skips bad pictures",
+            Self::SameInClasses => "keep the one with the right label",
+            Self::SameInParts => "keep one; otherwise a network is judged by pictures that it learned",
+            Self::MissingClass => "add pictures, or remove the class",
+            Self::LeftOut => "convert them, move them or remove them; training does not use them",
+            Self::AlikeInClasses => "look at them: if they are one picture, a label is wrong",
+            Self::AlikeInParts => "look at them: if they are one picture, keep one",
+            Self::Doubtful => "look at them: labels may be wrong",
+            Self::Same | Self::Alike => "keep one of each, if a picture should not count several times",
+            Self::OneClass => "add another class",
+            Self::Imbalance => "add pictures, or draw all classes as often in training",
+            Self::AlikeClasses => "merge or rename them",
+            Self::Proportions => "look at them: a square crop cuts most of them off",
+            Self::Colours => "check that they are meant to be so",
+            Self::Extension => "rename them if other programs read them; Striate looks at the content",
+            Self::Copy => "look at them: they may be edited copies",
+            Self::Clash => "rename one of each before you copy them to another system",
+            Self::Ignored => "leave them or remove them",
+        }
+    }
 }
 
 /// One kind of problem, with the pictures that have it.
@@ -110,8 +134,10 @@ pub struct Finding {
     pub problem: Problem,
     /// Whether it is an [error](Problem::is_error).
     pub error: bool,
-    /// One line for people.
+    /// What is wrong, in one line.
     pub message: String,
+    /// What to do, in one line.
+    pub advice: &'static str,
     /// The pictures: those of a group are the same, or look alike.
     pub groups: Vec<Vec<Seen>>,
 }
@@ -119,7 +145,7 @@ pub struct Finding {
 impl Finding {
     /// A problem with the groups that have it; `message` is told how many there are.
     pub fn new(problem: Problem, message: impl Into<String>, groups: Vec<Vec<Seen>>) -> Self {
-        Self { problem, error: problem.is_error(), message: message.into(), groups }
+        Self { problem, error: problem.is_error(), message: message.into(), advice: problem.advice(), groups }
     }
 }
 
