@@ -167,7 +167,18 @@ impl<'d> Loader<'d> {
     ///
     /// libtorch's, such as a lack of memory.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
-        let order = self.order(epoch)?;
+        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
+        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
+        let mut times = HashMap::new();
+        let mut again = |index: usize| {
+            let times = times.entry(index).or_insert(0);
+            *times += 1;
+            (index, *times - 1)
+        };
+        let order = match sampler {
+            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
+            _ => order.into_iter().map(&mut again).collect(),
+        };
         let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
         let plan = Arc::new(Plan { way, order, epoch, batch_size, batches });
         let workers = match self.options.workers {
@@ -180,25 +191,10 @@ impl<'d> Loader<'d> {
         let workers = (workers > 0).then(|| Workers::start(work, first, workers));
         Ok(Epoch { plan, workers, next: first })
     }
-
-    /// The examples of an epoch in its order, each with how often it was in the epoch before.
-    fn order(&self, epoch: u64) -> Result<Vec<(usize, u64)>, DatasetError> {
-        let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
-        let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
-        let mut times = HashMap::new();
-        let mut again = |index: usize| {
-            let times = times.entry(index).or_insert(0);
-            *times += 1;
-            (index, *times - 1)
-        };
-        Ok(match sampler {
-            Sampler::Each => order.into_iter().map(|index| (index, 0)).collect(),
-            _ => order.into_iter().map(&mut again).collect(),
-        })
-    }
 }
 
 /// The way of an example from the dataset into a batch.
+#[derive(Clone)]
 struct Way {
     examples: Arc<dyn Examples>,
     transforms: Vec<Transform>,
@@ -215,29 +211,16 @@ impl Way {
         self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
-    fn write(&self, epoch: u64, example: (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
-        self.write_seen(epoch, example, out, &mut |_, _| {})
-    }
-
-    /// As [`write`](Self::write); `see` gets the picture that transforms start from, and what each makes of it.
-    fn write_seen(
-        &self,
-        epoch: u64,
-        (index, again): (usize, u64),
-        out: &mut [f32],
-        see: &mut dyn FnMut(Option<&Transform>, &Pixels<'_>),
-    ) -> Result<(), DatasetError> {
+    fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
         let mut picture = match self.sized {
             true => self.examples.picture(index)?,
             false => self.fitted(index)?,
         };
-        see(None, &picture);
         let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
         for transform in &self.transforms {
-            if let Stage::Picture(on_picture) = transform.stage() {
-                picture = on_picture.apply(picture, [width, height], &mut rng)?;
-                see(Some(transform), &picture);
+            if let Stage::Picture(transform) = transform.stage() {
+                picture = transform.apply(picture, [width, height], &mut rng)?;
             }
         }
         if [picture.width, picture.height] != [width, height] {

@@ -99,12 +99,11 @@ fn section(checked: &Checked, finding: &Finding) -> Result<String, LabError> {
 
 /// A picture with what is known of it; of what cannot be read, only the text.
 fn tile(checked: &Checked, seen: &Seen) -> Result<String, LabError> {
-    let place = seen.place.display().to_string();
-    let lines = [seen.class.clone().unwrap_or_default(), seen.part.clone().unwrap_or_default(), place.clone(), seen.note.clone()];
-    let [class, part, place, note] = lines.map(|line| escape(&line));
-    let caption = format!("<strong>{class}</strong> {part} <code>{place}</code> {note}");
+    let place = checked.place(seen);
+    let [class, note] = [seen.class.as_deref().unwrap_or_default(), &seen.note].map(escape);
+    let caption = format!("<strong>{class}</strong> <code>{}</code> {note}", escape(&place));
     match checked.picture(seen) {
-        Some(pixels) => Ok(figure(&picture::png(&thumbnail(&pixels))?, &seen.place.display().to_string(), &caption)),
+        Some(pixels) => Ok(figure(&picture::png(&thumbnail(&pixels))?, &place, &caption)),
         None => Ok(format!("<figure><figcaption>{caption}</figcaption></figure>\n")),
     }
 }

@@ -51,6 +51,7 @@ pub struct Checked {
     pub name: String,
     /// What was found.
     pub survey: Survey,
+    folder: PathBuf,
     parts: Vec<(String, Arc<dyn Examples>)>,
 }
 
@@ -84,8 +85,18 @@ impl Checked {
             let doubts = doubts(parts, &survey, classifier, progress)?;
             add_doubts(&mut survey, doubts, options.doubts);
         }
-        let folder = section.dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        Ok(Self { name: folder.unwrap_or_else(|| section.name.clone()), survey, parts: examples })
+        let folder = section.dir.clone();
+        let name = folder.file_name().map_or(section.name.clone(), |name| name.to_string_lossy().into_owned());
+        Ok(Self { name, survey, folder, parts: examples })
+    }
+
+    /// Where a picture or file lies, for people: its path below the folder; its part and its number in a dataset in memory.
+    pub fn place(&self, seen: &Seen) -> String {
+        match (seen.place.strip_prefix(&self.folder), &seen.part) {
+            (Ok(below), _) if !self.folder.as_os_str().is_empty() => below.display().to_string(),
+            (_, Some(part)) if seen.place.components().count() == 1 => format!("{part} {}", seen.place.display()),
+            _ => seen.place.display().to_string(),
+        }
     }
 
     /// A picture that was found, decoded; none for a file that is no example, and for one that cannot be read.
@@ -101,8 +112,8 @@ fn add_other_files(survey: &mut Survey, parts: &[(&str, Opened)], ignored: Vec<P
         vec![Seen { part: part.map(str::to_owned), example: None, place, class: None, note: String::new() }]
     };
     let left_out = parts.iter().filter_map(|(name, data)| match data {
-        Opened::Folder(folder) if !folder.left_out().is_harmless() => Some((*name, folder.left_out())),
-        _ => None,
+        Opened::Folder(folder) => Some((*name, folder.left_out().harmful())).filter(|(_, files)| !files.is_empty()),
+        Opened::Memory(_) => None,
     });
     let (mut told, mut files) = (Vec::new(), Vec::new());
     for (name, left_out) in left_out {
@@ -114,8 +125,8 @@ fn add_other_files(survey: &mut Survey, parts: &[(&str, Opened)], ignored: Vec<P
     }
     if !ignored.is_empty() {
         let message = match ignored.len() {
-            1 => "1 hidden file, or one of the system, is ignored".to_owned(),
-            more => format!("{more} hidden files, or files of the system, are ignored"),
+            1 => "1 hidden or system file is ignored".to_owned(),
+            more => format!("{more} hidden or system files are ignored"),
         };
         let files = ignored.into_iter().map(|path| file(None, path)).collect();
         survey.add(Finding::new(Problem::Ignored, message, files));

@@ -3,7 +3,7 @@ use crate::Error;
 use crate::data::{Progress, SPLIT_SEEDS, whole};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use striate_datasets::{Dataset, DatasetError, ImageFolder, PartFolders, Split};
 use striate_files::FilesError;
 use striate_torch::derive_seed;
@@ -86,9 +86,10 @@ pub fn split(source: &Path, out: &Path, options: &SplitOptions, progress: Progre
         }
     };
     let drawn = [Some(train), Some(drawn.test), judged];
-    let mut files: Vec<(&Path, i64, usize)> = Vec::new();
-    for (part, folder) in drawn.iter().enumerate() {
-        files.extend(folder.iter().flat_map(ImageFolder::files).map(|(path, label)| (path.as_path(), *label, part)));
+    let mut files: Vec<(PathBuf, i64, usize)> = Vec::new();
+    for (part, folder) in (0..).zip(drawn.iter().flatten()) {
+        let examples = folder.examples()?;
+        files.extend((0..folder.len()).map(|index| (examples.place(index), examples.label(index), part)));
     }
     files.sort();
     let moved = bring_together(&mut files, progress)?;
@@ -123,7 +124,7 @@ pub fn split(source: &Path, out: &Path, options: &SplitOptions, progress: Progre
 }
 
 /// Moves the copies of a picture to the part of the first; how many.
-fn bring_together(files: &mut [(&Path, i64, usize)], progress: Progress<'_>) -> Result<usize, Error> {
+fn bring_together(files: &mut [(PathBuf, i64, usize)], progress: Progress<'_>) -> Result<usize, Error> {
     // Only files of one length can be the same.
     let mut lengths: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (index, (path, ..)) in files.iter().enumerate() {
@@ -139,7 +140,7 @@ fn bring_together(files: &mut [(&Path, i64, usize)], progress: Progress<'_>) -> 
             }
             done += 1;
             if of_length.len() > 1 {
-                let content = striate_fetch::sha256_file(files[*index].0).map_err(DatasetError::from)?;
+                let content = striate_fetch::sha256_file(&files[*index].0).map_err(DatasetError::from)?;
                 let part = *firsts.entry(content).or_insert(files[*index].2);
                 moved += usize::from(files[*index].2 != part);
                 files[*index].2 = part;

@@ -7,7 +7,7 @@ use crate::table::{Align, table};
 use crate::{print, print_json, signals, source};
 use serde::Serialize;
 use striate::check::{CheckOptions, Checked};
-use striate::datasets::{Count, Finding, Seen, Survey};
+use striate::datasets::{Count, Finding, Survey};
 use striate::{Classifier, ClassifierOptions};
 use striate_torch::Shown;
 
@@ -51,7 +51,7 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), CliError> {
     match args.json {
         true => print_json(&Report { data: &checked.name, errors, survey: &checked.survey })?,
         false => {
-            let page = args.page.as_ref().map(|page| format!("page {}\n", Shown(page.display())));
+            let page = args.page.as_ref().map(|page| format!("\npage {}\n", Shown(page.display())));
             print(&format!("{}{}", describe(&checked), page.unwrap_or_default()))?;
         }
     }
@@ -81,7 +81,7 @@ fn describe(checked: &Checked) -> String {
     }
     for finding in &survey.findings {
         text += &format!("\n{}  {}: {}\n", if finding.error { "error" } else { "note " }, finding.message, finding.advice);
-        text += &describe_groups(finding);
+        text += &describe_groups(checked, finding);
     }
     if survey.findings.is_empty() {
         text += "\nnothing was found\n";
@@ -119,17 +119,10 @@ fn describe_classes(survey: &Survey) -> String {
     table(COLUMNS, &rows)
 }
 
-fn describe_groups(finding: &Finding) -> String {
-    let line = |seen: &Seen| match (seen.example, seen.part.as_deref()) {
-        // A number says nothing without its part.
-        (Some(_), Some(part)) if seen.place.parent().is_none_or(|folder| folder.as_os_str().is_empty()) => {
-            format!("{part} {}", seen.place.display())
-        }
-        _ => seen.place.display().to_string(),
-    };
+fn describe_groups(checked: &Checked, finding: &Finding) -> String {
     let mut text = String::new();
     for group in finding.groups.iter().take(GROUPS) {
-        let mut names: Vec<String> = group.iter().take(OF_GROUP).map(|seen| Shown(line(seen)).to_string()).collect();
+        let mut names: Vec<String> = group.iter().take(OF_GROUP).map(|seen| Shown(checked.place(seen)).to_string()).collect();
         if group.len() > OF_GROUP {
             names.push(format!("{} more", group.len() - OF_GROUP));
         }

@@ -72,7 +72,7 @@ fn what_is_wrong_is_told_with_its_files() {
     let page = std::fs::read_to_string(sandbox.path("page.html")).unwrap();
     // Each picture of a finding that can be read: five groups of two, and the file that is named like a copy.
     assert_eq!(page.matches("<img ").count(), 9);
-    assert!(page.contains("flowers/train/rose/cut.png") && page.contains("1 picture under several labels"), "{page}");
+    assert!(page.contains("<code>train/rose/cut.png</code>") && page.contains("1 picture under several labels"), "{page}");
     let report: Value = serde_json::from_str(&finds(&sandbox, &["flowers", "--json"], 5)).unwrap();
     let problems: Vec<&str> = report["findings"].as_array().unwrap().iter().map(|f| f["problem"].as_str().unwrap()).collect();
     let all = [
@@ -153,7 +153,10 @@ fn a_preview_is_drawn_in_rows_and_columns() {
         sandbox.refused_with(&args, &[told]);
     };
     refused(&["--transform", "afine"], "error: --transform: ");
-    refused(&["--transform", "affine, degree = 1"], "unknown field `degree`");
+    refused(
+        &["--transform", "affine, degree = 1"],
+        "--transform: unknown key `degree` in [[transforms]] `affine`: did you mean `degrees`?",
+    );
     refused(&["--count", "100000", "--epochs", "900"], "too large");
     assert!(!sandbox.path("no.png").exists() && !sandbox.path("runs").exists());
 }
@@ -176,6 +179,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
 
 #[test]
 fn a_folder_is_split_as_training_would_hold_out() {
+    use striate_datasets::Dataset;
     let sandbox = Sandbox::new();
     for class in ["rose", "tulip"] {
         for file in 0..10 {

@@ -1,10 +1,11 @@
 //! What happens to examples on their way into a batch, to look at.
 
-use super::{Loader, Way};
+use super::{Loader, LoaderOptions, Way};
 use crate::transform::Stage;
 use crate::{Batch, DatasetError, Pixels, Transform};
 use std::path::PathBuf;
-use tch::Tensor;
+use std::sync::Arc;
+use tch::{Kind, Tensor};
 
 /// An example on its way into the first batch: see [`Loader::preview`].
 #[derive(Debug, Clone)]
@@ -40,34 +41,32 @@ pub struct PreviewInput {
 impl Loader<'_> {
     /// What happens to the first `count` examples of the first epoch, step by step, and what the network sees of the same
     /// examples in each of so many `epochs`: the very draws of a training run. But those that mix pictures take a partner from
-    /// these examples, instead of from a whole batch.
+    /// these examples, instead of from a whole batch. A transform that leaves a picture in another size than the input's, for a
+    /// later one to crop, has no step of its own.
     ///
     /// # Errors
     ///
     /// A picture that cannot be read, and what transforms refuse.
     pub fn preview(&self, count: usize, epochs: u64) -> Result<Vec<Preview>, DatasetError> {
+        let options = LoaderOptions { workers: Some(0), ..self.options.clone() };
+        let in_line = Loader { dataset: self.dataset, way: Arc::clone(&self.way), options };
+        let chosen: Vec<(usize, u64)> = in_line.epoch(0)?.plan.order.iter().take(count.max(1)).copied().collect();
         let way = &*self.way;
-        let chosen: Vec<(usize, u64)> = self.order(0)?.into_iter().take(count.max(1)).collect();
-        let mut all = chosen.iter().map(|example| way.steps(*example)).collect::<Result<Vec<_>, _>>()?;
-        if !way.sized && all.iter().all(|preview| preview.steps[0].picture == preview.steps[1].picture) {
-            all.iter_mut().for_each(|preview| drop(preview.steps.remove(1)));
-        }
-        let on_values = way.transforms.iter().rev().find(|transform| matches!(transform.stage(), Stage::Values(_)));
+        let mut all = chosen.iter().map(|(index, _)| way.begun(*index)).collect::<Result<Vec<_>, _>>()?;
         let on_batch = way.transforms.iter().find(|transform| matches!(transform.stage(), Stage::Batch(_)));
+        for (name, batch) in way.steps(&chosen)? {
+            way.add_step(&mut all, name, &batch)?;
+        }
         for epoch in 0..epochs.max(1) {
-            let batch = way.values(epoch, &chosen)?;
-            if let (0, Some(transform)) = (epoch, on_values) {
-                way.add_step(&mut all, transform, &batch)?;
-            }
-            let batch = way.mix(epoch, 0, batch)?;
+            let batch = way.mix(epoch, 0, way.values(epoch, &chosen)?)?;
             if let (0, Some(transform)) = (epoch, on_batch) {
-                way.add_step(&mut all, transform, &batch)?;
+                way.add_step(&mut all, transform.kind(), &batch)?;
             }
             for (row, preview) in (0..).zip(&mut all) {
                 let classes = match &batch.targets {
                     None => vec![(preview.label, 1.0)],
                     Some(targets) => {
-                        let shares = Vec::<f64>::try_from(targets.f_get(row)?.f_to_kind(tch::Kind::Double)?)?;
+                        let shares = Vec::<f64>::try_from(targets.f_get(row)?.f_to_kind(Kind::Double)?)?;
                         let mut classes: Vec<(i64, f64)> = (0..).zip(shares).filter(|(_, share)| *share > 0.0).collect();
                         classes.sort_by(|(_, a), (_, b)| b.total_cmp(a));
                         classes
@@ -81,33 +80,51 @@ impl Loader<'_> {
 }
 
 impl Way {
-    fn steps(&self, example: (usize, u64)) -> Result<Preview, DatasetError> {
-        let index = example.0;
-        let mut steps = vec![PreviewStep { name: "picture", picture: owned(&self.examples.picture(index)?) }];
-        self.write_seen(0, example, &mut self.room(), &mut |transform, picture| match transform {
-            Some(transform) => steps.push(PreviewStep { name: transform.kind(), picture: owned(picture) }),
-            None if self.sized => {}
-            None => steps.push(PreviewStep { name: "input", picture: owned(picture) }),
-        })?;
+    /// An example as it lies in the dataset.
+    fn begun(&self, index: usize) -> Result<Preview, DatasetError> {
+        let Pixels { width, height, channels, data } = self.examples.picture(index)?;
+        let picture = Pixels::new([width, height], channels, data.into_owned());
+        let steps = vec![PreviewStep { name: "picture", picture }];
         Ok(Preview { place: self.examples.place(index), label: self.examples.label(index), steps, inputs: Vec::new() })
+    }
+
+    /// Examples in the first epoch after each transform but those of batches: the draws of a shorter list are the first of the whole.
+    fn steps(&self, examples: &[(usize, u64)]) -> Result<Vec<(&'static str, Batch)>, DatasetError> {
+        let on_one = self.transforms.iter().take_while(|transform| !matches!(transform.stage(), Stage::Batch(_)));
+        let names = std::iter::once("input").chain(on_one.map(Transform::kind));
+        let mut steps = Vec::new();
+        for (len, name) in names.enumerate().skip(usize::from(self.sized)) {
+            let way = Self { transforms: self.transforms[..len].to_vec(), ..self.clone() };
+            match way.values(0, examples) {
+                Ok(batch) => steps.push((name, batch)),
+                // Not yet of the input's size: the whole list would tell, too.
+                Err(DatasetError::Option { .. }) if self.sized => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(steps)
     }
 
     /// Examples as a batch, before it is mixed.
     fn values(&self, epoch: u64, examples: &[(usize, u64)]) -> Result<Batch, DatasetError> {
-        let (mut images, labels): (Vec<Tensor>, Vec<i64>) =
-            (Vec::new(), examples.iter().map(|(index, _)| self.examples.label(*index)).collect());
+        let len = self.preprocess.input.iter().product::<i64>().unsigned_abs() as usize;
+        let mut images = Vec::new();
         for example in examples {
-            let mut values = self.room();
+            let mut values = vec![0.0; len];
             self.write(epoch, *example, &mut values)?;
             images.push(Tensor::f_from_slice(&values)?.f_view(self.preprocess.input)?);
         }
+        let labels: Vec<i64> = examples.iter().map(|(index, _)| self.examples.label(*index)).collect();
         Ok(Batch::new(Tensor::f_stack(&images, 0)?, Tensor::f_from_slice(&labels)?))
     }
 
-    fn add_step(&self, all: &mut [Preview], transform: &Transform, batch: &Batch) -> Result<(), DatasetError> {
-        for (row, preview) in (0..).zip(all) {
-            preview.steps.push(PreviewStep { name: transform.kind(), picture: self.shown(&batch.images.f_get(row)?)? });
+    fn add_step(&self, all: &mut [Preview], name: &'static str, batch: &Batch) -> Result<(), DatasetError> {
+        let pictures = (0..).take(all.len()).map(|row| self.shown(&batch.images.f_get(row)?)).collect::<Result<Vec<_>, _>>()?;
+        // Nothing was done to pictures that have the input's size.
+        if name == "input" && all.iter().zip(&pictures).all(|(preview, picture)| preview.steps[0].picture == *picture) {
+            return Ok(());
         }
+        all.iter_mut().zip(pictures).for_each(|(preview, picture)| preview.steps.push(PreviewStep { name, picture }));
         Ok(())
     }
 
@@ -115,20 +132,11 @@ impl Way {
     fn shown(&self, values: &Tensor) -> Result<Pixels<'static>, DatasetError> {
         let normalise = &self.preprocess.normalise;
         let of_channels = |values: &[f64]| Tensor::f_from_slice(values)?.f_view([-1, 1, 1]);
-        let values = values.f_to_kind(tch::Kind::Double)?.f_mul(&of_channels(&normalise.std)?)?;
+        let values = values.f_to_kind(Kind::Double)?.f_mul(&of_channels(&normalise.std)?)?;
         let values = values.f_add(&of_channels(&normalise.mean)?)?.f_mul_scalar(255.0)?;
         let values = if values.size()[0] == 3 { values } else { values.f_narrow(0, 0, 1)? };
-        Pixels::of_tensor(&values.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(tch::Kind::Uint8)?.f_unsqueeze(0)?)
+        Pixels::of_tensor(&values.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?.f_unsqueeze(0)?)
     }
-
-    /// Memory for one example.
-    fn room(&self) -> Vec<f32> {
-        vec![0.0; self.preprocess.input.iter().product::<i64>().unsigned_abs() as usize]
-    }
-}
-
-fn owned(picture: &Pixels<'_>) -> Pixels<'static> {
-    Pixels::new([picture.width, picture.height], picture.channels, picture.data.to_vec())
 }
 
 #[cfg(test)]
@@ -173,7 +181,7 @@ mod tests {
             assert!(difference < 0.5 / 255.0 / preprocess.normalise.std[0] + 1e-6, "{difference}");
         }
         // The same example in the second epoch's order.
-        let order = Vec::<usize>::from_iter(loader.order(1).unwrap().into_iter().map(|(index, _)| index));
+        let order = Vec::<usize>::from_iter(loader.epoch(1).unwrap().plan.order.iter().map(|(index, _)| *index));
         let place = order.iter().position(|index| previews[0].place.to_str() == Some(&index.to_string())).unwrap();
         let batch = loader.epoch_from(1, place / 4).unwrap().next().unwrap().unwrap();
         let seen = normalised(&previews[0].inputs[1].picture, &preprocess.normalise).squeeze_dim(0);
@@ -193,6 +201,14 @@ mod tests {
             assert!(classes.iter().all(|class| [own, partner].contains(class)), "{classes:?}");
             assert!((preview.inputs[0].classes.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn what_is_not_of_the_inputs_size_has_no_step() {
+        let train = digits().unwrap().train;
+        let preprocess = Preprocess::new([1, 8, 8], [1, 6, 6], Fit::Resize, Normalise::identity()).unwrap();
+        let previews = loader(&train, &preprocess, &["vertical-flip", "centre-crop", "invert"]).preview(2, 1).unwrap();
+        assert_eq!(names(&previews[0]), ["picture", "centre-crop", "invert"]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const CELL: i32 = 18;
 const _: () = assert!(CELL * CELL > DISTANCE);
 /// Pictures whose fields deviate by less from their mean, of 255, have nothing to be told by.
 const FLAT: f64 = 4.0;
+/// So many pixels of a side are enough: of more, some are averaged first, less exactly.
+const ENOUGH: u32 = 256;
 /// Pictures that are compared between two looks at whether to go on.
 const AT_ONCE: usize = 1024;
 
@@ -33,8 +35,7 @@ pub(super) struct Print([i8; LEN]);
 impl Print {
     /// None of a picture that is of one brightness.
     pub(super) fn of(image: &DynamicImage) -> Option<Self> {
-        let fields = image.thumbnail_exact(SIDE as u32, SIDE as u32).into_luma8();
-        let mut values: Vec<f64> = fields.as_raw().iter().map(|value| f64::from(*value)).collect();
+        let mut values = fields(image);
         let mut coefficients = Vec::new();
         let mut side = SIDE;
         while side > 1 {
@@ -72,6 +73,34 @@ impl Print {
     fn cell(&self) -> [i32; 3] {
         [0, 1, 2].map(|axis| i32::from(self.0[axis]).div_euclid(CELL))
     }
+}
+
+/// The mean brightness of each field, row by row.
+fn fields(image: &DynamicImage) -> Vec<f64> {
+    let small = image.thumbnail_exact(image.width().min(ENOUGH), image.height().min(ENOUGH)).into_luma8();
+    let [columns, rows] = [small.width(), small.height()].map(shares);
+    let mut fields = vec![0.0; SIDE * SIDE];
+    for ((_, y, pixel), column) in small.enumerate_pixels().zip(columns.iter().cycle()) {
+        for (row, high) in &rows[y as usize] {
+            for (column, wide) in column {
+                fields[row * SIDE + column] += high * wide * f64::from(pixel.0[0]);
+            }
+        }
+    }
+    fields
+}
+
+/// For each of so many pixels in a row, the fields that it lies in, and its share of each.
+fn shares(pixels: u32) -> Vec<Vec<(usize, f64)>> {
+    let len = f64::from(pixels);
+    (0..pixels)
+        .map(|pixel| {
+            let [start, end] = [f64::from(pixel), f64::from(pixel) + 1.0].map(|place| place * SIDE as f64 / len);
+            let share = |of: usize| (end.min(of as f64 + 1.0) - start.max(of as f64)).max(0.0);
+            let near = start as usize..=(end.ceil() as usize - 1).min(SIDE - 1);
+            near.map(|of| (of, share(of))).filter(|(_, share)| *share > 0.0).collect()
+        })
+        .collect()
 }
 
 /// The ids of pictures that look alike, in groups and in order; none if `go_on` says to stop.
@@ -155,6 +184,21 @@ pub(super) mod tests {
         assert!(
             board[..15].iter().all(|value| *value == 0) && board[15..].chunks(3).all(|field| field == [0, 0, 32]),
             "{board:?}"
+        );
+    }
+
+    #[test]
+    fn fields_are_exact_means_whatever_the_size() {
+        // Twelve columns, of which a field has one and a half: (0 + 20 / 2) / 1.5, (20 / 2 + 40) / 1.5, ...
+        let ramp = |width: u32| fields(&GrayImage::from_fn(width, 5, |x, _| [(x * 20) as u8].into()).into());
+        let expected = [20.0 / 3.0, 100.0 / 3.0, 200.0 / 3.0, 280.0 / 3.0, 380.0 / 3.0, 460.0 / 3.0, 560.0 / 3.0, 640.0 / 3.0];
+        for row in ramp(12).chunks(SIDE) {
+            assert!(row.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-9), "{row:?}");
+        }
+        // Of fewer pixels than fields, each is repeated.
+        assert_eq!(
+            ramp(2)[..SIDE].iter().map(|value| value.round()).collect::<Vec<_>>(),
+            [0.0, 0.0, 0.0, 0.0, 20.0, 20.0, 20.0, 20.0]
         );
     }
 

@@ -104,24 +104,24 @@ impl Problem {
     /// What to do about it.
     pub fn advice(self) -> &'static str {
         match self {
-            Self::Unreadable => "fix or remove them; training stops at them, unless it skips bad pictures",
+            Self::Unreadable => "fix the file or remove it; training stops at it, unless it skips bad pictures",
             Self::SameInClasses => "keep the one with the right label",
-            Self::SameInParts => "keep one; otherwise a network is judged by pictures that it learned",
+            Self::SameInParts => "keep one, or a network is judged by pictures that it learned",
             Self::MissingClass => "add pictures, or remove the class",
-            Self::LeftOut => "convert them, move them or remove them; training does not use them",
-            Self::AlikeInClasses => "look at them: if they are one picture, a label is wrong",
-            Self::AlikeInParts => "look at them: if they are one picture, keep one",
-            Self::Doubtful => "look at them: labels may be wrong",
+            Self::LeftOut => "convert, move or remove what is not used",
+            Self::AlikeInClasses => "look at each: if it is one picture, a label is wrong",
+            Self::AlikeInParts => "look at each: if it is one picture, keep one",
+            Self::Doubtful => "look at each: its label may be wrong",
             Self::Same | Self::Alike => "keep one of each, if a picture should not count several times",
             Self::OneClass => "add another class",
             Self::Imbalance => "add pictures, or draw all classes as often in training",
             Self::AlikeClasses => "merge or rename them",
-            Self::Proportions => "look at them: a square crop cuts most of them off",
-            Self::Colours => "check that they are meant to be so",
-            Self::Extension => "rename them if other programs read them; Striate looks at the content",
-            Self::Copy => "look at them: they may be edited copies",
-            Self::Clash => "rename one of each before you copy them to another system",
-            Self::Ignored => "leave them or remove them",
+            Self::Proportions => "look at each: a square crop cuts most of it off",
+            Self::Colours => "check that this is meant",
+            Self::Extension => "rename it if other programs read it; Striate looks at the content",
+            Self::Copy => "look at each: it may be an edited copy",
+            Self::Clash => "rename one before you copy them to another system",
+            Self::Ignored => "leave it or remove it",
         }
     }
 }
