@@ -63,7 +63,7 @@ enum Command {
     Weights(Verbatim),
     /// Test the claims of the classic papers, and look inside networks
     Lab(Verbatim),
-    /// Download datasets, or list them
+    /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
 }
 

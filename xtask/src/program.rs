@@ -14,7 +14,8 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    let program = match build(workspace, &[STRIATE], if name == "lab" { Lab::With } else { Lab::Without })? {
+    let of_lab = name == "lab" || (name == "data" && args.first().is_some_and(|first| first == "check"));
+    let program = match build(workspace, &[STRIATE], if of_lab { Lab::With } else { Lab::Without })? {
         Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
         Built::Failed(code) => return Ok(code),
     };
@@ -34,7 +35,7 @@ pub(crate) enum Built {
 /// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
-/// Whether `striate` has its lab, which no other command needs and which takes longest to build.
+/// Whether `striate` has its lab, which takes longest to build. `lab` and `data check` need it.
 #[derive(PartialEq)]
 pub(crate) enum Lab {
     With,

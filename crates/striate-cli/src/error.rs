@@ -18,6 +18,10 @@ pub(crate) enum CliError {
     /// Something failed that was asked for rightly.
     #[error("{0}")]
     Failed(String),
+    /// Something wrong was found, by a command that looks for it.
+    #[cfg(feature = "lab")]
+    #[error("{0}")]
+    Found(String),
     /// The user stopped it.
     #[error("{0}")]
     Stopped(String),
@@ -122,11 +126,13 @@ impl From<LabError> for CliError {
 
 impl CliError {
     /// 2 for what the one who called can mend: a wrong call, bad input, a full disk, a loss that became NaN; 1 for a failure of
-    /// libtorch or of the network; 130 if the user stopped it.
+    /// libtorch or of the network, and for what `data check` found; 130 if the user stopped it.
     pub(crate) fn exit_code(&self) -> u8 {
         let failed = match self {
             Self::Stopped(_) => return 130,
             Self::Failed(_) | Self::Torch(_) => true,
+            #[cfg(feature = "lab")]
+            Self::Found(_) => true,
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
                 error.is_failure()

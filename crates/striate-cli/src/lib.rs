@@ -119,8 +119,14 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         #[cfg(feature = "lab")]
         Command::Lab(command) => P::compute(|| lab::lab(&command)),
         #[cfg(not(feature = "lab"))]
-        Command::Lab(_) => Err(CliError::Usage("this program was built without its lab: `cargo xtask lab` builds it".to_owned())),
+        Command::Lab(_) => Err(left_out("lab")),
     }
+}
+
+/// The answer to a command of the lab in a build that has none.
+#[cfg(not(feature = "lab"))]
+fn left_out(command: &str) -> CliError {
+    CliError::Usage(format!("this program was built without `{command}`: `cargo xtask {command}` builds it"))
 }
 
 /// Writes a line to standard error, escaped as [`Shown`] does it. What cannot be written there is lost: nothing fails for it.

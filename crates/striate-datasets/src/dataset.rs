@@ -3,6 +3,7 @@ use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Deref, Range};
+use std::path::PathBuf;
 use std::sync::Arc;
 use striate_torch::{Frozen, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
@@ -90,6 +91,21 @@ pub trait Examples: Send + Sync {
     /// Whether the pictures lie in memory, so that reading one takes no time.
     fn in_memory(&self) -> bool {
         false
+    }
+
+    /// Where the picture lies, for people: the path of its file, or its number in a dataset in memory.
+    fn place(&self, index: usize) -> PathBuf {
+        PathBuf::from(index.to_string())
+    }
+
+    /// The bytes of the picture's file, still encoded. None if it has no file, as in memory.
+    ///
+    /// # Errors
+    ///
+    /// An example that is not there or cannot be read.
+    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
+        let _ = index;
+        Ok(None)
     }
 }
 
@@ -224,6 +240,14 @@ impl Examples for Chosen {
 
     fn in_memory(&self) -> bool {
         self.examples.in_memory()
+    }
+
+    fn place(&self, index: usize) -> PathBuf {
+        self.examples.place(self.indices[index])
+    }
+
+    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
+        self.examples.encoded(self.indices[index])
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`Preprocess`] says how an image becomes a network's input, in training and in prediction alike;
 //! - [`Transform`] is a step of what is done to each picture in training, and a list of them is the whole;
 //! - [`Loader`] makes batches, on threads of its own if it is told to, exactly reproducible from any batch on;
+//! - [`survey`] says what is wrong with a dataset: bad files, copies, pictures that look alike, and more;
 //! - [`channel_statistics`] computes what pixels are normalised by;
 //! - [`idx`] reads and writes the files of the MNIST family; [`decode_image`] turns a file, bytes or
 //!   pixels into a network's input.
@@ -34,6 +35,7 @@ mod resize;
 mod sampler;
 mod source;
 mod statistics;
+mod survey;
 mod transform;
 mod unpack;
 mod workers;
@@ -50,13 +52,16 @@ pub use folder::{
 };
 pub use formats::{Loaded, digits};
 pub use image;
-pub use loader::{Epoch, Loader, LoaderOptions};
+pub use loader::{Epoch, Loader, LoaderOptions, Preview, PreviewInput, PreviewStep};
 pub use pixels::Pixels;
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
 pub use sampler::Sampler;
 pub use source::{LoadOptions, fetch, load, load_with};
 pub use statistics::{Statistics, channel_statistics};
+pub use survey::{
+    Count, Finding, PartCounts, Problem, Seen, Sizes, Survey, SurveyOptions, ignored_files, survey, survey_classes,
+};
 pub use transform::{
     AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, MixUp, MixUpOrCutMix, Policy, RandAugment, RandomAffine,
     RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey, RandomHorizontalFlip,

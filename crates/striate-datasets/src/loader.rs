@@ -1,3 +1,7 @@
+mod preview;
+
+pub use preview::{Preview, PreviewInput, PreviewStep};
+
 use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
 use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Task, Transform};
@@ -190,6 +194,7 @@ impl<'d> Loader<'d> {
 }
 
 /// The way of an example from the dataset into a batch.
+#[derive(Clone)]
 struct Way {
     examples: Arc<dyn Examples>,
     transforms: Vec<Transform>,

@@ -44,7 +44,7 @@ pub use lines::Lines;
 pub use read::{open, read, read_to_string};
 pub use shared::{PartFile, open_lock, open_part, part_len};
 pub use temporary::{remove_temporaries, sweep};
-pub use write::{finish, write, write_bytes, write_new};
+pub use write::{finish, link_new, write, write_bytes, write_new};
 
 /// Why a file or folder could not be read or written: one line that names it.
 #[derive(Debug, thiserror::Error)]

@@ -78,6 +78,21 @@ pub fn write_new(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result
     write().map_err(FilesError::new("write", path))
 }
 
+/// Gives a file another name, in a folder that nobody sees yet: a hard link, which must be in the same file system. A link is
+/// followed to the file that it leads to. Missing folders are made.
+///
+/// # Errors
+///
+/// A name that exists, even as a link, another file system, and whatever else the system refuses.
+pub fn link_new(file: &Path, name: &Path) -> Result<(), FilesError> {
+    let link = || {
+        fs::create_dir_all(parent(name))?;
+        fault::point("create")?;
+        fs::hard_link(fs::canonicalize(file)?, name)
+    };
+    link().map_err(FilesError::new("link", name))
+}
+
 /// Gives a file that is whole its final name, in place of what has it: synced, renamed, and the folder
 /// synced.
 ///
@@ -195,6 +210,20 @@ mod tests {
         let entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(entries.len(), 1, "{entries:?}");
         entries[0].clone()
+    }
+
+    #[test]
+    fn a_linked_file_is_the_same_and_replaces_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "x").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        link_new(&at("link"), &at("new/name")).unwrap();
+        let inode = |name: &str| fs::symlink_metadata(at(name)).unwrap().ino();
+        assert_eq!(inode("new/name"), inode("file"));
+        let error = link_new(&at("file"), &at("new/name")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot link {}: ", at("new/name").display())), "{error}");
+        assert!(link_new(&at("missing"), &at("other")).is_err());
     }
 
     #[test]

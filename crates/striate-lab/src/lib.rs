@@ -19,6 +19,7 @@ mod chart;
 mod claim;
 mod claims;
 pub mod confusion;
+mod data;
 mod error;
 pub mod figure;
 pub mod inspect;
@@ -32,6 +33,7 @@ mod trials;
 pub mod verdict;
 
 pub use claim::{Claim, Finding, Scale, Setup, Table, claims, find_claim};
+pub use data::data_page;
 pub use error::LabError;
 pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, SET_APART, run};
 pub use training::{History, Training};

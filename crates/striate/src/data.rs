@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Loaded, Normalise, PictureFile, Preprocess, Split, Task, catalogue, find, is_source, load_with,
+    LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Split, Task, catalogue, find, is_source,
+    load_with, survey_classes,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -14,9 +15,9 @@ use tch::Tensor;
 /// What a recipe calls data that are pictures in files; its `dir` has them: a folder, a list or shards.
 pub const FOLDER: &str = "image-folder";
 /// Pictures of a folder whose mean and deviation are measured: with more, the figures change in their fourth digit.
-const SAMPLE: usize = 10_000;
+pub(crate) const SAMPLE: usize = 10_000;
 /// Sets the seeds of splits apart from others that are derived from the same seed.
-const SPLIT_SEEDS: u64 = 0x5350_4c54;
+pub(crate) const SPLIT_SEEDS: u64 = 0x5350_4c54;
 /// The same for samples.
 const SAMPLE_SEEDS: u64 = 0x5341_4d50;
 /// Pictures of a sample that are decoded together.
@@ -169,7 +170,29 @@ impl Data {
         if !data.can_be_judged() {
             return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
+        let found = survey_classes(&data.parts())?;
+        // A run tells of one class itself.
+        let told: Vec<String> = found
+            .iter()
+            .filter(|finding| finding.problem != Problem::OneClass)
+            .map(|finding| format!("{}: {}", finding.message, finding.advice))
+            .collect();
+        if !told.is_empty() {
+            tracing::warn!("{}", told.join("; "));
+        }
         Ok(data)
+    }
+
+    /// The parts that there are, by name.
+    fn parts(&self) -> Vec<(&'static str, &dyn Dataset)> {
+        fn named<'d, D: Dataset>(train: &'d D, val: Option<&'d D>, test: Option<&'d D>) -> Vec<(&'static str, &'d dyn Dataset)> {
+            let parts = [("train", Some(train)), ("val", val), ("test", test)];
+            parts.into_iter().filter_map(|(name, part)| Some((name, part? as &dyn Dataset))).collect()
+        }
+        match &self.images {
+            Images::Memory { train, val, test } => named(train, val.as_ref(), test.as_ref()),
+            Images::Folder(FolderParts { train, val, test }) => named(train, val.as_ref(), test.as_ref()),
+        }
     }
 
     fn can_be_judged(&self) -> bool {
@@ -252,6 +275,11 @@ impl Data {
     ///
     /// A picture that cannot be read, and an interruption.
     pub fn preprocess(self, input: [i64; 3], progress: Progress) -> Result<(Self, Preprocess), Error> {
+        self.preprocess_by(input, SAMPLE, progress)
+    }
+
+    /// The same with the statistics of `sample` of a folder's pictures; with 0, nothing is measured, and they are not normalised.
+    pub(crate) fn preprocess_by(self, input: [i64; 3], sample: usize, progress: Progress) -> Result<(Self, Preprocess), Error> {
         match self.images {
             Images::Memory { ref train, .. } => {
                 let shape = train.shape();
@@ -261,10 +289,13 @@ impl Data {
             Images::Folder(parts) => {
                 let raw = shaped(input, Interpolation::default());
                 let parts = parts.fit(&raw)?;
+                if sample == 0 {
+                    return Ok((Self { images: Images::Folder(parts), ..self }, raw));
+                }
                 let fitting = |customary: &Normalise| customary.mean.len() as i64 == input[0];
                 let normalise = match self.customary.clone().filter(fitting) {
                     Some(customary) => customary,
-                    None => measured(&parts.train, progress)?,
+                    None => measured(&parts.train, sample, progress)?,
                 };
                 let preprocess = Preprocess { normalise, ..raw };
                 Ok((Self { images: Images::Folder(parts), ..self }, preprocess))
@@ -326,7 +357,46 @@ impl From<Split> for Data {
     }
 }
 
+/// All parts of what a recipe names: `train`, and `val` and `test` if there are any. Where a part lacks a class that another has,
+/// each counts its own.
+///
+/// # Errors
+///
+/// A dataset or folder that is not there or not sound, and an interruption of a download.
+pub fn open_parts(section: &DataSection, progress: Progress) -> Result<Vec<(&'static str, Opened)>, Error> {
+    let named = |train, val, test| {
+        let parts = [("train", Some(train)), ("val", val), ("test", test)];
+        parts.into_iter().filter_map(|(name, part)| Some((name, part?))).collect()
+    };
+    match Data::open(section, progress) {
+        Ok(Data { images: Images::Memory { train, val, test }, .. }) => {
+            Ok(named(Opened::Memory(train), val.map(Opened::Memory), test.map(Opened::Memory)))
+        }
+        Ok(Data { images: Images::Folder(FolderParts { train, val, test }), .. }) => {
+            Ok(named(Opened::Folder(train), val.map(Opened::Folder), test.map(Opened::Folder)))
+        }
+        Err(error @ Error::Dataset(DatasetError::OtherClasses { .. })) => {
+            let Some(PartFolders { train, val, test }) = PartFolders::find(&section.dir)? else { return Err(error) };
+            let decode = DecodeOptions { max_pixels: section.max_pixels };
+            let open = |folder| -> Result<Opened, Error> {
+                let part = ImageFolder::open(folder, whole())?;
+                Ok(Opened::Folder(part.decoded_with(decode)))
+            };
+            Ok(named(open(train)?, val.map(open).transpose()?, test.map(open).transpose()?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Opened {
+    /// Its pictures, as they lie there.
+    pub fn dataset(&self) -> &dyn Dataset {
+        match self {
+            Self::Memory(data) => data,
+            Self::Folder(data) => data,
+        }
+    }
+
     /// What a network is judged by in the end: the part `test` of a dataset or folder, or `val`; a folder without parts as a whole.
     ///
     /// # Errors
@@ -408,13 +478,18 @@ fn formats<'p>(files: impl Iterator<Item = &'p Path>) -> Option<String> {
 }
 
 /// The mean and deviation of a folder's pictures, or of a sample of them.
-fn measured(folder: &ImageFolder, progress: Progress) -> Result<Normalise, Error> {
+fn measured(folder: &ImageFolder, sample: usize, progress: Progress) -> Result<Normalise, Error> {
     let mut told = |done: usize, of: usize| progress("statistics", done as u64, Some(of as u64));
-    let statistics = folder.statistics(SAMPLE, &mut told)?;
+    let statistics = folder.statistics(sample, &mut told)?;
     if statistics.examples < folder.len() {
         tracing::info!("mean and deviation are of {} of {} pictures", statistics.examples, folder.len());
     }
     Ok(statistics.normalise)
+}
+
+/// For pictures that are not brought to any size.
+pub(crate) fn whole() -> Preprocess {
+    shaped([3, 1, 1], Interpolation::default())
 }
 
 /// Resized until the shorter side fits, and cropped in the middle.

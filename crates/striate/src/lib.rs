@@ -23,19 +23,23 @@
 //! What is absent on purpose: the terminal. Whoever calls brings progress bars and signal handlers, and decides about the whole
 //! process: [`keep_memory_warm`] is for programs that compute much.
 
+pub mod check;
 mod classifier;
 pub mod data;
 mod error;
 mod prepared;
+mod preview;
 pub mod recipes;
 mod report;
 mod run;
 mod run_folder;
+pub mod split;
 mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
 pub use prepared::Prepared;
+pub use preview::Sheet;
 pub use report::{Report, ReportScores};
 pub use run::{Outcome, Run, Summary};
 pub use run_folder::{BUNDLE, RECIPE, new_folder};

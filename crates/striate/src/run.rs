@@ -1,5 +1,5 @@
 //! A training run as a value.
-use crate::data::{Data, Parts, reshaped};
+use crate::data::{Data, Parts, SAMPLE, reshaped};
 use crate::recipes::{bundle_file, options};
 use crate::run_folder::{BUNDLE, Claim, METRICS, RECIPE, SUMMARY};
 use crate::weights::{load, weights};
@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
             striate_torch::set_num_threads(self.recipe.train.threads);
         }
         let devices = devices(&self.recipe.train.devices)?;
-        let (info, weights, data) = self.assemble()?;
+        let (info, weights, data) = self.assemble(SAMPLE)?;
         let seed = self.recipe.train.seed;
         let mut network = Network::new(info.graph.clone(), &InitOptions { devices, seed, ..InitOptions::default() })?;
         self.recipe.train.set_up(&mut network)?;
@@ -307,15 +307,28 @@ impl<'a> Run<'a> {
         }
         let config = self.recipe.train_config(info.loss, info.aux_weight)?;
         let preprocess = preprocess_of(&info)?.clone();
+        let batches = self.batches();
+        Ok(Prepared { info, network, data, config, preprocess, batches })
+    }
+
+    /// How batches to learn from are made.
+    fn batches(&self) -> LoaderOptions {
         let TrainSection { batch_size, drop_last, seed, .. } = self.recipe.train;
-        let batches = LoaderOptions {
+        LoaderOptions {
             transforms: self.recipe.transforms.clone(),
             sampler: self.recipe.data.sampler.clone(),
             workers: self.recipe.data.workers.number(),
             drop_last,
             ..LoaderOptions::train(batch_size, seed)
-        };
-        Ok(Prepared { info, network, data, config, preprocess, batches })
+        }
+    }
+
+    /// The data as a network sees it, how pictures become inputs, and how batches are made.
+    pub(crate) fn seen(&mut self) -> Result<(Parts, Preprocess, LoaderOptions), Error> {
+        // Mean and deviation are undone again, but for what is erased.
+        let erases = self.recipe.transforms.iter().any(|transform| matches!(transform, Transform::RandomErasing(_)));
+        let (info, _, data) = self.assemble(if erases { SAMPLE } else { 0 })?;
+        Ok((data, preprocess_of(&info)?.clone(), self.batches()))
     }
 
     /// Trains until all epochs are done or a stop is asked for.
@@ -391,8 +404,9 @@ impl<'a> Run<'a> {
         Ok(Outcome::Finished { folder: folder.into(), summary: Box::new(summary) })
     }
 
-    /// What the run is of: a mistaken model is told before a dataset is downloaded.
-    fn assemble(&mut self) -> Result<(BundleInfo, Option<Weights>, Parts), Error> {
+    /// What the run is of: a mistaken model is told before a dataset is downloaded. Mean and deviation of a folder's pictures are
+    /// measured on `sample` of them.
+    fn assemble(&mut self, sample: usize) -> Result<(BundleInfo, Option<Weights>, Parts), Error> {
         let stopped = match (self.resumed, &self.folder) {
             (true, Some(folder)) => Some(BundleInfo::read_with(&folder.join(LAST), &self.registry)?),
             _ => None,
@@ -443,7 +457,7 @@ impl<'a> Run<'a> {
                         return Err(Error::option("data.preprocess = \"weights\"", reason));
                     }
                     (PreprocessFrom::Data, _) | (_, None) => {
-                        let (same, preprocess) = data.preprocess([channels, height, width], &mut progress)?;
+                        let (same, preprocess) = data.preprocess_by([channels, height, width], sample, &mut progress)?;
                         data = same;
                         preprocess
                     }

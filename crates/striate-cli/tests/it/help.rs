@@ -21,6 +21,14 @@ fn the_help_of_each_look_inside() {
 }
 
 #[test]
+fn the_help_of_each_command_of_data() {
+    let sandbox = Sandbox::new();
+    for command in ["check", "preview", "split"] {
+        insta::assert_snapshot!(format!("data-{command}"), sandbox.ok(&["data", command, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_the_program_names_every_command() {
     let sandbox = Sandbox::new();
     let help = sandbox.ok(&["--help"]);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod checkpoints;
 mod cost;
+mod data;
 mod devices;
 mod diff;
 mod engine;

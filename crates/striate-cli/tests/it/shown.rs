@@ -61,7 +61,11 @@ fn classes_and_files_of_odd_names() {
     ok(&sandbox, &["lab", "confusion", bundle, "--data", "pics", "--out", "confusion"]);
     ok(&sandbox, &["summary", bundle]);
     ok(&sandbox, &["weights", "inspect", bundle]);
-    for page in ["inspect/index.html", "confusion/index.html", "confusion/confusion.svg"] {
+    let (code, found, _) = run(&sandbox, &["data", "check", "pics", "--page", "check.html"]);
+    assert!(code == 1 && found.matches(SHOWN).count() > 2, "{found}");
+    ok(&sandbox, &["data", "preview", "pics", "--output", "sheet.png"]);
+    assert!(refused(&sandbox, &["data", "split", "pics/train", ODD]).contains("too few different pictures"));
+    for page in ["check.html", "inspect/index.html", "confusion/index.html", "confusion/confusion.svg"] {
         let page = std::fs::read_to_string(sandbox.path(page)).unwrap();
         assert!(!page.contains('\u{1b}') && page.contains(r"\u{1b}]0;owned"), "{page}");
     }

@@ -1,9 +1,10 @@
 //! The tutorials: their commands and programs do what they say.
+use crate::data::{faulty, flowers};
 use crate::sandbox::{Sandbox, program};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use striate_datasets::{Split, digits, idx};
+use striate_datasets::{Split, Transform, digits, idx};
 use striate_lab::{Outcome, Scale, Verdict, claims};
 use tch::{Device, Kind, Tensor};
 
@@ -88,6 +89,44 @@ fn load_torchvisions_weights() {
 fn looking_inside() {
     let sandbox = Sandbox::new();
     assert_eq!(run_commands(&sandbox, "../../docs/looking-inside.md"), 7);
+}
+
+#[test]
+fn train_on_your_own_pictures() {
+    let sandbox = Sandbox::new();
+    flowers(&sandbox, &["flowers"]);
+    assert_eq!(run_commands(&sandbox, "../../docs/own-pictures.md"), 6);
+    assert!(sandbox.path("sheet.png").is_file());
+}
+
+#[test]
+fn what_is_wrong_with_my_data() {
+    let sandbox = faulty();
+    assert_eq!(run_commands(&sandbox, "../../docs/data-problems.md"), 3);
+    assert!(sandbox.path("problems.html").is_file());
+}
+
+/// Draws every sheet of the page again.
+#[test]
+fn transforms_in_pictures() {
+    let sandbox = Sandbox::new();
+    let (page, folder) = (text("../../docs/transforms.md"), file("../../docs/transforms"));
+    let pictures = folder.join("pictures");
+    let mut sheets = 0;
+    for part in page.split("\n## The sheets\n").nth(1).unwrap().split(")\n") {
+        let Some((list, name)) = part.split_once("](transforms/") else { continue };
+        let transforms: Vec<&str> = list.split_once(": ").unwrap().0.split('`').skip(1).step_by(2).collect();
+        let mixes =
+            Transform::mix_labels(&[toml::from_str(&format!("kind = '{}'", transforms[0].split(',').next().unwrap())).unwrap()]);
+        let mut args = vec!["data", "preview", pictures.to_str().unwrap(), "--count", if mixes { "2" } else { "1" }];
+        args.extend(["--epochs", "4", "--input", "3,40,40", "--seed", "2", "--output", name]);
+        transforms.iter().for_each(|transform| args.extend(["--transform", transform]));
+        sandbox.ok(&args);
+        let open = |path: &Path| image::open(path).unwrap().into_rgb8();
+        assert!(open(&sandbox.path(name)) == open(&folder.join(name)), "draw docs/transforms/{name} again: {args:?}");
+        sheets += 1;
+    }
+    assert_eq!(sheets, Transform::KINDS.len() - 1, "resize and centre-crop share one");
 }
 
 /// Runs each command of a page and checks what the page says it prints; returns how many there are.

@@ -21,7 +21,7 @@ pub(crate) use parts::has_folders;
 use crate::check::check_file;
 use crate::classes::{file_name, normal, places};
 use crate::dataset::no_example;
-use crate::decode::{decode_file, decode_raw_file};
+use crate::decode::{decode_file, decode_raw_file, read_file};
 use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Pixels, Preprocess, Task};
 use file::Labels;
 use scan::{Entry, Walk, entries};
@@ -440,6 +440,16 @@ impl Examples for Files {
         });
         shards.filter_map(|(shard, of_archive)| of_archive.then_some(shard)).collect()
     }
+
+    fn place(&self, index: usize) -> PathBuf {
+        self.files[index].path().to_owned()
+    }
+
+    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
+        let file = self.files.get(index).ok_or_else(|| no_example(index, self.files.len()))?;
+        let fault = |reason| DatasetError::Image { path: file.path().to_owned(), reason };
+        Ok(Some(read_file(file.place(), &self.options).map_err(fault)?.into_owned()))
+    }
 }
 
 /// Files are decoded as grey or as colour.
@@ -450,7 +460,7 @@ fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
 
 /// Does the same with each, with as many threads as libtorch's operators use; the results are in
 /// order.
-fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();

@@ -65,6 +65,13 @@ impl LeftOut {
         self.found.keys().all(|reason| *reason == Reason::Other)
     }
 
+    /// The same without files whose names are not those of pictures.
+    #[must_use]
+    pub fn harmful(&self) -> Self {
+        let harmful = self.found.iter().filter(|(reason, _)| **reason != Reason::Other);
+        Self { found: harmful.map(|(reason, found)| (reason.clone(), found.clone())).collect() }
+    }
+
     /// Each reason, with the number of files and the first of them.
     pub fn reasons(&self) -> impl Iterator<Item = (&Reason, usize, &Path)> {
         self.found.iter().map(|(reason, (count, example))| (reason, *count, example.as_path()))
@@ -237,6 +244,7 @@ mod tests {
         );
         assert_eq!(line, expected);
         assert!(!data.left_out().is_harmless());
+        assert_eq!((data.left_out().harmful().len(), data.left_out().harmful().reasons().count()), (4, 3));
         fs::remove_dir_all(folder.path().join("tulip")).unwrap();
         for file in ["readme.jpg", "rose/1.heic", "rose/2.HEIC"] {
             fs::remove_file(folder.path().join(file)).unwrap();

@@ -100,6 +100,13 @@ macro_rules! transforms {
             /// Every kind that there is.
             pub const KINDS: &[&str] = &[$($kind),*];
 
+            /// Its kind, as a recipe names it.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => $kind,)*
+                }
+            }
+
             pub(crate) fn stage(&self) -> Stage<'_> {
                 match self {
                     $(Self::$name(transform) => Stage::$stage(transform),)*
@@ -291,6 +298,7 @@ mod tests {
         for kind in Transform::KINDS {
             let transform: Transform = toml::from_str(&format!("kind = '{kind}'")).unwrap();
             Transform::check_all(std::slice::from_ref(&transform), [3, 32, 32]).unwrap();
+            assert_eq!(transform.kind(), *kind);
             let text = toml::to_string(&transform).unwrap();
             assert_eq!(toml::from_str::<Transform>(&text).unwrap(), transform, "{text}");
             assert!(toml::from_str::<Transform>(&format!("kind = '{kind}'\nunknown = 1")).is_err(), "{kind}");

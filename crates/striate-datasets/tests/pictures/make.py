@@ -24,3 +24,5 @@ photo.save(here / "restart.jpg", quality=80, restart_marker_blocks=2)
 photo.save(here / "photo.png")
 photo.quantize(32).save(here / "photo.gif")
 (here / "photo.grey").write_bytes(Image.open(here / "photo.png").convert("L").tobytes())
+# As Adobe's programs write pictures for printing.
+Image.new("CMYK", (8, 8), (10, 200, 30, 5)).save(here / "cmyk.jpg", quality=50)

@@ -1,5 +1,9 @@
-//! `data`: fetches datasets, lists them, or writes some of their images; packs pictures.
+//! `data`: fetches datasets, lists them, or writes some of their images; looks at data, splits and packs them.
+#[cfg(feature = "lab")]
+mod check;
 mod pack;
+mod preview;
+mod split;
 
 use crate::cli::{DataArgs, DataCommand};
 use crate::error::CliError;
@@ -14,6 +18,12 @@ use striate_torch::Shown;
 pub(crate) fn data(args: &DataArgs) -> Result<(), CliError> {
     match &args.command {
         None => {}
+        #[cfg(feature = "lab")]
+        Some(DataCommand::Check(args)) => return check::check(args),
+        #[cfg(not(feature = "lab"))]
+        Some(DataCommand::Check(_)) => return Err(crate::left_out("data check")),
+        Some(DataCommand::Preview(args)) => return preview::preview(args),
+        Some(DataCommand::Split(args)) => return split::split_folder(args),
         Some(DataCommand::Pack(args)) => return pack::pack(args),
     }
     if args.names.is_empty() {
