@@ -202,6 +202,44 @@ fn a_folder_of_idx_files_is_trained_on_into_the_next_free_run() {
 }
 
 #[test]
+fn datasets_of_the_catalogue_are_trained_on_from_memory_and_from_files() {
+    let sandbox = Sandbox::new();
+    let record = |label: u8| [vec![label], vec![20 * label; 3072]].concat();
+    let ten = (0..10).flat_map(record).collect::<Vec<u8>>();
+    for file in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        sandbox.write(&format!("files/cifar-10-batches-bin/{file}.bin"), &ten);
+    }
+    let run = |args: &[&str]| sandbox.json(&[args, &["--data-dir", "files", "--json"]].concat());
+    let summary = run(&[&["train", "resnet-tiny", "--data", "cifar-10", "--out", "cifar"], &QUICK[..]].concat());
+    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"cifar-10".into(), &10.into()));
+    let preprocess = |run: &str| {
+        let bundle = Bundle::read(&sandbox.path(&format!("{run}/model.safetensors"))).unwrap();
+        bundle.info.preprocess.unwrap().normalise
+    };
+    // The means of the real training pictures.
+    assert_eq!(preprocess("cifar").mean, [0.4914, 0.4822, 0.4465]);
+
+    for part in ["train", "val"] {
+        for (synset, level) in [("n01440764", 60), ("n03888257", 180)] {
+            for number in 0..4 {
+                let path = sandbox.write(&format!("files/imagenette2-160/{part}/{synset}/{number}.JPEG"), "");
+                image::RgbImage::from_pixel(40 + number, 36, image::Rgb([level; 3])).save(path).unwrap();
+            }
+        }
+    }
+    let summary = run(&[&["train", "resnet-tiny", "--data", "imagenette-160", "--out", "nette"], &QUICK[..]].concat());
+    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"imagenette-160".into(), &8.into()));
+    assert_eq!((&summary["test"]["classes"][0], &summary["test"]["classes"][9]), (&"tench".into(), &"parachute".into()));
+    assert_eq!(preprocess("nette").mean, [0.485, 0.456, 0.406]);
+    let report = run(&["eval", "nette/model.safetensors", "--data", "imagenette-160"]);
+    assert!(close(&report["loss"], &summary["test"]["loss"]), "{report}");
+    sandbox.refused_with(
+        &["eval", "nette/model.safetensors", "--data", "imagenet"],
+        &["imagenet cannot be downloaded by a program: get it from https://image-net.org/challenges/LSVRC/2012/"],
+    );
+}
+
+#[test]
 fn predictions_of_grey_and_colour_files_and_of_the_test_set_agree() {
     let sandbox = Sandbox::new();
     sandbox.bundle("model.safetensors", 10);

@@ -22,7 +22,7 @@ const IMAGEWOOF: &str = "n02086240 Shih-Tzu\nn02087394 Rhodesian ridgeback\nn020
 /// The values that networks on ImageNet are used to.
 const OF_IMAGENET: Option<&[(f64, f64)]> = Some(&[(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]);
 const OF_CIFAR_100: Option<&[(f64, f64)]> = Some(&[(0.5071, 0.2673), (0.4865, 0.2564), (0.4409, 0.2762)]);
-const TERMS_OF_IMAGENET: &str = "ImageNet's terms: research that is not commercial";
+const TERMS_OF_IMAGENET: &str = "ImageNet's terms: non-commercial research";
 
 pub(super) static CATALOGUE: &[Entry] = &[
     Entry {
@@ -183,7 +183,7 @@ pub(super) static CATALOGUE: &[Entry] = &[
         examples: [73_257, 26_032],
         shape: COLOUR_32,
         homepage: "http://ufldl.stanford.edu/housenumbers/",
-        licence: "not commercial",
+        licence: "non-commercial use only",
         citation: "Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu and A. Y. Ng, Reading Digits in Natural Images with \
                    Unsupervised Feature Learning, NIPS Workshop on Deep Learning and Unsupervised Feature Learning, 2011",
         mirrors: false,
@@ -336,7 +336,7 @@ pub(super) static CATALOGUE: &[Entry] = &[
         examples: [75_750, 25_250],
         shape: None,
         homepage: "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-        licence: "scientific fair use; the pictures are their owners'",
+        licence: "scientific fair use; the pictures belong to their owners",
         citation: "L. Bossard, M. Guillaumin and L. Van Gool, Food-101: Mining Discriminative Components with Random Forests, ECCV, \
                    2014",
         mirrors: true,
