@@ -128,9 +128,8 @@ impl Batch {
                 labels.iter().for_each(|label| rows[start + label.unsigned_abs() as usize] = 1.0);
             }
         }
-        let targets = (task == Task::MultiLabel).then(|| {
-            Ok::<_, DatasetError>(Tensor::f_from_slice(&rows)?.f_view([first.len() as i64, classes as i64])?)
-        });
+        let targets = (task == Task::MultiLabel)
+            .then(|| Ok::<_, DatasetError>(Tensor::f_from_slice(&rows)?.f_view([first.len() as i64, classes as i64])?));
         Ok(Self { images, labels: Tensor::f_from_slice(&first)?, targets: targets.transpose()? })
     }
 

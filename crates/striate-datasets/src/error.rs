@@ -185,12 +185,9 @@ impl DatasetError {
         Self::Io { action, path: path.into(), source }
     }
 
-    pub(crate) fn shard(address: &str, folder: &Path, error: FetchError) -> Self {
+    pub(crate) fn shard(file: &str, folder: &Path, error: FetchError) -> Self {
         match Self::from(error) {
-            Self::Fetch(reason) => {
-                let file = address.rsplit('/').next().unwrap_or_default().to_owned();
-                Self::Shard { reason, file, folder: folder.into() }
-            }
+            Self::Fetch(reason) => Self::Shard { reason, file: file.to_owned(), folder: folder.into() },
             other => other,
         }
     }

@@ -122,9 +122,7 @@ pub fn evaluate_with(
     let all = running.examples == loader.dataset().len() as u64;
     check(all, "drop_last", true, "leaves examples of the evaluation out: use LoaderOptions::eval")?;
     let scores = match tally {
-        Tally::SingleLabel { top5, confusion } => {
-            Scores::SingleLabel { top5: top5 as f64 / running.examples as f64, confusion }
-        }
+        Tally::SingleLabel { top5, confusion } => Scores::SingleLabel { top5: top5 as f64 / running.examples as f64, confusion },
         Tally::MultiLabel(answers) => Scores::MultiLabel(answers.scores(threshold)),
     };
     Ok(Evaluation { examples: running.examples, loss: running.loss(), accuracy: running.accuracy(), scores })

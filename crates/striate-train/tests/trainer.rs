@@ -216,7 +216,10 @@ fn listeners_hear_a_run_that_learns() {
         })
         .collect();
     assert!(losses.len() == 8 && losses[7] < losses[0] / 2.0, "{losses:?}");
-    assert!(matches!(events[0], Event::RunStarted { epochs: 8, steps_per_epoch: STEPS, step: 0, judge: "test", measure: "accuracy" }));
+    assert!(matches!(
+        events[0],
+        Event::RunStarted { epochs: 8, steps_per_epoch: STEPS, step: 0, judge: "test", measure: "accuracy" }
+    ));
     assert!(matches!(events.last(), Some(Event::RunDone { finished: true, step: 56, .. })));
     let steps: Vec<u64> = events
         .iter()

@@ -104,8 +104,7 @@ impl Data {
             let decode = DecodeOptions { max_pixels: section.max_pixels };
             // The images' size follows from the model, which follows from the classes.
             Images::Folder(
-                FolderParts::open_with(&section.dir, section.skip_bad, progress)?
-                    .map(|part| Ok(part.decoded_with(decode)))?,
+                FolderParts::open_with(&section.dir, section.skip_bad, progress)?.map(|part| Ok(part.decoded_with(decode)))?,
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();

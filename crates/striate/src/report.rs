@@ -42,9 +42,7 @@ impl Report {
             accuracy: evaluation.accuracy,
             classes: classes.to_vec(),
             scores: match &evaluation.scores {
-                Scores::SingleLabel { top5, confusion } => {
-                    ReportScores::SingleLabel { top5: *top5, confusion: confusion.rows() }
-                }
+                Scores::SingleLabel { top5, confusion } => ReportScores::SingleLabel { top5: *top5, confusion: confusion.rows() },
                 Scores::MultiLabel(scores) => ReportScores::MultiLabel(scores.clone()),
             },
         }

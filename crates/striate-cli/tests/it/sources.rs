@@ -47,7 +47,8 @@ fn a_list_is_trained_on_judged_by_and_held_to_what_is_there() {
     let recipe = std::fs::read_to_string(sandbox.path("run/recipe.toml")).unwrap();
     assert!(recipe.contains(&format!("dir = \"{}\"", sandbox.path("list.csv").display())), "{recipe}");
     assert_eq!(count(&sandbox, "run/model.safetensors", "list.csv"), 24);
-    let parts: Vec<String> = lines.iter().enumerate().map(|(n, line)| format!("{line},{}", if n < 16 { "train" } else { "val" })).collect();
+    let parts: Vec<String> =
+        lines.iter().enumerate().map(|(n, line)| format!("{line},{}", if n < 16 { "train" } else { "val" })).collect();
     sandbox.write("parts.csv", format!("path,label,split\n{}\n", parts.join("\n")));
     assert_eq!(count(&sandbox, "run/model.safetensors", "parts.csv"), 8);
 
@@ -60,7 +61,10 @@ fn a_list_is_trained_on_judged_by_and_held_to_what_is_there() {
     let output = sandbox.striate(&[&train[..], &["--skip-bad"]].concat()).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && told.contains("left out 1 file: 1 that is not there ("), "{told}");
-    sandbox.refused_with(&["train", "--data", "none.csv"], &["none.csv does not exist: name a folder of pictures, a list, shards, or a dataset"]);
+    sandbox.refused_with(
+        &["train", "--data", "none.csv"],
+        &["none.csv does not exist: name a folder of pictures, a list, shards, or a dataset"],
+    );
     sandbox.refused_with(&["train", "--data", "run/recipe.toml"], &["is no folder, list (.csv, .tsv) or shard (.tar)"]);
 }
 
@@ -85,7 +89,10 @@ fn what_is_packed_is_the_same_data_and_comes_back() {
     let refused = sandbox.refused(&["data", "pack", "folder", "shards"]);
     assert!(refused.contains("shards"), "{refused}");
     sandbox.refused_with(&["data", "pack", "digits", "new"], &["digits: name a folder of pictures, a list or shards"]);
-    sandbox.refused_with(&["data", "pack", "folder", "new", "--shard-size", "0MB"], &["give a number of pictures, or a size such as 500MB"]);
+    sandbox.refused_with(
+        &["data", "pack", "folder", "new", "--shard-size", "0MB"],
+        &["give a number of pictures, or a size such as 500MB"],
+    );
 
     sandbox.write("buffered.toml", "[data]\nsampler = { buffered = 4 }\n[train]\nepochs = 2\nbatch_size = 8\nthreads = 1\n");
     sandbox.ok(&["train", "buffered.toml", "--data", "shards", "--out", "run"]);
@@ -93,7 +100,10 @@ fn what_is_packed_is_the_same_data_and_comes_back() {
     let (of_folder, of_shards) = (figures("folder"), figures("shards"));
     assert_eq!((&of_shards["confusion"], &of_shards["examples"]), (&of_folder["confusion"], &8.into()));
     assert_eq!(count(&sandbox, "run/model.safetensors", "shards/train-{000000..000001}.tar"), 16);
-    sandbox.refused_with(&["train", "buffered.toml", "--data", "folder", "--out", "x"], &["must be `each` where the data are in no shards"]);
+    sandbox.refused_with(
+        &["train", "buffered.toml", "--data", "folder", "--out", "x"],
+        &["must be `each` where the data are in no shards"],
+    );
 
     let shard = std::fs::read(sandbox.path("shards/test-000000.tar")).unwrap();
     sandbox.write("shards/test-000000.tar", &shard[..shard.len() / 2]);
@@ -139,7 +149,10 @@ fn shards_come_from_a_server_once() {
     assert_eq!((&report["examples"], &report["classes"]), (&24.into(), &serde_json::json!(["green", "red"])));
     let output = sandbox.striate(&eval).env("STRIATE_HOME", sandbox.path("empty")).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("check the network, or put the file classes.txt into "), "{told}");
+    assert!(
+        output.status.code() == Some(1) && told.contains("check the network, or put the file pictures-000000.tar into "),
+        "{told}"
+    );
     assert_eq!(told.lines().count(), 1, "{told}");
 }
 
@@ -155,7 +168,22 @@ fn several_classes_are_kept_from_the_list_to_the_answer() {
         lines.push(format!("{},{name},{},{}", u8::from(red), u8::from(green), if number < 48 { "train" } else { "test" }));
     }
     sandbox.write("list.csv", lines.join("\n"));
-    let args = ["train", "resnet20-cifar", "--data", "list.csv", "--epochs", "8", "--batch-size", "16", "--lr", "0.05", "--threads", "1", "--out", "run"];
+    let args = [
+        "train",
+        "resnet20-cifar",
+        "--data",
+        "list.csv",
+        "--epochs",
+        "8",
+        "--batch-size",
+        "16",
+        "--lr",
+        "0.05",
+        "--threads",
+        "1",
+        "--out",
+        "run",
+    ];
     let told = sandbox.ok(&args);
     assert!(told.starts_with("test exact match "), "{told}");
     let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path("run/summary.json")).unwrap()).unwrap();
@@ -175,7 +203,8 @@ fn several_classes_are_kept_from_the_list_to_the_answer() {
     for picture in all.as_array().unwrap() {
         assert_eq!(picture["top"].as_array().unwrap().len(), 2, "{picture}");
     }
-    let sum = |picture: &Value| picture["top"].as_array().unwrap().iter().map(|a| a["probability"].as_f64().unwrap()).sum::<f64>();
+    let sum =
+        |picture: &Value| picture["top"].as_array().unwrap().iter().map(|a| a["probability"].as_f64().unwrap()).sum::<f64>();
     assert!(sum(&all[0]) > 1.2 && sum(&all[1]) < 0.8, "{all}");
     let none = predict(&["neither/0.png", "--threshold", "1"]);
     assert_eq!(none[0]["top"], serde_json::json!([]));

@@ -174,7 +174,8 @@ impl Gathered {
         for part in [&val, &test].into_iter().flatten() {
             let unknown = part.files().iter().flat_map(PictureFile::labels).find(|label| !seen.contains(label));
             if let Some(class) = unknown.and_then(|label| names.get(label.unsigned_abs() as usize)) {
-                let reason = format!("its part `{}` has the class {class}, and no picture to train with has it: add some", part.name);
+                let reason =
+                    format!("its part `{}` has the class {class}, and no picture to train with has it: add some", part.name);
                 return Err(fault(name, reason));
             }
         }

@@ -3,8 +3,8 @@
 use super::gather::{Gathered, Label, fault};
 use super::parts::Part;
 use super::{FolderParts, PictureFile, Reason};
-use crate::classes::file_name;
 use crate::DatasetError;
+use crate::classes::file_name;
 use csv::{ReaderBuilder, StringRecord, Trim};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -50,10 +50,7 @@ enum LabelColumns {
 }
 
 /// The pictures of several lists together: each has a part, or a column that tells it.
-pub(crate) fn read_lists(
-    lists: &[(Option<Part>, PathBuf)],
-    skip_bad: bool,
-) -> Result<FolderParts, DatasetError> {
+pub(crate) fn read_lists(lists: &[(Option<Part>, PathBuf)], skip_bad: bool) -> Result<FolderParts, DatasetError> {
     let Some((part, first)) = lists.first() else {
         return Err(fault("lists", "there are none: name one".to_owned()));
     };
@@ -160,12 +157,7 @@ fn delimiter(list: &Path, start: &[u8]) -> u8 {
     }
 }
 
-fn columns(
-    first: &StringRecord,
-    second: Option<&StringRecord>,
-    root: &Path,
-    into: &mut Gathered,
-) -> Result<Columns, String> {
+fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, into: &mut Gathered) -> Result<Columns, String> {
     let plain = |cell: &str| cell.to_lowercase().replace([' ', '_', '-'], "");
     let header: Vec<String> = first.iter().map(plain).collect();
     let find = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|cell| cell == name));
@@ -296,7 +288,10 @@ mod tests {
 
     #[test]
     fn parts_come_from_a_column_or_from_lists_of_their_names() {
-        let column = listed("l.csv", "split,path,label\ntrain,cat/1.png,cat\nTraining,dog/1.png,dog\nvalid,cat/2.png,cat\ntest,dog/3.png,dog\n");
+        let column = listed(
+            "l.csv",
+            "split,path,label\ntrain,cat/1.png,cat\nTraining,dog/1.png,dog\nvalid,cat/2.png,cat\ntest,dog/3.png,dog\n",
+        );
         let lists = listed("train.csv", "cat/1.png,cat\ndog/1.png,dog\n");
         std::fs::write(lists.path().join("Validation.csv"), "cat/2.png,cat\n").unwrap();
         std::fs::write(lists.path().join("test.tsv"), "dog/3.png\tdog\n").unwrap();
@@ -355,7 +350,10 @@ mod tests {
         // One 1 in each line: classes exclude each other.
         let folder = listed("l.csv", "file,dog,cat\ncat/1.png,0,1\ndog/1.png,1,0\n");
         assert_eq!(open(&folder, "l.csv").unwrap().train.task(), Task::SingleLabel);
-        assert_eq!(told("l.csv", "file,dog,cat\ncat/1.png,0,1\ndog/1.png,1,\n"), "l.csv, line 3: \"\" in column 3 is neither 0 nor 1");
+        assert_eq!(
+            told("l.csv", "file,dog,cat\ncat/1.png,0,1\ndog/1.png,1,\n"),
+            "l.csv, line 3: \"\" in column 3 is neither 0 nor 1"
+        );
         assert!(told("l.csv", "file,cat,cat\ncat/1.png,0,1\n").contains("line 1: two columns are called cat"));
     }
 

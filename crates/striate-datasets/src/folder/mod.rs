@@ -149,9 +149,8 @@ impl ImageFolder {
             files.extend(pictures);
         }
         refuse_odd(root, &classes, &left_out)?;
-        let label = |(files, class): (Vec<PathBuf>, i64)| {
-            files.into_iter().map(move |file| PictureFile::new(file, Labels::One(class)))
-        };
+        let label =
+            |(files, class): (Vec<PathBuf>, i64)| files.into_iter().map(move |file| PictureFile::new(file, Labels::One(class)));
         let (classes, files): (Vec<_>, Vec<_>) = classes.into_iter().map(|(name, (_, files))| (name, files)).unzip();
         let files = Arc::new(files.into_iter().zip(0..).flat_map(label).collect());
         let (name, root, options) = (file_name(root), root.to_owned(), DecodeOptions::default());

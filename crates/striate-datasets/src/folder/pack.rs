@@ -185,7 +185,8 @@ pub fn unpack(parts: &FolderParts, out: &Path, progress: &mut dyn FnMut(u64, u64
         let reason = "pictures with several classes have no folder of their class: use them as they are";
         return Err(refuse(reason.to_owned()));
     }
-    let is_folder = |class: &&String| within(class).is_some_and(|path| path.components().count() == 1 && file_name(&path) == **class);
+    let is_folder =
+        |class: &&String| within(class).is_some_and(|path| path.components().count() == 1 && file_name(&path) == **class);
     if let Some(class) = classes.iter().find(|class| !is_folder(class)) {
         return Err(refuse(format!("no folder can be called {class:?}: rename this class")));
     }
@@ -268,7 +269,14 @@ mod tests {
     fn folders_come_back_from_shards_byte_for_byte() {
         let root = tempfile::tempdir().unwrap();
         let [folder, shards, back] = ["pets", "shards", "back"].map(|name| root.path().join(name));
-        let names = ["train/a cat/x.png", "train/a cat/x.PNG", "train/a cat/deep/my.photo.jpeg", "train/dog/1.png", "val/a cat/1.png", "val/dog/2.png"];
+        let names = [
+            "train/a cat/x.png",
+            "train/a cat/x.PNG",
+            "train/a cat/deep/my.photo.jpeg",
+            "train/dog/1.png",
+            "val/a cat/1.png",
+            "val/dog/2.png",
+        ];
         for (name, colour) in names.iter().zip(1..) {
             write(&folder.join(name), [8, 8], colour);
         }
@@ -335,15 +343,22 @@ mod tests {
         for class in ["..", "a/b", "."] {
             assert!(told(&[("1.png", &x), ("1.cls", b"0")], class).unwrap_err().contains("no folder can be called"), "{class}");
         }
-        let same: [(&str, &[u8]); 6] =
-            [("1.png", &x), ("1.json", br#"{"name": "same.png"}"#), ("1.cls", b"0"), ("2.png", &y), ("2.json", br#"{"name": "same.png"}"#), ("2.cls", b"0")];
+        let same: [(&str, &[u8]); 6] = [
+            ("1.png", &x),
+            ("1.json", br#"{"name": "same.png"}"#),
+            ("1.cls", b"0"),
+            ("2.png", &y),
+            ("2.json", br#"{"name": "same.png"}"#),
+            ("2.cls", b"0"),
+        ];
         assert!(told(&same, "a").unwrap_err().ends_with("two pictures of class a are called same.png: rename one of them"));
         // A name that leads out is none, and the member's stands for it.
         told(&[("1.png", &x), ("1.json", br#"{"name": "../../evil.png"}"#), ("1.cls", b"0")], "a").unwrap();
         assert_eq!(tree(&out).keys().collect::<Vec<_>>(), [Path::new("a/1.png")]);
         let stopped = pack(&open(&out), &root.path().join("new"), ShardSize::default(), &mut |_, _| false);
         assert!(matches!(stopped, Err(DatasetError::Interrupted)) && !root.path().join("new").exists());
-        let full = pack(&open(&out), &root.path().join("shards"), ShardSize::default(), &mut |_, _| true).unwrap_err().to_string();
+        let full =
+            pack(&open(&out), &root.path().join("shards"), ShardSize::default(), &mut |_, _| true).unwrap_err().to_string();
         assert!(full.contains("shards"), "{full}");
     }
 }

@@ -1,8 +1,8 @@
 //! Shards as WebDataset has them: tar archives in which the members of an example stand together, `KEY.jpg` and `KEY.cls` (or
 //! `KEY.json` with a `label`).
 
-use super::gather::{Gathered, Label, fault};
 use super::file::Member;
+use super::gather::{Gathered, Label, fault};
 use super::parts::Part;
 use super::scan::by_name;
 use super::{FolderParts, PictureFile, Reason};
@@ -118,9 +118,14 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
             }
             let mut text = String::new();
             let read = entry.read_to_string(&mut text).map_err(|error| error.to_string());
-            let told = read.and_then(|_| if end_of_name == "cls" { Ok(cls(&text, &mut sample)) } else { json(&text, &mut sample) });
-            if let Err(reason) = told {
-                sample.fault = Some(format!("its .{end_of_name} cannot be read: {reason}"));
+            let told = read.and_then(|_| if end_of_name == "cls" { cls(&text) } else { json(&text, &mut sample.former) });
+            match told {
+                Err(reason) => sample.fault = Some(format!("its .{end_of_name} cannot be read: {reason}")),
+                Ok(None) => {}
+                Ok(Some(labels)) if sample.labels.as_ref().is_some_and(|before| *before != labels) => {
+                    sample.fault = Some("it has two labels: keep one of them".to_owned());
+                }
+                Ok(labels) => sample.labels = labels,
             }
         } else {
             into.leave_out(part, Reason::Other, &archive.join(name));
@@ -147,14 +152,17 @@ fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-fn cls(text: &str, sample: &mut Sample) {
-    label(vec![of_text(text.trim())], sample);
+/// The label of a text: a number or a name.
+fn cls(text: &str) -> Result<Option<Vec<Label>>, String> {
+    let text = text.trim();
+    Ok(Some(vec![text.parse().map_or_else(|_| Label::Text(text.to_owned()), Label::Number)]))
 }
 
-fn json(text: &str, sample: &mut Sample) -> Result<(), String> {
+/// The labels of a JSON, if it has any, and the name that the picture had.
+fn json(text: &str, former: &mut Option<Box<str>>) -> Result<Option<Vec<Label>>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    sample.former = value.get(NAME).and_then(Value::as_str).map(Into::into);
-    let Some(told) = LABELS.iter().find_map(|key| value.get(key)) else { return Ok(()) };
+    *former = value.get(NAME).and_then(Value::as_str).map(Into::into);
+    let Some(told) = LABELS.iter().find_map(|key| value.get(key)) else { return Ok(None) };
     let one = |value: &Value| match value {
         Value::Number(number) => number.as_u64().map(Label::Number),
         Value::String(text) => Some(Label::Text(text.trim().to_owned())),
@@ -164,22 +172,7 @@ fn json(text: &str, sample: &mut Sample) -> Result<(), String> {
         Value::Array(several) => several.iter().map(one).collect::<Option<Vec<_>>>(),
         value => one(value).map(|label| vec![label]),
     };
-    label(labels.ok_or_else(|| format!("its label {told} is neither a number nor a name"))?, sample);
-    Ok(())
-}
-
-/// A number or a name.
-fn of_text(text: &str) -> Label {
-    text.parse().map_or_else(|_| Label::Text(text.to_owned()), Label::Number)
-}
-
-fn label(labels: Vec<Label>, sample: &mut Sample) {
-    match sample.labels.replace(labels) {
-        Some(before) if Some(&before) != sample.labels.as_ref() => {
-            sample.fault = Some("it has two labels: keep one of them".to_owned());
-        }
-        _ => {}
-    }
+    labels.map(Some).ok_or_else(|| format!("its label {told} is neither a number nor a name"))
 }
 
 /// Takes an example whose members have all been seen.
@@ -297,7 +290,10 @@ pub(crate) mod tests {
         let train = open(&folder, "x.tar", false).unwrap().train;
         let expected = [("x.tar/a/001.png", 1), ("x.tar/002.PNG", 1), ("x.tar/003.png", 0)];
         assert_eq!(pictures(&folder, &train), expected.map(|(name, label)| (name.to_owned(), label)));
-        assert_eq!((train.classes(), train.name(), train.task()), (&["cat", "dog"].map(str::to_owned)[..], "x.tar", Task::SingleLabel));
+        assert_eq!(
+            (train.classes(), train.name(), train.task()),
+            (&["cat", "dog"].map(str::to_owned)[..], "x.tar", Task::SingleLabel)
+        );
         assert_eq!(train.left_out().to_string().split(" (").next().unwrap(), "left out 1 file: 1 that is no picture by name");
         assert!(train.check(Check::Headers, &mut |_, _| true).unwrap().is_empty());
         for (file, png) in train.files().iter().zip(&png) {
@@ -307,7 +303,7 @@ pub(crate) mod tests {
         let batch = train.batch(&Tensor::from_slice(&[2_i64, 0])).unwrap();
         assert_eq!([0, 1].map(|index| batch.images.int64_value(&[index, 0, 4, 4])), [3, 1]);
         let examples = train.examples().unwrap();
-        assert_eq!((examples.picture(1).unwrap().data[3], examples.shards()), (2, vec![0..3]));
+        assert_eq!((examples.picture(1).unwrap().data[3], examples.shards().len()), (2, 1));
         // What changes later is an error of the picture.
         std::fs::write(folder.path().join("x.tar"), &std::fs::read(folder.path().join("x.tar")).unwrap()[..600]).unwrap();
         let error = examples.picture(2).unwrap_err().to_string();
@@ -323,7 +319,8 @@ pub(crate) mod tests {
             let parts = open(folder, "", false).unwrap();
             assert_eq!((parts.train.len(), parts.val.unwrap().len(), parts.test.is_none()), (2, 1, true));
         }
-        for (pattern, count) in [("train-{000..001}.tar", 2), ("train-*.tar", 2), ("{train,val}-000.tar", 1), ("val-00?.tar", 1)] {
+        for (pattern, count) in [("train-{000..001}.tar", 2), ("train-*.tar", 2), ("{train,val}-000.tar", 1), ("val-00?.tar", 1)]
+        {
             assert_eq!(open(&flat, pattern, false).unwrap().train.len(), count, "{pattern}");
         }
         let examples = open(&flat, "train-*.tar", false).unwrap().train.examples().unwrap();
@@ -360,13 +357,20 @@ pub(crate) mod tests {
         assert_eq!(told(with(&[("2.cls", b"a")])), "x.tar/2: it has a label and no picture");
         let two = [("2.png", &b"x"[..]), ("2.cls", b"a"), ("2.json", br#"{"label": "b"}"#)];
         assert_eq!(told(with(&two)), "x.tar/2: it has two labels: keep one of them");
-        assert_eq!(told(with(&[("2.png", b"x"), ("2.jpg", b"x"), ("2.cls", b"a")])), "x.tar/2: it has two pictures: give each a key of its own");
-        assert_eq!(told(with(&[("2.png", b"x"), ("2.json", b"{\"label\": {}}")])), "x.tar/2: its .json cannot be read: its label {} is neither a number nor a name");
+        assert_eq!(
+            told(with(&[("2.png", b"x"), ("2.jpg", b"x"), ("2.cls", b"a")])),
+            "x.tar/2: it has two pictures: give each a key of its own"
+        );
+        assert_eq!(
+            told(with(&[("2.png", b"x"), ("2.json", b"{\"label\": {}}")])),
+            "x.tar/2: its .json cannot be read: its label {} is neither a number nor a name"
+        );
         for name in ["../2.png", "a/../../2.png", "/2.png"] {
             let error = told(archive(&[(name, b"x"), (&name.replace("png", "cls"), b"a")]));
             assert!(error.ends_with("2: its name leads out of the shard"), "{error}");
         }
-        let bad = with(&[("../2.png", b"x"), ("../2.cls", b"a"), ("3.png", b"x"), ("4.cls", b"b"), ("5.cls", b"b"), ("5.png", b"x")]);
+        let bad =
+            with(&[("../2.png", b"x"), ("../2.cls", b"a"), ("3.png", b"x"), ("4.cls", b"b"), ("5.cls", b"b"), ("5.png", b"x")]);
         let shards = folder(&[("0.tar", bad), ("1.tar", whole[..1000].to_vec()), ("2.tar", archive(&sound()))]);
         let train = open(&shards, "", true).unwrap().train;
         assert_eq!(pictures(&shards, &train).len(), 3);
@@ -377,7 +381,8 @@ pub(crate) mod tests {
     #[test]
     fn a_buffered_epoch_has_each_picture_once_and_goes_on_anywhere() {
         let shard = |first: u8| {
-            let members: Vec<_> = (first..first + 4).flat_map(|n| [(format!("{n}.png"), png(n)), (format!("{n}.cls"), b"0".to_vec())]).collect();
+            let members: Vec<_> =
+                (first..first + 4).flat_map(|n| [(format!("{n}.png"), png(n)), (format!("{n}.cls"), b"0".to_vec())]).collect();
             archive(&members.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect::<Vec<_>>())
         };
         let shards = folder(&[("0.tar", shard(0)), ("1.tar", shard(4)), ("2.tar", shard(8))]);
@@ -385,7 +390,8 @@ pub(crate) mod tests {
         let options = LoaderOptions { sampler: Sampler::Buffered(3), ..LoaderOptions::train(5, 7) };
         let loader = Loader::new(&train, preprocess(8), options).unwrap();
         let reds = |epoch: crate::Epoch| -> Vec<i64> {
-            let red = |batch: crate::Batch| Vec::<f32>::try_from(batch.images.select(1, 0).select(1, 4).select(1, 4) * 255.0).unwrap();
+            let red =
+                |batch: crate::Batch| Vec::<f32>::try_from(batch.images.select(1, 0).select(1, 4).select(1, 4) * 255.0).unwrap();
             epoch.flat_map(|batch| red(batch.unwrap())).map(|red| red.round() as i64).collect()
         };
         let all = reds(loader.epoch(1).unwrap());

@@ -289,7 +289,11 @@ fn lists() -> Vec<Bomb> {
     let names: String = (0..columns).map(|number| format!(",{number:x}")).collect();
     vec![
         ("csv", "nothing but columns", vec![b','; MB - 1]),
-        ("csv", "a column of 0 for each of many classes", format!("file{}\nlist.csv{}\n", &names[..MB / 3], ",0".repeat(MB / 4)).into_bytes()),
+        (
+            "csv",
+            "a column of 0 for each of many classes",
+            format!("file{}\nlist.csv{}\n", &names[..MB / 3], ",0".repeat(MB / 4)).into_bytes(),
+        ),
         ("csv", "a picture of many classes", format!("list.csv,{}", "a|b|".repeat(MB / 5)).into_bytes()),
         ("csv", "a line for each two bytes", "a\n".repeat(MB / 2 - 1).into_bytes()),
         ("csv", "a list of nothing that is there", "path,label\n".bytes().chain("a,b\n".repeat(MB / 5).into_bytes()).collect()),
@@ -314,7 +318,8 @@ fn tar_header(name: &str, size: u64, kind: u8) -> Vec<u8> {
 fn shards() -> Vec<Bomb> {
     let zeros = vec![0; 1024];
     let member = |name: &str, bytes: &[u8], kind| {
-        [tar_header(name, bytes.len() as u64, kind), bytes.to_vec(), vec![0; bytes.len().next_multiple_of(512) - bytes.len()]].concat()
+        [tar_header(name, bytes.len() as u64, kind), bytes.to_vec(), vec![0; bytes.len().next_multiple_of(512) - bytes.len()]]
+            .concat()
     };
     let nested = format!("{{\"label\": {}", "[".repeat(60_000));
     let record = |text: &str| format!("{} {text}\n", text.len() + 8);
