@@ -86,7 +86,7 @@ pub enum DatasetError {
     #[error("{reason}: check the network, or put the file {} into {} yourself", Shown(file), Shown(folder.display()))]
     Shard {
         /// Why not.
-        reason: FetchError,
+        reason: Box<FetchError>,
         /// Its name.
         file: String,
         /// The folder of the cache where it belongs.
@@ -176,7 +176,8 @@ impl DatasetError {
         match self {
             Self::WrongChecksum { .. } | Self::Unavailable { .. } | Self::Package { .. } | Self::Torch(_) => true,
             Self::File(FileError::Torch { .. }) => true,
-            Self::Fetch(error) | Self::Shard { reason: error, .. } => !error.is_local(),
+            Self::Fetch(error) => !error.is_local(),
+            Self::Shard { reason, .. } => !reason.is_local(),
             _ => false,
         }
     }
@@ -187,7 +188,7 @@ impl DatasetError {
 
     pub(crate) fn shard(file: &str, folder: &Path, error: FetchError) -> Self {
         match Self::from(error) {
-            Self::Fetch(reason) => Self::Shard { reason, file: file.to_owned(), folder: folder.into() },
+            Self::Fetch(reason) => Self::Shard { reason: Box::new(reason), file: file.to_owned(), folder: folder.into() },
             other => other,
         }
     }
