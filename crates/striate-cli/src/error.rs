@@ -112,6 +112,7 @@ impl From<LabError> for CliError {
         match error {
             LabError::Dataset(DatasetError::Interrupted) => Self::Stopped(LabError::Stopped.to_string()),
             LabError::Usage(line) => Self::Usage(line),
+            LabError::Run(error) => error.into(),
             LabError::Dataset(error) => error.into(),
             LabError::Graph(error) => error.into(),
             LabError::Model(error) => error.into(),

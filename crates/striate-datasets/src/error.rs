@@ -99,7 +99,7 @@ pub enum DatasetError {
     #[error("{reason}: check the network, or put the file {} into {} yourself", Shown(file), Shown(folder.display()))]
     Shard {
         /// Why not.
-        reason: FetchError,
+        reason: Box<FetchError>,
         /// Its name.
         file: String,
         /// The folder of the cache where it belongs.
@@ -189,7 +189,8 @@ impl DatasetError {
         match self {
             Self::WrongChecksum { .. } | Self::Unavailable { .. } | Self::Package { .. } | Self::Torch(_) => true,
             Self::File(FileError::Torch { .. }) => true,
-            Self::Fetch(error) | Self::Shard { reason: error, .. } => !error.is_local(),
+            Self::Fetch(error) => !error.is_local(),
+            Self::Shard { reason, .. } => !reason.is_local(),
             _ => false,
         }
     }
@@ -198,12 +199,9 @@ impl DatasetError {
         Self::Io { action, path: path.into(), source }
     }
 
-    pub(crate) fn shard(address: &str, folder: &Path, error: FetchError) -> Self {
+    pub(crate) fn shard(file: &str, folder: &Path, error: FetchError) -> Self {
         match Self::from(error) {
-            Self::Fetch(reason) => {
-                let file = address.rsplit('/').next().unwrap_or_default().to_owned();
-                Self::Shard { reason, file, folder: folder.into() }
-            }
+            Self::Fetch(reason) => Self::Shard { reason: Box::new(reason), file: file.to_owned(), folder: folder.into() },
             other => other,
         }
     }

@@ -359,8 +359,9 @@ impl Classifier {
             .map(|row| {
                 let values = Vec::<f64>::try_from(values.f_get(row)?)?;
                 let indices = Vec::<i64>::try_from(indices.f_get(row)?)?;
-                // Not `>=`: what is no number is told.
-                let top = values.into_iter().zip(indices).filter(|(probability, _)| !(*probability < least));
+                // What is no number is told, too.
+                let is_answer = |probability: f64| probability >= least || probability.is_nan();
+                let top = values.into_iter().zip(indices).filter(|(probability, _)| is_answer(*probability));
                 Ok(Prediction { top: top.map(answer).collect() })
             })
             .collect()

@@ -149,7 +149,10 @@ fn shards_come_from_a_server_once() {
     assert_eq!((&report["examples"], &report["classes"]), (&24.into(), &serde_json::json!(["green", "red"])));
     let output = sandbox.striate(&eval).env("STRIATE_HOME", sandbox.path("empty")).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("check the network, or put the file classes.txt into "), "{told}");
+    assert!(
+        output.status.code() == Some(1) && told.contains("check the network, or put the file pictures-000000.tar into "),
+        "{told}"
+    );
     assert_eq!(told.lines().count(), 1, "{told}");
 }
 

@@ -118,10 +118,14 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
             }
             let mut text = String::new();
             let read = entry.read_to_string(&mut text).map_err(|error| error.to_string());
-            let told =
-                read.and_then(|_| if end_of_name == "cls" { Ok(cls(&text, &mut sample)) } else { json(&text, &mut sample) });
-            if let Err(reason) = told {
-                sample.fault = Some(format!("its .{end_of_name} cannot be read: {reason}"));
+            let told = read.and_then(|_| if end_of_name == "cls" { cls(&text) } else { json(&text, &mut sample.former) });
+            match told {
+                Err(reason) => sample.fault = Some(format!("its .{end_of_name} cannot be read: {reason}")),
+                Ok(None) => {}
+                Ok(Some(labels)) if sample.labels.as_ref().is_some_and(|before| *before != labels) => {
+                    sample.fault = Some("it has two labels: keep one of them".to_owned());
+                }
+                Ok(labels) => sample.labels = labels,
             }
         } else {
             into.leave_out(part, Reason::Other, &archive.join(name));
@@ -148,14 +152,17 @@ fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-fn cls(text: &str, sample: &mut Sample) {
-    label(vec![of_text(text.trim())], sample);
+/// The label of a text: a number or a name.
+fn cls(text: &str) -> Result<Option<Vec<Label>>, String> {
+    let text = text.trim();
+    Ok(Some(vec![text.parse().map_or_else(|_| Label::Text(text.to_owned()), Label::Number)]))
 }
 
-fn json(text: &str, sample: &mut Sample) -> Result<(), String> {
+/// The labels of a JSON, if it has any, and the name that the picture had.
+fn json(text: &str, former: &mut Option<Box<str>>) -> Result<Option<Vec<Label>>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    sample.former = value.get(NAME).and_then(Value::as_str).map(Into::into);
-    let Some(told) = LABELS.iter().find_map(|key| value.get(key)) else { return Ok(()) };
+    *former = value.get(NAME).and_then(Value::as_str).map(Into::into);
+    let Some(told) = LABELS.iter().find_map(|key| value.get(key)) else { return Ok(None) };
     let one = |value: &Value| match value {
         Value::Number(number) => number.as_u64().map(Label::Number),
         Value::String(text) => Some(Label::Text(text.trim().to_owned())),
@@ -165,22 +172,7 @@ fn json(text: &str, sample: &mut Sample) -> Result<(), String> {
         Value::Array(several) => several.iter().map(one).collect::<Option<Vec<_>>>(),
         value => one(value).map(|label| vec![label]),
     };
-    label(labels.ok_or_else(|| format!("its label {told} is neither a number nor a name"))?, sample);
-    Ok(())
-}
-
-/// A number or a name.
-fn of_text(text: &str) -> Label {
-    text.parse().map_or_else(|_| Label::Text(text.to_owned()), Label::Number)
-}
-
-fn label(labels: Vec<Label>, sample: &mut Sample) {
-    match sample.labels.replace(labels) {
-        Some(before) if Some(&before) != sample.labels.as_ref() => {
-            sample.fault = Some("it has two labels: keep one of them".to_owned());
-        }
-        _ => {}
-    }
+    labels.map(Some).ok_or_else(|| format!("its label {told} is neither a number nor a name"))
 }
 
 /// Takes an example whose members have all been seen.
@@ -311,7 +303,7 @@ pub(crate) mod tests {
         let batch = train.batch(&Tensor::from_slice(&[2_i64, 0])).unwrap();
         assert_eq!([0, 1].map(|index| batch.images.int64_value(&[index, 0, 4, 4])), [3, 1]);
         let examples = train.examples().unwrap();
-        assert_eq!((examples.picture(1).unwrap().data[3], examples.shards()), (2, vec![0..3]));
+        assert_eq!((examples.picture(1).unwrap().data[3], examples.shards().len()), (2, 1));
         // What changes later is an error of the picture.
         std::fs::write(folder.path().join("x.tar"), &std::fs::read(folder.path().join("x.tar")).unwrap()[..600]).unwrap();
         let error = examples.picture(2).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! What a source of pictures is: folders of classes, lists, or shards.
 
+use super::gather::{CLASSES, fault};
 use super::list::read_lists;
 use super::parts::Part;
 use super::shard::read_shards;
@@ -150,9 +151,9 @@ impl Kind {
 
 /// What is in a folder, besides what is hidden, in the order of names.
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let fault = |error| DatasetError::io("read", folder, error);
-    let paths = fs::read_dir(folder).map_err(fault)?.map(|entry| Ok(entry?.path()));
-    let mut paths = paths.collect::<std::io::Result<Vec<_>>>().map_err(fault)?;
+    let told = |error| DatasetError::io("read", folder, error);
+    let paths = fs::read_dir(folder).map_err(told)?.map(|entry| Ok(entry?.path()));
+    let mut paths = paths.collect::<std::io::Result<Vec<_>>>().map_err(told)?;
     paths.retain(|path| !file_name(path).starts_with('.'));
     paths.sort();
     Ok(paths)
@@ -185,7 +186,7 @@ fn of_shards(source: &Path, shards: Vec<PathBuf>, skip_bad: bool) -> Result<Fold
     let stray = shards.iter().zip(&parts).find(|(_, part)| part.is_none());
     if let (Some((stray, _)), true) = (stray, parts.iter().any(Option::is_some)) {
         let reason = format!("the name of {} tells no part, and those of others do: begin it with train-", file_name(stray));
-        return Err(super::gather::fault(source.display(), reason));
+        return Err(fault(source.display(), reason));
     }
     let root = match shards.first().and_then(|shard| shard.parent()) {
         _ if source.is_dir() => source,
@@ -214,28 +215,28 @@ fn matching(pattern: &str, names: &[String]) -> Result<Vec<PathBuf>, DatasetErro
             files.push(name.into());
             continue;
         }
-        let found = glob::glob(name).map_err(|error| super::gather::fault(pattern, error.to_string()))?;
+        let found = glob::glob(name).map_err(|error| fault(pattern, error.to_string()))?;
         files.extend(found.filter_map(Result::ok));
     }
     if files.is_empty() {
-        return Err(super::gather::fault(pattern, "no file has a name of this pattern".to_owned()));
+        return Err(fault(pattern, "no file has a name of this pattern".to_owned()));
     }
     Ok(files)
 }
 
 /// The names that a pattern with braces stands for: `{a,b}` and `{000..009}`.
 fn expanded(pattern: &str) -> Result<Vec<String>, DatasetError> {
-    let fault = |reason: &str| super::gather::fault(pattern, reason.to_owned());
+    let refuse = |reason: &str| fault(pattern, reason.to_owned());
     let mut names = vec![String::new()];
     let mut rest = pattern;
     while let Some((before, after)) = rest.split_once('{') {
-        let (inner, after) = after.split_once('}').ok_or_else(|| fault("a brace is not closed"))?;
+        let (inner, after) = after.split_once('}').ok_or_else(|| refuse("a brace is not closed"))?;
         let choices: Vec<String> = match inner.split_once("..") {
             Some((first, last)) => {
                 let [from, to] = [first, last].map(str::parse::<usize>);
-                let (Ok(from), Ok(to)) = (from, to) else { return Err(fault("braces hold two numbers, as in {000..009}")) };
+                let (Ok(from), Ok(to)) = (from, to) else { return Err(refuse("braces hold two numbers, as in {000..009}")) };
                 if from > to || to - from >= MOST {
-                    return Err(fault("the first number in braces is the smaller one, and the last at most a million more"));
+                    return Err(refuse("the first number in braces is the smaller one, and the last at most a million more"));
                 }
                 let width = if first.starts_with('0') || last.starts_with('0') { first.len().max(last.len()) } else { 0 };
                 (from..=to).map(|number| format!("{number:0width$}")).collect()
@@ -243,7 +244,7 @@ fn expanded(pattern: &str) -> Result<Vec<String>, DatasetError> {
             None => inner.split(',').map(str::to_owned).collect(),
         };
         if names.len().saturating_mul(choices.len()) > MOST {
-            return Err(fault("it stands for more than a million names"));
+            return Err(refuse("it stands for more than a million names"));
         }
         names = names.iter().flat_map(|name| choices.iter().map(move |choice| format!("{name}{before}{choice}"))).collect();
         rest = after;
@@ -259,7 +260,7 @@ fn fetched(addresses: &[String], progress: Progress) -> Result<Vec<PathBuf>, Dat
         let (base, name) = address.rsplit_once('/').unwrap_or(("", address));
         let name = name.split(['?', '#']).next().unwrap_or_default();
         if super::shard::within(name).is_none() || !name.ends_with(".tar") {
-            return Err(super::gather::fault(address, "it is no address of a shard: name one that ends with .tar".to_owned()));
+            return Err(fault(address, "it is no address of a shard: name one that ends with .tar".to_owned()));
         }
         let digest = striate_fetch::sha256_reader(base.as_bytes()).unwrap_or_default();
         let folder = cache_dir()?.join("shards").join(&digest[..digest.len().min(16)]);
@@ -271,13 +272,14 @@ fn fetched(addresses: &[String], progress: Progress) -> Result<Vec<PathBuf>, Dat
             let fetched = Download::new([address], &file).fetch(&mut |done, of| progress(name, done, of));
             fetched.map(|()| file)
         };
-        if !folder.join(super::gather::CLASSES).exists() && shards.is_empty() {
-            match get(&format!("{base}/{}", super::gather::CLASSES), super::gather::CLASSES) {
+        // The names of the classes come with the first shard, if the server has them.
+        if shards.is_empty() && ![name, CLASSES].iter().any(|file| folder.join(file).exists()) {
+            match get(&format!("{base}/{CLASSES}"), CLASSES) {
                 Ok(_) | Err(FetchError::Status { .. }) => {}
-                Err(error) => return Err(DatasetError::shard(address, &folder, error)),
+                Err(error) => return Err(DatasetError::shard(name, &folder, error)),
             }
         }
-        shards.push(get(address, name).map_err(|error| DatasetError::shard(address, &folder, error))?);
+        shards.push(get(address, name).map_err(|error| DatasetError::shard(name, &folder, error))?);
     }
     Ok(shards)
 }
