@@ -55,6 +55,10 @@ impl Run<'_> {
     /// Whatever cannot run.
     pub fn preview(mut self, count: usize, epochs: u64) -> Result<Sheet, Error> {
         let (data, preprocess, batches) = self.seen()?;
+        // What could not be drawn takes long to make.
+        let [_, height, width] = preprocess.input.map(|side| side.unsigned_abs() as usize);
+        let columns = batches.transforms.len() + 2 + usize::try_from(epochs).unwrap_or(usize::MAX / 2);
+        Layout::new([width, height], count.min(data.train.len()), columns, LINE)?;
         let loader = Loader::new(&*data.train, preprocess, batches)?;
         Ok(Sheet { rows: loader.preview(count, epochs)?, classes: data.train.classes().to_vec() })
     }
@@ -79,20 +83,13 @@ impl Sheet {
 
     fn draw(&self) -> Result<RgbImage, Error> {
         let input = self.rows.first().and_then(|row| Some(&row.inputs.first()?.picture));
-        let side = |of: fn(&Pixels<'_>) -> usize| input.map_or(SIDE, of).max(1);
-        let (width, height) = (side(|picture| picture.width), side(|picture| picture.height));
-        let zoom = SIDE.div_ceil(width.min(height));
-        let cell = [width * zoom, height * zoom].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        let headings: Vec<Vec<String>> = self.headings().iter().map(|heading| wrapped(heading, cell[0])).collect();
+        let input = input.map_or([SIDE; 2], |picture| [picture.width, picture.height]);
+        let headings = self.headings();
+        let lines = |heading: &String| wrapped(heading, Layout::cell(input)[0]);
+        let headings: Vec<Vec<String>> = headings.iter().map(lines).collect();
         let top = GAP + LINE * headings.iter().map(Vec::len).max().unwrap_or(0) as u32;
-        let step = [cell[0].max(COLUMN).saturating_add(GAP), cell[1].saturating_add(LINES * LINE + GAP)];
-        let size = [(headings.len(), step[0], GAP), (self.rows.len(), step[1], top)];
-        let [wide, high] = size.map(|(count, step, more)| count as u64 * u64::from(step) + u64::from(more));
-        if wide * high > MOST {
-            let reason = format!("would have {wide}x{high} pixels, more than {MOST}: take fewer pictures or epochs");
-            return Err(Error::option("the sheet", reason));
-        }
-        let mut sheet = RgbImage::from_pixel(wide as u32, high as u32, PAPER);
+        let Layout { cell, step, size } = Layout::new(input, self.rows.len(), headings.len(), top)?;
+        let mut sheet = RgbImage::from_pixel(size[0], size[1], PAPER);
         for (column, heading) in (0..).zip(&headings) {
             for (line, text) in (0..).zip(heading) {
                 write(&mut sheet, [GAP + column * step[0], GAP / 2 + line * LINE], text);
@@ -131,6 +128,37 @@ impl Sheet {
     fn class(&self, label: i64) -> String {
         let name = usize::try_from(label).ok().and_then(|label| self.classes.get(label));
         name.map_or_else(|| label.to_string(), |name| Shown(name).to_string())
+    }
+}
+
+/// Where things stand on a sheet, in pixels: widths and heights.
+struct Layout {
+    /// Room for a picture.
+    cell: [u32; 2],
+    /// From one picture to the next.
+    step: [u32; 2],
+    /// The sheet.
+    size: [u32; 2],
+}
+
+impl Layout {
+    /// For inputs of this size, and headings of this height.
+    fn new(input: [usize; 2], rows: usize, columns: usize, top: u32) -> Result<Self, Error> {
+        let cell = Self::cell(input);
+        let step = [cell[0].max(COLUMN).saturating_add(GAP), cell[1].saturating_add(LINES * LINE + GAP)];
+        let size = [(columns, step[0], GAP), (rows, step[1], top)];
+        let [wide, high] =
+            size.map(|(count, step, more)| (count as u64).saturating_mul(u64::from(step)).saturating_add(u64::from(more)));
+        if wide.saturating_mul(high) > MOST {
+            let reason = format!("would have {wide}x{high} pixels, more than {MOST}: take fewer pictures or epochs");
+            return Err(Error::option("the sheet", reason));
+        }
+        Ok(Self { cell, step, size: [wide as u32, high as u32] })
+    }
+
+    fn cell([width, height]: [usize; 2]) -> [u32; 2] {
+        let zoom = SIDE.div_ceil(width.min(height).max(1));
+        [width, height].map(|side| u32::try_from(side * zoom).unwrap_or(u32::MAX))
     }
 }
 

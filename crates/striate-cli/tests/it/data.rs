@@ -157,7 +157,7 @@ fn a_preview_is_drawn_in_rows_and_columns() {
         &["--transform", "affine, degree = 1"],
         "--transform: unknown key `degree` in [[transforms]] `affine`: did you mean `degrees`?",
     );
-    refused(&["--count", "100000", "--epochs", "900"], "too large");
+    refused(&["--count", "100000", "--epochs", "900"], "pixels, more than 100000000: take fewer pictures or epochs");
     assert!(!sandbox.path("no.png").exists() && !sandbox.path("runs").exists());
 }
 
@@ -200,14 +200,14 @@ fn a_folder_is_split_as_training_would_hold_out() {
 
     std::fs::remove_file(sandbox.path("all/rose/again.png")).unwrap();
     sandbox.ok(&["data", "split", "all", "copied", "--seed", "4"]);
-    // The same pictures are held out by a run: its recipe says the same fraction and seed.
+    // A run with the same fraction and seed holds the same pictures out.
     let held_out: BTreeSet<String> = {
-        let folder = striate_datasets::ImageFolder::open(sandbox.path("all"), preprocess()).unwrap();
-        let split = folder.split(0.2, striate_torch::derive_seed(4, &[0x5350_4c54])).unwrap();
-        let name = |file: &striate_datasets::PictureFile| {
-            file.path().strip_prefix(sandbox.path("all")).unwrap().to_str().unwrap().to_owned()
-        };
-        split.test.files().iter().map(name).collect()
+        let mut recipe = striate::recipes::for_data("lenet5", sandbox.path("all").to_str().unwrap()).unwrap();
+        (recipe.data.split, recipe.train.seed, recipe.train.threads) = (0.2, 4, 1);
+        let val = striate::Run::new(recipe).prepare().unwrap().data.val.unwrap();
+        let examples = val.examples().unwrap();
+        let name = |index| examples.place(index).strip_prefix(sandbox.path("all")).unwrap().to_str().unwrap().to_owned();
+        (0..val.len()).map(name).collect()
     };
     assert_eq!(files(&sandbox.path("copied/val")), held_out);
     assert_eq!(files(&sandbox.path("copied")).len(), 20);
@@ -215,12 +215,6 @@ fn a_folder_is_split_as_training_would_hold_out() {
     let to = sandbox.path("copied").join(to.iter().find(|path| path.ends_with("tulip/3.png")).unwrap());
     assert_eq!(std::fs::read(from).unwrap(), std::fs::read(to).unwrap());
     sandbox.ok(&["data", "check", "copied"]);
-}
-
-fn preprocess() -> striate_datasets::Preprocess {
-    use striate_datasets::{ImageSize, Interpolation, Normalise, Preprocess};
-    let image = ImageSize::ShorterSide { shorter_side: 8 };
-    Preprocess { image, input: [3, 8, 8], normalise: Normalise::identity(), interpolation: Interpolation::default() }
 }
 
 #[test]
