@@ -1,5 +1,5 @@
 use crate::classes::{places, relabel};
-use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
+use crate::{DatasetError, Interpolation, Pixels, Preprocess, View, resize};
 use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,13 +49,29 @@ pub trait Examples: Send + Sync {
     /// An example that is not there or cannot be read.
     fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError>;
 
-    /// The picture in the dataset's shape.
+    /// What is seen of a picture, which `view` chooses by its width and height. Nothing else of it need be decoded.
     ///
     /// # Errors
     ///
-    /// An example that is not there or cannot be read.
-    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        self.picture(index)
+    /// An example that is not there or cannot be read, and `view`'s.
+    fn viewed(
+        &self,
+        index: usize,
+        view: &mut dyn FnMut([usize; 2]) -> Result<View, DatasetError>,
+    ) -> Result<Pixels<'_>, DatasetError> {
+        let picture = self.picture(index)?;
+        view([picture.width, picture.height])?.of(picture)
+    }
+
+    /// What brings a picture of this width and height to the dataset's shape. All of it, unless told otherwise.
+    fn fit(&self, has: [usize; 2]) -> View {
+        View::whole(has)
+    }
+
+    /// What tells the file that a picture is read from, as it is now, from any other: its place, length and time. `None` if it does
+    /// not lie in a file, or that is gone.
+    fn made_from(&self, _index: usize) -> Option<Vec<u8>> {
+        None
     }
 
     /// The index of its class.
@@ -157,8 +173,20 @@ impl Examples for Chosen {
         self.examples.picture(self.indices[index])
     }
 
-    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        self.examples.image(self.indices[index])
+    fn viewed(
+        &self,
+        index: usize,
+        view: &mut dyn FnMut([usize; 2]) -> Result<View, DatasetError>,
+    ) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.viewed(self.indices[index], view)
+    }
+
+    fn fit(&self, has: [usize; 2]) -> View {
+        self.examples.fit(has)
+    }
+
+    fn made_from(&self, index: usize) -> Option<Vec<u8>> {
+        self.examples.made_from(self.indices[index])
     }
 
     fn label(&self, index: usize) -> i64 {

@@ -14,6 +14,7 @@
 //! Nothing here knows of layers, networks or training.
 
 mod augment;
+mod cache;
 mod catalogue;
 mod check;
 mod classes;
@@ -37,6 +38,7 @@ mod transform;
 mod workers;
 
 pub use augment::transforms_or_augment;
+pub use cache::{Cache, Cached};
 pub use catalogue::{Entry, catalogue, find};
 pub use check::Check;
 pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset};
@@ -46,7 +48,7 @@ pub use error::DatasetError;
 pub use folder::{FolderParts, ImageFolder, LeftOut, PartFolders, Reason, picture_files};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions};
-pub use pixels::Pixels;
+pub use pixels::{Pixels, View};
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
 pub use sampler::Sampler;

@@ -1,7 +1,7 @@
 //! The mean and deviation of a dataset's pixels: of all or of a sample, and kept for the next time.
 
+use crate::cache::fingerprint;
 use crate::{Dataset, DatasetError, ImageFolder, Normalise};
-use std::fs;
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -109,13 +109,8 @@ impl ImageFolder {
     /// A name for all that the statistics depend on; none if a file is gone.
     fn fingerprint(&self, sample: usize) -> Option<String> {
         let geometry = (self.preprocess().image, self.preprocess().input, self.preprocess().interpolation);
-        let mut text = format!("1 {sample} {geometry:?}\0").into_bytes();
-        for (path, _) in self.files() {
-            let file = fs::metadata(path).ok()?;
-            text.extend(std::path::absolute(path).ok()?.as_os_str().as_encoded_bytes());
-            text.extend(format!("\0{} {:?}\0", file.len(), file.modified().ok()?).bytes());
-        }
-        striate_fetch::sha256_reader(&text[..]).ok()
+        let examples = self.examples().ok()?;
+        fingerprint(format!("2 {sample} {geometry:?}\0"), (0..self.len()).map(|index| examples.made_from(index)))
     }
 }
 
@@ -148,6 +143,7 @@ mod tests {
     use crate::dataset::tests::counting;
     use crate::folder::tests::{flowers, preprocess};
     use crate::{InMemory, digits};
+    use std::fs;
     use tch::Kind;
 
     fn of_all(dataset: &dyn Dataset) -> Normalise {

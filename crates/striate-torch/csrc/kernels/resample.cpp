@@ -22,20 +22,20 @@ double share(double distance, bool cubic) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-// Which of `in` values each of `out` is made of, and their weights.
+// Which of `in` values each of a window of `out` is made of, and their weights.
 struct Shares {
   int64_t most;
   std::vector<int64_t> first, count;
   std::vector<int32_t> weights;
 
-  Shares(int64_t in, int64_t out, bool cubic) : first(out), count(out) {
+  Shares(int64_t in, int64_t out, int64_t start, int64_t window, bool cubic) : first(window), count(window) {
     const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0);
     const double reach = (cubic ? 2.0 : 1.0) * stretch;
     most = static_cast<int64_t>(std::ceil(reach)) * 2 + 1;
-    weights.resize(out * most);
+    weights.resize(window * most);
     std::vector<double> exact(most);
-    for (int64_t at = 0; at < out; ++at) {
-      const double centre = (static_cast<double>(at) + 0.5) * scale;
+    for (int64_t at = 0; at < window; ++at) {
+      const double centre = (static_cast<double>(at + start) + 0.5) * scale;
       first[at] = std::max<int64_t>(0, static_cast<int64_t>(centre - reach + 0.5));
       count[at] = std::min(in, static_cast<int64_t>(centre + reach + 0.5)) - first[at];
       double total = 0;
@@ -49,16 +49,19 @@ struct Shares {
       }
     }
   }
+
+  int64_t begin() const { return first.front(); }
+  int64_t end() const { return first.back() + count.back(); }
 };
 
 ALWAYS_INLINE uint8_t byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
-// One row, of which as many bytes as a pixel has may be read beyond its end.
+// One row from the first column that is needed on, of which as many bytes as a pixel has may be read beyond its end.
 ALWAYS_INLINE void row_of(const uint8_t* from, int64_t channels, const Shares& across, uint8_t* to) {
   const int64_t out = static_cast<int64_t>(across.first.size());
   for (int64_t x = 0; x < out; ++x, to += channels) {
     const int32_t* weights = &across.weights[x * across.most];
-    const uint8_t* pixel = from + across.first[x] * channels;
+    const uint8_t* pixel = from + (across.first[x] - across.begin()) * channels;
     if (channels == 3) {
       Sums sums = {kHalf, kHalf, kHalf, kHalf};
       for (int64_t k = 0; k < across.count[x]; ++k)
@@ -74,12 +77,11 @@ ALWAYS_INLINE void row_of(const uint8_t* from, int64_t channels, const Shares& a
   }
 }
 
-// Rows first..last of the source, made as wide as the result.
+// So many rows of the source, of the columns that are needed, made as wide as the result.
 FOR_EACH_PROCESSOR
-void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t first, int64_t last, const Shares& across,
-                uint8_t* to) {
+void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t rows, const Shares& across, uint8_t* to) {
   std::vector<uint8_t> row(width * channels + sizeof(Pixel));
-  for (int64_t y = first; y < last; ++y, to += across.first.size() * channels) {
+  for (int64_t y = 0; y < rows; ++y, to += across.first.size() * channels) {
     memcpy(row.data(), from + y * stride, width * channels);
     row_of(row.data(), channels, across, to);
   }
@@ -108,13 +110,18 @@ void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares
 
 }  // namespace
 
-int st_resample(const uint8_t* from, int64_t stride, int64_t width, int64_t height, int64_t channels, int64_t new_width, int64_t new_height,
-                int cubic, uint8_t* to) {
+int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to) {
   try {
-    const Shares across(width, new_width, cubic != 0), down(height, new_height, cubic != 0);
-    const int64_t first = down.first.front(), last = down.first.back() + down.count.back(), row = new_width * channels;
-    std::vector<uint8_t> wide((last - first) * row + kBlock);
-    along_rows(from, stride, width, channels, first, last, across, wide.data());
+    const auto [piece, channels, part, size, window] = *resampling;
+    const Shares across(part[2], size[0], window[0], window[2], cubic != 0), down(part[3], size[1], window[1], window[3], cubic != 0);
+    // Where the part begins within the piece.
+    const int64_t left = part[0] - piece[0], top = part[1] - piece[1];
+    const bool there = left + across.begin() >= 0 && left + across.end() <= piece[2] && top + down.begin() >= 0 && top + down.end() <= piece[3];
+    if (!there) return -1;
+    const int64_t stride = piece[2] * channels, row = window[2] * channels, width = across.end() - across.begin(), first = down.begin();
+    std::vector<uint8_t> wide((down.end() - first) * row + kBlock);
+    const uint8_t* begin = from + (top + first) * stride + (left + across.begin()) * channels;
+    along_rows(begin, stride, width, channels, down.end() - first, across, wide.data());
     along_columns(wide.data(), row, first, down, to);
     return 1;
   } catch (const std::exception&) {
