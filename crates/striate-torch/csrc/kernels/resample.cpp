@@ -11,8 +11,12 @@ constexpr int32_t kHalf = 1 << (kBits - 1);
 // Bytes of a row that are summed at once.
 constexpr int64_t kBlock = 64;
 
-typedef uint8_t Pixel __attribute__((vector_size(4), aligned(1), may_alias));
-typedef int32_t Sums __attribute__((vector_size(16)));
+// Rows that are resized at once, and the bytes that a pixel of colours takes meanwhile.
+constexpr int64_t kRowsAtOnce = 4, kPixel = 4;
+
+// The pixels of a column in these rows.
+typedef uint8_t Column __attribute__((vector_size(kRowsAtOnce * kPixel), aligned(1), may_alias));
+typedef int32_t Sums __attribute__((vector_size(kRowsAtOnce * kPixel * sizeof(int32_t))));
 
 double share(double distance, bool cubic) {
   const double x = std::abs(distance);
@@ -56,35 +60,54 @@ struct Shares {
 
 ALWAYS_INLINE uint8_t byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
-// One row from the first column that is needed on, of which as many bytes as a pixel has may be read beyond its end.
+// One row from the first column that is needed on.
 ALWAYS_INLINE void row_of(const uint8_t* from, int64_t channels, const Shares& across, uint8_t* to) {
   const int64_t out = static_cast<int64_t>(across.first.size());
   for (int64_t x = 0; x < out; ++x, to += channels) {
     const int32_t* weights = &across.weights[x * across.most];
     const uint8_t* pixel = from + (across.first[x] - across.begin()) * channels;
-    if (channels == 3) {
-      Sums sums = {kHalf, kHalf, kHalf, kHalf};
-      for (int64_t k = 0; k < across.count[x]; ++k)
-        sums += weights[k] * __builtin_convertvector(*reinterpret_cast<const Pixel*>(pixel + 3 * k), Sums);
-      for (int64_t c = 0; c < 3; ++c) to[c] = byte(sums[c]);
-    } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        int32_t sum = kHalf;
-        for (int64_t k = 0; k < across.count[x]; ++k) sum += weights[k] * pixel[k * channels + c];
-        to[c] = byte(sum);
-      }
+    for (int64_t c = 0; c < channels; ++c) {
+      int32_t sum = kHalf;
+      for (int64_t k = 0; k < across.count[x]; ++k) sum += weights[k] * pixel[k * channels + c];
+      to[c] = byte(sum);
     }
+  }
+}
+
+// Several rows of colours, of which `columns` has the pixels column by column.
+ALWAYS_INLINE void rows_of_colours(const uint8_t* columns, const Shares& across, int64_t row, uint8_t* to) {
+  const int64_t out = static_cast<int64_t>(across.first.size());
+  for (int64_t x = 0; x < out; ++x, to += 3) {
+    const int32_t* weights = &across.weights[x * across.most];
+    const auto* column = reinterpret_cast<const Column*>(columns) + (across.first[x] - across.begin());
+    Sums sums = Sums{} + kHalf;
+    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * __builtin_convertvector(column[k], Sums);
+    sums >>= kBits;
+    sums = sums > 0 ? sums : Sums{};
+    sums = sums < 255 ? sums : Sums{} + 255;
+    const Column bytes = __builtin_convertvector(sums, Column);
+    uint8_t pixels[kRowsAtOnce * kPixel];
+    memcpy(pixels, &bytes, sizeof(pixels));
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, 3);
   }
 }
 
 // So many rows of the source, of the columns that are needed, made as wide as the result.
 FOR_EACH_PROCESSOR
 void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t rows, const Shares& across, uint8_t* to) {
-  std::vector<uint8_t> row(width * channels + sizeof(Pixel));
-  for (int64_t y = 0; y < rows; ++y, to += across.first.size() * channels) {
-    memcpy(row.data(), from + y * stride, width * channels);
-    row_of(row.data(), channels, across, to);
+  const int64_t row = static_cast<int64_t>(across.first.size()) * channels;
+  int64_t y = 0;
+  if (channels == 3) {
+    std::vector<uint8_t> columns(width * kRowsAtOnce * kPixel);
+    for (; y + kRowsAtOnce <= rows; y += kRowsAtOnce) {
+      uint8_t* column = columns.data();
+      const uint8_t* pixel = from + y * stride;
+      for (int64_t x = 0; x < width; ++x, pixel += 3, column += kRowsAtOnce * kPixel)
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, 3);
+      rows_of_colours(columns.data(), across, row, to + y * row);
+    }
   }
+  for (; y < rows; ++y) row_of(from + y * stride, channels, across, to + y * row);
 }
 
 // The result of such rows, of which the first is the source's row `first`; they have kBlock more bytes at the end.
