@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         let images = loader.epoch(epoch)?.try_fold(0, |images, batch| Ok::<_, DatasetError>(images + batch?.images.size()[0]))?;
         let seconds = start.elapsed().as_secs_f64();
-        println!("epoch {epoch}: {images} images in {seconds:.2} s, {:.0} a second", images as f64 / seconds);
+        println!("epoch {epoch}: {images} images in {seconds:.4} s, {:.0} a second", images as f64 / seconds);
     }
     Ok(())
 }
