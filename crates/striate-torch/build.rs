@@ -6,8 +6,9 @@ use std::{
 };
 
 /// They read no header of libtorch's, so that each compiles in seconds.
-const KERNELS: [&str; 11] = [
+const KERNELS: [&str; 12] = [
     "bytes",
+    "jpeg",
     "norm",
     "outer",
     "pixels",

@@ -93,11 +93,46 @@ def start():
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
 
 
+def loading(request):
+    """An epoch of the DataLoader with a persistent worker for each thread, over the files that our side wrote."""
+    import torch
+    import torchvision
+    from torchvision import transforms
+
+    case, size = request["case"], request["case"]["size"]
+    lists = {
+        "loader-jpeg": [transforms.Resize(size), transforms.CenterCrop(size), transforms.RandomCrop(size, size // 8), transforms.RandomHorizontalFlip()],
+        "loader-imagenet-train": [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()],
+        "loader-imagenet-eval": [transforms.Resize(int(size / 0.875)), transforms.CenterCrop(size)],
+        "loader-rand-augment": [transforms.RandomResizedCrop(size), transforms.RandAugment()],
+        "loader-trivial-augment": [transforms.RandomResizedCrop(size), transforms.TrivialAugmentWide()],
+        "loader-cifar-jpeg": [transforms.RandomCrop(size, 4), transforms.RandomHorizontalFlip()],
+    }
+    torch.set_num_threads(1)
+    torch.manual_seed(request["seed"])
+    values = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    folder = os.path.splitext(request["shared"])[0] + ".pictures"
+    data = torchvision.datasets.ImageFolder(folder, transforms.Compose(lists[case["model"]] + values))
+    loader = torch.utils.data.DataLoader(
+        data, case["batch"], shuffle=True, num_workers=case["threads"], persistent_workers=True
+    )
+    count_from_now()
+
+    def run():
+        for _ in loader:
+            pass
+
+    run()  # starts the workers
+    return run, None, versions(torch, torchvision)
+
+
 def prepare(request):
     """A function that does the work once, how far its logits are from the file's, and versions."""
     case, side = request["case"], request["side"]
     if case["mode"] == "start":
         return start, None, {}
+    if case["mode"] == "load":
+        return loading(request)
     import torch
 
     torch.set_num_threads(case["threads"])

@@ -75,8 +75,7 @@ fn short<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S
 /// One measurement. Its id, such as `resnet50/plan/b16/224/fp32/channels-last/t2/cpu`, is the fields in their order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
-    /// The network's name in the registry; `matmul`, `loader-plain`, `loader-crop-flip`, `loader-affine`, `loader-jpeg` or `striate`
-    /// for what needs none.
+    /// The network's name in the registry; `matmul`, `loader-plain` and others of the loader, or `striate` for what needs none.
     pub model: String,
     /// What is done.
     pub mode: Mode,
@@ -149,7 +148,7 @@ impl Mode {
     fn other_subjects(self) -> &'static [&'static str] {
         match self {
             Self::Product => &["matmul"],
-            Self::Load => &["loader-plain", "loader-crop-flip", "loader-affine", JPEG],
+            Self::Load => LOADERS,
             Self::Start => &["striate"],
             _ => &[],
         }
@@ -169,6 +168,11 @@ impl Case {
         let limit = Self { model: "matmul".to_owned(), mode: Mode::Product, batch: 1, size: PRODUCT, ..self.clone() };
         let limit = Self { memory_format: Layout::Contiguous, ..limit };
         (self.mode <= Mode::Train && self.precision != Precision::Int8).then_some(limit)
+    }
+
+    /// Whether it loads pictures from files.
+    pub fn is_of_files(&self) -> bool {
+        LOADERS[IN_MEMORY..].contains(&self.model.as_str())
     }
 
     /// The device; an error if this machine has none of that name.
@@ -191,8 +195,22 @@ fn cards() -> usize {
     usize::try_from(Cuda::device_count()).unwrap_or(0)
 }
 
-/// The subject that loads files of photographs' size, which the bench makes.
-pub(crate) const JPEG: &str = "loader-jpeg";
+/// What the loader is measured with: pictures in memory, or files that the bench makes, small ones and those of photographs' size.
+const LOADERS: &[&str] = &[
+    "loader-plain",
+    "loader-crop-flip",
+    "loader-affine",
+    CIFAR,
+    "loader-jpeg",
+    "loader-imagenet-train",
+    "loader-imagenet-eval",
+    "loader-rand-augment",
+    "loader-trivial-augment",
+];
+/// The subject whose files are small.
+pub(crate) const CIFAR: &str = "loader-cifar-jpeg";
+/// How many subjects of the loader take pictures in memory; they come first.
+const IN_MEMORY: usize = 3;
 /// Rows and columns of the matrices that tell the limit.
 const PRODUCT: i64 = 2048;
 /// The networks that are measured by default, with the batch that their training is measured at.
@@ -231,7 +249,8 @@ pub fn default_set(threads: usize) -> Vec<Case> {
     cases.extend([Mode::Optimizer, Mode::Planning, Mode::Checkpoint].map(|mode| case("resnet50", mode, 1)));
     let loads = Mode::Load.other_subjects().iter().flat_map(|model| [1, threads].map(|threads| (*model, threads)));
     cases.extend(loads.map(|(model, threads)| {
-        let (batch, size) = if model == JPEG { (64, 224) } else { (128, 32) };
+        let small = model == CIFAR || LOADERS[..IN_MEMORY].contains(&model);
+        let (batch, size) = if small { (128, 32) } else { (64, 224) };
         Case { size, ..Case::of(model, Mode::Load, batch, threads) }
     }));
     cases.push(case("striate", Mode::Start, 1));

@@ -1,12 +1,12 @@
 //! Epochs of the loader.
-use crate::case::JPEG;
+use crate::case::CIFAR;
 use crate::work::Run;
 use crate::{BenchError, Case};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use std::path::Path;
 use striate_datasets::{
-    Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess, RandomCrop,
-    RandomHorizontalFlip, Transform,
+    Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess, RandAugment,
+    RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform, TrivialAugment,
 };
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
@@ -15,6 +15,8 @@ use tch::{Device, Kind, Tensor};
 const LOADED: i64 = 60_000;
 /// Batches of an epoch from files.
 const BATCHES: u64 = 4;
+/// The same of small ones.
+const SMALL_BATCHES: u64 = 16;
 /// Size and quality of the files: those of photographs, as ImageNet's mostly are.
 const HEIGHT: i64 = 375;
 const WIDTH: i64 = 500;
@@ -22,8 +24,9 @@ const QUALITY: u8 = 90;
 const CLASSES: u64 = 3;
 
 /// An epoch, shuffled and normalised, and how many images it has.
-pub(crate) fn load(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
-    if case.model == JPEG { from_files(case, seed) } else { from_memory(case, seed) }
+/// Files lie below `share`'s name, if there is one, so that others can load them too.
+pub(crate) fn load(case: &Case, seed: u64, share: Option<&Path>) -> Result<(Run, u64), BenchError> {
+    if case.is_of_files() { from_files(case, seed, share) } else { from_memory(case, seed) }
 }
 
 fn from_memory(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
@@ -41,20 +44,36 @@ fn from_memory(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
     Ok((epoch(data, preprocess, transforms, case, seed), LOADED.unsigned_abs()))
 }
 
-/// Decodes, resizes to the case's size on the shorter side, crops the middle, then crops and mirrors at random.
-fn from_files(case: &Case, seed: u64) -> Result<(Run, u64), BenchError> {
+/// What is done to pictures of files, beside decoding and normalising.
+fn of_files(case: &Case) -> Vec<Transform> {
+    let flip = Transform::HorizontalFlip(RandomHorizontalFlip::default());
+    let sized = |transform| vec![Transform::RandomResizedCrop(RandomResizedCrop::default()), transform];
+    match case.model.as_str() {
+        // Resized to the case's size on the shorter side and cropped in the middle before.
+        "loader-jpeg" => vec![Transform::RandomCrop(RandomCrop { padding: u32::try_from(case.size / 8).unwrap_or(0) }), flip],
+        "loader-imagenet-eval" => Transform::preset("imagenet-eval").unwrap_or_default(),
+        "loader-rand-augment" => sized(Transform::RandAugment(RandAugment::default())),
+        "loader-trivial-augment" => sized(Transform::TrivialAugment(TrivialAugment::default())),
+        CIFAR => Transform::preset("cifar").unwrap_or_default(),
+        _ => sized(flip),
+    }
+}
+
+fn from_files(case: &Case, seed: u64, share: Option<&Path>) -> Result<(Run, u64), BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
-    let files = BATCHES * case.batch.unsigned_abs();
+    let shared = share.map_or_else(|| folder.path().to_owned(), |share| share.with_extension("pictures"));
+    let (files, size) = match case.model.as_str() {
+        CIFAR => (SMALL_BATCHES * case.batch.unsigned_abs(), [case.size; 2]),
+        _ => (BATCHES * case.batch.unsigned_abs(), [HEIGHT, WIDTH]),
+    };
     for number in 0..files {
-        picture(&folder.path().join(format!("{}/{number}.jpg", number % CLASSES)), derive_seed(seed, &[number]))?;
+        picture(&shared.join(format!("{}/{number}.jpg", number % CLASSES)), size, derive_seed(seed, &[number]))?;
     }
     let image = ImageSize::ShorterSide { shorter_side: case.size };
     let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise, interpolation: Interpolation::default() };
-    let data = ImageFolder::open(folder.path(), preprocess.clone())?;
-    let crop = Transform::RandomCrop(RandomCrop { padding: u32::try_from(case.size / 8).unwrap_or(0) });
-    let transforms = vec![crop, Transform::HorizontalFlip(RandomHorizontalFlip::default())];
-    let mut run = epoch(data, preprocess, transforms, case, seed);
+    let data = ImageFolder::open(&shared, preprocess.clone())?;
+    let mut run = epoch(data, preprocess, of_files(case), case, seed);
     // The files are there as long as the run.
     let run = move || {
         let _files = &folder;
@@ -75,17 +94,17 @@ fn epoch(data: impl Dataset + 'static, preprocess: Preprocess, transforms: Vec<T
 }
 
 /// Writes a picture of smooth noise at every scale, the finer the fainter, as in photographs: a file of about a photograph's size.
-fn picture(path: &Path, seed: u64) -> Result<(), BenchError> {
+fn picture(path: &Path, [height, width]: [i64; 2], seed: u64) -> Result<(), BenchError> {
     let mut generator = Generator::new(seed);
-    let mut pixels = Tensor::f_full([1, 3, HEIGHT, WIDTH], 128.0, (Kind::Float, Device::Cpu))?;
+    let mut pixels = Tensor::f_full([1, 3, height, width], 128.0, (Kind::Float, Device::Cpu))?;
     for octave in 0..8 {
         let mut noise = Tensor::f_zeros([1, 3, 3 << octave, 4 << octave], (Kind::Float, Device::Cpu))?;
         generator.normal(&mut noise, 0.0, 48.0 * 0.62_f64.powi(octave))?;
-        pixels = pixels.f_add(&noise.f_upsample_bicubic2d([HEIGHT, WIDTH], false, None, None)?)?;
+        pixels = pixels.f_add(&noise.f_upsample_bicubic2d([height, width], false, None, None)?)?;
     }
     let pixels = pixels.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
     let bytes = Vec::<u8>::try_from(pixels.f_view([-1])?)?;
-    let (mut jpeg, [height, width]) = (Vec::new(), [HEIGHT, WIDTH].map(|side| u32::try_from(side).unwrap_or(1)));
+    let (mut jpeg, [height, width]) = (Vec::new(), [height, width].map(|side| u32::try_from(side).unwrap_or(1)));
     let written = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).write_image(&bytes, width, height, ExtendedColorType::Rgb8);
     written.map_err(|error| BenchError::Failed(format!("a picture: {error}")))?;
     Ok(striate_files::write_new(path, |file| file.write_all(&jpeg))?)
@@ -102,7 +121,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, seed| {
             let path = folder.path().join("a").join(name);
-            picture(&path, seed).unwrap();
+            picture(&path, [HEIGHT, WIDTH], seed).unwrap();
             fs::read(path).unwrap()
         };
         let (one, other) = (write("1.jpg", 1), write("2.jpg", 2));

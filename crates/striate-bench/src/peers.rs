@@ -38,6 +38,7 @@ const KEEP_MEMORY: (&str, &str) =
 pub const PEERS: &[Peer] = &[
     python("pytorch", &[Mode::Infer, Mode::Plan, Mode::Train, Mode::Start], FP32),
     python("pytorch-channels-last", BOTH, ANY),
+    python("torchvision", &[Mode::Load], FP32),
     Peer { env: &[KEEP_MEMORY], ..python("pytorch-tuned", BOTH, FP32) },
     python("pytorch-compile", BOTH, FP32),
     python("onnxruntime", FORWARD, FP32),
@@ -83,7 +84,8 @@ pub fn choose(names: &[String]) -> Result<Vec<&'static Peer>, BenchError> {
 impl Peer {
     /// Whether it does what the case says. Peers run on the CPU.
     pub fn takes(&self, case: &Case) -> bool {
-        self.modes.contains(&case.mode) && self.precisions.contains(&case.precision) && case.device == "cpu"
+        let shared = case.mode != Mode::Load || case.is_of_files();
+        shared && self.modes.contains(&case.mode) && self.precisions.contains(&case.precision) && case.device == "cpu"
     }
 
     /// Starts its process.
@@ -121,5 +123,8 @@ mod tests {
         let plan = Case::of("resnet18", Mode::Plan, 1, 2);
         assert!(openvino.takes(&plan) && !openvino.takes(&Case { mode: Mode::Train, ..plan.clone() }));
         assert!(!openvino.takes(&Case { device: "cuda:0".to_owned(), ..plan }));
+        let torchvision = choose(&["torchvision".to_owned()]).unwrap()[0];
+        let load = |model| torchvision.takes(&Case::of(model, Mode::Load, 64, 2));
+        assert!(load("loader-imagenet-train") && load("loader-cifar-jpeg") && !load("loader-plain"), "memory is not shared");
     }
 }

@@ -53,7 +53,7 @@ impl Work {
                 Ok(Self { flops, ..work(product(case.size, kind(case.precision), device)?) })
             }
             Mode::Load => {
-                let (run, images) = load(case, seed)?;
+                let (run, images) = load(case, seed, share)?;
                 Ok(Self { images: Some(images), ..work(run) })
             }
             Mode::Start => Ok(Self { base: Base::none(), ..work(Box::new(start)) }),

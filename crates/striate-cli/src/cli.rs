@@ -99,6 +99,9 @@ pub(crate) struct TrainArgs {
     /// chosen by the data]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+    /// Keep decoded pictures: auto (small ones in memory), off, memory, or file (for later runs too)
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) cache: Option<String>,
     /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',')]

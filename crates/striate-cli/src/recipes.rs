@@ -69,9 +69,18 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     recipe.data.split = args.split.unwrap_or(recipe.data.split);
     recipe.data.skip_bad |= args.skip_bad;
     recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
+    cache_of(args, &mut recipe.data)?;
     recipe.data.max_pixels = args.max_pixels.unwrap_or(recipe.data.max_pixels);
     recipe.check()?;
     Ok(Resolved { recipe, why })
+}
+
+/// Where the command line says that decoded pictures are kept.
+pub(crate) fn cache_of(args: &TrainArgs, data: &mut DataSection) -> Result<(), CliError> {
+    if let Some(cache) = &args.cache {
+        data.cache = named("--cache", cache, Value::from(cache.as_str()))?;
+    }
+    Ok(())
 }
 
 /// What the command line says of the model.

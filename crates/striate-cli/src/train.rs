@@ -50,6 +50,7 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
     }
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
     recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
+    recipes::cache_of(args, &mut recipe.data)?;
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }

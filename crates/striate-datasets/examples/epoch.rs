@@ -1,6 +1,7 @@
 //! Times epochs of the loader: `cargo run --release --example epoch -- DATASET or FOLDER [PRESET] [WORKERS] [memory]`.
 //!
-//! A folder of pictures has one folder for each class. With `memory`, its pictures are decoded once before.
+//! A folder of pictures has one folder for each class. With `memory`, its pictures are decoded once before. In place of a preset, name
+//! transforms: `random-resized-crop,rand-augment`.
 use std::path::Path;
 use std::time::Instant;
 use striate_datasets::{
@@ -10,21 +11,26 @@ use striate_datasets::{
 use tch::{Device, Kind, Tensor};
 
 const EPOCHS: u64 = 3;
+const BATCH: usize = 64;
 
-fn main() -> Result<(), DatasetError> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     striate_torch::keep_memory_warm(); // as the program does
     let args: Vec<String> = std::env::args().skip(1).collect();
     let arg = |place: usize, default: &'static str| args.get(place).map_or(default, String::as_str);
     let (source, preset) = (arg(0, "digits"), arg(1, "cifar"));
     let (dataset, preprocess) = open(Path::new(source), preset, arg(3, "") == "memory")?;
-    let transforms = Transform::preset(preset).unwrap_or_default();
-    let options = LoaderOptions { transforms, workers: arg(2, "").parse().ok(), ..LoaderOptions::train(128, 1) };
+    let of_kind = |kind: &str| toml::from_str(&format!("kind = '{kind}'"));
+    let transforms = match Transform::preset(preset) {
+        Some(transforms) => transforms,
+        None => preset.split(',').map(of_kind).collect::<Result<_, _>>()?,
+    };
+    let options = LoaderOptions { transforms, workers: arg(2, "").parse().ok(), ..LoaderOptions::train(BATCH, 1) };
     let loader = Loader::new(&*dataset, preprocess, options)?;
     for epoch in 0..EPOCHS {
         let start = Instant::now();
         let images = loader.epoch(epoch)?.try_fold(0, |images, batch| Ok::<_, DatasetError>(images + batch?.images.size()[0]))?;
         let seconds = start.elapsed().as_secs_f64();
-        println!("epoch {epoch}: {images} images in {seconds:.2} s, {:.0} a second", images as f64 / seconds);
+        println!("epoch {epoch}: {images} images in {seconds:.4} s, {:.0} a second", images as f64 / seconds);
     }
     Ok(())
 }
@@ -36,7 +42,7 @@ fn open(source: &Path, preset: &str, memory: bool) -> Result<(Box<dyn Dataset>, 
         let preprocess = Preprocess::new(data.shape(), [data.shape()[0], 32, 32], Fit::Resize, Normalise::of(&data)?)?;
         return Ok((Box::new(data.fit(&preprocess)?), preprocess));
     }
-    let side = if preset.starts_with("imagenet") { 224 } else { 32 };
+    let side = if preset.starts_with("imagenet") || preset.starts_with("random-resized") { 224 } else { 32 };
     let image = ImageSize::ShorterSide { shorter_side: side };
     let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let preprocess = Preprocess { image, input: [3, side, side], normalise, interpolation: Interpolation::Bilinear };

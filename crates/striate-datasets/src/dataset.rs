@@ -1,5 +1,5 @@
 use crate::classes::{places, relabel};
-use crate::{DatasetError, Interpolation, Pixels, Preprocess, resize};
+use crate::{DatasetError, Interpolation, PictureFile, Pixels, Preprocess, View, resize};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Deref, Range};
@@ -66,13 +66,28 @@ pub trait Examples: Send + Sync {
     /// An example that is not there or cannot be read.
     fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError>;
 
-    /// The picture in the dataset's shape.
+    /// What is seen of a picture, which `view` chooses by its width and height. Nothing else of it need be decoded.
     ///
     /// # Errors
     ///
-    /// An example that is not there or cannot be read.
-    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        self.picture(index)
+    /// An example that is not there or cannot be read, and `view`'s.
+    fn viewed(
+        &self,
+        index: usize,
+        view: &mut dyn FnMut([usize; 2]) -> Result<View, DatasetError>,
+    ) -> Result<Pixels<'_>, DatasetError> {
+        let picture = self.picture(index)?;
+        view([picture.width, picture.height])?.of(picture)
+    }
+
+    /// What brings a picture of this width and height to the dataset's shape. All of it, unless told otherwise.
+    fn fit(&self, has: [usize; 2]) -> View {
+        View::whole(has)
+    }
+
+    /// The file that the picture is read from, if it does not lie in memory.
+    fn file(&self, _index: usize) -> Option<&PictureFile> {
+        None
     }
 
     /// The index of its class; of several the first, and -1 if it has none.
@@ -95,17 +110,7 @@ pub trait Examples: Send + Sync {
 
     /// Where the picture lies, for people: the path of its file, or its number in a dataset in memory.
     fn place(&self, index: usize) -> PathBuf {
-        PathBuf::from(index.to_string())
-    }
-
-    /// The bytes of the picture's file, still encoded. None if it has no file, as in memory.
-    ///
-    /// # Errors
-    ///
-    /// An example that is not there or cannot be read.
-    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
-        let _ = index;
-        Ok(None)
+        self.file(index).map_or_else(|| PathBuf::from(index.to_string()), |file| file.path().to_owned())
     }
 }
 
@@ -226,8 +231,20 @@ impl Examples for Chosen {
         self.examples.picture(self.indices[index])
     }
 
-    fn image(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        self.examples.image(self.indices[index])
+    fn viewed(
+        &self,
+        index: usize,
+        view: &mut dyn FnMut([usize; 2]) -> Result<View, DatasetError>,
+    ) -> Result<Pixels<'_>, DatasetError> {
+        self.examples.viewed(self.indices[index], view)
+    }
+
+    fn fit(&self, has: [usize; 2]) -> View {
+        self.examples.fit(has)
+    }
+
+    fn file(&self, index: usize) -> Option<&PictureFile> {
+        self.examples.file(self.indices[index])
     }
 
     fn label(&self, index: usize) -> i64 {
@@ -240,14 +257,6 @@ impl Examples for Chosen {
 
     fn in_memory(&self) -> bool {
         self.examples.in_memory()
-    }
-
-    fn place(&self, index: usize) -> PathBuf {
-        self.examples.place(self.indices[index])
-    }
-
-    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DatasetError> {
-        self.examples.encoded(self.indices[index])
     }
 }
 

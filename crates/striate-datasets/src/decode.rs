@@ -1,7 +1,9 @@
 //! Pictures: from files, encoded bytes, decoded images or tensors to a network's input.
 
 use crate::folder::Place;
-use crate::{DatasetError, Pixels, Preprocess, jpeg};
+use crate::jpeg::{self, Jpeg};
+use crate::{DatasetError, Pixels, Preprocess, View};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -10,8 +12,6 @@ use std::path::{Path, PathBuf};
 use striate_torch::{contained, note_file};
 use tch::{Device, Kind, Tensor};
 
-/// Bytes that libtorch copies with one thread: half of its grain size.
-const ALONE: usize = 16_384;
 /// The most bytes per pixel: 16 bits in four channels.
 const PIXEL_BYTES: u64 = 8;
 /// The most bytes that a file may have beyond its pixels, such as metadata.
@@ -90,39 +90,95 @@ pub fn decode_image<'a>(
 
 /// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
 pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
+    let channels = preprocess.input[0];
     let fault = |reason| DatasetError::Picture { reason };
-    match picture {
-        Picture::File(path) => decode_raw_file(path.into(), preprocess, options),
-        Picture::Bytes(bytes) => place(&decode(Cow::Borrowed(bytes), options).map_err(fault)?, preprocess),
-        Picture::Image(image) if image.width().min(image.height()) == 0 => Err(fault("it has no pixels".to_owned())),
-        Picture::Image(image) => place(image, preprocess),
+    let mut view = |has| Ok(preprocess.view(has));
+    let seen = match picture {
+        Picture::File(path) => return decode_raw_file(path.into(), preprocess, options),
+        Picture::Bytes(bytes) => decode_view(bytes, channels, options, &mut view, &fault)?,
+        Picture::Image(image) if image.width().min(image.height()) == 0 => return Err(fault("it has no pixels".to_owned())),
+        Picture::Image(image) => {
+            let picture = pixels_of(Cow::Borrowed(image), channels);
+            preprocess.view([picture.width, picture.height]).of(picture)?
+        }
         Picture::Tensor(pixels) => match (pixels.kind(), &pixels.size()[..]) {
             (Kind::Uint8, &[1 | 3, height, width]) if height.min(width) > 0 => {
-                let pixels = pixels.f_unsqueeze(0)?;
-                preprocess.place(&if preprocess.input[0] == 1 { grey_of(&pixels)? } else { pixels })
+                let picture = Pixels::of_tensor(&pixels.f_unsqueeze(0)?.f_to_device(Device::Cpu)?)?.in_channels(channels);
+                preprocess.view([picture.width, picture.height]).of(picture)?
             }
-            (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
+            (kind, size) => {
+                return Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}")));
+            }
         },
-    }
+    };
+    as_input(&seen, preprocess)
 }
 
 /// As [`decode_raw`], of a file or a part of one.
 pub(crate) fn decode_raw_file(file: Place<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
-    note_file(file.path);
-    let image = read_file(file, options).and_then(|bytes| decode(bytes, options));
-    place(&image.map_err(|reason| DatasetError::Image { path: file.path.into(), reason })?, preprocess)
+    as_input(&decode_file(file, preprocess.input[0], options, &mut |has| Ok(preprocess.view(has)))?, preprocess)
 }
 
-/// The pixels of a file: grey for a network that takes one channel, else in colour.
-pub(crate) fn decode_file(file: Place<'_>, channels: i64, options: &DecodeOptions) -> Result<Pixels<'static>, DatasetError> {
-    let image = read_file(file, options).and_then(|bytes| decode(bytes, options));
-    let image = image.map_err(|reason| DatasetError::Image { path: file.path.into(), reason })?;
+fn as_input(seen: &Pixels<'_>, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
+    preprocess.check_channels(seen.channels.cast_signed() as i64)?;
+    Ok(seen.to_tensor()?.f_expand([-1, preprocess.input[0], -1, -1], false)?)
+}
+
+/// Chooses what is seen of a picture of this width and height.
+pub(crate) type Choose<'a> = &'a mut dyn FnMut([usize; 2]) -> Result<View, DatasetError>;
+
+/// What is seen of a file or a part of one: grey for a network that takes one channel, else in colour.
+pub(crate) fn decode_file(
+    file: Place<'_>,
+    channels: i64,
+    options: &DecodeOptions,
+    view: Choose<'_>,
+) -> Result<Pixels<'static>, DatasetError> {
+    note_file(file.path);
+    let fault = |reason| DatasetError::Image { path: file.path.into(), reason };
+    let bytes = read_file(file, options).map_err(fault)?;
+    decode_view(&bytes, channels, options, view, &fault)
+}
+
+/// What is seen of encoded bytes, likewise; `fault` tells whose they are.
+pub(crate) fn decode_view(
+    bytes: &[u8],
+    channels: i64,
+    options: &DecodeOptions,
+    view: Choose<'_>,
+    fault: &dyn Fn(String) -> DatasetError,
+) -> Result<Pixels<'static>, DatasetError> {
+    let mut chosen = None;
+    if let Some(jpeg) = common_jpeg(bytes, options)
+        && jpeg.orientation() == Orientation::NoTransforms
+    {
+        let view = *chosen.insert(view(jpeg.size())?);
+        let place = view.needs();
+        if let Ok(Some(data)) = decoding(|| Ok(jpeg.pixels(place))) {
+            return view.of_piece(Pixels::new(place.size(), jpeg.channels(), data).in_channels(channels), place);
+        }
+    }
+    let picture = pixels_of(Cow::Owned(decode(Cow::Borrowed(bytes), options).map_err(fault)?), channels);
+    // What was drawn once is not drawn again.
+    chosen.map_or_else(|| view([picture.width, picture.height]), Ok)?.of(picture)
+}
+
+/// Decoded pixels, in grey for a network that takes one channel, else in colour.
+fn pixels_of(image: Cow<'_, DynamicImage>, channels: i64) -> Pixels<'_> {
     let size = [image.width() as usize, image.height() as usize];
-    Ok(match (channels, image) {
-        (1, image) => Pixels::new(size, 1, grey_pixels(&image).into_owned()),
-        (_, DynamicImage::ImageRgb8(image)) => Pixels::new(size, 3, image.into_raw()),
-        (_, image) => Pixels::new(size, 3, rgb_pixels(&image).into_owned()),
-    })
+    let (bytes, channels) = if channels == 1 { (grey_pixels(image), 1) } else { (rgb_pixels(image), 3) };
+    Pixels::new(size, channels, bytes)
+}
+
+/// A JPEG of the common kind that is within the limits and not cut off.
+fn common_jpeg<'a>(bytes: &'a [u8], options: &DecodeOptions) -> Option<Jpeg<'a>> {
+    let read = || {
+        let jpeg = Jpeg::read(bytes).filter(|_| jpeg::has_end(bytes) == Ok(true));
+        let [width, height] = jpeg.as_ref().map_or([0; 2], |jpeg| jpeg.size().map(|side| side as u64));
+        let sound = allow([width, height], 3 * width * height, 1, bytes.len() as u64, options);
+        Ok(jpeg.filter(|_| sound.is_ok()))
+    };
+    decoding(read).ok().flatten()
 }
 
 /// How long a WebP says that it is.
@@ -166,6 +222,11 @@ pub(crate) fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<Dy
     if format == ImageFormat::WebP && webp_length(&bytes).is_none_or(|length| length > bytes.len() as u64) {
         return Err(CUT.to_owned());
     }
+    if format == ImageFormat::Jpeg
+        && let Some(image) = common_image(&bytes, options)
+    {
+        return Ok(image);
+    }
     decoding(|| {
         if format != ImageFormat::Jpeg || jpeg::has_end(&bytes)? {
             return pixels(&bytes, format, options);
@@ -177,6 +238,19 @@ pub(crate) fn decode(bytes: Cow<'_, [u8]>, options: &DecodeOptions) -> Result<Dy
         let whole = with(&jpeg::NOISE).is_ok_and(|other| image.as_bytes() == other.as_bytes());
         if whole { Ok(image) } else { Err(CUT.to_owned()) }
     })
+}
+
+/// All of a JPEG of the common kind, if its data are complete; the end need not be marked.
+fn common_image(bytes: &[u8], options: &DecodeOptions) -> Option<DynamicImage> {
+    let bytes = match jpeg::has_end(bytes) {
+        Ok(true) => Cow::Borrowed(bytes),
+        Ok(false) => Cow::Owned([bytes, jpeg::END].concat()),
+        Err(_) => return None,
+    };
+    let jpeg = common_jpeg(&bytes, options)?;
+    let mut image = decoding(|| Ok(jpeg.image())).ok()??;
+    image.apply_orientation(jpeg.orientation());
+    Some(image)
 }
 
 /// Runs a decoder. Its panic is an error, since the bytes that it is given may be hostile.
@@ -204,18 +278,28 @@ pub(crate) fn decoder<'a>(
     options: &DecodeOptions,
 ) -> Result<impl ImageDecoder + 'a, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let limit = options.max_pixels;
-    let allowed = (limit / 2).saturating_add(length.saturating_mul(EXPANSION));
+    let allowed = allowed(length, options);
     let mut limits = Limits::no_limits();
     // A PNG's decoder leaves the pixels themselves out of the count.
     limits.max_alloc = Some(DECODER_BYTES.saturating_add(if format == ImageFormat::Png { length } else { allowed }));
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(reason)?;
     let (width, height) = decoder.dimensions();
-    let count = u64::from(width) * u64::from(height);
     let scans = if format == ImageFormat::Jpeg { jpeg::scans(bytes) } else { 1 };
+    allow([width.into(), height.into()], decoder.total_bytes(), scans, length, options)?;
+    Ok(decoder)
+}
+
+/// How many bytes the pixels of a file of this length may take.
+fn allowed(length: u64, options: &DecodeOptions) -> u64 {
+    (options.max_pixels / 2).saturating_add(length.saturating_mul(EXPANSION))
+}
+
+/// Whether pixels that take so many bytes are within the limits, of a file of this length that sends them so often.
+fn allow([width, height]: [u64; 2], bytes: u64, scans: u64, length: u64, options: &DecodeOptions) -> Result<(), String> {
+    let (limit, count) = (options.max_pixels, width * height);
     // Grey becomes colours for most networks.
-    let pixel_bytes = decoder.total_bytes().max(count.saturating_mul(3));
+    let pixel_bytes = bytes.max(count.saturating_mul(3));
     match count {
         0 => Err("it has no pixels".to_owned()),
         count if count > limit => {
@@ -224,14 +308,14 @@ pub(crate) fn decoder<'a>(
         _ if scans.saturating_mul(count) > SCANS.saturating_mul(limit) => {
             Err(format!("its {width}x{height} pixels come in {scans} scans, which take too long to read: save it anew"))
         }
-        _ if pixel_bytes > allowed => {
+        _ if pixel_bytes > allowed(length, options) => {
             let enough = pixel_bytes.saturating_sub(length.saturating_mul(EXPANSION)).saturating_mul(2);
             Err(format!(
                 "its {width}x{height} pixels are far more than {length} bytes of a photograph have: if you trust it, raise the \
                  limit of {limit} pixels to {enough}"
             ))
         }
-        _ => Ok(decoder),
+        _ => Ok(()),
     }
 }
 
@@ -267,20 +351,10 @@ fn reason(error: ImageError) -> String {
     if cut { format!("it is cut off or damaged ({error})") } else { error }
 }
 
-/// Decoded pixels in the network's input shape: `[1, C, H, W]`, uint8.
-fn place(image: &DynamicImage, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
-    let (bytes, channels) = match preprocess.input[0] {
-        1 => (grey_pixels(image), 1),
-        _ => (rgb_pixels(image), 3),
-    };
-    let pixels = copied(&bytes)?.f_view([1, i64::from(image.height()), i64::from(image.width()), channels])?;
-    // libtorch resizes colours that lie pixel by pixel in a third of the time.
-    preprocess.place(&pixels.f_permute([0, 3, 1, 2])?)
-}
-
-fn rgb_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
+fn rgb_pixels(image: Cow<'_, DynamicImage>) -> Cow<'_, [u8]> {
     match image {
-        DynamicImage::ImageRgb8(image) => Cow::Borrowed(image.as_raw()),
+        Cow::Borrowed(DynamicImage::ImageRgb8(image)) => Cow::Borrowed(image.as_raw()),
+        Cow::Owned(DynamicImage::ImageRgb8(image)) => Cow::Owned(image.into_raw()),
         other => Cow::Owned(other.to_rgb8().into_raw()),
     }
 }
@@ -288,40 +362,21 @@ fn rgb_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
 /// What ITU-R 601 weighs red, green and blue with, in fractions of 65536, as Pillow does.
 const GREY: [u32; 3] = [19_595, 38_470, 7_471];
 
-fn grey_pixels(image: &DynamicImage) -> Cow<'_, [u8]> {
-    if !image.color().has_color() {
-        return match image {
-            DynamicImage::ImageLuma8(image) => Cow::Borrowed(image.as_raw()),
-            other => Cow::Owned(other.to_luma8().into_raw()),
-        };
+fn grey_pixels(image: Cow<'_, DynamicImage>) -> Cow<'_, [u8]> {
+    if image.color().has_color() {
+        return Cow::Owned(rgb_pixels(image).as_chunks().0.iter().map(grey_of_pixel).collect());
     }
-    Cow::Owned(rgb_pixels(image).as_chunks().0.iter().map(grey_of_pixel).collect())
+    match image {
+        Cow::Borrowed(DynamicImage::ImageLuma8(image)) => Cow::Borrowed(image.as_raw()),
+        Cow::Owned(DynamicImage::ImageLuma8(image)) => Cow::Owned(image.into_raw()),
+        other => Cow::Owned(other.to_luma8().into_raw()),
+    }
 }
 
 /// What red, green and blue are in grey.
 pub(crate) fn grey_of_pixel(pixel: &[u8; 3]) -> u8 {
     let sum: u32 = pixel.iter().zip(GREY).map(|(value, weight)| u32::from(*value) * weight).sum();
     ((sum + 0x8000) >> 16) as u8
-}
-
-/// The same for tensors: `[N, 1, H, W]` of `[N, 3, H, W]`; grey stays as it is.
-fn grey_of(pixels: &Tensor) -> Result<Tensor, DatasetError> {
-    if pixels.size()[1] == 1 {
-        return Ok(pixels.shallow_clone());
-    }
-    let weights = Tensor::f_from_slice(&GREY.map(i64::from))?.f_view([1, 3, 1, 1])?.f_to_device(pixels.device())?;
-    let sum = pixels.f_to_kind(Kind::Int64)?.f_mul(&weights)?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Int64)?;
-    Ok(sum.f_add_scalar(0x8000)?.f_bitwise_right_shift_tensor_scalar(16)?.f_to_kind(Kind::Uint8)?)
-}
-
-/// The bytes as a tensor, copied by this thread alone: libtorch would take all of its own for so
-/// many, which must not happen in each of several that decode side by side.
-fn copied(bytes: &[u8]) -> Result<Tensor, DatasetError> {
-    let pixels = Tensor::f_empty([bytes.len().cast_signed() as i64], (Kind::Uint8, Device::Cpu))?;
-    for (part, start) in bytes.chunks(ALONE).zip((0..).step_by(ALONE)) {
-        pixels.f_narrow(0, start, part.len().cast_signed() as i64)?.f_copy_(&Tensor::f_from_slice(part)?)?;
-    }
-    Ok(pixels)
 }
 
 impl Default for DecodeOptions {

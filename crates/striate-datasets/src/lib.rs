@@ -16,6 +16,7 @@
 //! Nothing here knows of layers, networks or training.
 
 mod augment;
+mod cache;
 mod catalogue;
 mod check;
 mod classes;
@@ -41,6 +42,7 @@ mod unpack;
 mod workers;
 
 pub use augment::transforms_or_augment;
+pub use cache::{Cache, Cached};
 pub use catalogue::{Availability, Entry, catalogue, find, imagenet_classes};
 pub use check::Check;
 pub use dataset::{Batch, Dataset, Examples, InMemory, Split, Subset, Task};
@@ -53,7 +55,7 @@ pub use folder::{
 pub use formats::{Loaded, digits};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions, Preview, PreviewInput, PreviewStep};
-pub use pixels::Pixels;
+pub use pixels::{Pixels, View};
 pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
 pub use resize::Interpolation;
 pub use sampler::Sampler;

@@ -2,9 +2,10 @@ mod preview;
 
 pub use preview::{Preview, PreviewInput, PreviewStep};
 
+use crate::pixels::Views;
 use crate::transform::{Rng, Stage};
 use crate::workers::{Work, Workers, in_line};
-use crate::{Batch, Dataset, DatasetError, Examples, Pixels, Preprocess, Sampler, Task, Transform};
+use crate::{Batch, Dataset, DatasetError, Examples, Preprocess, Sampler, Task, Transform, View};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -208,23 +209,49 @@ struct Way {
 
 impl Way {
     fn is_light(&self) -> bool {
-        let light = |transform: &Transform| !matches!(transform.stage(), Stage::Picture(heavy) if !heavy.is_light());
+        let light = |transform: &Transform| match transform.stage() {
+            Stage::View(transform) => transform.is_light(),
+            Stage::Picture(transform) => transform.is_light(),
+            Stage::Values(_) | Stage::Batch(_) => true,
+        };
         self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
     fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
-        let mut picture = match self.sized {
-            true => self.examples.picture(index)?,
-            false => self.fitted(index)?,
-        };
+        let size = [width, height];
         let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
-        for transform in &self.transforms {
-            if let Stage::Picture(transform) = transform.stage() {
-                picture = transform.apply(picture, [width, height], &mut rng)?;
+        // What transforms leave of a picture is chosen before it is decoded.
+        let (mut rest, mut later) = (&self.transforms[..], Vec::new());
+        let mut choose = |has| {
+            let mut views = Views::of(if self.sized { View::whole(has) } else { self.examples.fit(has) });
+            if !self.sized && views.size() != size {
+                let has = views.size();
+                views.then(self.preprocess.view(has));
             }
+            while let [first, others @ ..] = rest
+                && let Stage::View(transform) = first.stage()
+            {
+                let has = views.size();
+                views.then(transform.view(has, size, &mut rng)?);
+                rest = others;
+            }
+            let (view, others) = views.split();
+            later = others;
+            Ok(view)
+        };
+        let mut picture = self.examples.viewed(index, &mut choose)?;
+        for view in later {
+            picture = view.of(picture)?;
         }
-        if [picture.width, picture.height] != [width, height] {
+        for transform in rest {
+            picture = match transform.stage() {
+                Stage::View(transform) => transform.view([picture.width, picture.height], size, &mut rng)?.of(picture)?,
+                Stage::Picture(transform) => transform.apply(picture, size, &mut rng)?,
+                Stage::Values(_) | Stage::Batch(_) => break,
+            };
+        }
+        if [picture.width, picture.height] != size {
             let has = format!("{}x{}", picture.height, picture.width);
             let reason = format!("they give a picture of {has}, and the network takes {height}x{width}: end with `centre-crop`");
             return Err(DatasetError::option("transforms", reason));
@@ -232,7 +259,7 @@ impl Way {
         self.preprocess.normalise.write(&picture, out);
         for transform in &self.transforms {
             if let Stage::Values(transform) = transform.stage() {
-                transform.apply(out, [width, height], &mut rng);
+                transform.apply(out, size, &mut rng);
             }
         }
         Ok(())
@@ -247,13 +274,6 @@ impl Way {
             }
         }
         Ok(batch)
-    }
-
-    /// A picture of the input's size, as in evaluation.
-    fn fitted(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
-        let image = self.examples.image(index)?;
-        let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
-        if [image.width, image.height] == [width, height] { Ok(image) } else { self.preprocess.place_picture(image) }
     }
 }
 
@@ -335,7 +355,8 @@ impl ExactSizeIterator for Epoch {}
 mod tests {
     use super::*;
     use crate::dataset::tests::counting;
-    use crate::{Fit, InMemory, Normalise, Resize};
+    use crate::{Fit, InMemory, Normalise, Pixels, Resize};
+    use proptest::prelude::*;
     use tch::{Kind, Tensor};
 
     fn preprocess(shape: [i64; 3]) -> Preprocess {
@@ -424,15 +445,32 @@ mod tests {
     }
 
     #[test]
-    fn an_example_does_not_depend_on_the_size_of_its_batch() {
+    fn each_epoch_draws_anew() {
         let data = counting(70, [1, 12, 12]);
-        let at = |batch_size| {
-            let batches = epoch(&data, LoaderOptions { batch_size, workers: Some(2), ..augmented(5) }, 3, 0);
-            Tensor::cat(&batches.into_iter().map(|batch| batch.images).collect::<Vec<_>>(), 0)
-        };
-        assert_eq!(at(32), at(7));
         let of_epoch = |number| epoch(&data, LoaderOptions { shuffle: false, ..augmented(5) }, number, 0).remove(0).images;
-        assert_ne!(of_epoch(3), of_epoch(4), "each epoch draws anew");
+        assert_ne!(of_epoch(3), of_epoch(4));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn an_example_does_not_depend_on_workers_or_the_size_of_its_batch(
+            seed in any::<u64>(),
+            number in 0..5_u64,
+            len in 1..150_i64,
+            batch_size in prop_oneof![Just(32), Just(128), 1..140_usize],
+            workers in prop_oneof![Just(0), Just(1), Just(2), Just(8)],
+            sampler in prop_oneof![Just(Sampler::Each), Just(Sampler::Balanced), Just(Sampler::Repeated(3))],
+        ) {
+            let data = counting(len, [3, 12, 12]);
+            let at = |batch_size, workers| {
+                let options = LoaderOptions { batch_size, workers: Some(workers), sampler: sampler.clone(), ..augmented(seed) };
+                let batches = epoch(&data, options, number, 0);
+                let (images, labels): (Vec<_>, Vec<_>) = batches.into_iter().map(|batch| (batch.images, batch.labels)).unzip();
+                (Tensor::cat(&images, 0), Tensor::cat(&labels, 0))
+            };
+            prop_assert_eq!(at(batch_size, workers), at(16, 0));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
+use crate::pixels::Region;
 use crate::resize::{Interpolation, centre, resize, resize_window};
-use crate::{Dataset, DatasetError, Pixels, catalogue, channel_statistics, dataset::image_shape};
+use crate::{Dataset, DatasetError, Pixels, View, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
+use striate_torch::Rect;
 use tch::{Kind, Tensor};
 
 /// No side of an input or of a resized image is longer.
@@ -165,15 +167,12 @@ impl Preprocess {
         Ok(placed.f_expand([-1, channels, -1, -1], false)?)
     }
 
-    /// As [`place`](Self::place), of one picture, whose grey stays in one channel.
-    pub(crate) fn place_picture<'p>(&self, picture: Pixels<'p>) -> Result<Pixels<'p>, DatasetError> {
-        let [height, width] = [picture.height, picture.width].map(|size| size.cast_signed() as i64);
-        if self.input[1..] == [height, width] && self.image.of(height, width) == [height, width] {
-            return Ok(picture);
-        }
+    /// What is seen of a picture of this width and height, whose grey stays in one channel.
+    pub(crate) fn view(&self, has: [usize; 2]) -> View {
+        let [height, width] = self.image.of(has[1].cast_signed() as i64, has[0].cast_signed() as i64);
         let [_, rows, columns] = self.input;
-        let of_channels = Self { input: [picture.channels.cast_signed() as i64, rows, columns], ..self.clone() };
-        Pixels::of_tensor(&of_channels.place(&picture.to_tensor()?)?)
+        let [size, input] = [[width, height], [columns, rows]].map(|size| size.map(|side| side.unsigned_abs() as usize));
+        View::resized(Rect::whole(has), size, self.interpolation).cropped(Region::middle(size, input))
     }
 
     /// Whether images of so many channels can become the network's input.
@@ -243,7 +242,9 @@ impl Normalise {
         for (channel, out) in out.chunks_exact_mut(picture.width * picture.height).enumerate() {
             let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
             let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
-            let normal = |(out, value): (&mut f32, u8)| *out = f32::from(value) * scale + shift;
+            // Looked up: processors without wide vectors convert one value at a time.
+            let table: [f32; 256] = std::array::from_fn(|value| value as f32 * scale + shift);
+            let normal = |(out, value): (&mut f32, u8)| *out = table[usize::from(value)];
             match picture.channels {
                 1 => out.iter_mut().zip(picture.data.iter().copied()).for_each(normal),
                 3 => {

@@ -1,6 +1,7 @@
 //! The mean and deviation of a dataset's pixels: of all or of a sample, and kept for the next time.
 
-use crate::{Dataset, DatasetError, ImageFolder, Normalise};
+use crate::cache::fingerprint;
+use crate::{Dataset, DatasetError, ImageFolder, Normalise, PictureFile};
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -108,11 +109,7 @@ impl ImageFolder {
     /// A name for all that the statistics depend on; none if a file is gone.
     fn fingerprint(&self, sample: usize) -> Option<String> {
         let geometry = (self.preprocess().image, self.preprocess().input, self.preprocess().interpolation);
-        let mut text = format!("2 {sample} {geometry:?}\0").into_bytes();
-        for file in self.files() {
-            text.extend(file.stamp()?);
-        }
-        striate_fetch::sha256_reader(&text[..]).ok()
+        fingerprint(format!("2 {sample} {geometry:?}\0"), self.files().iter().map(PictureFile::stamp))
     }
 }
 

@@ -15,6 +15,18 @@ typedef struct {
   int64_t zero_point;
 } st_scale;
 
+// What of a picture becomes which other: of all of the picture the piece that is there, left, top, width and height; the part that is resized; the size that it
+// gets; and the window of that which is computed.
+typedef struct {
+  int64_t piece[4], channels, part[4], size[2], window[4];
+} st_resampling;
+// The samples that are there of a JPEG's component, in rows that lie `stride` apart; the first is that of column `left` and row `top`. The component has
+// `width` columns and `height` rows in all.
+typedef struct {
+  const uint8_t* samples;
+  int64_t stride, left, top, width, height;
+} st_plane;
+
 void st_free_message(char* message);
 const char* st_torch_version();
 // Ends the process: buffers of the C library are written, destructors of static objects are not run.
@@ -126,8 +138,12 @@ char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_
 char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
 // Whether the processor has the vectors that it is fast with.
 int st_has_wide_vectors();
-// A picture of bytes, pixel by pixel in rows that lie `stride` apart, in another size as Pillow resizes it; all sizes are above 0. 0 if there is no
-// memory.
-int st_resample(const uint8_t* from, int64_t stride, int64_t width, int64_t height, int64_t channels, int64_t new_width, int64_t new_height,
-                int cubic, uint8_t* to);
+// A window of a picture of bytes in another size as Pillow resizes it; all sizes are above 0. 0 if there is no memory, -1 if the piece lacks what the window is
+// made of.
+int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to);
+// The samples of `count` blocks of a JPEG that lie side by side, of their dequantised coefficients [count, 8, 8]; those of a `flat` one are 0 but the first.
+void st_jpeg_blocks(const int16_t* from, const uint8_t* flat, int64_t count, int64_t stride, uint8_t* to);
+// Red, green and blue of a region (left, top, width, height), of planes of luma, blue and red. The latter two have half of the columns (`across`) and of the
+// rows (`down`). 0 if there is no memory.
+int st_jpeg_pixels(const st_plane* planes, int across, int down, const int64_t* region, uint8_t* to);
 }

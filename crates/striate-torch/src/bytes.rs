@@ -47,43 +47,107 @@ pub fn picture_to_bytes(picture: &Tensor) -> Result<Vec<u8>, TorchError> {
     Ok(bytes)
 }
 
-/// A part of a picture of bytes, row by row and pixel by pixel.
-#[derive(Debug, Clone, Copy)]
-pub struct Window<'a> {
-    /// The bytes of the whole picture.
-    pub bytes: &'a [u8],
-    /// Its width.
-    pub row: usize,
-    /// Bytes in a pixel.
-    pub channels: usize,
-    /// The part's left column and upper row.
-    pub start: [usize; 2],
-    /// The part's width and height.
-    pub size: [usize; 2],
+/// A rectangle of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rect {
+    /// The left column.
+    pub left: usize,
+    /// The upper row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
 }
 
-/// The part of a picture in another width and height, to the bits of Pillow's `Image.crop` and `Image.resize` (bilinear, or else
-/// bicubic).
-///
-/// Fails if the part does not lie within the picture, a size is 0, or memory lacks.
-pub fn resample(window: &Window<'_>, size: [usize; 2], cubic: bool) -> Result<Vec<u8>, TorchError> {
-    let &Window { bytes, row, channels, start: [left, top], size: [width, height] } = window;
-    let end = (top + height).checked_mul(row).and_then(|pixels| pixels.checked_mul(channels));
-    let within = left + width <= row && end.is_some_and(|end| end <= bytes.len());
-    let sizes = [width, height, channels, size[0], size[1]];
-    if !within || sizes.iter().any(|size| *size == 0 || *size > MAX_SIDE) {
-        return Err(TorchError::new(&format!("{width}x{height} of a picture cannot become {}x{}", size[0], size[1])));
+impl Rect {
+    /// All of a picture of this width and height.
+    pub fn whole([width, height]: [usize; 2]) -> Self {
+        Self { left: 0, top: 0, width, height }
     }
-    let mut resized = vec![0; size[0] * size[1] * channels];
-    let [stride, width, height, channels, new_width, new_height] =
-        [row * channels, width, height, channels, size[0], size[1]].map(|size| size.cast_signed() as i64);
-    let from = bytes[(top * row + left) * window.channels..].as_ptr();
-    // SAFETY: `height` rows of `width` pixels from `from` on, `stride` apart, lie within the bytes, as checked; so many bytes as are
-    // written lie in `resized`.
-    let done = unsafe {
-        ffi::st_resample(from, stride, width, height, channels, new_width, new_height, cubic.into(), resized.as_mut_ptr())
+
+    /// Its width and height.
+    pub fn size(&self) -> [usize; 2] {
+        [self.width, self.height]
+    }
+
+    pub(crate) fn numbers(&self) -> [i64; 4] {
+        [self.left, self.top, self.width, self.height].map(|number| number.cast_signed() as i64)
+    }
+}
+
+/// The pixels that are there of a picture of bytes, row by row and pixel by pixel.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    /// Their bytes.
+    pub bytes: &'a [u8],
+    /// Where in the picture they are.
+    pub place: Rect,
+    /// Bytes in a pixel.
+    pub channels: usize,
+}
+
+/// What a picture becomes in another size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resampling {
+    /// The part of the picture that is resized, as if nothing lay beyond it.
+    pub part: Rect,
+    /// The width and height that the part gets.
+    pub size: [usize; 2],
+    /// The window of that which is computed.
+    pub window: Rect,
+    /// Bicubic, or else bilinear.
+    pub cubic: bool,
+}
+
+impl Resampling {
+    /// The pixels of the picture that the window is made of, and perhaps some around them.
+    pub fn needs(&self) -> Rect {
+        let Self { part, size, window, .. } = self;
+        let span = |first: usize, len: usize, new: usize, start: usize, count: usize| {
+            let scale = len as f64 / new.max(1) as f64;
+            let reach = if self.cubic { 2.0 } else { 1.0 } * scale.max(1.0) + 1.0;
+            let begin = ((start as f64 + 0.5) * scale - reach).max(0.0) as usize;
+            let end = (((start + count) as f64 - 0.5) * scale + reach).ceil().clamp(0.0, len as f64) as usize;
+            (first + begin, end.saturating_sub(begin))
+        };
+        let (left, width) = span(part.left, part.width, size[0], window.left, window.width);
+        let (top, height) = span(part.top, part.height, size[1], window.top, window.height);
+        Rect { left, top, width, height }
+    }
+}
+
+/// A part of a picture in another size, or a window of that: to the bits of Pillow's `Image.crop` and `Image.resize`.
+///
+/// Fails if the window does not lie within the size, the piece lacks pixels that it is made of, a size is 0, or memory lacks.
+pub fn resample(piece: &Piece<'_>, resampling: &Resampling) -> Result<Vec<u8>, TorchError> {
+    let (&Piece { bytes, place, channels }, &Resampling { part, size, window, cubic }) = (piece, resampling);
+    let within = window.left + window.width <= size[0] && window.top + window.height <= size[1];
+    let sizes = [part.width, part.height, size[0], size[1], window.width, window.height, place.width, place.height, channels];
+    let fits = sizes.iter().all(|size| (1..=MAX_SIDE).contains(size)) && [part.left, part.top].iter().all(|at| *at <= MAX_SIDE);
+    let has = place.width.checked_mul(place.height).and_then(|pixels| pixels.checked_mul(channels));
+    if !within || !fits || has != Some(bytes.len()) {
+        return Err(unfit(resampling));
+    }
+    let mut resized = vec![0; window.width * window.height * channels];
+    let numbers = ffi::Resampling {
+        piece: place.numbers(),
+        channels: channels.cast_signed() as i64,
+        part: part.numbers(),
+        size: size.map(|size| size.cast_signed() as i64),
+        window: window.numbers(),
     };
-    if done == 1 { Ok(resized) } else { Err(TorchError::new("there is no memory to resize a picture")) }
+    // SAFETY: the piece has so many bytes, and only these are read, as the function checks before; `resized` has as many as are
+    // written.
+    match unsafe { ffi::st_resample(bytes.as_ptr(), &raw const numbers, cubic.into(), resized.as_mut_ptr()) } {
+        1 => Ok(resized),
+        0 => Err(TorchError::new("there is no memory to resize a picture")),
+        _ => Err(unfit(resampling)),
+    }
+}
+
+fn unfit(resampling: &Resampling) -> TorchError {
+    TorchError::new(&format!("{resampling:?} does not fit the pixels that are there"))
 }
 
 impl Frozen {
@@ -123,26 +187,58 @@ mod tests {
     fn resampling_is_pillows() {
         for channels in [1, 2, 3, 4] {
             let bytes = rows_of_ten(channels);
-            let resampled = |start, size, to, cubic| {
-                let resampled = resample(&Window { bytes: &bytes, row: 10, channels, start, size }, to, cubic).unwrap();
+            let piece = Piece { bytes: &bytes, place: Rect::whole([10, 7]), channels };
+            let resampled = |part: Rect, size, cubic| {
+                let resampled = resample(&piece, &Resampling { part, size, window: Rect::whole(size), cubic }).unwrap();
                 assert!(resampled.chunks_exact(channels).all(|pixel| pixel.iter().all(|value| *value == pixel[0])));
                 resampled.into_iter().step_by(channels).collect::<Vec<_>>()
             };
             // Image.fromarray(...).resize((4, 3), Image.BICUBIC), and the start of resize((15, 11), ...)
             let small = [93, 121, 122, 98, 126, 126, 123, 123, 151, 127, 128, 156];
-            assert_eq!(resampled([0, 0], [10, 7], [4, 3], true), small);
+            assert_eq!(resampled(piece.place, [4, 3], true), small);
             let large =
                 [0, 7, 35, 60, 84, 111, 150, 178, 204, 242, 114, 0, 23, 54, 71, 40, 63, 99, 123, 155, 157, 92, 95, 128, 160, 100];
-            assert_eq!(resampled([0, 0], [10, 7], [15, 11], true)[..large.len()], large);
+            assert_eq!(resampled(piece.place, [15, 11], true)[..large.len()], large);
             // Image.fromarray(...).crop((3, 2, 9, 6)).resize((3, 5), Image.BILINEAR)
-            assert_eq!(resampled([3, 2], [6, 4], [3, 5], false), BILINEAR);
-            assert_eq!(resampled([3, 2], [2, 1], [2, 1], false), [851_u32 as u8, 888_u32 as u8]);
+            assert_eq!(resampled(PART, [3, 5], false), BILINEAR);
+            assert_eq!(resampled(Rect { width: 2, height: 1, ..PART }, [2, 1], false), [851_u32 as u8, 888_u32 as u8]);
         }
-        let bytes = rows_of_ten(1);
-        let refused = |start, size, to| resample(&Window { bytes: &bytes, row: 10, channels: 1, start, size }, to, true).is_err();
-        assert!(refused([5, 0], [6, 7], [2, 2]) && refused([0, 1], [10, 7], [2, 2]) && refused([0, 0], [10, 7], [0, 2]));
     }
 
+    #[test]
+    fn a_window_of_a_piece_is_that_of_the_whole() {
+        let bytes = rows_of_ten(3);
+        let whole = Piece { bytes: &bytes, place: Rect::whole([10, 7]), channels: 3 };
+        for (part, size, cubic) in [(whole.place, [4, 3], true), (whole.place, [40, 30], false), (PART, [3, 5], false)] {
+            let all = resample(&whole, &Resampling { part, size, window: Rect::whole(size), cubic }).unwrap();
+            let window = Rect { left: 1, top: 1, width: 2, height: 2 };
+            let resampling = Resampling { part, size, window, cubic };
+            let place = resampling.needs();
+            let rows = place.top..place.top + place.height;
+            let bytes: Vec<u8> = rows.flat_map(|y| &bytes[3 * (10 * y + place.left)..][..3 * place.width]).copied().collect();
+            let piece = Piece { bytes: &bytes, place, channels: 3 };
+            let expected: Vec<u8> = (1..3).flat_map(|y| &all[3 * (size[0] * y + 1)..][..6]).copied().collect();
+            assert_eq!(resample(&piece, &resampling).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_resampled() {
+        let bytes = rows_of_ten(1);
+        let place = Rect { left: 2, top: 1, width: 10, height: 7 };
+        let refused = |part: Rect, size: [usize; 2], window| {
+            resample(&Piece { bytes: &bytes, place, channels: 1 }, &Resampling { part, size, window, cubic: true }).is_err()
+        };
+        let two = Rect::whole([2, 2]);
+        assert!(!refused(place, [2, 2], two));
+        for part in [Rect { left: 3, ..place }, Rect { left: 1, ..place }, Rect { top: 0, ..place }, Rect { height: 8, ..place }]
+        {
+            assert!(refused(part, [2, 2], two), "{part:?}");
+        }
+        assert!(refused(place, [0, 2], two) && refused(place, [2, 1], two) && refused(place, [2, 2], Rect { left: 1, ..two }));
+    }
+
+    const PART: Rect = Rect { left: 3, top: 2, width: 6, height: 4 };
     const BILINEAR: [u8; 15] = [109, 176, 132, 164, 99, 110, 134, 107, 157, 115, 144, 171, 195, 134, 72];
 
     #[test]

@@ -10,6 +10,23 @@ pub(crate) struct CGenerator {
 }
 
 #[repr(C)]
+pub(crate) struct Resampling {
+    pub(crate) piece: [i64; 4],
+    pub(crate) channels: i64,
+    pub(crate) part: [i64; 4],
+    pub(crate) size: [i64; 2],
+    pub(crate) window: [i64; 4],
+}
+
+#[repr(C)]
+pub(crate) struct Plane {
+    pub(crate) samples: *const u8,
+    pub(crate) stride: i64,
+    pub(crate) start: [i64; 2],
+    pub(crate) size: [i64; 2],
+}
+
+#[repr(C)]
 pub(crate) struct CStream {
     _private: [u8; 0],
 }
@@ -144,17 +161,9 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;
     pub(crate) fn st_has_wide_vectors() -> c_int;
-    pub(crate) fn st_resample(
-        from: *const u8,
-        stride: i64,
-        width: i64,
-        height: i64,
-        channels: i64,
-        new_width: i64,
-        new_height: i64,
-        cubic: c_int,
-        to: *mut u8,
-    ) -> c_int;
+    pub(crate) fn st_resample(from: *const u8, resampling: *const Resampling, cubic: c_int, to: *mut u8) -> c_int;
+    pub(crate) fn st_jpeg_blocks(from: *const i16, flat: *const u8, count: i64, stride: i64, to: *mut u8);
+    pub(crate) fn st_jpeg_pixels(planes: *const Plane, across: c_int, down: c_int, region: *const i64, to: *mut u8) -> c_int;
     pub(crate) fn st_winograd(
         input: *const C_tensor,
         weight: *const C_tensor,

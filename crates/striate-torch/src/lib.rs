@@ -14,6 +14,7 @@
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
 //! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
+//! - [`jpeg`]: pixels of a JPEG's coefficients;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
@@ -35,6 +36,7 @@ mod ffi;
 mod frozen;
 mod generator;
 pub mod int8;
+pub mod jpeg;
 pub mod kernels;
 mod memory;
 mod nearest;
@@ -51,7 +53,7 @@ mod tensor_file;
 pub mod winograd;
 
 pub use budget::Budget;
-pub use bytes::{Window, picture_from_bytes, picture_to_bytes, resample};
+pub use bytes::{Piece, Rect, Resampling, picture_from_bytes, picture_to_bytes, resample};
 pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::TorchError;
 pub use frozen::Frozen;

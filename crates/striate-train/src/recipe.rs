@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use striate_datasets::{DecodeOptions, Sampler, Transform, transforms_or_augment};
+use striate_datasets::{Cache, DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
 use striate_torch::{MemoryFormat, Precision, contained, note_file};
@@ -113,6 +113,8 @@ pub struct DataSection {
     pub preprocess: PreprocessFrom,
     /// Threads that make batches ahead; they change no value.
     pub workers: Workers,
+    /// Where decoded pictures are kept: `"auto"`, `"off"`, `"memory"` or `"file"`. It changes no value.
+    pub cache: Cache,
     /// Which training pictures are in an epoch: `"each"`, `"balanced"`, `{ weighted = [..] }` or `{ repeated = 3 }`.
     pub sampler: Sampler,
 }
@@ -176,6 +178,7 @@ impl Default for DataSection {
             max_pixels: DecodeOptions::default().max_pixels,
             preprocess: PreprocessFrom::Auto,
             workers: Workers::default(),
+            cache: Cache::default(),
             sampler: Sampler::default(),
         }
     }

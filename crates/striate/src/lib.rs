@@ -23,6 +23,7 @@
 //! What is absent on purpose: the terminal. Whoever calls brings progress bars and signal handlers, and decides about the whole
 //! process: [`keep_memory_warm`] is for programs that compute much.
 
+mod cached;
 pub mod check;
 mod classifier;
 pub mod data;

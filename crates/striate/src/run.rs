@@ -484,6 +484,7 @@ impl<'a> Run<'a> {
         }
         let whole = Transform::size_themselves(&self.recipe.transforms);
         let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?, whole)?;
+        let data = data.cached(&self.recipe.data, whole, &mut progress)?;
         Ok((info, weights, data))
     }
 
@@ -613,6 +614,7 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     let mut recipe = saved.clone();
     recipe.data.dir.clone_from(&edited.data.dir);
     recipe.data.workers = edited.data.workers;
+    recipe.data.cache = edited.data.cache;
     recipe.train.devices.clone_from(&edited.train.devices);
     recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
     if edited.train.threads != 0 {

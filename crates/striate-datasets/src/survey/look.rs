@@ -1,7 +1,7 @@
 //! What is to be seen of one picture.
 
 use super::alike::Print;
-use crate::decode::{decode, decoder, decoding, format};
+use crate::decode::{decode, decoder, decoding, format, read_file};
 use crate::{DatasetError, DecodeOptions, Examples, Pixels};
 use image::{ColorType, DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageFormat, RgbImage};
 use sha2::{Digest, Sha256};
@@ -59,8 +59,9 @@ impl Colours {
 
 /// Looks at an example; a file is decoded once.
 pub(super) fn look(examples: &dyn Examples, index: usize, options: &DecodeOptions) -> Result<Look, DatasetError> {
-    let Some(bytes) = examples.encoded(index)? else { return Ok(in_memory(examples.picture(index)?)) };
-    look_at(&bytes, options).map_err(|reason| DatasetError::Image { path: examples.place(index), reason })
+    let Some(file) = examples.file(index) else { return Ok(in_memory(examples.picture(index)?)) };
+    let looked = read_file(file.place(), options).and_then(|bytes| look_at(&bytes, options));
+    looked.map_err(|reason| DatasetError::Image { path: file.path().to_owned(), reason })
 }
 
 fn look_at(bytes: &[u8], options: &DecodeOptions) -> Result<Look, String> {

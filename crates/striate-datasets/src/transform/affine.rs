@@ -190,6 +190,22 @@ impl<const C: usize> Source<'_, C> {
     }
 
     fn bilinear(&self, x: f64, y: f64) -> [u8; C] {
+        // From the centre of the first pixel on.
+        let (px, py) = (x - 0.5, y - 0.5);
+        if px >= 0.0 && px < (self.width - 1) as f64 && py >= 0.0 && py < (self.height - 1) as f64 {
+            let (left, top) = (px as u32, py as u32);
+            let between = [px - f64::from(left), py - f64::from(top)];
+            let upper = top as usize * self.width + left as usize;
+            if let ([a, b, ..], [c, d, ..]) = (&self.pixels[upper..], &self.pixels[upper + self.width..]) {
+                return mixed([a, b, c, d], between);
+            }
+        }
+        self.bilinear_at_border(x, y)
+    }
+
+    /// Where some of the four pixels lie beyond a border, which is repeated; zeros from outside.
+    #[cold]
+    fn bilinear_at_border(&self, x: f64, y: f64) -> [u8; C] {
         if !(x >= 0.0 && x < self.width as f64 && y >= 0.0 && y < self.height as f64) {
             return [0; C];
         }
@@ -203,14 +219,19 @@ impl<const C: usize> Source<'_, C> {
         let (x0, y0) = (left.max(0) as usize, top.max(0) as usize);
         let (x1, y1) = (((left + 1) as usize).min(self.width - 1), ((top + 1) as usize).min(self.height - 1));
         let pixel = |x: usize, y: usize| &self.pixels[y * self.width + x];
-        let (a, b, c, d) = (pixel(x0, y0), pixel(x1, y0), pixel(x0, y1), pixel(x1, y1));
-        std::array::from_fn(|channel| {
-            let between = |a: u8, b: u8| f64::from(a) + (f64::from(b) - f64::from(a)) * dx;
-            let (upper, lower) = (between(a[channel], b[channel]), between(c[channel], d[channel]));
-            // From 0 to 255.
-            (upper + (lower - upper) * dy) as i32 as u8
-        })
+        mixed([pixel(x0, y0), pixel(x1, y0), pixel(x0, y1), pixel(x1, y1)], [dx, dy])
     }
+}
+
+/// Of four pixels, two above and two below, what lies so far from the first.
+#[inline(always)]
+fn mixed<const C: usize>([a, b, c, d]: [&[u8; C]; 4], [dx, dy]: [f64; 2]) -> [u8; C] {
+    std::array::from_fn(|channel| {
+        let between = |a: u8, b: u8| f64::from(a) + (f64::from(b) - f64::from(a)) * dx;
+        let (upper, lower) = (between(a[channel], b[channel]), between(c[channel], d[channel]));
+        // From 0 to 255.
+        (upper + (lower - upper) * dy) as i32 as u8
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-use super::{OnPicture, Rng, check, check_range};
+use super::{OnView, Rng, check, check_range};
 use crate::pixels::Region;
-use crate::{DatasetError, Interpolation, Pixels};
+use crate::{DatasetError, Interpolation, View};
 use serde::{Deserialize, Serialize};
+use striate_torch::Rect;
 
 /// Tries of [`RandomResizedCrop`] before it takes the middle.
 const TRIES: usize = 10;
@@ -54,18 +55,17 @@ impl Default for RandomResizedCrop {
     }
 }
 
-impl OnPicture for Resize {
+impl OnView for Resize {
     fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
         check((0.1..=1.0).contains(&self.crop_pct), "resize.crop_pct", self.crop_pct, "from 0.1 to 1")
     }
 
-    fn apply<'p>(&self, picture: Pixels<'p>, size: [usize; 2], _: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
+    fn view(&self, has: [usize; 2], size: [usize; 2], _: &mut Rng) -> Result<View, DatasetError> {
         let side = (size[0].max(size[1]) as f64 / self.crop_pct).floor() as usize;
-        let (width, height) = (picture.width, picture.height);
+        let [width, height] = has;
         let longer = |longer: usize, shorter: usize| (side * longer / shorter).max(1);
         let size = if width <= height { [side, longer(height, width)] } else { [longer(width, height), side] };
-        let whole = picture.whole();
-        picture.resize(whole, size, self.interpolation)
+        Ok(View::resized(Rect::whole(has), size, self.interpolation))
     }
 
     fn sizes(&self) -> bool {
@@ -73,19 +73,13 @@ impl OnPicture for Resize {
     }
 }
 
-impl OnPicture for CentreCrop {
+impl OnView for CentreCrop {
     fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
         Ok(())
     }
 
-    fn apply<'p>(&self, picture: Pixels<'p>, [width, height]: [usize; 2], _: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
-        // Half of what is cut off, rounded as Python rounds; of an odd rest of zeros, one more goes to the right and bottom.
-        let start = |has: usize, wants: usize| match has.checked_sub(wants) {
-            Some(rest) => (rest as f64 / 2.0).round_ties_even() as isize,
-            None => -(((wants - has) / 2).cast_signed()),
-        };
-        let (left, top) = (start(picture.width, width), start(picture.height, height));
-        Ok(picture.crop(Region { left, top, width, height }))
+    fn view(&self, has: [usize; 2], size: [usize; 2], _: &mut Rng) -> Result<View, DatasetError> {
+        Ok(View::whole(has).cropped(Region::middle(has, size)))
     }
 
     fn sizes(&self) -> bool {
@@ -97,7 +91,7 @@ impl OnPicture for CentreCrop {
     }
 }
 
-impl OnPicture for RandomResizedCrop {
+impl OnView for RandomResizedCrop {
     fn check(&self, _: [i64; 3]) -> Result<(), DatasetError> {
         let [least, most] = self.scale;
         check(least > 0.0 && most <= 1.0, "random-resized-crop.scale", self.scale, "shares above 0, up to 1")?;
@@ -105,9 +99,8 @@ impl OnPicture for RandomResizedCrop {
         check_range("random-resized-crop.ratio", self.ratio, f64::MIN_POSITIVE, "numbers above 0, the smaller first")
     }
 
-    fn apply<'p>(&self, picture: Pixels<'p>, size: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
-        let region = self.draw([picture.width, picture.height], rng);
-        picture.resize(region, size, self.interpolation)
+    fn view(&self, has: [usize; 2], size: [usize; 2], rng: &mut Rng) -> Result<View, DatasetError> {
+        Ok(View::resized(self.draw(has, rng), size, self.interpolation))
     }
 
     fn sizes(&self) -> bool {
@@ -116,7 +109,7 @@ impl OnPicture for RandomResizedCrop {
 }
 
 impl RandomResizedCrop {
-    fn draw(&self, [width, height]: [usize; 2], rng: &mut Rng) -> Region {
+    fn draw(&self, [width, height]: [usize; 2], rng: &mut Rng) -> Rect {
         let area = (width * height) as f64;
         let log_ratio = self.ratio.map(f64::ln);
         for _ in 0..TRIES {
@@ -124,8 +117,8 @@ impl RandomResizedCrop {
             let side = |square: f64| square.sqrt().round_ties_even() as usize;
             let (w, h) = (side(area * ratio), side(area / ratio));
             if (1..=width).contains(&w) && (1..=height).contains(&h) {
-                let top = rng.below(height - h + 1).cast_signed();
-                return Region { left: rng.below(width - w + 1).cast_signed(), top, width: w, height: h };
+                let top = rng.below(height - h + 1);
+                return Rect { left: rng.below(width - w + 1), top, width: w, height: h };
             }
         }
         // As much of the middle as the proportions allow.
@@ -136,33 +129,33 @@ impl RandomResizedCrop {
             ratio if ratio > most => (((high * most).round_ties_even() as usize).clamp(1, width), height),
             _ => (width, height),
         };
-        Region { left: ((width - w) / 2).cast_signed(), top: ((height - h) / 2).cast_signed(), width: w, height: h }
+        Rect { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
     }
 }
 
-impl OnPicture for RandomCrop {
+impl OnView for RandomCrop {
     fn check(&self, input: [i64; 3]) -> Result<(), DatasetError> {
         let side = input[1].min(input[2]);
         let reason = format!("below the input's shorter side, {side}");
         check(i64::from(self.padding) < side, "random-crop.padding", self.padding, &reason)
     }
 
-    fn apply<'p>(&self, picture: Pixels<'p>, [width, height]: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError> {
+    fn view(&self, has: [usize; 2], [width, height]: [usize; 2], rng: &mut Rng) -> Result<View, DatasetError> {
         let padding = self.padding as usize;
         let mut start = |has: usize, wants: usize| {
             let rest = (has + 2 * padding).checked_sub(wants)?;
             Some(rng.below(rest + 1).cast_signed() - padding.cast_signed())
         };
-        let (Some(top), Some(left)) = (start(picture.height, height), start(picture.width, width)) else {
-            let (has, more) = (format!("{}x{}", picture.height, picture.width), format!("{padding} zeros on each side"));
+        let (Some(top), Some(left)) = (start(has[1], height), start(has[0], width)) else {
+            let (has, more) = (format!("{}x{}", has[1], has[0]), format!("{padding} zeros on each side"));
             let reason = format!("{height}x{width} cannot be cut out of {has} with {more}: put `resize` before it");
             return Err(DatasetError::option("random-crop", reason));
         };
-        Ok(picture.crop(Region { left, top, width, height }))
+        Ok(View::whole(has).cropped(Region { left, top, width, height }))
     }
 
-    fn is_light(&self) -> bool {
-        true
+    fn sizes(&self) -> bool {
+        false
     }
 }
 
@@ -170,14 +163,16 @@ impl OnPicture for RandomCrop {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Pixels;
     use std::collections::HashSet;
 
     fn counting([width, height]: [usize; 2]) -> Pixels<'static> {
         Pixels::new([width, height], 1, (1..=(width * height) as u8).collect::<Vec<_>>())
     }
 
-    fn apply(transform: &dyn OnPicture, picture: Pixels<'static>, size: [usize; 2], seed: u64) -> Vec<u8> {
-        let out = transform.apply(picture, size, &mut Rng::new(seed, &[])).unwrap();
+    fn apply(transform: &dyn OnView, picture: Pixels<'static>, size: [usize; 2], seed: u64) -> Vec<u8> {
+        let view = transform.view([picture.width, picture.height], size, &mut Rng::new(seed, &[])).unwrap();
+        let out = view.of(picture).unwrap();
         assert_eq!([out.width, out.height], size);
         out.data.into_owned()
     }
@@ -189,7 +184,7 @@ mod tests {
         let place = |place: isize| Region { left: place % 3 - 1, top: place / 3 - 1, width: 3, height: 2 };
         let every: HashSet<_> = (0..9).map(|number| counting([3, 2]).crop(place(number)).data.into_owned()).collect();
         assert_eq!((found, every.len()), (every, 9));
-        let error = RandomCrop { padding: 1 }.apply(counting([3, 2]), [9, 9], &mut Rng::new(0, &[])).unwrap_err().to_string();
+        let error = RandomCrop { padding: 1 }.view([3, 2], [9, 9], &mut Rng::new(0, &[])).unwrap_err().to_string();
         assert_eq!(error, "random-crop: 9x9 cannot be cut out of 2x3 with 1 zeros on each side: put `resize` before it");
     }
 
@@ -206,8 +201,7 @@ mod tests {
     fn resizing_keeps_proportions() {
         let resized = |size, crop_pct| {
             let resize = Resize { crop_pct, ..Resize::default() };
-            let out = resize.apply(counting([6, 4]), size, &mut Rng::new(0, &[])).unwrap();
-            [out.width, out.height]
+            resize.view([6, 4], size, &mut Rng::new(0, &[])).unwrap().size()
         };
         assert_eq!(resized([4, 4], 1.0), [6, 4]);
         assert_eq!(resized([7, 7], 0.875), [12, 8]);
@@ -219,8 +213,8 @@ mod tests {
         let crop = RandomResizedCrop::default();
         let (mut shares, mut lefts) = (0.0, HashSet::new());
         for seed in 0..2000 {
-            let Region { left, top, width, height } = crop.draw([80, 60], &mut Rng::new(seed, &[]));
-            assert!(left >= 0 && top >= 0 && left as usize + width <= 80 && top as usize + height <= 60);
+            let Rect { left, top, width, height } = crop.draw([80, 60], &mut Rng::new(seed, &[]));
+            assert!(left + width <= 80 && top + height <= 60);
             let (share, ratio) = ((width * height) as f64 / 4800.0, width as f64 / height as f64);
             assert!((0.07..=1.0).contains(&share) && (0.7..1.4).contains(&ratio), "{width}x{height}");
             shares += share / 2000.0;
@@ -234,7 +228,7 @@ mod tests {
     #[test]
     fn a_strip_gives_its_middle() {
         let crop = |size| {
-            let Region { left, top, width, height } = RandomResizedCrop::default().draw(size, &mut Rng::new(0, &[]));
+            let Rect { left, top, width, height } = RandomResizedCrop::default().draw(size, &mut Rng::new(0, &[]));
             (left, top, width, height)
         };
         assert_eq!(crop([1000, 3]), (498, 0, 4, 3));
@@ -243,7 +237,7 @@ mod tests {
 
     #[test]
     fn unsound_values_are_refused_by_name() {
-        let fault = |transform: &dyn OnPicture| transform.check([1, 8, 4]).unwrap_err().to_string();
+        let fault = |transform: &dyn OnView| transform.check([1, 8, 4]).unwrap_err().to_string();
         assert_eq!(fault(&RandomCrop { padding: 4 }), "random-crop.padding: 4 must be below the input's shorter side, 4");
         assert!(fault(&Resize { crop_pct: 0.0, ..Resize::default() }).starts_with("resize.crop_pct: 0.0 must be"));
         for scale in [[0.0, 1.0], [0.5, 1.5], [0.5, 0.2], [f64::NAN, 1.0]] {

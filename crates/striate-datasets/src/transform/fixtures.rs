@@ -4,11 +4,11 @@
 use super::affine::{Map, inverse, rotate, transform};
 use super::perspective::coefficients;
 use super::policy::Op;
-use super::{CentreCrop, OnPicture, Rng, Sampling, blur, colour, tone};
+use super::{CentreCrop, OnView, Rng, Sampling, blur, colour, tone};
 use crate::pixels::Region;
-use crate::{Interpolation, Pixels};
+use crate::{Interpolation, Pixels, View};
 use std::path::Path;
-use striate_torch::TensorFile;
+use striate_torch::{Rect, TensorFile};
 
 struct Fixtures(TensorFile);
 
@@ -98,10 +98,12 @@ fn geometry_is_torchvisions_to_the_bit() {
 fn crops_are_torchvisions_to_the_bit() {
     let fixtures = Fixtures::read();
     let resized = |left, top, [width, height]: [usize; 2], size, by| {
-        move |picture: Pixels<'static>| picture.resize(Region { left, top, width, height }, size, by).unwrap()
+        move |picture: Pixels<'static>| View::resized(Rect { left, top, width, height }, size, by).of(picture).unwrap()
     };
     fixtures.check("resized-crop", 0, resized(7, 3, [41, 22], [20, 24], Interpolation::Bilinear));
     fixtures.check("resized-crop-bicubic", 0, resized(1, 0, [33, 30], [50, 45], Interpolation::Bicubic));
     fixtures.check("padded-crop", 0, |picture| picture.crop(Region { left: -2, top: 3, width: 64, height: 32 }));
-    fixtures.check("centre-crop", 0, |picture| CentreCrop {}.apply(picture, [24, 19], &mut Rng::new(0, &[])).unwrap());
+    fixtures.check("centre-crop", 0, |picture| {
+        CentreCrop {}.view([picture.width, picture.height], [24, 19], &mut Rng::new(0, &[])).unwrap().of(picture).unwrap()
+    });
 }

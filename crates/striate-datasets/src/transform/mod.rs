@@ -75,7 +75,7 @@ pub use tone::{RandomAutocontrast, RandomEqualise, RandomInvert, RandomPosterise
 
 pub(crate) use rng::Rng;
 
-use crate::{Batch, DatasetError, Pixels};
+use crate::{Batch, DatasetError, Pixels, View};
 use serde::{Deserialize, Serialize};
 
 /// The enum of all transforms, with each one's kind in a recipe and what it works on.
@@ -118,13 +118,13 @@ macro_rules! transforms {
 
 transforms! {
     /// To a size that the input is cropped from.
-    Resize(Resize) = "resize" on Picture,
+    Resize(Resize) = "resize" on View,
     /// The middle.
-    CentreCrop(CentreCrop) = "centre-crop" on Picture,
+    CentreCrop(CentreCrop) = "centre-crop" on View,
     /// A random region, resized: ImageNet's.
-    RandomResizedCrop(RandomResizedCrop) = "random-resized-crop" on Picture,
+    RandomResizedCrop(RandomResizedCrop) = "random-resized-crop" on View,
     /// A random place within zeros: CIFAR's.
-    RandomCrop(RandomCrop) = "random-crop" on Picture,
+    RandomCrop(RandomCrop) = "random-crop" on View,
     /// Mirrored left to right.
     HorizontalFlip(RandomHorizontalFlip) = "horizontal-flip" on Picture,
     /// Mirrored top to bottom.
@@ -171,12 +171,32 @@ transforms! {
 
 /// What a transform works on: the stages come in this order.
 pub(crate) enum Stage<'t> {
+    /// What is seen of a picture, and in which size.
+    View(&'t dyn OnView),
     /// A picture, before it is normalised.
     Picture(&'t dyn OnPicture),
     /// A picture's normalised values.
     Values(&'t dyn OnValues),
     /// A batch with its labels: one at most.
     Batch(&'t dyn OnBatch),
+}
+
+/// A transform that chooses what is seen of a picture. Where such come first, nothing else of the picture is decoded.
+pub(crate) trait OnView {
+    /// Whether the values are sound for a network that takes `input` (`[C, H, W]`).
+    fn check(&self, input: [i64; 3]) -> Result<(), DatasetError>;
+
+    /// What is seen, as `rng` draws, of a picture that has this width and height. `size` is that of the network's input.
+    fn view(&self, has: [usize; 2], size: [usize; 2], rng: &mut Rng) -> Result<View, DatasetError>;
+
+    /// Whether it brings pictures of any size to the network's, or to what one is cropped from. A list with such a transform
+    /// starts from pictures as they lie in the dataset, and others from pictures of the input's size.
+    fn sizes(&self) -> bool;
+
+    /// Whether it does little more than copy.
+    fn is_light(&self) -> bool {
+        !self.sizes()
+    }
 }
 
 /// A transform of one picture's pixels.
@@ -186,12 +206,6 @@ pub(crate) trait OnPicture {
 
     /// Changes a picture as `rng` draws. `size` is the width and height of the network's input.
     fn apply<'p>(&self, picture: Pixels<'p>, size: [usize; 2], rng: &mut Rng) -> Result<Pixels<'p>, DatasetError>;
-
-    /// Whether it brings pictures of any size to the network's, or to what one is cropped from. A list with such a transform
-    /// starts from pictures as they lie in the dataset, and others from pictures of the input's size.
-    fn sizes(&self) -> bool {
-        false
-    }
 
     /// Whether it does little more than copy.
     fn is_light(&self) -> bool {
@@ -241,7 +255,7 @@ impl Transform {
 
     /// Whether a list brings pictures of any size to the network's itself, so that they need not be resized before.
     pub fn size_themselves(list: &[Self]) -> bool {
-        list.iter().any(|transform| matches!(transform.stage(), Stage::Picture(transform) if transform.sizes()))
+        list.iter().any(|transform| matches!(transform.stage(), Stage::View(transform) if transform.sizes()))
     }
 
     /// Whether a list mixes labels, which only some losses allow.
@@ -258,6 +272,7 @@ impl Transform {
         let mut last = 0;
         for transform in list {
             let place = match transform.stage() {
+                Stage::View(transform) => transform.check(input).map(|()| 0)?,
                 Stage::Picture(transform) => transform.check(input).map(|()| 0)?,
                 Stage::Values(transform) => transform.check().map(|()| 1)?,
                 Stage::Batch(transform) => transform.check().map(|()| 2)?,

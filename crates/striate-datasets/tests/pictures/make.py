@@ -26,3 +26,17 @@ photo.quantize(32).save(here / "photo.gif")
 (here / "photo.grey").write_bytes(Image.open(here / "photo.png").convert("L").tobytes())
 # As Adobe's programs write pictures for printing.
 Image.new("CMYK", (8, 8), (10, 200, 30, 5)).save(here / "cmyk.jpg", quality=50)
+
+# JPEGs of each kind that is decoded to libjpeg's bits; blocks reach beyond the borders, and the last has codes of all lengths.
+for name, size, options in [
+    ("444", (45, 31), dict(subsampling=0)),
+    ("422", (45, 31), dict(subsampling=1, optimize=True)),
+    ("420", (45, 31), dict(subsampling=2, restart_marker_blocks=2)),
+    ("grey", (30, 19), dict()),
+    ("noise", (33, 40), dict(quality=100)),
+]:
+    noise = rng.integers(0, 255, (size[1] // 4, size[0] // 4, 3)).astype(np.uint8)
+    picture = Image.fromarray(noise).resize(size, Image.NEAREST if name == "noise" else Image.BICUBIC)
+    picture = picture.convert("L") if name == "grey" else picture
+    picture.save(here / f"jpeg-{name}.jpg", **({"quality": 85} | options))
+    (here / f"jpeg-{name}.rgb").write_bytes(Image.open(here / f"jpeg-{name}.jpg").convert("RGB").tobytes())

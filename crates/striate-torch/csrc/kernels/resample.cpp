@@ -11,8 +11,12 @@ constexpr int32_t kHalf = 1 << (kBits - 1);
 // Bytes of a row that are summed at once.
 constexpr int64_t kBlock = 64;
 
-typedef uint8_t Pixel __attribute__((vector_size(4), aligned(1), may_alias));
-typedef int32_t Sums __attribute__((vector_size(16)));
+// Rows that are resized at once, and the bytes that a pixel of colours takes meanwhile.
+constexpr int64_t kRowsAtOnce = 4, kPixel = 4;
+
+// The pixels of a column in these rows.
+typedef uint8_t Column __attribute__((vector_size(kRowsAtOnce * kPixel), aligned(1), may_alias));
+typedef int32_t Sums __attribute__((vector_size(kRowsAtOnce * kPixel * sizeof(int32_t))));
 
 double share(double distance, bool cubic) {
   const double x = std::abs(distance);
@@ -22,20 +26,20 @@ double share(double distance, bool cubic) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-// Which of `in` values each of `out` is made of, and their weights.
+// Which of `in` values each of a window of `out` is made of, and their weights.
 struct Shares {
   int64_t most;
   std::vector<int64_t> first, count;
   std::vector<int32_t> weights;
 
-  Shares(int64_t in, int64_t out, bool cubic) : first(out), count(out) {
+  Shares(int64_t in, int64_t out, int64_t start, int64_t window, bool cubic) : first(window), count(window) {
     const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0);
     const double reach = (cubic ? 2.0 : 1.0) * stretch;
     most = static_cast<int64_t>(std::ceil(reach)) * 2 + 1;
-    weights.resize(out * most);
+    weights.resize(window * most);
     std::vector<double> exact(most);
-    for (int64_t at = 0; at < out; ++at) {
-      const double centre = (static_cast<double>(at) + 0.5) * scale;
+    for (int64_t at = 0; at < window; ++at) {
+      const double centre = (static_cast<double>(at + start) + 0.5) * scale;
       first[at] = std::max<int64_t>(0, static_cast<int64_t>(centre - reach + 0.5));
       count[at] = std::min(in, static_cast<int64_t>(centre + reach + 0.5)) - first[at];
       double total = 0;
@@ -49,40 +53,61 @@ struct Shares {
       }
     }
   }
+
+  int64_t begin() const { return first.front(); }
+  int64_t end() const { return first.back() + count.back(); }
 };
 
 ALWAYS_INLINE uint8_t byte(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
-// One row, of which as many bytes as a pixel has may be read beyond its end.
+// One row from the first column that is needed on.
 ALWAYS_INLINE void row_of(const uint8_t* from, int64_t channels, const Shares& across, uint8_t* to) {
   const int64_t out = static_cast<int64_t>(across.first.size());
   for (int64_t x = 0; x < out; ++x, to += channels) {
     const int32_t* weights = &across.weights[x * across.most];
-    const uint8_t* pixel = from + across.first[x] * channels;
-    if (channels == 3) {
-      Sums sums = {kHalf, kHalf, kHalf, kHalf};
-      for (int64_t k = 0; k < across.count[x]; ++k)
-        sums += weights[k] * __builtin_convertvector(*reinterpret_cast<const Pixel*>(pixel + 3 * k), Sums);
-      for (int64_t c = 0; c < 3; ++c) to[c] = byte(sums[c]);
-    } else {
-      for (int64_t c = 0; c < channels; ++c) {
-        int32_t sum = kHalf;
-        for (int64_t k = 0; k < across.count[x]; ++k) sum += weights[k] * pixel[k * channels + c];
-        to[c] = byte(sum);
-      }
+    const uint8_t* pixel = from + (across.first[x] - across.begin()) * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      int32_t sum = kHalf;
+      for (int64_t k = 0; k < across.count[x]; ++k) sum += weights[k] * pixel[k * channels + c];
+      to[c] = byte(sum);
     }
   }
 }
 
-// Rows first..last of the source, made as wide as the result.
-FOR_EACH_PROCESSOR
-void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t first, int64_t last, const Shares& across,
-                uint8_t* to) {
-  std::vector<uint8_t> row(width * channels + sizeof(Pixel));
-  for (int64_t y = first; y < last; ++y, to += across.first.size() * channels) {
-    memcpy(row.data(), from + y * stride, width * channels);
-    row_of(row.data(), channels, across, to);
+// Several rows of colours, of which `columns` has the pixels column by column.
+ALWAYS_INLINE void rows_of_colours(const uint8_t* columns, const Shares& across, int64_t row, uint8_t* to) {
+  const int64_t out = static_cast<int64_t>(across.first.size());
+  for (int64_t x = 0; x < out; ++x, to += 3) {
+    const int32_t* weights = &across.weights[x * across.most];
+    const auto* column = reinterpret_cast<const Column*>(columns) + (across.first[x] - across.begin());
+    Sums sums = Sums{} + kHalf;
+    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * __builtin_convertvector(column[k], Sums);
+    sums >>= kBits;
+    sums = sums > 0 ? sums : Sums{};
+    sums = sums < 255 ? sums : Sums{} + 255;
+    const Column bytes = __builtin_convertvector(sums, Column);
+    uint8_t pixels[kRowsAtOnce * kPixel];
+    memcpy(pixels, &bytes, sizeof(pixels));
+    for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, 3);
   }
+}
+
+// So many rows of the source, of the columns that are needed, made as wide as the result.
+FOR_EACH_PROCESSOR
+void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t rows, const Shares& across, uint8_t* to) {
+  const int64_t row = static_cast<int64_t>(across.first.size()) * channels;
+  int64_t y = 0;
+  if (channels == 3) {
+    std::vector<uint8_t> columns(width * kRowsAtOnce * kPixel);
+    for (; y + kRowsAtOnce <= rows; y += kRowsAtOnce) {
+      uint8_t* column = columns.data();
+      const uint8_t* pixel = from + y * stride;
+      for (int64_t x = 0; x < width; ++x, pixel += 3, column += kRowsAtOnce * kPixel)
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, 3);
+      rows_of_colours(columns.data(), across, row, to + y * row);
+    }
+  }
+  for (; y < rows; ++y) row_of(from + y * stride, channels, across, to + y * row);
 }
 
 // The result of such rows, of which the first is the source's row `first`; they have kBlock more bytes at the end.
@@ -108,13 +133,18 @@ void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares
 
 }  // namespace
 
-int st_resample(const uint8_t* from, int64_t stride, int64_t width, int64_t height, int64_t channels, int64_t new_width, int64_t new_height,
-                int cubic, uint8_t* to) {
+int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to) {
   try {
-    const Shares across(width, new_width, cubic != 0), down(height, new_height, cubic != 0);
-    const int64_t first = down.first.front(), last = down.first.back() + down.count.back(), row = new_width * channels;
-    std::vector<uint8_t> wide((last - first) * row + kBlock);
-    along_rows(from, stride, width, channels, first, last, across, wide.data());
+    const auto [piece, channels, part, size, window] = *resampling;
+    const Shares across(part[2], size[0], window[0], window[2], cubic != 0), down(part[3], size[1], window[1], window[3], cubic != 0);
+    // Where the part begins within the piece.
+    const int64_t left = part[0] - piece[0], top = part[1] - piece[1];
+    const bool there = left + across.begin() >= 0 && left + across.end() <= piece[2] && top + down.begin() >= 0 && top + down.end() <= piece[3];
+    if (!there) return -1;
+    const int64_t stride = piece[2] * channels, row = window[2] * channels, width = across.end() - across.begin(), first = down.begin();
+    std::vector<uint8_t> wide((down.end() - first) * row + kBlock);
+    const uint8_t* begin = from + (top + first) * stride + (left + across.begin()) * channels;
+    along_rows(begin, stride, width, channels, down.end() - first, across, wide.data());
     along_columns(wide.data(), row, first, down, to);
     return 1;
   } catch (const std::exception&) {

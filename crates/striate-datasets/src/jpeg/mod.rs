@@ -1,5 +1,12 @@
-//! Whether a JPEG's data are all there; its decoder fills in grey, without a word, for what is
+//! JPEGs of the common kind, of which only what is needed is decoded, to the bits of libjpeg and so of Pillow. All others are
+//! another decoder's, of which is asked here whether their data are all there: it fills in grey, without a word, for what is
 //! missing.
+
+mod bits;
+mod header;
+mod region;
+
+pub(crate) use region::Jpeg;
 
 use crate::decode::CUT;
 

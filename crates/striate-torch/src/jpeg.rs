@@ -1,0 +1,82 @@
+//! From a JPEG's coefficients to its pixels, to the bits of libjpeg's accurate transform and "fancy" upsampling, which Pillow and
+//! torchvision use. What reads the coefficients is elsewhere.
+use crate::{Rect, TorchError, ffi};
+
+/// Rows and columns of a block.
+pub const SIDE: usize = 8;
+/// Coefficients of a block.
+pub const BLOCK: usize = SIDE * SIDE;
+
+/// The samples that are at hand of one component: of luma, blue or red.
+#[derive(Debug, Clone, Copy)]
+pub struct Plane<'a> {
+    /// Row by row.
+    pub samples: &'a [u8],
+    /// Where in the component they are.
+    pub place: Rect,
+    /// The width and height of the component.
+    pub size: [usize; 2],
+}
+
+/// Writes the samples of blocks that lie side by side as the first eight rows of `to`, which are `stride` apart.
+///
+/// `coefficients` are dequantised, row by row; a block is `flat` (1, or else 0) if all of its are 0 but the first.
+///
+/// Fails if there are too few of any.
+pub fn blocks(coefficients: &[[i16; BLOCK]], flat: &[u8], to: &mut [u8], stride: usize) -> Result<(), TorchError> {
+    let (count, width) = (coefficients.len(), SIDE * coefficients.len());
+    let enough = width <= stride && stride.checked_mul(SIDE - 1).is_some_and(|rows| rows + width <= to.len());
+    if count > flat.len() || !enough {
+        return Err(TorchError::new(&format!("{count} blocks do not fit into {} samples", to.len())));
+    }
+    let [blocks, stride] = [count, stride].map(|number| number.cast_signed() as i64);
+    // SAFETY: there are so many blocks and flags, and their eight rows lie within `to`.
+    unsafe { ffi::st_jpeg_blocks(coefficients.as_ptr().cast(), flat.as_ptr(), blocks, stride, to.as_mut_ptr()) };
+    Ok(())
+}
+
+/// The samples that [`pixels`] needs of a component of blue or red, which has half of the columns and rows, or all.
+pub fn needs(region: Rect, halved: [bool; 2], size: [usize; 2]) -> Rect {
+    let span = |start: usize, len: usize, halved: bool, most: usize| match halved {
+        true => ((start / 2).saturating_sub(1), ((start + len - 1) / 2 + 2).min(most)),
+        false => (start, start + len),
+    };
+    let (left, right) = span(region.left, region.width, halved[0], size[0]);
+    let (top, bottom) = span(region.top, region.height, halved[1], size[1]);
+    Rect { left, top, width: right.saturating_sub(left), height: bottom.saturating_sub(top) }
+}
+
+/// Red, green and blue of a region, pixel by pixel, of luma, blue and red; `halved` tells whether the latter two have half of the
+/// columns, and of the rows.
+///
+/// Fails if the planes lack samples of the region, or memory lacks.
+pub fn pixels(planes: &[Plane<'_>; 3], halved: [bool; 2], region: Rect) -> Result<Vec<u8>, TorchError> {
+    let has = |plane: &Plane<'_>, needs: Rect| {
+        let end = |rect: Rect| [rect.left + rect.width, rect.top + rect.height];
+        let (there, wanted) = (end(plane.place), end(needs));
+        let within = needs.left >= plane.place.left && needs.top >= plane.place.top;
+        within
+            && (0..2).all(|axis| wanted[axis] <= there[axis] && wanted[axis] <= plane.size[axis])
+            && plane.place.width.checked_mul(plane.place.height) == Some(plane.samples.len())
+    };
+    let [luma, blue, red] = planes;
+    let chroma = |plane: &Plane<'_>| {
+        let wide = (0..2).all(|axis| !halved[axis] || plane.size[axis] == luma.size[axis].div_ceil(2));
+        wide && has(plane, needs(region, halved, plane.size))
+    };
+    if region.width.min(region.height) == 0 || !has(luma, region) || !chroma(blue) || !chroma(red) {
+        return Err(TorchError::new(&format!("{region:?} is not among the samples that are there")));
+    }
+    let planes = planes.map(|plane| ffi::Plane {
+        samples: plane.samples.as_ptr(),
+        stride: plane.place.width.cast_signed() as i64,
+        start: [plane.place.left, plane.place.top].map(|start| start.cast_signed() as i64),
+        size: plane.size.map(|size| size.cast_signed() as i64),
+    });
+    let mut pixels = vec![0; 3 * region.width * region.height];
+    let rect = region.numbers();
+    let [across, down] = halved.map(Into::into);
+    // SAFETY: the planes have all samples that a region needs, as checked, and `pixels` has its pixels.
+    let done = unsafe { ffi::st_jpeg_pixels(planes.as_ptr(), across, down, rect.as_ptr(), pixels.as_mut_ptr()) };
+    if done == 1 { Ok(pixels) } else { Err(TorchError::new("there is no memory for the pixels of a JPEG")) }
+}
