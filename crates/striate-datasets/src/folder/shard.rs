@@ -19,7 +19,8 @@ use tar::{Archive, EntryType};
 const BLOCK: u64 = 512;
 /// The most bytes of a member that tells a class.
 const LONGEST: u64 = 64 * 1024;
-
+/// What is told of a shard that was cut.
+const CUT: &str = "it is cut off: a part of it is missing";
 /// The keys of a JSON member that tell classes.
 const LABELS: [&str; 4] = ["label", "labels", "class", "cls"];
 
@@ -37,6 +38,25 @@ struct Sample {
     former: Option<Box<str>>,
     /// Why it cannot be taken.
     fault: Option<String>,
+}
+
+impl Sample {
+    /// Reads a member that tells classes: `.cls` or `.json`.
+    fn read_label(&mut self, end: &str, size: u64, member: &mut impl Read) {
+        let mut text = String::new();
+        let read = match size {
+            0..=LONGEST => member.read_to_string(&mut text).map_err(|error| error.to_string()),
+            _ => Err(format!("it has {size} bytes, more than {LONGEST}")),
+        };
+        match read.and_then(|_| if end == "cls" { cls(&text) } else { json(&text, &mut self.former) }) {
+            Err(reason) => self.fault = Some(format!("its .{end} cannot be read: {reason}")),
+            Ok(None) => {}
+            Ok(Some(labels)) if self.labels.as_ref().is_some_and(|before| *before != labels) => {
+                self.fault = Some("it has two labels: keep one of them".to_owned());
+            }
+            Ok(labels) => self.labels = labels,
+        }
+    }
 }
 
 /// The pictures of shards, each with its part. Only headers and labels are read.
@@ -90,19 +110,16 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let kind = entry.header().entry_type();
-        if kind == EntryType::Directory || kind == EntryType::XGlobalHeader {
-            continue;
-        }
         let base = name.rsplit('/').next().unwrap_or_default();
-        if base.starts_with('.') && base != ".." {
+        let is_hidden = base.starts_with('.') && base != "..";
+        if is_hidden || kind == EntryType::Directory || kind == EntryType::XGlobalHeader {
             continue;
         }
         let (stem, end_of_name) = base.split_once('.').unwrap_or((base, ""));
-        let key = &name[..name.len() - base.len() + stem.len()];
+        let (key, end_of_name) = (&name[..name.len() - base.len() + stem.len()], end_of_name.to_lowercase());
         if key != sample.key {
             take(std::mem::replace(&mut sample, Sample { key: key.to_owned(), ..Sample::default() }), &archive, part, into)?;
         }
-        let end_of_name = end_of_name.to_lowercase();
         if !matches!(kind, EntryType::Regular | EntryType::Continuous) {
             sample.fault = Some("it is a link or a device, and only files are read".to_owned());
         } else if within(&name).is_none() {
@@ -112,21 +129,7 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
                 sample.fault = Some("it has two pictures: give each a key of its own".to_owned());
             }
         } else if end_of_name == "cls" || end_of_name == "json" {
-            if size > LONGEST {
-                sample.fault = Some(format!("its .{end_of_name} has {size} bytes, more than {LONGEST}"));
-                continue;
-            }
-            let mut text = String::new();
-            let read = entry.read_to_string(&mut text).map_err(|error| error.to_string());
-            let told = read.and_then(|_| if end_of_name == "cls" { cls(&text) } else { json(&text, &mut sample.former) });
-            match told {
-                Err(reason) => sample.fault = Some(format!("its .{end_of_name} cannot be read: {reason}")),
-                Ok(None) => {}
-                Ok(Some(labels)) if sample.labels.as_ref().is_some_and(|before| *before != labels) => {
-                    sample.fault = Some("it has two labels: keep one of them".to_owned());
-                }
-                Ok(labels) => sample.labels = labels,
-            }
+            sample.read_label(&end_of_name, size, &mut entry);
         } else {
             into.leave_out(part, Reason::Other, &archive.join(name));
         }
@@ -141,8 +144,6 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
     }
     take(sample, &archive, part, into)
 }
-
-const CUT: &str = "it is cut off: a part of it is missing";
 
 /// The first bytes; the file is at its beginning again.
 fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
@@ -172,7 +173,7 @@ fn json(text: &str, former: &mut Option<Box<str>>) -> Result<Option<Vec<Label>>,
         Value::Array(several) => several.iter().map(one).collect::<Option<Vec<_>>>(),
         value => one(value).map(|label| vec![label]),
     };
-    labels.map(Some).ok_or_else(|| format!("its label {told} is neither a number nor a name"))
+    labels.map(Some).ok_or_else(|| "its label is neither a number nor a name".to_owned())
 }
 
 /// Takes an example whose members have all been seen.
@@ -363,7 +364,7 @@ pub(crate) mod tests {
         );
         assert_eq!(
             told(with(&[("2.png", b"x"), ("2.json", b"{\"label\": {}}")])),
-            "x.tar/2: its .json cannot be read: its label {} is neither a number nor a name"
+            "x.tar/2: its .json cannot be read: its label is neither a number nor a name"
         );
         for name in ["../2.png", "a/../../2.png", "/2.png"] {
             let error = told(archive(&[(name, b"x"), (&name.replace("png", "cls"), b"a")]));

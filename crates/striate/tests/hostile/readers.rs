@@ -178,7 +178,7 @@ fn source(name: &str, bytes: &[u8]) {
         let _ = open(path, false).map_err(|error| error.to_string());
         if let Ok(parts) = open(path, true) {
             for part in parts.iter() {
-                let _ = (part.left_out().to_string(), part.files().iter().map(|file| file.read().is_ok()).count());
+                let _ = (part.left_out().to_string(), part.files().iter().filter(|file| file.read().is_ok()).count());
             }
         }
     });
