@@ -56,10 +56,12 @@ pub fn data_page(checked: &Checked) -> Result<String, LabError> {
 
 fn section(checked: &Checked, finding: &Finding) -> Result<String, LabError> {
     let (class, kind) = if finding.error { ("refuted", "error") } else { ("undecided", "note") };
+    let (first, rest) = finding.advice.split_at(1);
     let mut text = format!(
-        "<section>\n<h2><span class=\"verdict {class}\">{kind}</span> {}</h2>\n<p>{}</p>\n",
+        "<section>\n<h2><span class=\"verdict {class}\">{kind}</span> {}</h2>\n<p>{}{}.</p>\n",
         escape(&finding.message),
-        escape(finding.advice)
+        first.to_uppercase(),
+        escape(rest)
     );
     let (mut shown, mut groups) = (0, finding.groups.iter());
     // Pictures of their own stand side by side, and each group in a row.

@@ -234,6 +234,9 @@ pub(super) mod tests {
         let original = scene(1, [64, 64]);
         assert!(!print(original.clone()).is_like(&print(imageops::flip_horizontal(&original))));
         assert!(!print(original.clone()).is_like(&print(imageops::crop_imm(&original, 16, 16, 48, 48).to_image())));
+        for (width, height) in [(1, 1), (1, 300), (3000, 1), (7, 9)] {
+            assert_eq!(Print::of(&RgbImage::new(width, height).into()), None);
+        }
         assert_eq!(Print::of(&RgbImage::from_fn(64, 64, |x, _| Rgb([100 + (x % 3) as u8; 3])).into()), None);
     }
 

@@ -14,6 +14,7 @@ use crate::{Dataset, DatasetError, DecodeOptions, Examples};
 use look::{Colours, Look, format_by_name, look};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use striate_torch::Shown;
@@ -282,7 +283,9 @@ impl Pictures {
     }
 
     fn look_at_names(&self, looks: &[Option<Look>], found: &mut Survey) {
-        let mut clashes: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+        // Of a million names, their hashes are enough to find the few that may clash.
+        let mut folded: Vec<(u64, usize)> = Vec::new();
+        let hasher = RandomState::new();
         let (mut lies, mut copies) = (Vec::new(), Vec::new());
         for (look, id) in looks.iter().zip(0..) {
             let place = self.place(id);
@@ -294,17 +297,21 @@ impl Pictures {
                 copies.push(vec![self.seen(id, "")]);
             }
             if let Some(name) = names::folded(&place) {
-                clashes.entry(name).or_default().push(id);
+                folded.push((hasher.hash_one(name), id));
             }
         }
         found.add_all(Problem::Extension, lies, |count, _| {
             format!("{} whose content is of another format than the name says", number(count, "file"))
         });
         found.add_all(Problem::Copy, copies, |count, _| format!("{} named like a copy", number(count, "file")));
-        let mut clashes: Vec<Vec<usize>> = clashes.into_values().filter(|ids| ids.len() > 1).collect();
-        clashes.sort();
-        let clashes = clashes.into_iter().map(|ids| ids.into_iter().map(|id| self.seen(id, "")).collect());
-        found.add_all(Problem::Clash, clashes.collect(), |count, _| {
+        folded.sort_unstable();
+        let mut clashes: BTreeMap<PathBuf, Vec<Seen>> = BTreeMap::new();
+        for (_, id) in folded.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1).flatten() {
+            let seen = self.seen(*id, "");
+            clashes.entry(names::folded(&seen.place).unwrap_or_default()).or_default().push(seen);
+        }
+        let clashes: Vec<Vec<Seen>> = clashes.into_values().filter(|names| names.len() > 1).collect();
+        found.add_all(Problem::Clash, clashes, |count, _| {
             format!("{} that some systems take for one: only capital letters or accents differ", number(count, "group of names"))
         });
     }
