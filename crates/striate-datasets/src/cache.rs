@@ -231,13 +231,7 @@ struct InFile {
 
 impl InFile {
     /// Fails with what is wrong with the file; with nothing if there is none.
-    fn open(
-        path: &Path,
-        key: &str,
-        examples: &Arc<dyn Examples>,
-        len: usize,
-        whole: bool,
-    ) -> Result<Self, Option<&'static str>> {
+    fn open(path: &Path, key: &str, examples: &Arc<dyn Examples>, len: usize, whole: bool) -> Result<Self, Option<&'static str>> {
         let file = match striate_files::open(path) {
             Ok(file) => file,
             Err(FilesError { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Err(None),
@@ -265,7 +259,8 @@ impl Examples for InFile {
     fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
         let entry = self.entries.as_chunks::<ENTRY>().0.get(index);
         let entry = entry.ok_or_else(|| crate::dataset::no_example(index, self.entries.len() / ENTRY))?;
-        let number = |from: usize, bytes: usize| entry[from..from + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let number =
+            |from: usize, bytes: usize| entry[from..from + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let (start, [width, height, channels]) = (number(0, 8), [8, 12, 16].map(|from| number(from, 4)));
         let fault = |error: io::Error| DatasetError::io("read", &self.path, error);
         let len = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).filter(|len| *len > 0);
@@ -354,7 +349,11 @@ mod tests {
     }
 
     fn epoch(data: &dyn Dataset, preset: &str, workers: usize) -> Tensor {
-        let options = LoaderOptions { transforms: Transform::preset(preset).unwrap(), workers: Some(workers), ..LoaderOptions::train(3, 4) };
+        let options = LoaderOptions {
+            transforms: Transform::preset(preset).unwrap(),
+            workers: Some(workers),
+            ..LoaderOptions::train(3, 4)
+        };
         let loader = Loader::new(data, preprocess(8), options).unwrap();
         let batches: Vec<_> = loader.epoch(1).unwrap().map(|batch| batch.unwrap().images).collect();
         Tensor::cat(&batches, 0)

@@ -96,7 +96,8 @@ impl View {
         let only_cropped = next.part == Rect::whole(has) && next.size == has;
         let into = Region::from(next.window.within(has)) == next.window;
         (only_cropped && (into || self.is_whole())).then(|| {
-            let window = Region { left: self.window.left + next.window.left, top: self.window.top + next.window.top, ..next.window };
+            let window =
+                Region { left: self.window.left + next.window.left, top: self.window.top + next.window.top, ..next.window };
             Self { window, ..*self }
         })
     }
@@ -146,7 +147,8 @@ impl View {
 
     /// What is seen of a picture, of which the pixels in `place` are there: at least those that it [`needs`](Self::needs).
     pub(crate) fn of_piece<'p>(&self, piece: Pixels<'p>, place: Rect) -> Result<Pixels<'p>, DatasetError> {
-        let shifted = |left: isize, top: isize| Region { left: self.window.left + left, top: self.window.top + top, ..self.window };
+        let shifted =
+            |left: isize, top: isize| Region { left: self.window.left + left, top: self.window.top + top, ..self.window };
         if self.keeps_size() {
             // Nothing beyond the part is seen.
             let seen = if place == self.part { place } else { self.needs() };

@@ -1,5 +1,5 @@
-use crate::resize::{Interpolation, centre, resize, resize_window};
 use crate::pixels::Region;
+use crate::resize::{Interpolation, centre, resize, resize_window};
 use crate::{Dataset, DatasetError, Pixels, View, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
 use striate_torch::Rect;

@@ -231,7 +231,8 @@ mod tests {
         };
         let two = Rect::whole([2, 2]);
         assert!(!refused(place, [2, 2], two));
-        for part in [Rect { left: 3, ..place }, Rect { left: 1, ..place }, Rect { top: 0, ..place }, Rect { height: 8, ..place }] {
+        for part in [Rect { left: 3, ..place }, Rect { left: 1, ..place }, Rect { top: 0, ..place }, Rect { height: 8, ..place }]
+        {
             assert!(refused(part, [2, 2], two), "{part:?}");
         }
         assert!(refused(place, [0, 2], two) && refused(place, [2, 1], two) && refused(place, [2, 2], Rect { left: 1, ..two }));

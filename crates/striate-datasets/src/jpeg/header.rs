@@ -4,8 +4,8 @@ use super::bits::Table;
 
 /// The place of each coefficient of a block, row by row, in the order in which they come.
 pub(super) const ZIGZAG: [u8; 64] = [
-    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28, 35, 42, 49,
-    56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28, 35, 42,
+    49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
 /// One of luma, blue and red.
@@ -100,8 +100,10 @@ fn read_tables(mut segment: &[u8], tables: &mut [[Option<Table>; 4]; 2]) -> Opti
 fn read_frame(segment: &[u8]) -> Option<([usize; 2], Vec<Frame>)> {
     let (&[8, h1, h0, w1, w0, count], components) = segment.split_first_chunk()? else { return None };
     let size = [[w1, w0], [h1, h0]].map(|bytes| usize::from(u16::from_be_bytes(bytes)));
-    let frame = |&[id, sampling, steps]: &[u8; 3]| {
-        Frame { id, blocks: [sampling >> 4, sampling & 0x0f].map(usize::from), steps: usize::from(steps) }
+    let frame = |&[id, sampling, steps]: &[u8; 3]| Frame {
+        id,
+        blocks: [sampling >> 4, sampling & 0x0f].map(usize::from),
+        steps: usize::from(steps),
     };
     let mut frame: Vec<Frame> = components.as_chunks().0.iter().map(frame).collect();
     let sound = frame.len() == usize::from(count) && components.len() == 3 * frame.len() && size[0].min(size[1]) > 0;
@@ -113,7 +115,8 @@ fn read_frame(segment: &[u8]) -> Option<([usize; 2], Vec<Frame>)> {
         }
         [luma, blue, red] => {
             let named = [luma.id, blue.id, red.id] != *b"RGB";
-            let halved = luma.blocks.iter().all(|blocks| (1..=2).contains(blocks)) && blue.blocks == [1, 1] && red.blocks == [1, 1];
+            let halved =
+                luma.blocks.iter().all(|blocks| (1..=2).contains(blocks)) && blue.blocks == [1, 1] && red.blocks == [1, 1];
             // Of very narrow pictures libjpeg repeats samples of colours.
             named && halved && size.iter().all(|side| *side > 4)
         }

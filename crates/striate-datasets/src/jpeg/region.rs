@@ -77,9 +77,7 @@ impl<'a> Jpeg<'a> {
         self.decode(units, &columns, &rows, whole, &mut samples)?;
         match &samples[..] {
             [grey] => Some(grey.region(region)),
-            [luma, blue, red] => {
-                pixels(&[luma.plane(sizes[0]), blue.plane(sizes[1]), red.plane(sizes[1])], halved, region).ok()
-            }
+            [luma, blue, red] => pixels(&[luma.plane(sizes[0]), blue.plane(sizes[1]), red.plane(sizes[1])], halved, region).ok(),
             _ => None,
         }
     }
