@@ -99,7 +99,7 @@ pub(crate) struct TrainArgs {
     /// chosen by the data]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
-    /// Keep decoded pictures: auto (small ones in memory), off, memory, or file (for later runs too)
+    /// Where to keep decoded pictures: auto, off, memory or file
     #[arg(long, value_name = "WHERE")]
     pub(crate) cache: Option<String>,
     /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many

@@ -80,3 +80,46 @@ pub fn pixels(planes: &[Plane<'_>; 3], halved: [bool; 2], region: Rect) -> Resul
     let done = unsafe { ffi::st_jpeg_pixels(planes.as_ptr(), across, down, rect.as_ptr(), pixels.as_mut_ptr()) };
     if done == 1 { Ok(pixels) } else { Err(TorchError::new("there is no memory for the pixels of a JPEG")) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_one_coefficient_is_flat_either_way() {
+        for first in [80, -2000, 9000, 7] {
+            let mut block = [0; BLOCK];
+            block[0] = first;
+            // jidctint.c: (first + 4) >> 3, and 128 in the middle
+            let expected = (((i32::from(first) + 4) >> 3) + 128).clamp(0, 255) as u8;
+            for flat in [0, 1] {
+                let mut samples = [7; 90];
+                blocks(&[block], &[flat], &mut samples, 10).unwrap();
+                let rows = samples.chunks_exact(10);
+                assert!(rows.take(SIDE).all(|row| row[..8] == [expected; 8] && row[8..] == [7, 7]), "{first}");
+            }
+        }
+        assert!(blocks(&[[0; BLOCK]; 2], &[1], &mut [0; 200], 16).is_err());
+        assert!(blocks(&[[0; BLOCK]], &[1], &mut [0; 63], 8).is_err() && blocks(&[[0; BLOCK]], &[1], &mut [0; 90], 7).is_err());
+    }
+
+    #[test]
+    fn pixels_of_samples_that_are_not_there_are_refused() {
+        let region = Rect { left: 4, top: 6, width: 3, height: 2 };
+        let size = [10, 9];
+        let of_region = |halved: [bool; 2], chroma: Rect| {
+            let samples = vec![128; 200];
+            let plane = |place: Rect, size| Plane { samples: &samples[..place.width * place.height], place, size };
+            let half = [0, 1].map(|axis| if halved[axis] { size[axis].div_ceil(2) } else { size[axis] });
+            pixels(&[plane(region, size), plane(chroma, half), plane(chroma, half)], halved, region)
+        };
+        let needed = Rect { left: 1, top: 2, width: 4, height: 3 };
+        assert_eq!(needs(region, [true, true], [5, 5]), needed);
+        assert_eq!(of_region([true, true], needed).unwrap(), [128; 18]);
+        assert_eq!(of_region([false, false], region).unwrap(), [128; 18]);
+        for less in [Rect { left: 2, ..needed }, Rect { top: 3, ..needed }, Rect { width: 3, ..needed }, Rect { height: 2, ..needed }] {
+            assert!(of_region([true, true], less).is_err(), "{less:?}");
+        }
+    }
+}

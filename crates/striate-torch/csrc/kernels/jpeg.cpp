@@ -12,6 +12,7 @@ constexpr int kConst = 13, kPass = 2;
 typedef uint32_t Eight __attribute__((vector_size(kSide * sizeof(uint32_t))));
 typedef int32_t Signed __attribute__((vector_size(kSide * sizeof(int32_t))));
 typedef int16_t Coefficients __attribute__((vector_size(kSide * sizeof(int16_t)), aligned(2), may_alias));
+typedef uint16_t Narrower __attribute__((vector_size(kSide * sizeof(uint16_t))));
 typedef uint8_t Samples __attribute__((vector_size(kSide), aligned(1), may_alias));
 
 template <int kShift>
@@ -65,7 +66,7 @@ ALWAYS_INLINE void block(const int16_t* from, int64_t stride, uint8_t* to) {
     Signed values = reinterpret_cast<Signed>(rows[y] + 128u);
     values = values > 0 ? values : Signed{};
     values = values < 255 ? values : Signed{} + 255;
-    *reinterpret_cast<Samples*>(to + y * stride) = __builtin_convertvector(values, Samples);
+    *reinterpret_cast<Samples*>(to + y * stride) = __builtin_convertvector(__builtin_convertvector(values, Narrower), Samples);
   }
 }
 

@@ -14,9 +14,9 @@ constexpr int64_t kBlock = 64;
 // Rows that are resized at once, and the bytes that a pixel of colours takes meanwhile.
 constexpr int64_t kRowsAtOnce = 4, kPixel = 4;
 
-// The pixels of a column in these rows.
-typedef uint8_t Column __attribute__((vector_size(kRowsAtOnce * kPixel), aligned(1), may_alias));
-typedef int32_t Sums __attribute__((vector_size(kRowsAtOnce * kPixel * sizeof(int32_t))));
+// Those of a column in these rows are as many as there are lanes.
+static_assert(kRowsAtOnce * kPixel == kLanes);
+typedef int32_t Sums __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 double share(double distance, bool cubic) {
   const double x = std::abs(distance);
@@ -79,16 +79,19 @@ ALWAYS_INLINE void rows_of_colours(const uint8_t* columns, const Shares& across,
   const int64_t out = static_cast<int64_t>(across.first.size());
   for (int64_t x = 0; x < out; ++x, to += 3) {
     const int32_t* weights = &across.weights[x * across.most];
-    const auto* column = reinterpret_cast<const Column*>(columns) + (across.first[x] - across.begin());
+    const auto* column = reinterpret_cast<const Bytes*>(columns) + (across.first[x] - across.begin());
     Sums sums = Sums{} + kHalf;
-    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * __builtin_convertvector(column[k], Sums);
+    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * reinterpret_cast<Sums>(widen(column[k]));
     sums >>= kBits;
     sums = sums > 0 ? sums : Sums{};
     sums = sums < 255 ? sums : Sums{} + 255;
-    const Column bytes = __builtin_convertvector(sums, Column);
-    uint8_t pixels[kRowsAtOnce * kPixel];
-    memcpy(pixels, &bytes, sizeof(pixels));
-    for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, 3);
+    uint8_t pixels[kLanes];
+    store(pixels, narrow(reinterpret_cast<Bits>(sums)));
+    // A fourth byte is the next pixel's first, which is written later.
+    if (x + 1 < out)
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, kPixel);
+    else
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, 3);
   }
 }
 
@@ -98,12 +101,13 @@ void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t chan
   const int64_t row = static_cast<int64_t>(across.first.size()) * channels;
   int64_t y = 0;
   if (channels == 3) {
-    std::vector<uint8_t> columns(width * kRowsAtOnce * kPixel);
+    std::vector<uint8_t> columns(width * kLanes);
     for (; y + kRowsAtOnce <= rows; y += kRowsAtOnce) {
       uint8_t* column = columns.data();
       const uint8_t* pixel = from + y * stride;
-      for (int64_t x = 0; x < width; ++x, pixel += 3, column += kRowsAtOnce * kPixel)
-        for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, 3);
+      for (int64_t x = 1; x < width; ++x, pixel += 3, column += kLanes)
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, kPixel);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, 3);
       rows_of_colours(columns.data(), across, row, to + y * row);
     }
   }
