@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn pixels_of_samples_that_are_not_there_are_refused() {
         let region = Rect { left: 4, top: 6, width: 3, height: 2 };
-        let size = [10, 9];
+        let size = [10_usize, 9];
         let of_region = |halved: [bool; 2], chroma: Rect| {
-            let samples = vec![128; 200];
+            let samples = [128; 200];
             let plane = |place: Rect, size| Plane { samples: &samples[..place.width * place.height], place, size };
             let half = [0, 1].map(|axis| if halved[axis] { size[axis].div_ceil(2) } else { size[axis] });
             pixels(&[plane(region, size), plane(chroma, half), plane(chroma, half)], halved, region)

@@ -662,6 +662,8 @@ pub(crate) mod tests {
             let found: Vec<_> = open().check(check, go_on).unwrap().into_iter().map(|(index, _)| index).collect();
             assert_eq!(found, [0, 2]);
         }
+        let every_third = open().check_some(Check::Headers, 3, go_on).unwrap();
+        assert_eq!(every_third.into_iter().map(|(index, _)| index).collect::<Vec<_>>(), [0]);
         let error = open().require(Check::Headers, go_on).unwrap_err().to_string();
         assert!(error.contains("x.png cannot be read") && error.ends_with("; 1 more cannot be read either: fix or remove them"));
         let data = open().without_bad(go_on).unwrap();
