@@ -101,6 +101,24 @@ fn what_is_wrong_is_told_with_its_files() {
 }
 
 #[test]
+fn training_warns_of_what_takes_no_look() {
+    let sandbox = Sandbox::new();
+    for file in 0..20 {
+        save(&sandbox, &format!("flowers/rose/{file}.png"), &picture(file));
+    }
+    for file in 0..2 {
+        save(&sandbox, &format!("flowers/tulip/{file}.png"), &picture(30 + file));
+    }
+    let args =
+        [&["train", "lenet5", "--data", "flowers", "--split", "0.25", "--out", "run"], &crate::sandbox::QUICK[..]].concat();
+    let output = sandbox.striate(&args).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    let told =
+        "WARN rose has 15 times as many pictures as tulip (15 and 1): add pictures, or draw all classes as often in training";
+    assert!(output.status.success() && err.lines().any(|line| line.trim() == told), "{err}");
+}
+
+#[test]
 fn a_network_doubts_labels() {
     let sandbox = Sandbox::new();
     sandbox.train_quickly();

@@ -5,4 +5,5 @@ mod examples;
 #[cfg(debug_assertions)]
 mod faults;
 mod run;
+mod split;
 mod tints;
