@@ -308,6 +308,8 @@ impl<'a> Run<'a> {
         let config = self.recipe.train_config(info.loss, info.aux_weight)?;
         let preprocess = preprocess_of(&info)?.clone();
         let batches = self.batches();
+        let whole = Transform::size_themselves(&self.recipe.transforms);
+        let data = data.cached(&self.recipe.data, whole, &mut told(&self.stop, &mut self.progress))?;
         Ok(Prepared { info, network, data, config, preprocess, batches })
     }
 
@@ -423,11 +425,7 @@ impl<'a> Run<'a> {
             (None, name) if name.is_empty() => bundle,
             (None, name) => Some(self.weights(&name)?),
         };
-        let (stop, report) = (Arc::clone(&self.stop), &mut self.progress);
-        let mut progress = |what: &str, done: u64, of: Option<u64>| {
-            report(what, done, of);
-            !stop.load(Ordering::Relaxed)
-        };
+        let mut progress = told(&self.stop, &mut self.progress);
         let section = &self.recipe.data;
         let data = self.data.take().map_or_else(|| Data::open(section, &mut progress), Ok)?;
         let mut data = data.to_train(section, self.recipe.train.seed, &mut progress)?;
@@ -484,17 +482,12 @@ impl<'a> Run<'a> {
         }
         let whole = Transform::size_themselves(&self.recipe.transforms);
         let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?, whole)?;
-        let data = data.cached(&self.recipe.data, whole, &mut progress)?;
         Ok((info, weights, data))
     }
 
     /// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
     fn weights(&mut self, name: &str) -> Result<Weights, Error> {
-        let (stop, progress) = (&self.stop, &mut self.progress);
-        weights(name, &self.registry, &mut |file, done, of| {
-            progress(file, done, of);
-            !stop.load(Ordering::Relaxed)
-        })
+        weights(name, &self.registry, &mut told(&self.stop, &mut self.progress))
     }
 
     fn claim(&self) -> Result<Claim, Error> {
@@ -523,6 +516,14 @@ impl<'a> Run<'a> {
             bundle: info.clone(),
             recipe: Some(recipe),
         }
+    }
+}
+
+/// Tells how far a long work is, and whether it goes on.
+fn told<'p>(stop: &'p AtomicBool, progress: &'p mut OnProgress<'_>) -> impl FnMut(&str, u64, Option<u64>) -> bool {
+    |what, done, of| {
+        progress(what, done, of);
+        !stop.load(Ordering::Relaxed)
     }
 }
 

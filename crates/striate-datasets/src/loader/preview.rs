@@ -114,8 +114,8 @@ impl Way {
             self.write(epoch, *example, &mut values)?;
             images.push(Tensor::f_from_slice(&values)?.f_view(self.preprocess.input)?);
         }
-        let labels: Vec<i64> = examples.iter().map(|(index, _)| self.examples.label(*index)).collect();
-        Ok(Batch::new(Tensor::f_stack(&images, 0)?, Tensor::f_from_slice(&labels)?))
+        let labels = examples.iter().map(|(index, _)| self.examples.labels(*index));
+        Batch::labelled(Tensor::f_stack(&images, 0)?, self.task, labels, self.classes.unsigned_abs() as usize)
     }
 
     fn add_step(&self, all: &mut [Preview], name: &'static str, batch: &Batch) -> Result<(), DatasetError> {
