@@ -94,8 +94,8 @@ fn int8_and_images_to_calibrate_go_together() {
         let told = "error: --calibrate is for --precision int8 only";
         sandbox.refused_with(&[command, &["--calibrate", "digits"]].concat(), &[told]);
         let missing = ["--precision", "int8", "--calibrate", "no/folder"];
-        sandbox
-            .refused_with(&[command, &missing].concat(), &["no/folder does not exist: name a folder of pictures, or a dataset"]);
+        let told = "no/folder does not exist: name a folder of pictures, a list, shards, or a dataset";
+        sandbox.refused_with(&[command, &missing].concat(), &[told]);
     }
 }
 
