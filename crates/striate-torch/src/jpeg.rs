@@ -118,7 +118,9 @@ mod tests {
         assert_eq!(needs(region, [true, true], [5, 5]), needed);
         assert_eq!(of_region([true, true], needed).unwrap(), [128; 18]);
         assert_eq!(of_region([false, false], region).unwrap(), [128; 18]);
-        for less in [Rect { left: 2, ..needed }, Rect { top: 3, ..needed }, Rect { width: 3, ..needed }, Rect { height: 2, ..needed }] {
+        for less in
+            [Rect { left: 2, ..needed }, Rect { top: 3, ..needed }, Rect { width: 3, ..needed }, Rect { height: 2, ..needed }]
+        {
             assert!(of_region([true, true], less).is_err(), "{less:?}");
         }
     }
