@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Split, Task, catalogue, find, is_source,
-    load_with, survey_classes,
+    LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Split, Task, find, is_source, load_with,
+    survey_classes,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -35,18 +35,19 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
 pub fn section(data: &str) -> Result<DataSection, Error> {
     let of_name = |name: &str, dir: PathBuf| DataSection { name: name.to_owned(), dir, ..DataSection::default() };
     let source = Path::new(data);
-    if catalogue().iter().any(|entry| entry.name == data) || data == FOLDER {
-        return Ok(of_name(data, PathBuf::new()));
-    }
+    let unknown = match find(data) {
+        Err(unknown) if data != FOLDER => unknown,
+        _ => return Ok(of_name(data, PathBuf::new())),
+    };
     if is_source(source) {
         let place = if data.contains("://") { Ok(source.to_owned()) } else { std::path::absolute(source) };
         return Ok(of_name(FOLDER, place.map_err(|error| Error::option(data, format!("cannot be found: {error}")))?));
     }
     match source.components().count() {
-        1 if source.extension().is_none() => Ok(of_name(data, PathBuf::new())),
         _ if source.exists() => {
             Err(Error::option(data, "is no folder, list (.csv, .tsv) or shard (.tar): name the folder that holds the pictures"))
         }
+        1 if source.extension().is_none() => Err(unknown.into()),
         _ => Err(Error::option(data, "does not exist: name a folder of pictures, a list, shards, or a dataset")),
     }
 }

@@ -57,7 +57,7 @@ fn a_folder_that_lacks_files_or_is_not_needed_is_named() {
     sandbox.mnist("files");
     std::fs::remove_file(sandbox.path("files/t10k-labels-idx1-ubyte")).unwrap();
     let train = ["train", "--out", "run", "--data-dir", "files"];
-    let missing = "files has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, or an empty one: name the folder";
+    let missing = "files has no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, or an empty one: name the folder";
     sandbox.refused_with(&[&train[..], &["--data", "mnist"]].concat(), &[missing]);
     sandbox.refused_with(&train, &["digits is compiled in: leave ", "/files out or name another dataset"]);
     assert_eq!(sandbox.names(""), ["files"]);

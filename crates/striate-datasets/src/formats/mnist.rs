@@ -235,7 +235,7 @@ pub(super) mod tests {
         std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
         let error = load_from("mnist", folder.path()).unwrap_err().to_string();
         let expected = format!(
-            "{} has no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz: name the folder that holds the files of mnist",
+            "{} has no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz, or an empty one: name the folder that holds the files of mnist",
             folder.path().display()
         );
         assert_eq!(error, expected);
