@@ -32,7 +32,7 @@ pub enum DatasetError {
         known: Vec<&'static str>,
     },
     /// A folder that was named lacks one of the dataset's files.
-    #[error("{} has no {file}, or an empty one: name the folder that holds the files of {name}", Shown(folder.display()))]
+    #[error("{} has no {file}: name the folder that holds the files of {name}", Shown(folder.display()))]
     MissingFile {
         /// The dataset.
         name: &'static str,

@@ -122,8 +122,10 @@ fn transforms_in_pictures() {
         args.extend(["--epochs", "4", "--input", "3,40,40", "--seed", "2", "--output", name]);
         transforms.iter().for_each(|transform| args.extend(["--transform", transform]));
         sandbox.ok(&args);
-        let open = |path: &Path| image::open(path).unwrap().into_rgb8();
-        assert!(open(&sandbox.path(name)) == open(&folder.join(name)), "draw docs/transforms/{name} again: {args:?}");
+        let [drawn, told] = [sandbox.path(name), folder.join(name)].map(|path| image::open(path).unwrap().into_rgb8());
+        // Processors differ in the last bits of what is blended.
+        let alike = drawn.iter().zip(told.iter()).all(|(one, other)| one.abs_diff(*other) <= 2);
+        assert!(drawn.dimensions() == told.dimensions() && alike, "draw docs/transforms/{name} again: {args:?}");
         sheets += 1;
     }
     assert_eq!(sheets, Transform::KINDS.len() - 1, "resize and centre-crop share one");

@@ -54,7 +54,7 @@ impl Format for Mnist {
 }
 
 fn either(file: &str) -> String {
-    format!("{file} or {file}.gz")
+    format!("{file} or {file}.gz, or an empty one")
 }
 
 /// The files in `folder` that `file` may stand for, best first: compressed or not, with a dot or a
