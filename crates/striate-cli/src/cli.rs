@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Cost(CostArgs),
     /// Run a network on a tensor; write its outputs and any layer's values
     Run(RunArgs),
-    /// Download datasets into the cache, or list them; check, preview and split pictures
+    /// Download datasets into the cache, or list them; check, preview, split and pack pictures
     Data(DataArgs),
     /// Test the claims of the classic papers, and look inside networks
     #[cfg(feature = "lab")]
@@ -204,7 +204,7 @@ pub(crate) struct PredictArgs {
     /// pictures, or names of datasets, whose test sets are taken
     #[arg(required = true, value_name = "PICTURE, FOLDER or NAME")]
     pub(crate) images: Vec<PathBuf>,
-    /// Classes to show for each picture
+    /// Classes to show for each picture; where it can have several, all from the threshold on are shown
     #[arg(long, default_value_t = 5, allow_negative_numbers = true, value_parser = count)]
     pub(crate) top: usize,
     /// For a network whose classes do not exclude each other: show the classes from this probability on

@@ -47,7 +47,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     let Some(pattern) = path.to_str().filter(|name| name.contains(['*', '?', '[']) && !path.exists()) else {
         return Ok(vec![path.to_owned()]);
     };
-    let found = glob::glob(pattern).map_err(|error| CliError::Usage(format!("{pattern}: {error}")))?;
+    let visible = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let found = glob::glob_with(pattern, visible).map_err(|error| CliError::Usage(format!("{pattern}: {error}")))?;
     let files: Vec<PathBuf> = found.filter_map(Result::ok).filter(|file| !file.is_dir()).collect();
     match files.is_empty() {
         true => Err(CliError::Usage(format!("{pattern}: no file has a name of this pattern"))),

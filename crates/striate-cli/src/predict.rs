@@ -64,7 +64,8 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
         several => {
             several.iter().for_each(|line| say(&format!("not read: {line}")));
             let (bad, all) = (several.len(), pictures.len());
-            Err(CliError::Usage(format!("{bad} of {all} pictures cannot be read; the others have their answers")))
+            let others = if bad < all { "; the others have their answers" } else { "" };
+            Err(CliError::Usage(format!("{bad} of {all} pictures cannot be read{others}")))
         }
     }
 }

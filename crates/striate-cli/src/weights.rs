@@ -79,7 +79,7 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
                 let kind = weights.tensors.get(&name).map_or(tensor.kind(), Tensor::kind);
                 Ok((name, tensor.f_to_kind(kind)?))
             });
-            (tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?, Some(describe(args, &weights.path, &model)?))
+            (tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?, Some(describe(args, &weights, &model)?))
         }
         None => (weights.tensors, weights.info),
     };
@@ -127,14 +127,29 @@ fn options(args: &ConvertArgs, name: &str) -> Result<Vec<(String, Value)>, CliEr
 }
 
 /// What the bundle says: its classes, and how images become inputs, as far as they are known.
-fn describe(args: &ConvertArgs, from: &Path, model: &Model) -> Result<BundleInfo, CliError> {
-    let known = from.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
-    let preprocess = preprocess(args, known, model)?;
+fn describe(args: &ConvertArgs, weights: &Weights, model: &Model) -> Result<BundleInfo, CliError> {
+    let known = weights.path.file_name().and_then(|name| pretrained().iter().find(|weights| name == weights.file));
+    // What a bundle says of itself stays true where it fits the model.
+    let theirs = weights.info.as_ref();
+    let fitting = |theirs: &BundleInfo| theirs.preprocess.clone().filter(|preprocess| preprocess.input == model.input());
+    let preprocess = preprocess(args, known, model)?.or_else(|| theirs.and_then(fitting));
     if preprocess.is_none() {
         let to = args.to.display();
-        tracing::warn!("{to} does not say how images become inputs: give --mean and --std to predict and evaluate with it");
+        tracing::warn!(
+            "{to} does not say how images become inputs: give --mean and --std, and --resize and --crop unless it stretches images, to predict and evaluate with it"
+        );
     }
-    Ok(BundleInfo::of_model(model, &class_names(args, known, model)?, preprocess)?)
+    let keep = matches!(args.head, HeadArg::Keep);
+    let theirs = theirs.filter(|theirs| keep && theirs.classes.len() as i64 == model.classes());
+    let names = match theirs {
+        Some(theirs) if args.class_names.is_none() => theirs.classes.clone(),
+        _ => class_names(args, known, model)?,
+    };
+    let info = BundleInfo::of_model(model, &names, preprocess)?;
+    Ok(match theirs {
+        Some(theirs) => BundleInfo { loss: theirs.loss, threshold: theirs.threshold, ..info },
+        None => info,
+    })
 }
 
 /// How images become inputs: as the arguments say, and else as the published weights were measured.

@@ -277,6 +277,9 @@ pub(crate) fn decoder<'a>(
     length: u64,
     options: &DecodeOptions,
 ) -> Result<impl ImageDecoder + 'a, String> {
+    if format == ImageFormat::Jpeg && jpeg::is_misread(bytes) {
+        return Err("it is a JPEG of a rare kind, which is not read: save it again with another program".to_owned());
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let allowed = allowed(length, options);
     let mut limits = Limits::no_limits();
@@ -344,10 +347,12 @@ fn reason(error: ImageError) -> String {
         return "its header declares more pixels than the limit allows".to_owned();
     }
     let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
-    let error = error.to_string();
+    let error = error.to_string().trim().to_owned();
     let lower = error.to_lowercase();
-    let cut =
-        cut || ["unexpected end", "unexpected eof", "unexpectedeof", "failed to fill"].iter().any(|sign| lower.contains(sign));
+    let cut = cut
+        || ["unexpected end", "unexpected eof", "unexpectedeof", "failed to fill", "not enough bytes"]
+            .iter()
+            .any(|sign| lower.contains(sign));
     if cut { format!("it is cut off or damaged ({error})") } else { error }
 }
 

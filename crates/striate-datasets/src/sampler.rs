@@ -31,21 +31,32 @@ pub enum Sampler {
 impl Sampler {
     /// Whether the values are sound for a dataset.
     pub(crate) fn check(&self, dataset: &dyn Dataset, shuffle: bool) -> Result<(), DatasetError> {
-        let classes = dataset.classes().len();
-        check(shuffle || *self == Self::Each, "sampler", self, "`each` where nothing is shuffled")?;
+        let (classes, name) = (dataset.classes().len(), self.name());
+        check(shuffle || *self == Self::Each, "sampler", name, "`each` where nothing is shuffled")?;
         let by_class = matches!(self, Self::Balanced | Self::Weighted(_));
         let single = dataset.task() == Task::SingleLabel;
-        check(single || !by_class, "sampler", self, "`each` or `repeated` where a picture has several classes")?;
+        check(single || !by_class, "sampler", name, "`each` or `repeated` where a picture has several classes")?;
         match self {
             Self::Each | Self::Balanced => Ok(()),
-            Self::Buffered(size) => check(*size > 0, "sampler", self, "at least 1 example"),
-            Self::Repeated(times) => check((1..=1000).contains(times), "sampler", self, "from 1 to 1000 times"),
+            Self::Buffered(size) => check(*size > 0, "sampler", name, "at least 1 example"),
+            Self::Repeated(times) => check((1..=1000).contains(times), "sampler", name, "from 1 to 1000 times"),
             Self::Weighted(weights) => {
                 let each = format!("a weight for each of the {classes} classes");
-                check(weights.len() == classes, "sampler", self, &each)?;
+                check(weights.len() == classes, "sampler", name, &each)?;
                 let sound = weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite());
-                check(sound && weights.iter().sum::<f64>() > 0.0, "sampler", self, "weights from 0, not all 0")
+                check(sound && weights.iter().sum::<f64>() > 0.0, "sampler", name, "weights from 0, not all 0")
             }
+        }
+    }
+
+    /// What recipes call it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Each => "each",
+            Self::Balanced => "balanced",
+            Self::Weighted(_) => "weighted",
+            Self::Repeated(_) => "repeated",
+            Self::Buffered(_) => "buffered",
         }
     }
 
@@ -209,7 +220,7 @@ mod tests {
     #[test]
     fn what_cannot_be_sampled_is_refused() {
         let fault = |sampler: Sampler, shuffle| sampler.check(&dataset(), shuffle).unwrap_err().to_string();
-        assert_eq!(fault(Sampler::Balanced, false), "sampler: Balanced must be `each` where nothing is shuffled");
+        assert_eq!(fault(Sampler::Balanced, false), "sampler: \"balanced\" must be `each` where nothing is shuffled");
         assert!(fault(Sampler::Repeated(0), true).contains("from 1 to 1000"));
         assert!(fault(Sampler::Weighted(vec![1.0]), true).contains("a weight for each of the 3 classes"));
         assert!(fault(Sampler::Weighted(vec![1.0, -1.0, 0.0]), true).contains("weights from 0"));

@@ -70,6 +70,11 @@ impl Checked {
     /// Data that are not there, a folder that is laid out wrongly, classes that the classifier does not have, and an interruption.
     /// A picture that cannot be read is a finding, and so is a class that a part lacks.
     pub fn new(section: &DataSection, options: &CheckOptions<'_>, progress: Progress<'_>) -> Result<Self, Error> {
+        if options.classifier.is_some_and(|classifier| classifier.info().loss.is_multi_label()) {
+            return Err(Error::option("classifier", "takes a network whose classes exclude each other"));
+        }
+        // What is wrong with a list is found, and not an end.
+        let section = &DataSection { skip_bad: true, ..section.clone() };
         let parts = open_parts(section, progress)?;
         let named: Vec<(&str, &dyn Dataset)> = parts.iter().map(|(name, data)| (*name, data.dataset())).collect();
         let mut looks = SurveyOptions::default();
@@ -78,8 +83,9 @@ impl Checked {
         let mut survey = survey(&named, &looks, &mut told)?;
         let examples = |(name, data): &(&str, &dyn Dataset)| Ok(((*name).to_owned(), data.examples()?));
         let examples = named.iter().map(examples).collect::<Result<_, Error>>()?;
-        if section.dir.is_dir() && section.name == FOLDER {
-            add_other_files(&mut survey, &parts, ignored_files(&section.dir)?);
+        if section.name == FOLDER {
+            let ignored = if section.dir.is_dir() { ignored_files(&section.dir)? } else { Vec::new() };
+            add_other_files(&mut survey, &parts, ignored);
         }
         if let Some(classifier) = options.classifier {
             let doubts = doubts(parts, &survey, classifier, progress)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
-    LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Split, Task, find, is_source, load_with,
-    survey_classes,
+    LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Reason, Split, Task, find, is_source,
+    load_with, survey_classes,
 };
 use striate_torch::derive_seed;
 use striate_train::DataSection;
@@ -148,10 +148,9 @@ impl Data {
                         Ok(part)
                     }
                 })?;
-                if section.skip_bad {
-                    for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
-                        tracing::warn!("{}: {}", part.name(), part.left_out());
-                    }
+                // What was left out before was told when the data were opened.
+                for part in parts.iter().filter(|part| part.left_out().reasons().any(|(reason, ..)| *reason == Reason::Bad)) {
+                    tracing::warn!("{}: {}", part.name(), part.left_out());
                 }
                 Images::Folder(match split {
                     0.0 => parts,

@@ -67,6 +67,9 @@ pub fn split(source: &Path, out: &Path, options: &SplitOptions, progress: Progre
         }
     }
     let fault = |reason: String| Error::Dataset(DatasetError::Inconsistent { dataset: source.display().to_string(), reason });
+    if source.is_file() {
+        return Err(fault("it is no folder: only folders of classes are split, a list has a column `split`".to_owned()));
+    }
     let root = match PartFolders::find(source)? {
         None => source.to_owned(),
         Some(PartFolders { train, val: None, test: None }) => train,
@@ -75,6 +78,9 @@ pub fn split(source: &Path, out: &Path, options: &SplitOptions, progress: Progre
         }
     };
     let all = ImageFolder::open(&root, whole())?;
+    if !all.left_out().is_harmless() {
+        tracing::warn!("{}: {}", all.name(), all.left_out());
+    }
     let classes = all.classes().to_vec();
     // The fraction that is left is of fewer.
     let drawn = all.split(val, derive_seed(seed, &[SPLIT_SEEDS]))?;

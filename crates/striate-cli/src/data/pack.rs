@@ -1,10 +1,11 @@
 //! `data pack`: pictures into shards, and back into folders.
 use crate::cli::DataPackArgs;
 use crate::error::CliError;
+use crate::output::new_or_empty;
 use crate::progress::{Download, Work};
 use crate::{print, signals};
 use striate::data::{FOLDER, section};
-use striate::datasets::{FolderParts, Packed, pack as into_shards, unpack};
+use striate::datasets::{Dataset, FolderParts, Packed, pack as into_shards, unpack};
 use striate_torch::Shown;
 
 pub(crate) fn pack(args: &DataPackArgs) -> Result<(), CliError> {
@@ -12,9 +13,13 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), CliError> {
     if section.name != FOLDER {
         return Err(CliError::Usage(format!("{}: name a folder of pictures, a list or shards", args.source)));
     }
+    new_or_empty(&args.out, "OUT")?;
     let bar = Download::new();
     let parts = FolderParts::open_with(&section.dir, false, &mut |file, done, of| bar.update(file, done, of))?;
     drop(bar);
+    for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
+        tracing::warn!("{}: {}", part.name(), part.left_out());
+    }
     let work = Work::new();
     let mut progress = |done, of| {
         work.update("packing", done, Some(of));

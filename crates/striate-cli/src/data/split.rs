@@ -1,12 +1,14 @@
 //! `data split`: a folder of classes in parts.
 use crate::cli::DataSplitArgs;
 use crate::error::CliError;
+use crate::output::new_or_empty;
 use crate::progress::Work;
 use crate::{print, print_json, signals};
 use striate::split::{SplitOptions, split};
 use striate_torch::Shown;
 
 pub(crate) fn split_folder(args: &DataSplitArgs) -> Result<(), CliError> {
+    new_or_empty(&args.out, "OUT")?;
     let mut options = SplitOptions::default();
     (options.val, options.test, options.seed, options.link) = (args.fraction, args.test, args.seed, args.link);
     let work = Work::new();

@@ -101,6 +101,31 @@ fn what_is_wrong_is_told_with_its_files() {
 }
 
 #[test]
+fn pictures_with_several_classes_count_for_each() {
+    let sandbox = Sandbox::new();
+    let mut list = "path,label,split\n".to_owned();
+    for (number, labels, part) in [(1, "cat|indoors", "train"), (2, "indoors|dog", "train"), (3, "dog|cat|indoors", "val")] {
+        let mut picture = image::RgbImage::new(16, 16);
+        picture.enumerate_pixels_mut().for_each(|(x, y, pixel)| *pixel = image::Rgb([(x * y * number) as u8, 99, (x + y) as u8]));
+        picture.save(sandbox.path(&format!("{number}.png"))).unwrap();
+        list += &format!("{number}.png,{labels},{part}\n");
+    }
+    sandbox.write("list.csv", &list);
+    let found = sandbox.json(&["data", "check", "list.csv", "--json"]);
+    assert_eq!(found["classes"], serde_json::json!(["cat", "dog", "indoors"]));
+    assert_eq!(found["parts"][0]["pictures"], serde_json::json!([1, 1, 2]));
+    assert_eq!((&found["errors"], &found["parts"][1]["pictures"]), (&0.into(), &serde_json::json!([1, 1, 1])));
+    // What is wrong with a line is found, and the others are looked at; a first line of a missing picture is no header.
+    sandbox.write("bad.csv", "0.png,cat\n1.png,cat\n2.png,dog\n");
+    let output = sandbox.striate(&["data", "check", "bad.csv"]).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("2 pictures, 2 classes") && told.contains("0.png"), "{told}");
+    sandbox.refused_with(&["data", "split", "bad.csv", "out"], &["only folders of classes are split"]);
+    sandbox.refused_with(&["data", "pack", "bad.csv", "."], &["holds files already"]);
+}
+
+#[test]
 fn training_warns_of_what_takes_no_look() {
     let sandbox = Sandbox::new();
     for file in 0..20 {
@@ -250,7 +275,7 @@ fn what_cannot_be_split_is_refused_and_nothing_is_written() {
         (&["few", "out"], "class rose has too few different pictures for 2 parts"),
         (&["all", "out", "--fraction", "1.5"], "val = 1.5 must be a fraction between 0 and 1"),
         (&["all", "out", "--fraction", "0.6", "--test", "0.5"], "val + test = 1.1 must be a fraction"),
-        (&["all", "full"], "cannot write full"),
+        (&["all", "full"], "full holds files already: give another OUT"),
     ];
     for (args, told) in cases {
         let line = error_line(sandbox.striate(&[&["data", "split"], args].concat()), 2);

@@ -2,6 +2,7 @@
 
 use super::gather::{Gathered, Label, fault};
 use super::parts::Part;
+use super::scan::by_name;
 use super::{FolderParts, PictureFile, Reason};
 use crate::DatasetError;
 use crate::classes::file_name;
@@ -163,7 +164,9 @@ fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, int
     let find = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|cell| cell == name));
     let names_file = |row: &StringRecord| row.get(0).is_some_and(|cell| !cell.is_empty() && root.join(cell).is_file());
     let (path, label, split) = (find(&PATHS), find(&LABELS), find(&SPLITS));
-    let has_header = !names_file(first) && (path.is_some() || label.is_some() || second.is_some_and(names_file));
+    // A first line that names a picture is no header, even if the picture is missing.
+    let is_picture = first.get(0).is_some_and(|cell| by_name(cell).is_none());
+    let has_header = !names_file(first) && (path.is_some() || label.is_some() || (!is_picture && second.is_some_and(names_file)));
     if !has_header {
         return match first.len() {
             0 | 1 => Err("it has one column: write a path and a label into each line".to_owned()),
@@ -174,10 +177,15 @@ fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, int
     let no_path = || "it has no column of paths: call one `path`".to_owned();
     let path = path.or_else(|| free(&[label, split]).first().copied()).ok_or_else(no_path)?;
     let others = free(&[Some(path), split]);
-    let is_flag = |column: &usize| second.and_then(|row| row.get(*column)).is_some_and(|cell| flag(cell).is_some());
+    let cell = |column: &usize| second.and_then(|row| row.get(*column)).unwrap_or_default();
+    let is_flag = |column: &usize| flag(cell(column)).is_some();
+    // A blank among flags is a fault of its line.
+    let of_flags = |columns: &[usize]| {
+        columns.iter().any(is_flag) && columns.iter().all(|column| is_flag(column) || cell(column).is_empty())
+    };
     let labels = match (label, others.as_slice()) {
         (Some(label), _) => LabelColumns::Named(label),
-        (None, several @ [_, _, ..]) if several.iter().all(is_flag) => {
+        (None, several @ [_, _, ..]) if of_flags(several) => {
             let (mut classes, mut known) = (Vec::new(), HashSet::new());
             for column in several {
                 let name = &first[*column];

@@ -142,7 +142,11 @@ fn put(
         }
     };
     member(&end, &bytes)?;
-    let name = former_name(part, picture).to_string_lossy().into_owned();
+    // Two names that are no UTF-8 could not be told apart later.
+    let name = former_name(part, picture).into_os_string().into_string().map_err(|_| DatasetError::Inconsistent {
+        dataset: picture.path().display().to_string(),
+        reason: "its name is no UTF-8: rename it to pack it".to_owned(),
+    })?;
     let mut told = json!({ NAME: name });
     match part.task() {
         Task::SingleLabel => member("cls", picture.label().to_string().as_bytes())?,

@@ -111,7 +111,9 @@ pub fn survey_classes(parts: &[(&str, &dyn Dataset)]) -> Result<Vec<Finding>, Da
 struct Pictures {
     parts: Vec<Part>,
     classes: Vec<String>,
-    /// The class of each.
+    /// The sets of classes that pictures have.
+    sets: Vec<Vec<u32>>,
+    /// The set of each.
     labels: Vec<u32>,
 }
 
@@ -124,8 +126,8 @@ struct Part {
 
 impl Pictures {
     fn of(parts: &[(&str, &dyn Dataset)]) -> Result<Self, DatasetError> {
-        let mut all = Self { parts: Vec::new(), classes: Vec::new(), labels: Vec::new() };
-        let mut places: HashMap<String, u32> = HashMap::new();
+        let mut all = Self { parts: Vec::new(), classes: Vec::new(), sets: Vec::new(), labels: Vec::new() };
+        let (mut places, mut sets): (HashMap<String, u32>, HashMap<Vec<u32>, u32>) = Default::default();
         for (name, data) in parts {
             let mut place = |class: &String| {
                 let next = u32::try_from(all.classes.len()).unwrap_or(u32::MAX);
@@ -136,9 +138,18 @@ impl Pictures {
             };
             let classes: Vec<u32> = data.classes().iter().map(&mut place).collect();
             let examples = data.examples()?;
-            let label = |index| classes.get(examples.label(index).unsigned_abs() as usize).copied().unwrap_or(u32::MAX);
             let first = all.labels.len();
-            all.labels.extend((0..data.len()).map(label));
+            for index in 0..data.len() {
+                let class = |label: &i64| classes.get(label.unsigned_abs() as usize).copied();
+                let mut set: Vec<u32> = examples.labels(index).iter().filter_map(class).collect();
+                set.sort_unstable();
+                let next = u32::try_from(all.sets.len()).unwrap_or(u32::MAX);
+                let known = *sets.entry(set).or_insert_with_key(|set| {
+                    all.sets.push(set.clone());
+                    next
+                });
+                all.labels.push(known);
+            }
             all.parts.push(Part { name: (*name).to_owned(), examples, first });
         }
         Ok(all)
@@ -155,8 +166,11 @@ impl Pictures {
         self.parts[part].examples.place(index)
     }
 
+    /// The names of a picture's classes.
     fn class(&self, id: usize) -> Option<String> {
-        self.classes.get(self.labels[id] as usize).cloned()
+        let names = self.sets[self.labels[id] as usize].iter().filter_map(|class| self.classes.get(*class as usize));
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     fn seen(&self, id: usize, note: impl Into<String>) -> Seen {
@@ -196,8 +210,8 @@ impl Pictures {
         let counts = |(part, end): (&Part, usize)| {
             let mut pictures = vec![0; self.classes.len()];
             for label in &self.labels[part.first..end] {
-                if let Some(count) = pictures.get_mut(*label as usize) {
-                    *count += 1;
+                for class in &self.sets[*label as usize] {
+                    pictures[*class as usize] += 1;
                 }
             }
             PartCounts { part: part.name.clone(), pictures }
