@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tempfile::{NamedTempFile, TempDir};
 
 /// Random letters in a name.
@@ -171,6 +172,9 @@ fn remove(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
+/// How often a folder that another thread is busy with is removed anew.
+const TRIES: usize = 100;
+
 /// The temporary names that this process has in use.
 static IN_USE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -195,8 +199,14 @@ impl Drop for Registered {
 pub fn remove_temporaries() {
     let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     for path in in_use.iter() {
-        // There is nobody left to tell.
-        let _ = remove(path);
+        // Another thread may still write into a folder, or remove it too. There is nobody left to tell.
+        let gone = || remove(path).is_ok() || fs::symlink_metadata(path).is_err();
+        for _ in 0..TRIES {
+            if gone() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
     std::mem::forget(in_use);
 }
