@@ -1,5 +1,5 @@
 //! `data check`: what is wrong with data, as a table, as JSON and as a page.
-use crate::cli::DataCheckArgs;
+use crate::data::args::DataCheckArgs;
 use crate::error::CliError;
 use crate::eval::{section, set_threads};
 use crate::progress::Work;

@@ -1,11 +1,12 @@
 //! `data`: fetches datasets, lists them, or writes some of their images; looks at data, splits and packs them.
+pub(crate) mod args;
 #[cfg(feature = "lab")]
 mod check;
 mod pack;
 mod preview;
 mod split;
 
-use crate::cli::{DataArgs, DataCommand};
+use self::args::{DataArgs, DataCommand};
 use crate::error::CliError;
 use crate::output::new_or_empty;
 use crate::{print, progress};

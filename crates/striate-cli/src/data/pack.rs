@@ -1,5 +1,5 @@
 //! `data pack`: pictures into shards, and back into folders.
-use crate::cli::DataPackArgs;
+use crate::data::args::DataPackArgs;
 use crate::error::CliError;
 use crate::output::new_or_empty;
 use crate::progress::{Download, Work};

@@ -1,5 +1,6 @@
 //! `data preview`: a contact sheet of what a network will see.
-use crate::cli::{DataPreviewArgs, TrainArgs};
+use crate::cli::TrainArgs;
+use crate::data::args::DataPreviewArgs;
 use crate::error::CliError;
 use crate::progress::Work;
 use crate::{print, recipes, signals};

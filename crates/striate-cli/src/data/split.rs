@@ -1,5 +1,5 @@
 //! `data split`: a folder of classes in parts.
-use crate::cli::DataSplitArgs;
+use crate::data::args::DataSplitArgs;
 use crate::error::CliError;
 use crate::output::new_or_empty;
 use crate::progress::Work;
