@@ -42,7 +42,8 @@ const HEADERS: usize = 50_000;
 /// Pictures in files, which are decoded when they are needed. [`open`](Self::open) takes a folder for
 /// each class; [`FolderParts`] also takes lists and shards.
 ///
-/// A folder for each class is `root/class/picture.jpg`, as torchvision's dataset of this name reads it. The classes are the folders' names in alphabetical order. All pictures below a
+/// A folder for each class is `root/class/picture.jpg`, as torchvision's dataset of this name reads
+/// it. The classes are the folders' names in alphabetical order. All pictures below a
 /// class's folder belong to it, however deep they lie.
 ///
 /// Hidden files and folders are ignored. Links are followed, but never in circles. Files that are no
