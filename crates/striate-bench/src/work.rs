@@ -10,7 +10,7 @@ use striate_layers::Mode as Pass;
 use striate_models::{BundleInfo, Model, find};
 use striate_torch::cuda::has_graphs;
 use striate_torch::{Generator, Precision, TensorFile, derive_seed, no_grad, to_memory_format};
-use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step};
+use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step, StepOptions};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// The learning rate of training steps: so small that weights stay what they are.
@@ -172,8 +172,8 @@ impl Networked {
                     striate_torch::fast_cuda();
                 }
                 network.set_autocast((case.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
-                let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight(), clip_norm: None };
-                let mut step = Step::new(network, objective, optimizer)?;
+                let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight() };
+                let mut step = Step::new(network, objective, optimizer, StepOptions::default())?;
                 if has_graphs() {
                     step = step.recorded()?;
                 }
@@ -193,7 +193,8 @@ impl Networked {
                 let info = BundleInfo::new(self.network.graph().clone(), &[], None);
                 work.run = Box::new(move || {
                     let (model, optimizer) = (self.network.state(), optimizer.state());
-                    let checkpoint = Checkpoint { model, optimizer, progress: progress(), recipe: None };
+                    let checkpoint =
+                        Checkpoint { model, optimizer, hooks: Default::default(), progress: progress(), recipe: None };
                     Ok(checkpoint.write(&info, &folder.path().join("checkpoint.safetensors"))?)
                 });
             }

@@ -150,6 +150,21 @@ impl Graph {
         })
     }
 
+    /// Where the layer of that name lies among the [nodes](Self::nodes), or the last one of the scope of that name, and every node that
+    /// it depends on.
+    ///
+    /// # Errors
+    ///
+    /// There is no such layer.
+    pub fn through(&self, name: &str) -> Result<Vec<usize>, GraphError> {
+        let in_scope = |node: &Node| node.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let last = match self.index_of(name) {
+            Err(unknown) => self.nodes.iter().rposition(in_scope).ok_or(unknown)?,
+            Ok(index) => index,
+        };
+        Ok(self.ancestors(&[last]))
+    }
+
     /// The shapes that a node reads.
     pub fn input_shapes(&self, node: &Node) -> Vec<Shape> {
         node.inputs.iter().map(|input| self.nodes[*input].shape.clone()).collect()

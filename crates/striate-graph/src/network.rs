@@ -296,12 +296,7 @@ impl Network {
     /// Freezes the layer of that name, or the last one of the scope of that name, and every layer that it depends on: their
     /// parameters get no gradients, and they run as in evaluation, so that batch norm's statistics stay.
     pub fn freeze_through(&mut self, name: &str) -> Result<(), GraphError> {
-        let in_scope = |node: &Node| node.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        let last = match self.graph.index_of(name) {
-            Err(unknown) => self.graph.nodes.iter().rposition(in_scope).ok_or(unknown)?,
-            Ok(index) => index,
-        };
-        for index in self.graph.ancestors(&[last]) {
+        for index in self.graph.through(name)? {
             self.set_frozen(index, true)?;
         }
         Ok(())

@@ -20,12 +20,47 @@ impl From<f64> for LearningRate<'_> {
     }
 }
 
-impl LearningRate<'_> {
+impl<'a> LearningRate<'a> {
+    /// The rate times `scale`; the rate itself where that is 1.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn scaled(self, scale: f64) -> Result<ScaledRate<'a>, TorchError> {
+        Ok(match self {
+            Self::Value(value) => ScaledRate::Value(value * scale),
+            Self::Tensor(tensor) if scale == 1.0 => ScaledRate::Tensor(tensor),
+            Self::Tensor(tensor) => ScaledRate::Made(tensor.f_mul_scalar(scale)?),
+        })
+    }
+
     /// The two arguments of the C interface.
     fn arguments(self) -> (f64, *const torch_sys::C_tensor) {
         match self {
             Self::Value(value) => (value, std::ptr::null()),
             Self::Tensor(tensor) => (0.0, tensor.as_ptr()),
+        }
+    }
+}
+
+/// A [`LearningRate`] times a number.
+#[derive(Debug)]
+pub enum ScaledRate<'a> {
+    /// It is this number.
+    Value(f64),
+    /// As it was.
+    Tensor(&'a Tensor),
+    /// Computed on the device of the rate.
+    Made(Tensor),
+}
+
+impl ScaledRate<'_> {
+    /// For a step.
+    pub fn rate(&self) -> LearningRate<'_> {
+        match self {
+            Self::Value(value) => LearningRate::Value(*value),
+            Self::Tensor(tensor) => LearningRate::Tensor(tensor),
+            Self::Made(tensor) => LearningRate::Tensor(tensor),
         }
     }
 }

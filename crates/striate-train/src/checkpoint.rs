@@ -1,6 +1,7 @@
 //! A training run in one file, from which it goes on exactly where it was.
+use crate::hook::weights_of;
 use crate::metrics::Running;
-use crate::{Recipe, TrainError};
+use crate::{Evaluation, Recipe, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,8 @@ use tch::Tensor;
 
 /// What comes before the names of the optimizer's tensors; no parameter's name holds a `/`.
 const OPTIMIZER: &str = "optimizer/";
+/// What comes before those of hooks.
+const HOOKS: &str = "hooks/";
 /// The key of the run's state in the metadata.
 const TRAINER_KEY: &str = "trainer";
 
@@ -46,14 +49,22 @@ pub struct TestMetrics {
     pub accuracy: f64,
 }
 
+impl From<&Evaluation> for TestMetrics {
+    fn from(evaluation: &Evaluation) -> Self {
+        Self { loss: evaluation.loss, accuracy: evaluation.accuracy }
+    }
+}
+
 /// A checkpoint: one `.safetensors` with the network's parameters under their names, the optimizer's state under
-/// `optimizer/<name>`, and in its metadata the bundle's description and the run's state. So every checkpoint is a bundle too.
+/// `optimizer/<name>`, that of hooks under `hooks/<hook>/<name>`, and in its metadata the bundle's description and the run's state. So every checkpoint is a bundle too.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The network's parameters.
     pub model: BTreeMap<String, Tensor>,
     /// The optimizer's state; empty in a checkpoint that is there to be used and not to be resumed.
     pub optimizer: BTreeMap<String, Tensor>,
+    /// The state of [hooks](crate::Hook), as `<hook>/<name>`; empty likewise.
+    pub hooks: BTreeMap<String, Tensor>,
     /// How far the run had come.
     pub progress: Progress,
     /// The recipe of the run, if it had one.
@@ -75,12 +86,18 @@ impl Checkpoint {
     pub fn write(self, info: &BundleInfo, path: &Path) -> Result<(), TrainError> {
         let mut tensors = self.model;
         tensors.extend(self.optimizer.into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor)));
+        tensors.extend(self.hooks.into_iter().map(|(name, tensor)| (format!("{HOOKS}{name}"), tensor)));
         let trainer = TrainerEntry { progress: self.progress, recipe: self.recipe };
         let metadata = BTreeMap::from([
             info.to_metadata()?,
             (TRAINER_KEY.to_owned(), serde_json::to_string(&trainer).map_err(|error| unfit(path, error.to_string()))?),
         ]);
         Ok(TensorFile { tensors, metadata }.write(path)?)
+    }
+
+    /// The weights that the run is judged by: those of a hook that averages them, or else the network's.
+    pub fn weights(&self) -> BTreeMap<String, Tensor> {
+        weights_of(&self.hooks).unwrap_or_else(|| self.model.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect())
     }
 
     /// Reads one; [`BundleInfo::read_with`] reads what network it is of. Fails with one line on a missing or damaged file, and on
@@ -90,14 +107,15 @@ impl Checkpoint {
         let none = || unfit(path, format!("it holds no `{TRAINER_KEY}` entry, so it is not a checkpoint of a run"));
         let bad = |error: serde_json::Error| unfit(path, format!("its `{TRAINER_KEY}` entry cannot be read ({error})"));
         let trainer: TrainerEntry = serde_json::from_str(metadata.get(TRAINER_KEY).ok_or_else(none)?).map_err(bad)?;
-        let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
+        let (mut model, mut optimizer, mut hooks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in tensors {
-            match name.strip_prefix(OPTIMIZER) {
-                Some(name) => optimizer.insert(name.to_owned(), tensor),
-                None => model.insert(name, tensor),
+            match (name.strip_prefix(OPTIMIZER), name.strip_prefix(HOOKS)) {
+                (Some(name), _) => optimizer.insert(name.to_owned(), tensor),
+                (_, Some(name)) => hooks.insert(name.to_owned(), tensor),
+                _ => model.insert(name, tensor),
             };
         }
-        Ok(Self { model, optimizer, progress: trainer.progress, recipe: trainer.recipe })
+        Ok(Self { model, optimizer, hooks, progress: trainer.progress, recipe: trainer.recipe })
     }
 }
 
@@ -117,6 +135,7 @@ mod tests {
         Checkpoint {
             model: BTreeMap::from([("fc.weight".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]))]),
             optimizer: BTreeMap::from([("sgd.momentum.fc.weight".to_owned(), Tensor::from_slice(&[3.0_f32, 4.0]))]),
+            hooks: BTreeMap::from([("ema/weights/fc.weight".to_owned(), Tensor::from_slice(&[1.5_f32, 2.5]))]),
             progress: Progress {
                 data: "digits".to_owned(),
                 test_data: Some("digits' test".to_owned()),
@@ -148,7 +167,8 @@ mod tests {
         example().write(&info(), &path).unwrap();
         assert_eq!(BundleInfo::read(&path).unwrap().classes, ["a", "b"]);
         let (back, expected) = (Checkpoint::read(&path).unwrap(), example());
-        assert_eq!((back.model, back.optimizer), (expected.model, expected.optimizer));
+        assert_eq!(back.weights()["fc.weight"], Tensor::from_slice(&[1.5_f32, 2.5]));
+        assert_eq!((back.model, back.optimizer, back.hooks), (expected.model, expected.optimizer, expected.hooks));
         assert_eq!((back.recipe, back.progress), (expected.recipe, expected.progress));
     }
 

@@ -1,5 +1,5 @@
 //! What a run tells those who listen.
-use crate::TrainError;
+use crate::{TestMetrics, TrainError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_files::{FilesError, Lines};
@@ -54,6 +54,9 @@ pub enum Event {
         test_loss: f64,
         /// The accuracy on the test set.
         test_accuracy: f64,
+        /// How the network's own weights do, where the run is judged by their average.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        raw: Option<TestMetrics>,
         /// Whether no earlier epoch had that accuracy.
         best: bool,
         /// Time that training took, without evaluation.

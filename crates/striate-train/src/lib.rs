@@ -3,6 +3,7 @@
 //! - [`Recipe`] says in one TOML file what a run does; every key has a default, and a wrong one is told by name;
 //! - [`Trainer`] runs it: forward, loss, backward, [`Optimizer`] at the learning rate that the [`ScheduleConfig`] gives, and
 //!   after each epoch [`evaluate`]; it tells every [`Listener`] each [`Event`];
+//! - a [`Hook`] sees network, gradients and optimizer in every step, and a [`Rule`] is an optimizer: both may be yours;
 //! - [`Step`] is that training step alone, for loops of your own;
 //! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
 //! - [`metrics`] counts.
@@ -39,6 +40,7 @@ mod error;
 mod evaluate;
 mod event;
 mod feed;
+mod hook;
 pub mod metrics;
 pub mod optim;
 pub mod recipe;
@@ -50,9 +52,10 @@ pub use checkpoint::{Checkpoint, Progress, TestMetrics};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
-pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
+pub use hook::{Hook, Moment, WEIGHTS};
+pub use optim::{AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
 pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
 pub use schedule::{Curve, ScheduleConfig};
-pub use step::{Objective, Step, StepOutput};
+pub use step::{Objective, Step, StepOptions, StepOutput};
 pub use striate_torch::Precision;
 pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};

@@ -3,6 +3,7 @@ mod keys;
 
 use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
+use crate::optim::{Clip, ParamGroup};
 use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -49,6 +50,8 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// `[schedule]`: the learning rate over the run.
     pub schedule: ScheduleConfig,
+    /// `[[groups]]`: parameters that train in a way of their own.
+    pub groups: Vec<ParamGroup>,
     /// `[[transforms]]`: what is done to each training image, in this order. The file may name a [preset](Transform::preset) in their
     /// place, or have the section `[augment]` that there was before.
     #[serde(alias = "augment", deserialize_with = "transforms_or_augment")]
@@ -214,6 +217,11 @@ pub struct TrainSection {
     pub label_smoothing: f64,
     /// The norm that all gradients together are scaled down to; 0 for no limit.
     pub clip_norm: f64,
+    /// In how many parts each batch goes through the network, one after the other, which takes less memory. Batches, steps and
+    /// learning rates stay the same.
+    pub accumulate: usize,
+    /// What multiplies the learning rate once for each block between a parameter and the outputs; 1 for none.
+    pub layer_decay: f64,
     /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
     pub checkpoint_steps: u64,
 }
@@ -235,6 +243,8 @@ impl Default for TrainSection {
             devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
+            accumulate: 1,
+            layer_decay: 1.0,
             checkpoint_steps: 0,
         }
     }
@@ -331,8 +341,10 @@ impl Recipe {
         let tables = [self, other].map(|recipe| Table::try_from(recipe).unwrap_or_default());
         let keys = |section: &Value| section.as_table().cloned().unwrap_or_default();
         let mut differing = Vec::new();
-        if self.transforms != other.transforms {
-            differing.push("transforms".to_owned());
+        for (name, differs) in [("transforms", self.transforms != other.transforms), ("groups", self.groups != other.groups)] {
+            if differs {
+                differing.push(name.to_owned());
+            }
         }
         for (name, section) in &tables[0] {
             let (ours, theirs) = (keys(section), tables[1].get(name).map(keys).unwrap_or_default());
@@ -392,9 +404,12 @@ impl Recipe {
             seed: train.seed,
             loss,
             aux_weight,
-            clip_norm: (train.clip_norm != 0.0).then_some(train.clip_norm),
+            clip: (train.clip_norm != 0.0).then_some(Clip::Norm(train.clip_norm)),
+            accumulate: train.accumulate,
             cuda_graph: train.cuda_graph,
             optimizer: self.optimizer.clone(),
+            groups: self.groups.clone(),
+            layer_decay: train.layer_decay,
             schedule: self.schedule.clone(),
         })
     }
@@ -545,7 +560,7 @@ mod tests {
     fn smoothing_takes_cross_entropy() {
         let recipe = parse("[train]\nlabel_smoothing = 0.1\nclip_norm = 2").unwrap();
         let config = recipe.train_config(Loss::default(), 0.3).unwrap();
-        assert_eq!((config.loss, config.clip_norm), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(2.0)));
+        assert_eq!((config.loss, config.clip), (Loss::CrossEntropy { label_smoothing: 0.1 }, Some(Clip::Norm(2.0))));
         let error = recipe.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
         assert!(error.starts_with("train.label_smoothing = 0.1 takes cross entropy"), "{error}");
         let mixing = parse("[[transforms]]\nkind = 'mix-up'").unwrap();
@@ -553,7 +568,7 @@ mod tests {
         let error = mixing.train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap_err().to_string();
         assert!(error.contains("mix-up or cut-mix takes cross entropy"), "{error}");
         let plain = Recipe::default().train_config(Loss::Rbf { j: 1.0 }, 0.0).unwrap();
-        assert_eq!((plain.loss, plain.clip_norm), (Loss::Rbf { j: 1.0 }, None));
+        assert_eq!((plain.loss, plain.clip), (Loss::Rbf { j: 1.0 }, None));
     }
 
     #[test]
@@ -577,8 +592,12 @@ mod tests {
             ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
             ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [model], [optimizer], "),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [groups], [model], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
+            ("[[groups]]\nparam = 'fc.*'", "unknown field `param`, expected one of `params`, `kind`, "),
+            ("[[groups]]\nparams = 'fc['", "`fc[` is no pattern of names"),
+            ("[train]\nlayer_decay = 1.5", "train.layer_decay = 1.5 must be above 0 and at most 1"),
+            ("[train]\naccumulate = 0", "train.accumulate = 0 must be 1 or larger"),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
             ("[train]\nlr = ", "line 2: "),

@@ -1,7 +1,7 @@
 use crate::error::check;
+use crate::optim::Clip;
 use crate::{Optimizer, TrainError};
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use striate_graph::{Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::cuda::{Graph, Stream, has_graphs};
@@ -18,8 +18,6 @@ pub struct Objective {
     pub loss: Loss,
     /// The weight of the loss of each output after the first.
     pub aux_weight: f64,
-    /// The norm that all gradients together are scaled down to.
-    pub clip_norm: Option<f64>,
 }
 
 impl Objective {
@@ -43,20 +41,52 @@ pub struct StepOutput {
     pub logits: Tensor,
 }
 
+/// What happens to gradients between the backward pass and the optimizer's step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOptions {
+    /// In how many parts a batch goes forward and backward, one after the other, its gradients added up: so it takes less memory. Batch
+    /// norm and dropout see the parts.
+    pub parts: usize,
+    /// How gradients are clipped.
+    pub clip: Option<Clip>,
+}
+
+impl Default for StepOptions {
+    /// A batch is one part, and nothing is clipped.
+    fn default() -> Self {
+        Self { parts: 1, clip: None }
+    }
+}
+
 /// The training step: forward, loss, backward, and the optimizer's. It waits for nothing that a GPU computes.
+///
+/// [`run`](Self::run) is a whole step. [`backward`](Self::backward), which adds to the gradients, and [`update`](Self::update) are its
+/// halves, for loops that do something between them.
 #[derive(Debug)]
 pub struct Step<N> {
     network: N,
+    core: Core,
+    recorder: Option<Recorder>,
+}
+
+/// What a step takes but for the network.
+#[derive(Debug)]
+struct Core {
     objective: Objective,
     optimizer: Optimizer,
-    recorder: Option<Recorder>,
+    options: StepOptions,
 }
 
 impl<N: Borrow<Network>> Step<N> {
     /// Steps of a network by an optimizer of its [trainable parameters](Network::trainable), whose gradients are forgotten.
-    pub fn new(network: N, objective: Objective, mut optimizer: Optimizer) -> Result<Self, TrainError> {
+    ///
+    /// # Errors
+    ///
+    /// A step of no parts.
+    pub fn new(network: N, objective: Objective, mut optimizer: Optimizer, options: StepOptions) -> Result<Self, TrainError> {
+        check(options.parts > 0, "train.accumulate", options.parts, "must be 1 or larger")?;
         optimizer.zero_grad()?;
-        Ok(Self { network, objective, optimizer, recorder: None })
+        Ok(Self { network, core: Core { objective, optimizer, options }, recorder: None })
     }
 
     /// Records the step as a CUDA graph once a few batches of one shape have gone through it, and launches it by one call for batches of
@@ -78,14 +108,19 @@ impl<N: Borrow<Network>> Step<N> {
         Ok(self)
     }
 
-    /// The optimizer.
-    pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+    /// Whether steps are [recorded](Self::recorded).
+    pub fn is_recorded(&self) -> bool {
+        self.recorder.is_some()
     }
 
-    /// Takes over a state of the optimizer's: see [`Optimizer::load_state`].
-    pub fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
-        self.optimizer.load_state(state)
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.core.optimizer
+    }
+
+    /// The optimizer, to change.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.core.optimizer
     }
 
     /// Trains with one batch on the network's device: images `[N, C, H, W]` and targets as its [`Loss`] takes them.
@@ -93,22 +128,76 @@ impl<N: Borrow<Network>> Step<N> {
     /// Fails if the batch does not fit the network, or a [recorded](Self::recorded) step can't be recorded. A loss that is no number is no
     /// error here: it shows in the output, and in the weights.
     pub fn run(&mut self, images: &Tensor, targets: &Tensor, lr: f64) -> Result<StepOutput, TrainError> {
-        let Self { network, objective, optimizer, recorder } = self;
+        let Self { network, core, recorder } = self;
         let mut launch = |images: &Tensor, targets: &Tensor, lr: LearningRate| {
-            let outputs = (*network).borrow().forward(images, Mode::Train)?;
-            let loss = objective.compute(&outputs, targets)?;
-            loss.f_backward()?;
-            if let Some(max_norm) = objective.clip_norm {
-                let _norm = optimizer.clip_grad_norm(max_norm)?;
-            }
-            optimizer.step(lr)?;
-            optimizer.zero_grad()?;
-            Ok(StepOutput { loss: loss.f_detach()?, logits: outputs.logits().f_detach()? })
+            let output = core.backward((*network).borrow(), images, targets)?;
+            core.update(lr)?;
+            Ok(output)
         };
         match recorder {
             Some(recorder) => recorder.run(images, targets, lr, launch),
             None => launch(images, targets, LearningRate::Value(lr)),
         }
+    }
+
+    /// The first half of a step: adds the gradients of the batch's mean loss to those that there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn backward(&mut self, images: &Tensor, targets: &Tensor) -> Result<StepOutput, TrainError> {
+        self.core.backward(self.network.borrow(), images, targets)
+    }
+
+    /// The second half: clips the gradients, changes the parameters, and forgets the gradients.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn update(&mut self, lr: f64) -> Result<(), TrainError> {
+        self.core.update(LearningRate::Value(lr))
+    }
+}
+
+impl Core {
+    fn backward(&mut self, network: &Network, images: &Tensor, targets: &Tensor) -> Result<StepOutput, TrainError> {
+        let examples = images.size().first().copied().unwrap_or_default();
+        let parts = i64::try_from(self.options.parts).unwrap_or(i64::MAX).clamp(1, examples.max(1));
+        if parts == 1 {
+            return self.backward_part(network, images, targets, None);
+        }
+        let (mut losses, mut logits) = (Vec::new(), Vec::new());
+        for (images, targets) in images.f_chunk(parts, 0)?.iter().zip(&targets.f_chunk(parts, 0)?) {
+            let share = images.size()[0] as f64 / examples as f64;
+            let output = self.backward_part(network, images, targets, Some(share))?;
+            losses.push(output.loss);
+            logits.push(output.logits);
+        }
+        let loss = Tensor::f_stack(&losses, 0)?;
+        Ok(StepOutput { loss: loss.f_sum(loss.kind())?, logits: Tensor::f_cat(&logits, 0)? })
+    }
+
+    /// Of a part of a batch: its loss counts as much as it has examples.
+    fn backward_part(
+        &self,
+        network: &Network,
+        images: &Tensor,
+        targets: &Tensor,
+        share: Option<f64>,
+    ) -> Result<StepOutput, TrainError> {
+        let outputs = network.forward(images, Mode::Train)?;
+        let loss = self.objective.compute(&outputs, targets)?;
+        let loss = share.map_or_else(|| Ok(loss.shallow_clone()), |share| loss.f_mul_scalar(share))?;
+        loss.f_backward()?;
+        Ok(StepOutput { loss: loss.f_detach()?, logits: outputs.logits().f_detach()? })
+    }
+
+    fn update(&mut self, lr: LearningRate) -> Result<(), TrainError> {
+        if let Some(clip) = self.options.clip {
+            clip.apply(&self.optimizer)?;
+        }
+        self.optimizer.step(lr)?;
+        self.optimizer.zero_grad()
     }
 }
 
@@ -198,9 +287,10 @@ mod tests {
         });
         let options = InitOptions { devices: vec![device], ..InitOptions::default() };
         let network = Network::new(layers.unwrap(), &options).unwrap();
-        let objective = Objective { loss: Loss::default(), aux_weight: 0.0, clip_norm: Some(0.5) };
+        let objective = Objective { loss: Loss::default(), aux_weight: 0.0 };
         let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
-        let mut step = Step::new(&network, objective, optimizer).unwrap();
+        let options = StepOptions { clip: Some(Clip::Norm(0.5)), ..StepOptions::default() };
+        let mut step = Step::new(&network, objective, optimizer, options).unwrap();
         if recorded {
             step = step.recorded().unwrap();
         }

@@ -14,8 +14,8 @@ use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
-    ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
+    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, Event, Hook, JsonLines, LAST, Listener, Moment,
+    OptimizerConfig, Outcome, ParamGroup, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -71,12 +71,10 @@ fn config(optimizer: OptimizerConfig) -> TrainConfig {
         epochs: EPOCHS,
         lr: 0.02,
         seed: 5,
-        loss: Loss::default(),
-        aux_weight: 0.0,
-        clip_norm: Some(1.0),
-        cuda_graph: false,
+        clip: Some(Clip::Norm(1.0)),
         optimizer,
         schedule: ScheduleConfig { warmup_epochs: 0.5, ..Curve::Cosine { min_lr: 0.0 }.into() },
+        ..TrainConfig::default()
     }
 }
 
@@ -362,13 +360,8 @@ fn auxiliary_step(aux_weight: f64) -> Tensor {
     let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
     let before = network.state()["aux_fc.bias"].copy();
     let sgd = SgdConfig { momentum: 0.0, nesterov: false, weight_decay: 0.0, ..SgdConfig::default() };
-    let config = TrainConfig {
-        epochs: 1,
-        aux_weight,
-        clip_norm: None,
-        schedule: Curve::Constant.into(),
-        ..config(OptimizerConfig::Sgd(sgd))
-    };
+    let config =
+        TrainConfig { epochs: 1, aux_weight, clip: None, schedule: Curve::Constant.into(), ..config(OptimizerConfig::Sgd(sgd)) };
     let (train, test) = (data(1), data(2));
     let train = Loader::new(&train, preprocess(), LoaderOptions::eval(EXAMPLES as usize)).unwrap();
     let test = Loader::new(&test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
@@ -419,4 +412,165 @@ fn no_checkpoint_is_ahead_of_the_metrics() {
     let run = Run::sgd();
     run.trainer(|trainer| trainer.checkpoints(every_second).listener(crash).run().unwrap());
     assert!(checkpoints_seen >= 2 * 3 + 2, "{checkpoints_seen}");
+}
+
+/// Averages the weights of all steps, and counts the epochs, backward passes and updates that it hears of.
+struct Mean {
+    weights: BTreeMap<String, Tensor>,
+    calls: Tensor,
+}
+
+impl Mean {
+    fn of(network: &Network) -> Self {
+        Self { weights: copy(network.state()), calls: Tensor::zeros([3], (Kind::Int64, Device::Cpu)) }
+    }
+
+    fn count(&self, what: i64) {
+        let _ = self.calls.get(what).f_add_scalar_(1).unwrap();
+    }
+}
+
+impl Hook for Mean {
+    fn name(&self) -> &'static str {
+        "mean"
+    }
+
+    fn epoch_done(&mut self, _at: &Moment<'_>) -> Result<(), TrainError> {
+        self.count(0);
+        Ok(())
+    }
+
+    fn reads_gradients(&self) -> bool {
+        true
+    }
+
+    fn after_backward(&mut self, at: &Moment<'_>) -> Result<(), TrainError> {
+        assert!(at.params.iter().all(|param| param.tensor.grad().defined()));
+        self.count(1);
+        Ok(())
+    }
+
+    fn after_update(&mut self, at: &Moment<'_>) -> Result<(), TrainError> {
+        assert!(at.params.iter().all(|param| !param.tensor.grad().defined()));
+        self.count(2);
+        let share = 1.0 / (at.progress.step as f64 + 1.0);
+        for (name, own) in at.network.state() {
+            if own.is_floating_point() {
+                let _ = self.weights.get_mut(&name).unwrap().lerp_(&own, share);
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> BTreeMap<String, Tensor> {
+        let weights = self.weights.iter().map(|(name, tensor)| (format!("{WEIGHTS}{name}"), tensor.shallow_clone()));
+        weights.chain([("calls".to_owned(), self.calls.shallow_clone())]).collect()
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+        for (name, tensor) in &mut self.state() {
+            tensor.copy_(&state[name]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hook_that_averages_is_judged_saved_and_resumed() {
+    let _alone = alone();
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = Run::sgd();
+    let heard = Heard::default();
+    run.trainer(|trainer| {
+        let trainer = trainer.hook(Mean::of(&run.network)).unwrap().listener(heard.clone());
+        assert!(trainer.checkpoints(checkpoints(whole.path())).run().is_ok());
+    });
+    let last = Checkpoint::read(&whole.path().join(LAST)).unwrap();
+    assert_eq!(Vec::<i64>::try_from(&last.hooks["mean/calls"]).unwrap(), [2, 14, 14]);
+    assert_ne!(last.model, last.weights());
+    // The network ends with the average, by which it was judged.
+    assert_eq!(copy(run.network.state()), last.weights());
+    let test = Loader::new(&run.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+    assert_eq!(evaluate(&run.network, &test, Loss::default()).unwrap().loss, last.progress.test.unwrap().loss);
+    let judged = heard.0.lock().unwrap().iter().rev().find_map(|event| match event {
+        Event::EpochDone { test_loss, raw, .. } => Some((*test_loss, raw.unwrap().loss)),
+        _ => None,
+    });
+    let (averaged, raw) = judged.unwrap();
+    assert!(averaged == last.progress.test.unwrap().loss && raw != averaged);
+
+    let (flag, first, rest) = (Arc::new(AtomicBool::new(false)), Run::sgd(), Run::sgd());
+    let stop = StopAfter { step: 9, flag: Arc::clone(&flag) };
+    first.trainer(|trainer| {
+        let trainer = trainer.hook(Mean::of(&first.network)).unwrap().listener(stop).stop_on(flag);
+        trainer.checkpoints(checkpoints(parts.path())).run().unwrap()
+    });
+    rest.trainer(|mut trainer| {
+        let lacking = trainer.resume(&parts.path().join(LAST)).unwrap_err().to_string();
+        assert!(lacking.contains("it has mean/calls, which this run does not keep"), "{lacking}");
+        let mut trainer = trainer.hook(Mean::of(&rest.network)).unwrap();
+        trainer.resume(&parts.path().join(LAST)).unwrap();
+        trainer.checkpoints(checkpoints(parts.path())).run().unwrap();
+    });
+    let resumed = Checkpoint::read(&parts.path().join(LAST)).unwrap();
+    assert_eq!((resumed.model, resumed.hooks), (last.model, last.hooks));
+}
+
+#[test]
+fn two_hooks_of_one_name_are_refused() {
+    let run = Run::sgd();
+    let error = run.trainer(|trainer| {
+        let trainer = trainer.hook(Mean::of(&run.network)).unwrap();
+        trainer.hook(Mean::of(&run.network)).unwrap_err().to_string()
+    });
+    assert_eq!(error, "mean is the name of two hooks: give each its own");
+}
+
+/// A run of a network without batch norm and dropout, which see the parts of a batch.
+fn in_parts(accumulate: usize) -> BTreeMap<String, Tensor> {
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("conv", Conv2d::same(4, 3), x)?;
+        let x = net.add("relu", Activation::Relu, x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(3), x)?;
+        net.output("logits", x)
+    });
+    let mut run = Run { network: Network::new(graph.unwrap(), &InitOptions::default()).unwrap(), ..Run::sgd() };
+    run.config.accumulate = accumulate;
+    run.trainer(|mut trainer| trainer.run().unwrap());
+    copy(run.network.state())
+}
+
+#[test]
+fn a_batch_in_parts_is_the_batch() {
+    let _alone = alone();
+    let whole = in_parts(1);
+    // The last batch of an epoch has two examples.
+    for parts in [2, 3, 8] {
+        for (name, tensor) in in_parts(parts) {
+            assert!(tensor.allclose(&whole[&name], 1e-5, 1e-6, false), "{name} in {parts} parts");
+        }
+    }
+}
+
+#[test]
+fn parameters_begin_to_train_in_their_epoch() {
+    let _alone = alone();
+    let mut run = Run::sgd();
+    let first = copy(run.network.state());
+    let conv = ParamGroup { through: "conv".to_owned(), from_epoch: Some(1), ..ParamGroup::default() };
+    run.config.groups = vec![conv];
+    let folder = tempfile::tempdir().unwrap();
+    let flag = Arc::new(AtomicBool::new(false));
+    let stop = StopAfter { step: STEPS - 1, flag: Arc::clone(&flag) };
+    run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).listener(stop).stop_on(flag).run().unwrap());
+    let held = copy(run.network.state());
+    assert_eq!(held["conv.weight"], first["conv.weight"]);
+    assert_ne!(held["fc.weight"], first["fc.weight"]);
+    run.trainer(|mut trainer| {
+        trainer.resume(&folder.path().join(LAST)).unwrap();
+        trainer.run().unwrap();
+    });
+    assert_ne!(run.network.state()["conv.weight"], first["conv.weight"]);
 }

@@ -6,6 +6,8 @@ use toml::{Table, Value};
 
 /// The list of transforms in a recipe's file.
 const TRANSFORMS: &str = "transforms";
+/// The list of groups of parameters.
+const GROUPS: &str = "groups";
 /// What was there before lists of transforms.
 const AUGMENT: &str = "augment";
 
@@ -50,7 +52,7 @@ fn written_out(entry: &Table) -> Result<Vec<Transform>, String> {
 /// The known ones are those of the default recipe, with the optimizer and the schedule of the kinds that `table` names.
 pub(super) fn check_keys(table: &Table) -> Result<(), String> {
     let known = known_keys(table)?;
-    for (section, value) in table.iter().filter(|(section, _)| !matches!(section.as_str(), TRANSFORMS | AUGMENT)) {
+    for (section, value) in table.iter().filter(|(section, _)| !matches!(section.as_str(), TRANSFORMS | AUGMENT | GROUPS)) {
         let Some(Value::Table(known_here)) = known.get(section) else {
             return Err(match value {
                 Value::Table(_) => format!("unknown section [{section}]: {}", did_you_mean(section, &known, "[", "]")),

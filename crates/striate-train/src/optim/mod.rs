@@ -1,59 +1,110 @@
 //! Optimizers over named parameters, whose whole state can be saved and loaded.
+//!
+//! A [`Rule`] is one optimizer: a file with its hyperparameters, what it keeps, and its step. [`Optimizer`] does the rest for all of
+//! them: it keeps the state by name, clips, and steps the parameters of one learning rate and weight decay together.
+mod adamw;
+mod clip;
+mod groups;
+mod sgd;
+
+pub use self::adamw::AdamWConfig;
+pub use self::clip::Clip;
+pub use self::groups::{ParamGroup, ParamKind, Pattern, grouped};
+pub use self::sgd::SgdConfig;
+
 use crate::TrainError;
 use crate::error::check;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use striate_torch::optim::{AdamWStep, LearningRate, SgdStep, clear_grads, fused_adamw, fused_sgd};
+use std::fmt::Debug;
+use striate_torch::optim::{LearningRate, clear_grads};
 use tch::{Device, Kind, Tensor};
 
-/// Which optimizer, with its hyperparameters; the learning rate is given at each step.
+/// The rule of an optimizer: its hyperparameters, what it keeps for each parameter, and what a step does.
+///
+/// The learning rate is given at each step, so that a rule has none of its own.
+pub trait Rule: Debug + Send + Sync {
+    /// Refuses hyperparameters that can't be, naming them as a recipe does.
+    ///
+    /// # Errors
+    ///
+    /// The first such.
+    fn check(&self) -> Result<(), TrainError>;
+
+    /// What it keeps for each parameter; all of it starts as zeros.
+    fn slots(&self) -> Vec<Slot>;
+
+    /// The weight decay of parameters that no group gives one.
+    fn decay(&self) -> Decay;
+
+    /// Changes the parameters and the state of a group, all of one device.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch refuses, such as parameters of half precision.
+    fn step(&self, group: &Group<'_>) -> Result<(), TrainError>;
+}
+
+/// Something that a rule keeps for each parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name in the state, such as `sgd.momentum`.
+    pub name: &'static str,
+    /// Its form.
+    pub form: SlotForm,
+}
+
+/// The form of what a rule keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotForm {
+    /// That of the parameter.
+    Parameter,
+    /// A float32 scalar.
+    Scalar,
+}
+
+/// How much parameters decay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decay {
+    /// The weight decay.
+    pub weight_decay: f64,
+    /// Whether it applies to one-dimensional parameters too: biases, and the weights of batch norm.
+    pub decay_1d: bool,
+}
+
+impl Decay {
+    fn check(self) -> Result<(), TrainError> {
+        let decay = self.weight_decay;
+        check(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", decay, "must be 0 or larger")
+    }
+}
+
+/// The parameters of one learning rate, weight decay and device, with their gradients: lists of equal length.
+#[derive(Debug)]
+pub struct Group<'l> {
+    /// The parameters, which a step changes in place.
+    pub params: Vec<Tensor>,
+    /// Their gradients.
+    pub grads: Vec<Tensor>,
+    /// What the rule keeps, by slot, then by parameter.
+    pub state: Vec<Vec<Tensor>>,
+    /// The learning rate.
+    pub lr: LearningRate<'l>,
+    /// What [`lr`](Self::lr) is multiplied by.
+    pub lr_scale: f64,
+    /// The weight decay.
+    pub weight_decay: f64,
+}
+
+/// Which optimizer, with its hyperparameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OptimizerConfig {
     /// Stochastic gradient descent, the rule of `torch.optim.SGD`.
     Sgd(SgdConfig),
     /// Adam with decoupled weight decay, the rule of `torch.optim.AdamW`.
     AdamW(AdamWConfig),
-}
-
-/// Hyperparameters of stochastic gradient descent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SgdConfig {
-    /// Momentum; 0 keeps no state.
-    pub momentum: f64,
-    /// Nesterov's momentum.
-    pub nesterov: bool,
-    /// L2 penalty added to the gradient.
-    pub weight_decay: f64,
-    /// Whether weight decay applies to one-dimensional parameters too: biases, and the weights of batch norm.
-    pub decay_1d: bool,
-}
-
-impl Default for SgdConfig {
-    fn default() -> Self {
-        Self { momentum: 0.9, nesterov: false, weight_decay: 0.0, decay_1d: true }
-    }
-}
-
-/// Hyperparameters of AdamW.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AdamWConfig {
-    /// Decay of the running means of the gradient and of its square.
-    pub betas: [f64; 2],
-    /// Added to the denominator.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Whether weight decay applies to one-dimensional parameters too: biases, and the weights of batch norm.
-    pub decay_1d: bool,
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, decay_1d: true }
-    }
 }
 
 impl Default for OptimizerConfig {
@@ -63,159 +114,154 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
+    /// Its rule.
+    pub fn rule(&self) -> &dyn Rule {
+        match self {
+            Self::Sgd(config) => config,
+            Self::AdamW(config) => config,
+        }
+    }
+
+    fn into_rule(self) -> Box<dyn Rule> {
+        match self {
+            Self::Sgd(config) => Box::new(config),
+            Self::AdamW(config) => Box::new(config),
+        }
+    }
+
     /// Refuses hyperparameters that can't be, naming them.
+    ///
+    /// # Errors
+    ///
+    /// The first such.
     pub fn check(&self) -> Result<(), TrainError> {
-        let decay = self.weight_decay();
-        check(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", decay, "must be 0 or larger")?;
-        match self {
-            Self::Sgd(sgd) => {
-                check((0.0..1.0).contains(&sgd.momentum), "optimizer.momentum", sgd.momentum, "must be from 0 to below 1")?;
-                let has_momentum = !sgd.nesterov || sgd.momentum > 0.0;
-                check(has_momentum, "optimizer.nesterov", sgd.nesterov, "takes a momentum above 0")
-            }
-            Self::AdamW(adamw) => {
-                let betas = adamw.betas.iter().all(|beta| (0.0..1.0).contains(beta));
-                check(betas, "optimizer.betas", adamw.betas, "must both be from 0 to below 1")?;
-                check(adamw.eps.is_finite() && adamw.eps > 0.0, "optimizer.eps", adamw.eps, "must be above 0")
-            }
-        }
-    }
-
-    fn weight_decay(&self) -> f64 {
-        match self {
-            Self::Sgd(sgd) => sgd.weight_decay,
-            Self::AdamW(adamw) => adamw.weight_decay,
-        }
-    }
-
-    fn decay_1d(&self) -> bool {
-        match self {
-            Self::Sgd(sgd) => sgd.decay_1d,
-            Self::AdamW(adamw) => adamw.decay_1d,
-        }
-    }
-
-    /// The names of what it keeps for each parameter.
-    fn slots(&self) -> &'static [&'static str] {
-        match self {
-            Self::Sgd(sgd) if sgd.momentum == 0.0 => &[],
-            Self::Sgd(_) => &["sgd.momentum"],
-            Self::AdamW(_) => &[EXP_AVG, EXP_AVG_SQ, STEP],
-        }
+        self.rule().decay().check()?;
+        self.rule().check()
     }
 }
 
-const EXP_AVG: &str = "adamw.exp_avg";
-const EXP_AVG_SQ: &str = "adamw.exp_avg_sq";
-const STEP: &str = "adamw.step";
+impl From<OptimizerConfig> for Box<dyn Rule> {
+    fn from(config: OptimizerConfig) -> Self {
+        config.into_rule()
+    }
+}
+
+/// A parameter, and how it is trained.
+#[derive(Debug)]
+pub struct Param {
+    /// Its name in the network and in the optimizer's state.
+    pub name: String,
+    /// Its values.
+    pub tensor: Tensor,
+    /// What the learning rate is multiplied by.
+    pub lr_scale: f64,
+    /// Its weight decay, if not the rule's.
+    pub weight_decay: Option<f64>,
+    /// The epoch, counted from 0, before which it stays as it is.
+    pub from_epoch: u64,
+}
+
+impl From<(String, Tensor)> for Param {
+    fn from((name, tensor): (String, Tensor)) -> Self {
+        Self { name, tensor, lr_scale: 1.0, weight_decay: None, from_epoch: 0 }
+    }
+}
 
 /// An optimizer over named parameters.
 ///
-/// The state exists from the start, as zeros: what [`state`](Self::state) gives depends on the configuration and the
+/// The state exists from the start, as zeros: what [`state`](Self::state) gives depends on the rule and the
 /// parameters alone, and [`load_state`](Self::load_state) can tell what is missing.
 #[derive(Debug)]
 pub struct Optimizer {
-    config: OptimizerConfig,
-    names: Vec<String>,
-    params: Vec<Tensor>,
+    rule: Box<dyn Rule>,
+    params: Vec<Param>,
     /// By slot, then by parameter.
     state: Vec<Vec<Tensor>>,
 }
 
 impl Optimizer {
-    /// An optimizer of these parameters, which it changes in place. Their names appear in its state.
-    pub fn new(config: OptimizerConfig, params: Vec<(String, Tensor)>) -> Result<Self, TrainError> {
-        config.check()?;
-        let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
-        let zeros = |slot: &str, param: &Tensor| match slot {
-            STEP => Tensor::f_zeros([0_i64; 0], (Kind::Float, param.device())),
-            _ => param.f_detach()?.f_zeros_like(),
+    /// An optimizer of these parameters, which it changes in place: by a configuration, or by a rule of your own.
+    ///
+    /// # Errors
+    ///
+    /// Hyperparameters that can't be.
+    pub fn new(rule: impl Into<Box<dyn Rule>>, params: impl IntoIterator<Item = impl Into<Param>>) -> Result<Self, TrainError> {
+        let rule = rule.into();
+        rule.decay().check()?;
+        rule.check()?;
+        let params: Vec<Param> = params.into_iter().map(Into::into).collect();
+        let zeros = |slot: &Slot, param: &Param| match slot.form {
+            SlotForm::Scalar => Tensor::f_zeros([0_i64; 0], (Kind::Float, param.tensor.device())),
+            SlotForm::Parameter => param.tensor.f_detach()?.f_zeros_like(),
         };
-        let slots = config.slots().iter();
-        let state = slots.map(|slot| params.iter().map(|param| zeros(slot, param)).collect()).collect::<Result<_, _>>()?;
-        Ok(Self { config, names, params, state })
+        let slots = rule.slots();
+        let state = slots.iter().map(|slot| params.iter().map(|param| zeros(slot, param)).collect());
+        let state = state.collect::<Result<_, _>>()?;
+        Ok(Self { rule, params, state })
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Lets the parameters that train in this epoch have gradients, and no others.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn start_epoch(&mut self, epoch: u64) -> Result<(), TrainError> {
+        for param in self.params.iter().filter(|param| param.from_epoch > 0) {
+            let _ = param.tensor.f_set_requires_grad(param.from_epoch <= epoch)?;
+        }
+        Ok(())
     }
 
     /// Changes every parameter that has a gradient; the others, and their state, stay as they are.
     pub fn step<'l>(&mut self, lr: impl Into<LearningRate<'l>>) -> Result<(), TrainError> {
-        let lr = lr.into();
-        // Fused steps take parameters of one device and one weight decay.
-        let mut groups: Vec<((bool, Device), Group)> = Vec::new();
+        let (lr, decay) = (lr.into(), self.rule.decay());
+        let mut groups: Vec<(Device, Group)> = Vec::new();
         for (i, param) in self.params.iter().enumerate() {
-            let grad = param.f_grad()?;
-            if grad.defined() {
-                let decays = self.config.decay_1d() || param.dim() > 1;
-                let kind = (decays, param.device());
-                let place = groups.iter().position(|(other, _)| *other == kind).unwrap_or_else(|| {
-                    groups.push((kind, Group::default()));
-                    groups.len() - 1
-                });
-                groups[place].1.push(param, grad, self.state.iter().map(|slot| &slot[i]));
+            let grad = param.tensor.f_grad()?;
+            if !grad.defined() {
+                continue;
             }
+            let decays = decay.decay_1d || param.tensor.dim() > 1;
+            let weight_decay = param.weight_decay.unwrap_or(if decays { decay.weight_decay } else { 0.0 });
+            let (device, lr_scale) = (param.tensor.device(), param.lr_scale);
+            let fits = |(there, group): &(Device, Group)| {
+                *there == device && group.lr_scale == lr_scale && group.weight_decay == weight_decay
+            };
+            let place = groups.iter().position(fits).unwrap_or_else(|| {
+                let state = self.state.iter().map(|_| Vec::new()).collect();
+                groups.push((device, Group { params: Vec::new(), grads: Vec::new(), state, lr, lr_scale, weight_decay }));
+                groups.len() - 1
+            });
+            groups[place].1.push(&param.tensor, grad, self.state.iter().map(|slot| &slot[i]));
         }
-        for ((decays, _), group) in &groups {
-            self.step_group(group, lr, if *decays { self.config.weight_decay() } else { 0.0 })?;
-        }
-        Ok(())
-    }
-
-    fn step_group(&self, group: &Group, lr: LearningRate, weight_decay: f64) -> Result<(), TrainError> {
-        let Group { params, grads, state } = group;
-        match &self.config {
-            OptimizerConfig::Sgd(sgd) => {
-                // A buffer of zeros becomes the gradient in its first step, as PyTorch's missing one does.
-                let (momentum, nesterov) = (sgd.momentum, sgd.nesterov);
-                let step = SgdStep { lr, momentum, weight_decay, nesterov, first_step: false };
-                let momenta = state.first().map_or(&[][..], Vec::as_slice);
-                fused_sgd(params, grads, momenta, step)?;
-            }
-            OptimizerConfig::AdamW(adamw) => {
-                let [exp_avgs, exp_avg_sqs, steps] = state.as_slice() else { return Ok(()) };
-                for step in steps {
-                    let _ = step.shallow_clone().f_add_scalar_(1.0)?;
-                }
-                let [beta1, beta2] = adamw.betas;
-                let step = AdamWStep { lr, beta1, beta2, weight_decay, eps: adamw.eps };
-                fused_adamw(params, grads, exp_avgs, exp_avg_sqs, steps, step)?;
-            }
-        }
-        Ok(())
+        groups.iter().try_for_each(|(_, group)| self.rule.step(group))
     }
 
     /// Forgets the gradients, so that the next backward pass writes new ones.
     pub fn zero_grad(&mut self) -> Result<(), TrainError> {
-        Ok(clear_grads(&self.params)?)
+        let params: Vec<Tensor> = self.params.iter().map(|param| param.tensor.shallow_clone()).collect();
+        Ok(clear_grads(&params)?)
     }
 
-    /// Scales all gradients down, if their norm taken together is above `max_norm`; returns the norm before that, a scalar on the first
-    /// gradient's device. The rule of `torch.nn.utils.clip_grad_norm_`. It reads nothing back from a GPU.
-    pub fn clip_grad_norm(&mut self, max_norm: f64) -> Result<Tensor, TrainError> {
-        let grads = self.params.iter().map(Tensor::f_grad).collect::<Result<Vec<_>, _>>()?;
-        let mut grads: Vec<Tensor> = grads.into_iter().filter(Tensor::defined).collect();
-        if grads.is_empty() {
-            return Ok(Tensor::f_zeros([0_i64; 0], (Kind::Float, Device::Cpu))?);
-        }
-        let device = grads[0].device();
-        let norms = grads.iter().map(|grad| grad.f_norm()?.f_to_device(device)).collect::<Result<Vec<_>, _>>()?;
-        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
-        let scale = norm.f_add_scalar(1e-6)?.f_reciprocal()?.f_mul_scalar(max_norm)?.f_clamp_max(1.0)?;
-        // On the CPU it costs nothing to know.
-        if device == Device::Cpu && f64::try_from(&scale)? >= 1.0 {
-            return Ok(norm);
-        }
-        for grad in &mut grads {
-            let _ = grad.f_mul_(&scale.f_to_device(grad.device())?)?;
-        }
-        Ok(norm)
+    /// The gradients that there are, with their parameters.
+    pub(crate) fn grads(&self) -> Result<Vec<(&Param, Tensor)>, TrainError> {
+        let all = self.params.iter().map(|param| Ok((param, param.tensor.f_grad()?)));
+        let all = all.collect::<Result<Vec<_>, TrainError>>()?;
+        Ok(all.into_iter().filter(|(_, grad)| grad.defined()).collect())
     }
 
     /// The state by name, such as `sgd.momentum.conv1.weight`, `adamw.exp_avg.conv1.weight` or `adamw.step.conv1.weight`:
     /// the tensors that the next step changes, not copies.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
-        for (slot, tensors) in self.config.slots().iter().zip(&self.state) {
-            for (name, tensor) in self.names.iter().zip(tensors) {
-                state.insert(format!("{slot}.{name}"), tensor.shallow_clone());
+        for (slot, tensors) in self.rule.slots().iter().zip(&self.state) {
+            for (param, tensor) in self.params.iter().zip(tensors) {
+                state.insert(format!("{}.{}", slot.name, param.name), tensor.shallow_clone());
             }
         }
         state
@@ -262,19 +308,19 @@ fn mismatch(own: &BTreeMap<String, Tensor>, given: &BTreeMap<String, Tensor>) ->
     Some(format!("{name} is {}, expected {}", tell(&given[name]), tell(tensor)))
 }
 
-/// The parameters of one fused step.
-#[derive(Default)]
-struct Group {
-    params: Vec<Tensor>,
-    grads: Vec<Tensor>,
-    state: Vec<Vec<Tensor>>,
+impl Drop for Optimizer {
+    /// What was to train later can be trained by another.
+    fn drop(&mut self) {
+        for param in self.params.iter().filter(|param| param.from_epoch > 0) {
+            let _ = param.tensor.set_requires_grad(true);
+        }
+    }
 }
 
-impl Group {
-    fn push<'a>(&mut self, param: &Tensor, grad: Tensor, state: impl ExactSizeIterator<Item = &'a Tensor>) {
+impl Group<'_> {
+    fn push<'a>(&mut self, param: &Tensor, grad: Tensor, state: impl Iterator<Item = &'a Tensor>) {
         self.params.push(param.shallow_clone());
         self.grads.push(grad);
-        self.state.resize_with(state.len(), Vec::new);
         for (slot, tensor) in self.state.iter_mut().zip(state) {
             slot.push(tensor.shallow_clone());
         }
@@ -311,7 +357,7 @@ mod tests {
     }
 
     fn golden() -> Golden {
-        serde_json::from_str(include_str!("../tests/goldens/optim.json")).unwrap()
+        serde_json::from_str(include_str!("../../tests/goldens/optim.json")).unwrap()
     }
 
     fn params(golden: &Golden, kind: Kind) -> [Tensor; 2] {
@@ -321,7 +367,7 @@ mod tests {
 
     fn optimizer(config: &OptimizerConfig, [weight, bias]: &[Tensor; 2]) -> Optimizer {
         let named = [("fc.weight", weight), ("fc.bias", bias)].map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-        Optimizer::new(config.clone(), named.into()).unwrap()
+        Optimizer::new(config.clone(), named).unwrap()
     }
 
     /// Backward passes that give exactly the golden gradients, and the steps after them.
@@ -335,7 +381,7 @@ mod tests {
                 }
             }
             if let Some(max_norm) = clip {
-                let _norm = optimizer.clip_grad_norm(max_norm).unwrap();
+                Clip::Norm(max_norm).apply(optimizer).unwrap();
             }
             optimizer.step(golden.lrs[i]).unwrap();
             optimizer.zero_grad().unwrap();
@@ -419,7 +465,7 @@ mod tests {
             (OptimizerConfig::AdamW(AdamWConfig { eps: 0.0, ..Default::default() }), "eps = 0.0"),
         ];
         for (config, message) in bad {
-            let error = Optimizer::new(config, Vec::new()).unwrap_err().to_string();
+            let error = Optimizer::new(config, Vec::<Param>::new()).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
     }

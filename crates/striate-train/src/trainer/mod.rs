@@ -1,115 +1,31 @@
-use crate::error::check;
+mod config;
+mod saving;
+
+pub use self::config::{CheckpointConfig, Outcome, TrainConfig};
+
+use self::saving::fingerprint;
 use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
+use crate::hook::weights_of;
 use crate::metrics::{Running, exact_matches, top_k_correct};
-use crate::{
-    Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, Recipe, ScheduleConfig, Step,
-    StepOutput, TestMetrics, TrainError,
-};
-use std::path::{Path, PathBuf};
+use crate::optim::{Rule, grouped};
+use crate::{Evaluation, Event, Hook, Listener, Moment, Optimizer, Progress, Step, StepOutput, TestMetrics, TrainError};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Batch, Dataset, Loader};
+use striate_datasets::{Batch, Loader};
 use striate_graph::{Network, Node};
-use striate_layers::{Mode, loss::Loss};
-use striate_models::BundleInfo;
+use striate_layers::Mode;
 use striate_torch::{derive_seed, manual_seed};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// The checkpoint that a run goes on from.
 pub const LAST: &str = "last.safetensors";
 /// The weights of the epoch with the best accuracy on the test set, without the optimizer's state.
 pub const BEST: &str = "best.safetensors";
-/// More than anybody trains; steps can be counted up to it.
-const MAX_EPOCHS: u64 = 1_000_000;
-/// Examples that tell whether a run goes on with the same data.
-const FINGERPRINTED: i64 = 256;
 /// Sets the seeds of steps, which dropout draws from, apart from those of the loader.
 const STEP_SEEDS: u64 = 0x5354_4550;
-
-/// How a network is trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainConfig {
-    /// How often the training set is gone through.
-    pub epochs: u64,
-    /// The learning rate that the schedule starts from.
-    pub lr: f64,
-    /// What dropout is drawn from; the loader has a seed of its own.
-    pub seed: u64,
-    /// The loss.
-    pub loss: Loss,
-    /// The weight of the loss of each output after the first.
-    pub aux_weight: f64,
-    /// The norm that all gradients together are scaled down to.
-    pub clip_norm: Option<f64>,
-    /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`].
-    pub cuda_graph: bool,
-    /// The optimizer.
-    pub optimizer: OptimizerConfig,
-    /// The learning rate over the run.
-    pub schedule: ScheduleConfig,
-}
-
-impl Default for TrainConfig {
-    /// Ten epochs with the default optimizer at a constant learning rate of 0.05, by cross entropy.
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            lr: 0.05,
-            seed: 0,
-            loss: Loss::default(),
-            aux_weight: 0.0,
-            clip_norm: None,
-            cuda_graph: false,
-            optimizer: OptimizerConfig::default(),
-            schedule: ScheduleConfig::default(),
-        }
-    }
-}
-
-impl TrainConfig {
-    /// What each step minimises.
-    pub fn objective(&self) -> Objective {
-        Objective { loss: self.loss, aux_weight: self.aux_weight, clip_norm: self.clip_norm }
-    }
-
-    /// Refuses values that can't be, naming them as a recipe does.
-    pub fn check(&self) -> Result<(), TrainError> {
-        check((1..=MAX_EPOCHS).contains(&self.epochs), "train.epochs", self.epochs, "must be from 1 to a million")?;
-        check(self.lr.is_finite() && self.lr > 0.0, "train.lr", self.lr, "must be above 0")?;
-        let aux = self.aux_weight;
-        check(aux.is_finite() && aux >= 0.0, "aux_weight", aux, "must be 0 or larger")?;
-        let clip = self.clip_norm.unwrap_or(1.0);
-        check(clip.is_finite() && clip > 0.0, "train.clip_norm", clip, "must be above 0, or 0 for no limit")?;
-        self.optimizer.check()?;
-        self.schedule.check()?;
-        let (warmup, epochs) = (self.schedule.warmup_epochs, self.epochs as f64);
-        check(warmup < epochs, "schedule.warmup_epochs", warmup, "must be less than the run's epochs")
-    }
-}
-
-/// Where and when a run saves itself.
-#[derive(Debug, Clone)]
-pub struct CheckpointConfig {
-    /// The folder of [`LAST`] and [`BEST`].
-    pub folder: PathBuf,
-    /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
-    pub every_steps: Option<u64>,
-    /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
-    pub bundle: BundleInfo,
-    /// The recipe of the run, if it has one, kept in each checkpoint.
-    pub recipe: Option<Recipe>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All epochs are done.
-    Finished,
-    /// It was asked to stop, and saved itself first.
-    Stopped,
-}
 
 /// Trains a network: the one loop for every network, dataset and listener.
 ///
@@ -126,6 +42,7 @@ pub struct Trainer<'a> {
     progress: Progress,
     checkpoints: Option<CheckpointConfig>,
     listeners: Vec<Box<dyn Listener + 'a>>,
+    hooks: Vec<Box<dyn Hook + 'a>>,
     stop: Option<Arc<AtomicBool>>,
     evaluation: Option<Evaluation>,
     judge: &'static str,
@@ -155,11 +72,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NothingToTrain);
         }
         check_last_batch(network, train)?;
-        let optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
-        let mut step = Step::new(network, config.objective(), optimizer)?;
-        if config.cuda_graph {
-            step = step.recorded()?;
-        }
+        let step = step(network, &config, config.optimizer.clone())?;
         let feed = Feed::new(network.device());
         let progress = Progress {
             data: fingerprint(train.dataset())?,
@@ -172,9 +85,36 @@ impl<'a> Trainer<'a> {
             test: None,
             best_accuracy: None,
         };
-        let (checkpoints, listeners) = (None, Vec::new());
+        let (checkpoints, listeners, hooks) = (None, Vec::new(), Vec::new());
         let (stop, evaluation, judge) = (None, None, "test");
-        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, stop, evaluation, judge })
+        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, hooks, stop, evaluation, judge })
+    }
+
+    /// Trains by a rule of your own, in place of the configuration's optimizer.
+    ///
+    /// # Errors
+    ///
+    /// Hyperparameters that can't be.
+    pub fn optimizer(mut self, rule: Box<dyn Rule>) -> Result<Self, TrainError> {
+        self.step = step(self.network, &self.config, rule)?;
+        Ok(self)
+    }
+
+    /// Calls `hook` in each step: before [`resume`](Self::resume), which needs to know all of them.
+    ///
+    /// # Errors
+    ///
+    /// Another hook has its name or averages weights too; it reads gradients, and steps are recorded.
+    pub fn hook(mut self, hook: impl Hook + 'a) -> Result<Self, TrainError> {
+        let refused = |reason| TrainError::Option { option: hook.name().to_owned(), reason };
+        if self.hooks.iter().any(|other| other.name() == hook.name()) {
+            return Err(refused("is the name of two hooks: give each its own"));
+        }
+        if hook.reads_gradients() && self.step.is_recorded() {
+            return Err(refused("reads gradients, which a recorded step does not show: train with `cuda_graph = false`"));
+        }
+        self.hooks.push(Box::new(hook));
+        Ok(self)
     }
 
     /// Saves checkpoints.
@@ -212,49 +152,8 @@ impl<'a> Trainer<'a> {
         self.evaluation.as_ref()
     }
 
-    /// Goes on where a checkpoint was saved: call it before [`run`](Self::run).
-    ///
-    /// Fails, and changes nothing, if the checkpoint is of another network, optimizer, seed, data, test data or number of steps in an
-    /// epoch.
-    pub fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
-        let unfit = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
-        let Checkpoint { model, optimizer, progress, .. } = Checkpoint::read(path)?;
-        let (there, here) = (progress.steps_per_epoch, self.progress.steps_per_epoch);
-        if there != here {
-            return Err(unfit(format!(
-                "its epochs have {there} steps, here they have {here}: take the same data and batch size"
-            )));
-        }
-        if progress.data != self.progress.data {
-            return Err(unfit(format!(
-                "it was trained on {}, here are {}: take the same data",
-                progress.data, self.progress.data
-            )));
-        }
-        if let (Some(there), Some(here)) = (&progress.test_data, &self.progress.test_data)
-            && there != here
-        {
-            return Err(unfit(format!("it was judged by {there}, here are {here}: take the same data")));
-        }
-        if progress.seed != self.config.seed {
-            return Err(unfit(format!("its seed is {}, here it is {}: take the same", progress.seed, self.config.seed)));
-        }
-        let before = progress.epoch.checked_mul(here);
-        if before.and_then(|before| progress.step.checked_sub(before)).is_none_or(|done| done > here) {
-            return Err(unfit(format!("its step {} does not lie in its epoch {}", progress.step, progress.epoch)));
-        }
-        if optimizer.is_empty() && !self.step.optimizer().state().is_empty() {
-            return Err(unfit(format!("it holds no optimizer's state: resume from {LAST}")));
-        }
-        self.step.optimizer().check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
-        self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
-        self.step.load_optimizer_state(&optimizer)?;
-        let test_data = self.progress.test_data.take();
-        self.progress = Progress { test_data, ..progress };
-        Ok(())
-    }
-
-    /// Trains until all epochs are done or a stop is asked for.
+    /// Trains until all epochs are done or a stop is asked for. Once all are done, the network has the weights that the run is
+    /// judged by: those of a [`Hook`] that averages them, if there is one.
     ///
     /// Fails, among others, as soon as a loss or a weight is no number any more; no checkpoint is overwritten then, and the network keeps what
     /// that step left of it.
@@ -267,6 +166,11 @@ impl<'a> Trainer<'a> {
         while outcome == Outcome::Finished && self.progress.epoch < epochs {
             outcome = self.run_epoch()?;
         }
+        if outcome == Outcome::Finished
+            && let Some(weights) = weights_of(&self.hooks_state())
+        {
+            self.network.load_state(&weights)?;
+        }
         let finished = outcome == Outcome::Finished;
         self.emit(Event::RunDone { finished, step: self.progress.step, best_accuracy: self.progress.best_accuracy })?;
         Ok(outcome)
@@ -275,6 +179,8 @@ impl<'a> Trainer<'a> {
     fn run_epoch(&mut self) -> Result<Outcome, TrainError> {
         let Progress { epoch, step, steps_per_epoch, .. } = self.progress;
         self.emit(Event::EpochStarted { epoch })?;
+        self.step.optimizer_mut().start_epoch(epoch)?;
+        self.call_hooks(Hook::epoch_started)?;
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
         let mut batches = self.train.epoch_from(epoch, first)?;
@@ -318,8 +224,40 @@ impl<'a> Trainer<'a> {
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
         let batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
-        let output = self.step.run(&batch.images, batch.targets(), lr)?;
+        let output = self.run_step(&batch, lr)?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
+    }
+
+    fn run_step(&mut self, batch: &Batch, lr: f64) -> Result<StepOutput, TrainError> {
+        let output = if self.hooks.iter().any(|hook| hook.reads_gradients()) {
+            let output = self.step.backward(&batch.images, batch.targets())?;
+            self.call_hooks(Hook::after_backward)?;
+            self.step.update(lr)?;
+            output
+        } else {
+            self.step.run(&batch.images, batch.targets(), lr)?
+        };
+        self.call_hooks(Hook::after_update)?;
+        Ok(output)
+    }
+
+    fn call_hooks(
+        &mut self,
+        call: impl Fn(&mut (dyn Hook + 'a), &Moment<'_>) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let at = Moment {
+            network: self.network,
+            params: self.step.optimizer().params(),
+            progress: &self.progress,
+            steps: self.config.epochs * self.progress.steps_per_epoch,
+            lr: self.lr(self.progress.step),
+        };
+        self.hooks.iter_mut().try_for_each(|hook| call(&mut **hook, &at))
+    }
+
+    /// The weights that the run is judged by: those of a hook that averages them, or else the network's.
+    fn weights(&self) -> BTreeMap<String, Tensor> {
+        weights_of(&self.hooks_state()).unwrap_or_else(|| self.network.state())
     }
 
     /// Waits until a step is done, and counts it; returns its mean loss.
@@ -348,17 +286,14 @@ impl<'a> Trainer<'a> {
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
         self.check_weights()?;
-        let network = self.network;
-        let forward = |images: &Tensor| match self.is_stopped() {
-            true => Err(TrainError::Stopped),
-            false => Ok(network.forward(images, Mode::Eval)?),
+        self.call_hooks(Hook::epoch_done)?;
+        let own = self.evaluate()?;
+        let (evaluation, raw) = match weights_of(&self.hooks_state()) {
+            None => (own, None),
+            Some(weights) => (self.evaluate_with(&weights)?, Some(TestMetrics::from(&own))),
         };
-        let test = evaluate_with(network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
-        if !test.loss.is_finite() {
-            return Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1)));
-        }
-        let evaluation = self.evaluation.insert(test);
-        let test = TestMetrics { loss: evaluation.loss, accuracy: evaluation.accuracy };
+        let test = TestMetrics::from(&evaluation);
+        self.evaluation = Some(evaluation);
         let best = self.progress.best_accuracy.is_none_or(|best| test.accuracy > best);
         let done = Event::EpochDone {
             epoch: self.progress.epoch,
@@ -367,6 +302,7 @@ impl<'a> Trainer<'a> {
             train_accuracy: self.progress.running.accuracy(),
             test_loss: test.loss,
             test_accuracy: test.accuracy,
+            raw,
             best,
             seconds,
             images_per_second,
@@ -385,39 +321,28 @@ impl<'a> Trainer<'a> {
         self.save(LAST)
     }
 
-    fn save_within_epoch(&mut self) -> Result<(), TrainError> {
-        self.check_weights()?;
-        self.save(LAST)
-    }
-
-    fn save(&mut self, name: &str) -> Result<(), TrainError> {
-        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
-        let path = checkpoints.folder.join(name);
-        let mut info = checkpoints.bundle.clone();
-        if let Some(test) = self.progress.test {
-            let name = if self.config.loss.is_multi_label() { "test_exact_match" } else { "test_accuracy" };
-            info.metrics = [(name.to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
-        }
-        let checkpoint = Checkpoint {
-            model: self.network.state(),
-            optimizer: if name == BEST { Default::default() } else { self.step.optimizer().state() },
-            progress: self.progress.clone(),
-            recipe: checkpoints.recipe.clone(),
+    /// How the network does as it is.
+    fn evaluate(&self) -> Result<Evaluation, TrainError> {
+        let network = self.network;
+        let forward = |images: &Tensor| match self.is_stopped() {
+            true => Err(TrainError::Stopped),
+            false => Ok(network.forward(images, Mode::Eval)?),
         };
-        // The checkpoint must not have steps of which the listeners know nothing after a crash.
-        self.listeners.iter_mut().try_for_each(Listener::before_checkpoint)?;
-        checkpoint.write(&info, &path)?;
-        self.emit(Event::CheckpointSaved { path, step: self.progress.step })
+        let test = evaluate_with(network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
+        match test.loss.is_finite() {
+            true => Ok(test),
+            false => Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1))),
+        }
     }
 
-    /// A step may ruin the weights though its loss was sound: what is saved must be sound too.
-    fn check_weights(&self) -> Result<(), TrainError> {
-        for tensor in self.network.state().values() {
-            if tensor.is_floating_point() && tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-                return Err(self.diverged("a weight became", self.progress.step.saturating_sub(1)));
-            }
-        }
-        Ok(())
+    /// How it does with other weights, which it has for so long.
+    fn evaluate_with(&self, weights: &BTreeMap<String, Tensor>) -> Result<Evaluation, TrainError> {
+        let own = self.network.state().into_iter().map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)));
+        let own = own.collect::<Result<BTreeMap<_, _>, TrainError>>()?;
+        self.network.load_state(weights)?;
+        let evaluation = self.evaluate();
+        self.network.load_state(&own)?;
+        evaluation
     }
 
     /// The error of a step that came after `done` others.
@@ -437,17 +362,6 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The dataset's name and size, and a number that depends on its labels and on some of its pixels: enough to tell data apart.
-fn fingerprint(data: &dyn Dataset) -> Result<String, TrainError> {
-    let len = i64::try_from(data.len()).unwrap_or(i64::MAX);
-    let indices: Vec<i64> = (0..FINGERPRINTED.min(len)).map(|index| index * len / FINGERPRINTED.min(len)).collect();
-    let Batch { images, labels, .. } = data.batch(&Tensor::f_from_slice(&indices)?)?;
-    let sums = images.f_flatten(1, -1)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
-    let (sums, labels) = (Vec::<i64>::try_from(sums)?, Vec::<i64>::try_from(labels)?);
-    let values: Vec<u64> = sums.into_iter().chain(labels).map(i64::cast_unsigned).collect();
-    Ok(format!("{} ({} images, {:08x})", data.name(), data.len(), derive_seed(0, &values) >> 32))
-}
-
 /// Refuses a last batch that batch norm would fail on at the end of an epoch, before anything is saved.
 fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError> {
     let single = |node: &Node| node.op_name() == "BatchNorm2d" && matches!(node.shape.dims(), [_, 1, 1]);
@@ -455,6 +369,13 @@ fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError>
         Some(node) if train.smallest_batch() == 1 => Err(TrainError::LoneExample { layer: node.name.clone() }),
         _ => Ok(()),
     }
+}
+
+/// The step of a run.
+fn step<'a>(network: &'a Network, config: &TrainConfig, rule: impl Into<Box<dyn Rule>>) -> Result<Step<&'a Network>, TrainError> {
+    let params = grouped(network, &config.groups, config.layer_decay)?;
+    let step = Step::new(network, config.objective(), Optimizer::new(rule, params)?, config.step_options())?;
+    if config.cuda_graph { step.recorded() } else { Ok(step) }
 }
 
 /// A step that a device may still be busy with.

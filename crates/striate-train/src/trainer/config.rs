@@ -1,0 +1,109 @@
+use crate::error::check;
+use crate::optim::{Clip, ParamGroup};
+use crate::{Objective, OptimizerConfig, Recipe, ScheduleConfig, StepOptions, TrainError};
+use std::path::PathBuf;
+use striate_layers::loss::Loss;
+use striate_models::BundleInfo;
+
+/// More than anybody trains; steps can be counted up to it.
+const MAX_EPOCHS: u64 = 1_000_000;
+
+/// How a network is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainConfig {
+    /// How often the training set is gone through.
+    pub epochs: u64,
+    /// The learning rate that the schedule starts from.
+    pub lr: f64,
+    /// What dropout is drawn from; the loader has a seed of its own.
+    pub seed: u64,
+    /// The loss.
+    pub loss: Loss,
+    /// The weight of the loss of each output after the first.
+    pub aux_weight: f64,
+    /// How gradients are clipped.
+    pub clip: Option<Clip>,
+    /// In how many parts a batch goes through the network: see [`StepOptions::parts`].
+    pub accumulate: usize,
+    /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`].
+    pub cuda_graph: bool,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// Parameters that train in a way of their own.
+    pub groups: Vec<ParamGroup>,
+    /// What multiplies the learning rate once for each block between a parameter and the outputs; 1 for none.
+    pub layer_decay: f64,
+    /// The learning rate over the run.
+    pub schedule: ScheduleConfig,
+}
+
+impl Default for TrainConfig {
+    /// Ten epochs with the default optimizer at a constant learning rate of 0.05, by cross entropy.
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            lr: 0.05,
+            seed: 0,
+            loss: Loss::default(),
+            aux_weight: 0.0,
+            clip: None,
+            accumulate: 1,
+            cuda_graph: false,
+            optimizer: OptimizerConfig::default(),
+            groups: Vec::new(),
+            layer_decay: 1.0,
+            schedule: ScheduleConfig::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// What each step minimises.
+    pub fn objective(&self) -> Objective {
+        Objective { loss: self.loss, aux_weight: self.aux_weight }
+    }
+
+    /// How a step goes.
+    pub fn step_options(&self) -> StepOptions {
+        StepOptions { parts: self.accumulate, clip: self.clip }
+    }
+
+    /// Refuses values that can't be, naming them as a recipe does.
+    pub fn check(&self) -> Result<(), TrainError> {
+        check((1..=MAX_EPOCHS).contains(&self.epochs), "train.epochs", self.epochs, "must be from 1 to a million")?;
+        check(self.lr.is_finite() && self.lr > 0.0, "train.lr", self.lr, "must be above 0")?;
+        let aux = self.aux_weight;
+        check(aux.is_finite() && aux >= 0.0, "aux_weight", aux, "must be 0 or larger")?;
+        self.clip.map_or(Ok(()), Clip::check)?;
+        check(self.accumulate > 0, "train.accumulate", self.accumulate, "must be 1 or larger")?;
+        self.optimizer.check()?;
+        self.groups.iter().try_for_each(ParamGroup::check)?;
+        let decay = self.layer_decay;
+        check(decay > 0.0 && decay <= 1.0, "train.layer_decay", decay, "must be above 0 and at most 1")?;
+        self.schedule.check()?;
+        let (warmup, epochs) = (self.schedule.warmup_epochs, self.epochs as f64);
+        check(warmup < epochs, "schedule.warmup_epochs", warmup, "must be less than the run's epochs")
+    }
+}
+
+/// Where and when a run saves itself.
+#[derive(Debug, Clone)]
+pub struct CheckpointConfig {
+    /// The folder of [`LAST`] and [`BEST`].
+    pub folder: PathBuf,
+    /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
+    pub every_steps: Option<u64>,
+    /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
+    pub bundle: BundleInfo,
+    /// The recipe of the run, if it has one, kept in each checkpoint.
+    pub recipe: Option<Recipe>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// It was asked to stop, and saved itself first.
+    Stopped,
+}
