@@ -117,6 +117,10 @@ pub(crate) struct TrainArgs {
     /// name
     #[arg(long, value_name = "FILE or NAME")]
     pub(crate) weights: Option<String>,
+    /// Fine-tune these weights (as for --weights) with a new classifier: it is trained alone for an
+    /// epoch, then all layers, the first ones least. Without MODEL, for published weights and bundles
+    #[arg(long, value_name = "FILE or NAME", conflicts_with = "weights")]
+    pub(crate) fine_tune: Option<String>,
     /// Keep the classifier of the weights, or replace it with a new one
     #[arg(long, value_enum)]
     pub(crate) head: Option<HeadArg>,
@@ -139,7 +143,7 @@ pub(crate) struct TrainArgs {
     /// Resume a stopped run from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
-        "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
+        "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON

@@ -4,6 +4,7 @@ use crate::error::CliError;
 use crate::source::{no_folder, parse_options};
 use std::path::{Path, PathBuf};
 use striate::{Registry, data, recipes};
+use striate_models::{Weights, find_pretrained};
 use striate_train::{DataSection, Head, ModelSection, Recipe, Workers};
 use toml::Value;
 
@@ -23,10 +24,17 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
                 recipe.data.name = name;
                 recipe.data.dir = if dir.as_os_str().is_empty() { recipe.data.dir } else { dir };
             }
+            if args.fine_tune.is_some() {
+                return Err(CliError::Usage(format!(
+                    "--fine-tune has a recipe of its own: name no {file}, or use --weights and --head"
+                )));
+            }
             model_of(args, &mut recipe.model)?;
             recipe
         }
         name => {
+            let of_weights = args.fine_tune.as_deref().filter(|_| name.is_none()).map(model_of_weights).transpose()?;
+            let name = name.or(of_weights.as_deref());
             if let Some(name) = name.filter(|name| striate_models::find(name).is_err()) {
                 no_folder(Path::new(name))?;
             }
@@ -83,6 +91,19 @@ pub(crate) fn cache_of(args: &TrainArgs, data: &mut DataSection) -> Result<(), C
     Ok(())
 }
 
+/// The model that published weights are of, or the bundle that a file is.
+fn model_of_weights(weights: &str) -> Result<String, CliError> {
+    let path = Path::new(weights);
+    if path.extension().is_none() && !path.exists() {
+        return Ok(find_pretrained(weights)?.model.to_owned());
+    }
+    let part_of_a_file = !path.exists() && weights.contains('#');
+    match part_of_a_file || Weights::read(path)?.info.is_none() {
+        true => Err(CliError::Usage(format!("{weights} does not say which network it is of: name the MODEL too"))),
+        false => Ok(weights.to_owned()),
+    }
+}
+
 /// What the command line says of the model.
 fn model_of(args: &TrainArgs, model: &mut ModelSection) -> Result<(), CliError> {
     for (name, value) in parse_options(&args.options)? {
@@ -91,13 +112,13 @@ fn model_of(args: &TrainArgs, model: &mut ModelSection) -> Result<(), CliError> 
     if let Some(input) = args.input {
         model.options.insert("input".to_owned(), Value::from(input.to_vec()));
     }
-    if let Some(weights) = &args.weights {
+    if let Some(weights) = args.weights.as_ref().or(args.fine_tune.as_ref()) {
         model.weights.clone_from(weights);
     }
     if let Some(layer) = &args.freeze_through {
         model.freeze_through.clone_from(layer);
     }
-    model.head = args.head.map_or(model.head, Head::from);
+    model.head = args.head.map_or(if args.fine_tune.is_some() { Head::Replace } else { model.head }, Head::from);
     Ok(())
 }
 

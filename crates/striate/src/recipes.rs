@@ -6,7 +6,8 @@ use std::path::Path;
 use striate_datasets::{Entry, Transform, find};
 use striate_graph::Graph;
 use striate_models::{BundleInfo, Registry};
-use striate_train::{DataSection, ModelSection, Recipe};
+use striate_train::optim::blocks;
+use striate_train::{DataSection, Head, ModelSection, ParamGroup, ParamKind, Recipe};
 
 /// Recipes for a model on a dataset of the catalogue.
 const OF_DATASETS: [(&str, &str, &str); 3] = [
@@ -18,6 +19,8 @@ const OF_DATASETS: [(&str, &str, &str); 3] = [
 const SMALL: i64 = 64;
 /// By what the rate is divided for a network without batch norm, which a larger one blows up.
 const WITHOUT_NORM: f64 = 10.0;
+/// The share of the learning rate that the first block of a network has in fine-tuning; those between have equal ratios.
+const FIRST_BLOCK: f64 = 0.1;
 
 /// A kind of work that has a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +99,25 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
         recipe.train.lr /= WITHOUT_NORM;
         why += "; a tenth of its learning rate, since the network has no batch norm";
     }
+    if kind == Kind::FineTuning {
+        recipe.train.layer_decay = layer_decay(blocks(&graph));
+        if model.head == Head::Replace {
+            // What a new head asks for in its first steps would spoil the trained layers.
+            recipe.groups.push(ParamGroup { kind: ParamKind::Body, from_epoch: Some(1), ..ParamGroup::default() });
+            why += "; the new head is trained alone for an epoch";
+        }
+    }
     if entry.is_some_and(|entry| !entry.mirrors) {
         recipe.transforms.retain(|transform| !matches!(transform, Transform::HorizontalFlip(_)));
     }
     (recipe.model, recipe.data) = (model, data);
     Ok(Chosen { recipe, kind, why })
+}
+
+/// What takes the learning rate from the last of so many blocks to [`FIRST_BLOCK`] of it in the first, to three digits.
+fn layer_decay(blocks: usize) -> f64 {
+    let steps = blocks.saturating_sub(1).max(1);
+    (FIRST_BLOCK.powf(1.0 / steps as f64) * 1000.0).round() / 1000.0
 }
 
 /// The network that a recipe's model is: of the registry, or a bundle's.

@@ -135,6 +135,11 @@ pub fn grouped(network: &Network, groups: &[ParamGroup], layer_decay: f64) -> Re
     Ok(params)
 }
 
+/// How many blocks a graph has, as [`grouped`] counts them.
+pub fn blocks(graph: &Graph) -> usize {
+    depths(graph).values().max().map_or(0, |deepest| usize::try_from(*deepest).unwrap_or_default() + 1)
+}
+
 /// The layer of a parameter.
 fn layer_of(param: &str) -> &str {
     param.rsplit_once('.').map_or(param, |(layer, _)| layer)
@@ -221,6 +226,16 @@ mod tests {
     fn of(groups: &[ParamGroup], layer_decay: f64) -> BTreeMap<String, (f64, Option<f64>, u64)> {
         let params = grouped(&network(), groups, layer_decay).unwrap();
         params.into_iter().map(|param| (param.name, (param.lr_scale, param.weight_decay, param.from_epoch))).collect()
+    }
+
+    #[test]
+    fn blocks_are_told_by_names() {
+        assert_eq!(blocks(network().graph()), 4);
+        for (name, block) in
+            [("layer1.0.conv1", "layer1.0"), ("features.3", "features.3"), ("inception3a.branch1.conv", "inception3a")]
+        {
+            assert_eq!(block_of(name), block);
+        }
     }
 
     #[test]

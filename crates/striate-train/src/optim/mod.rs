@@ -9,7 +9,7 @@ mod sgd;
 
 pub use self::adamw::AdamWConfig;
 pub use self::clip::Clip;
-pub use self::groups::{ParamGroup, ParamKind, Pattern, grouped};
+pub use self::groups::{ParamGroup, ParamKind, Pattern, blocks, grouped};
 pub use self::sgd::SgdConfig;
 
 use crate::TrainError;
