@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prepared = Run::new(Recipe::read(Path::new(recipe))?).prepare()?;
     let (network, config) = (&prepared.network, &prepared.config);
     let loader = prepared.train_loader()?;
-    let copies = |state: BTreeMap<String, Tensor>| state.into_iter().map(|(name, tensor)| (format!("init/{name}"), tensor.copy()));
+    let copies =
+        |state: BTreeMap<String, Tensor>| state.into_iter().map(|(name, tensor)| (format!("init/{name}"), tensor.copy()));
     let mut tensors: BTreeMap<String, Tensor> = copies(network.state()).collect();
     let optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
     let mut step = Step::new(network, config.objective(), optimizer, config.step_options())?;

@@ -81,6 +81,12 @@ pub(crate) struct TrainArgs {
     /// Peak learning rate
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
+    /// Find the learning rate first: where the loss falls fastest while the rate grows
+    #[arg(long, conflicts_with = "lr")]
+    pub(crate) find_lr: bool,
+    /// Find the batch size first: the largest power of two whose step fits into memory
+    #[arg(long, conflicts_with = "batch_size")]
+    pub(crate) find_batch_size: bool,
     /// Optimizer: sgd or adamw
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
@@ -142,7 +148,7 @@ pub(crate) struct TrainArgs {
     pub(crate) out: Option<PathBuf>,
     /// Resume a stopped run from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
+        "what", "data", "epochs", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
         "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,

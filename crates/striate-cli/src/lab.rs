@@ -15,23 +15,20 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate::data::Opened;
-use striate::{Bundle, Classifier, ClassifierOptions, Prepared, Run, devices, new_folder};
+use striate::{Bundle, Classifier, ClassifierOptions, LrFound, Run, devices, new_folder};
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Preprocess, Subset, decode_image};
 use striate_files::FilesError;
 use striate_graph::{InitOptions, Network};
 use striate_lab::confusion::confusion;
 use striate_lab::inspect::{InspectOptions, PAGE, Report, Subject, Unit, inspect};
-use striate_lab::lr_range::{LrRangeOptions, lr_range};
 use striate_lab::surface::{SurfaceOptions, loss_surface};
-use striate_lab::{LabError, SET_APART};
-use striate_torch::{Generator, Shown};
-use striate_train::DataSection;
+use striate_lab::{LabError, lr_range_svg};
+use striate_torch::Shown;
+use striate_train::{DataSection, LrRangeOptions};
 use tch::{Device, Tensor};
 
 /// Images of one evaluation step.
 const BATCH: usize = 256;
-/// Test images that a learning-rate test evaluates after each epoch, which its figures do not depend on.
-const FEW: usize = 64;
 /// Of fewer pictures than this, what they do not wake may not be dead.
 const MANY: usize = 20;
 
@@ -105,7 +102,7 @@ fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     let Subjects { bundle, preprocess, network } = Subjects::open(&args.bundle, devices(&args.compute.devices)?)?;
     let info = &bundle.info;
     let data = opened(&args.data.section()?, Opened::to_train)?.with_classes(&info.classes)?.fit(&preprocess)?;
-    let data = some(&*data, args.examples, args.seed)?;
+    let data = Subset::drawn(&*data, args.examples, args.seed)?;
     let loader = Loader::new(&data, preprocess, LoaderOptions::eval(BATCH))?;
     let options = SurfaceOptions { points: args.points, reach: args.reach, seed: args.seed };
     let bar = Points::new();
@@ -133,16 +130,6 @@ fn surface(args: &LabSurfaceArgs) -> Result<(), CliError> {
     ))
 }
 
-/// So many of the examples, drawn from the seed; 0 takes all.
-fn some(data: &dyn Dataset, count: usize, seed: u64) -> Result<Subset<'_>, CliError> {
-    let all = i64::try_from(data.len()).unwrap_or(i64::MAX);
-    if count == 0 || count >= data.len() {
-        return Ok(Subset::new(data, &(0..all).collect::<Vec<_>>())?);
-    }
-    let order = Vec::<i64>::try_from(Generator::new(seed).permutation(all)?)?;
-    Ok(Subset::new(data, &order[..count])?)
-}
-
 fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     set_threads(args.compute.threads)?;
     args.output.check()?;
@@ -157,35 +144,10 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     };
     let mut recipe = recipes::resolve(&train_args)?.recipe;
     recipe.train.devices.clone_from(&args.compute.devices);
-    let mut run = Run::new(recipe);
-    let prepared = match run.prepare() {
-        // The rates are compared by the training loss: what is judged decides nothing.
-        Err(striate::Error::NothingToJudgeBy { .. }) => {
-            run.recipe_mut().data.split = SET_APART;
-            run.prepare()
-        }
-        prepared => prepared,
-    };
-    let prepared = prepared?;
-    let recipe = run.recipe();
-    let (batch_size, seed) = (recipe.train.batch_size, recipe.train.seed);
-    let Prepared { network, data, config, preprocess, batches, .. } = &prepared;
-    let train = some(&*data.train, args.steps.saturating_mul(batch_size), seed)?;
-    let (_, judge) = prepared.judge_loader()?;
-    let few = i64::try_from(FEW.min(judge.dataset().len())).unwrap_or(i64::MAX);
-    let test = Subset::new(judge.dataset(), &(0..few).collect::<Vec<_>>())?;
-    let batches = LoaderOptions { drop_last: train.len() > batch_size, ..batches.clone() };
-    let train_loader = Loader::new(&train, preprocess.clone(), batches)?;
-    let test_loader = Loader::new(&test, preprocess.clone(), LoaderOptions::eval(FEW))?;
-    let tested = lr_range(
-        network,
-        &train_loader,
-        &test_loader,
-        config,
-        LrRangeOptions { from: args.from, to: args.to, steps: args.steps },
-    )?;
-    let (name, data) = (prepared.info.name(), &recipe.data.name);
-    let svg = tested.to_svg(&format!("Learning-rate range of {name} on {data}"))?;
+    let (data, batch_size, seed) = (recipe.data.name.clone(), recipe.train.batch_size, recipe.train.seed);
+    let options = LrRangeOptions { from: args.from, to: args.to, steps: args.steps };
+    let LrFound { network: name, range: tested } = Run::new(recipe).find_lr(options)?;
+    let svg = lr_range_svg(&tested, &format!("Learning-rate range of {name} on {data}"))?;
     let folder = args.output.write(&format!("lr-{name}"), texts([("lr.csv", tested.to_csv()), ("lr.svg", svg)]))?;
     if args.output.json {
         let mut result = json!({ "model": name, "data": data, "batch_size": batch_size, "seed": seed });
@@ -202,8 +164,8 @@ fn lr(args: &LabLrArgs) -> Result<(), CliError> {
     let end = if tested.blew_up { format!("until the loss blew up at {last:.2e}") } else { format!("up to {last:.2e}") };
     print(&format!(
         "{} on {}: {steps} steps, {end}\n{suggestion}\ncsv    {}\nfigure {}\n",
-        Shown(name),
-        Shown(data),
+        Shown(&name),
+        Shown(&data),
         Shown(folder.join("lr.csv").display()),
         Shown(folder.join("lr.svg").display())
     ))

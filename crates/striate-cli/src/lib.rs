@@ -10,6 +10,7 @@ mod diff;
 mod engine;
 mod error;
 mod eval;
+mod find;
 #[cfg(feature = "lab")]
 mod lab;
 mod models;

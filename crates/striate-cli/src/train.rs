@@ -2,6 +2,7 @@
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::check_threads;
+use crate::find::find;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
@@ -13,7 +14,8 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
         None => {
-            let chosen = recipes::resolve(args)?;
+            let mut chosen = recipes::resolve(args)?;
+            find(args, &mut chosen.recipe)?;
             let run = Run::new(chosen.recipe);
             let run = if let Some(folder) = &args.out { run.folder(folder) } else { run };
             if let Some(why) = &chosen.why {

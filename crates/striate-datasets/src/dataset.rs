@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
-use striate_torch::{Frozen, MemoryFormat, to_memory_format};
+use striate_torch::{Frozen, Generator, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
 
 /// How many classes a picture has.
@@ -185,6 +185,20 @@ impl<'d> Subset<'d> {
             (_, Some(index)) => Err(no_example(index, dataset.len())),
             _ => Ok(Self { dataset, indices: Tensor::f_from_slice(indices)? }),
         }
+    }
+
+    /// So many of the examples, drawn from the seed; 0, or more than there are, takes all.
+    ///
+    /// # Errors
+    ///
+    /// A dataset without examples.
+    pub fn drawn(dataset: &'d dyn Dataset, count: usize, seed: u64) -> Result<Self, DatasetError> {
+        let all = i64::try_from(dataset.len()).unwrap_or(i64::MAX);
+        if count == 0 || count >= dataset.len() {
+            return Self::new(dataset, &(0..all).collect::<Vec<_>>());
+        }
+        let order = Vec::<i64>::try_from(Generator::new(seed).permutation(all)?)?;
+        Self::new(dataset, &order[..count])
     }
 }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use striate::SET_APART;
 use striate::data::{Data, FOLDER};
 use striate_datasets::{Split, find, source_files};
 use striate_train::DataSection;
@@ -20,8 +21,6 @@ use time::OffsetDateTime;
 
 /// The dataset that experiments train on unless told otherwise.
 pub const DEFAULT_DATA: &str = "fashion-mnist";
-/// The share of a folder without parts that is set apart to test with.
-pub const SET_APART: f64 = 0.1;
 /// What has been measured, in a claim's folder.
 const TRIALS: &str = "trials.jsonl";
 /// The outcome, in a claim's folder.

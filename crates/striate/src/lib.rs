@@ -28,6 +28,7 @@ pub mod check;
 mod classifier;
 pub mod data;
 mod error;
+mod find;
 mod prepared;
 mod preview;
 pub mod recipes;
@@ -39,6 +40,7 @@ mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
 pub use error::Error;
+pub use find::{BatchSize, LrFound, SET_APART};
 pub use prepared::Prepared;
 pub use preview::Sheet;
 pub use report::{Report, ReportScores};
