@@ -62,7 +62,8 @@ char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_ten
 char* st_fused_adam(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs, const st_tensor* steps,
                     size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps, int decoupled);
 
-// What is done to each tensor of a list, in place, with a value or with the tensors of the lists `a` and `b`.
+// What is done to each tensor of a list, in place, with a value or with the tensors of the lists
+// `a` and `b`.
 typedef enum {
   ST_ADD,         // x + value * a
   ST_ADD_VALUE,   // x + value

@@ -1,6 +1,8 @@
-//! Operators over lists of tensors, in place and without gradients: a GPU computes a list in one kernel or a few.
+//! Operators over lists of tensors, in place and without gradients: a GPU computes a list in one
+//! kernel or a few.
 //!
-//! The lists of a call have equal lengths; tensors of the same place have equal shapes, types and devices. An empty list is nothing to do.
+//! The lists of a call have equal lengths; tensors of the same place have equal shapes, types and
+//! devices. An empty list is nothing to do.
 use crate::ffi::{self, ForeachOp};
 use crate::optim::ScaledRate;
 use crate::{TorchError, optim};
@@ -182,7 +184,8 @@ fn run(op: ForeachOp, tensors: &[Tensor], lists: &[&[Tensor]], value: f64) -> Re
     let pointers = ffi::pointers(tensors);
     let lists: Vec<_> = lists.iter().map(|list| ffi::pointers(list)).collect();
     let list = |which: usize| lists.get(which).map_or(std::ptr::null(), |list| list.as_ptr());
-    // SAFETY: the pointers live for the call, the lists are as long as it reads, and callers pass those that their operator takes.
+    // SAFETY: the pointers live for the call, the lists are as long as it reads, and callers pass
+    // those that their operator takes.
     ffi::check(unsafe { ffi::st_foreach(op, pointers.as_ptr(), list(0), list(1), pointers.len(), value) })
 }
 

@@ -117,14 +117,16 @@ pub struct AdamStep<'a> {
     pub beta2: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Whether weight decay acts on the parameters themselves (AdamW), and not through the gradient.
+    /// Whether weight decay acts on the parameters themselves (AdamW), and not through the
+    /// gradient.
     pub decoupled: bool,
     /// Added to the denominator.
     pub eps: f64,
 }
 
-/// One step of Adam (the rule of `torch.optim.Adam` or `AdamW`) over lists of equal length. `params`, `exp_avgs` and `exp_avg_sqs`
-/// change; `steps` holds for each parameter the number of this step, counted from 1, as a float32 scalar tensor.
+/// One step of Adam (the rule of `torch.optim.Adam` or `AdamW`) over lists of equal length.
+/// `params`, `exp_avgs` and `exp_avg_sqs` change; `steps` holds for each parameter the number of
+/// this step, counted from 1, as a float32 scalar tensor.
 pub fn fused_adam(
     params: &[Tensor],
     grads: &[Tensor],
