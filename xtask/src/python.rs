@@ -35,17 +35,17 @@ pub(crate) fn output(args: &[&str]) -> Option<String> {
 /// The torchvision that belongs to a version of PyTorch.
 const TORCHVISION: [(&str, &str); 2] = [("2.11.0", "0.26.0"), ("2.13.0", "0.28.0")];
 /// What fixtures and peers need beside PyTorch and torchvision.
-const PACKAGES: [&str; 6] = ["numpy", "safetensors", "scipy", "onnx", "onnxruntime", "openvino"];
+const PACKAGES: [&str; 7] = ["numpy", "safetensors", "scipy", "timm", "onnx", "onnxruntime", "openvino"];
 /// Prints the version of PyTorch if it is there with all the packages that are named as arguments, without importing any of them.
 const CHECK: &str = "import sys, importlib.util, importlib.metadata; \
     missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]; \
     print('' if missing else importlib.metadata.version('torch').split('+')[0])";
 
-/// A Python that has PyTorch of this version, torchvision, numpy, safetensors and scipy, and, if
+/// A Python that has PyTorch of this version, torchvision, numpy, safetensors, scipy and timm, and, if
 /// `peers` are to run in it, ONNX Runtime and OpenVINO: the one on the PATH if it has them, else
 /// one in an environment of its own in the cache folder, which is made at first.
 pub(crate) fn with_torch(version: &str, peers: bool) -> Result<PathBuf> {
-    let needed = |python: &Path| has(python, version, &PACKAGES[..if peers { PACKAGES.len() } else { 3 }]);
+    let needed = |python: &Path| has(python, version, &PACKAGES[..if peers { PACKAGES.len() } else { 4 }]);
     let own = PathBuf::from(interpreter());
     if needed(&own) {
         return Ok(own);

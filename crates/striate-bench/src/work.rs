@@ -261,8 +261,9 @@ fn plan_options(case: &Case) -> PlanOptions {
 
 /// That of a run which has not begun.
 fn progress() -> Progress {
-    let (data, running) = (String::new(), Default::default());
-    Progress { data, test_data: None, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test: None, best_accuracy: None }
+    let (data, running, plateau) = (String::new(), Default::default(), Default::default());
+    let (test, best_accuracy) = (None, None);
+    Progress { data, test_data: None, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test, best_accuracy, plateau }
 }
 
 /// A start of the `striate` program that lies beside this one.

@@ -90,7 +90,8 @@ pub(crate) struct TrainArgs {
     /// Optimizer: sgd or adamw
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
-    /// Learning-rate schedule: constant, step, multistep, cosine, exponential or onecycle
+    /// Learning-rate schedule: constant, step, multistep, cosine, cosine-restarts, polynomial,
+    /// plateau, exponential or onecycle
     #[arg(long, value_name = "KIND")]
     pub(crate) schedule: Option<String>,
     /// float32, or bfloat16 for convolutions and linear layers

@@ -1,6 +1,7 @@
 //! A training run in one file, from which it goes on exactly where it was.
 use crate::hook::weights_of;
 use crate::metrics::Running;
+use crate::schedule::Plateau;
 use crate::{Evaluation, Recipe, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,6 +39,9 @@ pub struct Progress {
     pub test: Option<TestMetrics>,
     /// The best accuracy on the test set so far.
     pub best_accuracy: Option<f64>,
+    /// What a schedule that waits for a plateau has seen.
+    #[serde(default)]
+    pub plateau: Plateau,
 }
 
 /// Figures of an evaluation on the test set.
@@ -146,6 +150,7 @@ mod tests {
                 running,
                 test: Some(TestMetrics { loss: 0.7, accuracy: 1.0 / 3.0 }),
                 best_accuracy: Some(0.5),
+                plateau: Plateau::default(),
             },
             recipe: Some(Recipe::parse("[train]\nlr = 0.1", Path::new("r.toml")).unwrap()),
         }

@@ -199,6 +199,9 @@ pub struct TrainSection {
     pub drop_last: bool,
     /// The learning rate that the schedule starts from.
     pub lr: f64,
+    /// The batch size that `lr` is meant for; for another it is scaled in proportion (Goyal 2017,
+    /// arXiv:1706.02677). 0 takes it as it is.
+    pub lr_batch: usize,
     /// What initial weights, order, augmentation and dropout are drawn from.
     pub seed: u64,
     /// The type of numbers that the network computes with.
@@ -217,6 +220,11 @@ pub struct TrainSection {
     pub label_smoothing: f64,
     /// The norm that all gradients together are scaled down to; 0 for no limit.
     pub clip_norm: f64,
+    /// The largest size of a number in a gradient; 0 for no limit.
+    pub clip_value: f64,
+    /// The norm of a unit's gradient over that of its weights that it is scaled down to, in all
+    /// layers but the last; 0 for no limit.
+    pub clip_adaptive: f64,
     /// In how many parts each batch goes through the network, one after the other, which takes less memory. Batches, steps and
     /// learning rates stay the same.
     pub accumulate: usize,
@@ -234,6 +242,7 @@ impl Default for TrainSection {
             batch_size: 64,
             drop_last: false,
             lr,
+            lr_batch: 0,
             seed,
             precision: Precision::Float32,
             memory_format: Layout::ChannelsLast,
@@ -243,6 +252,8 @@ impl Default for TrainSection {
             devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
+            clip_value: 0.0,
+            clip_adaptive: 0.0,
             accumulate: 1,
             layer_decay: 1.0,
             checkpoint_steps: 0,
@@ -251,6 +262,22 @@ impl Default for TrainSection {
 }
 
 impl TrainSection {
+    /// The learning rate for the run's batch size.
+    pub fn scaled_lr(&self) -> f64 {
+        if self.lr_batch == 0 { self.lr } else { self.lr * self.batch_size as f64 / self.lr_batch as f64 }
+    }
+
+    /// How gradients are clipped.
+    fn clip(&self) -> Result<Option<Clip>, TrainError> {
+        let clips = [Clip::Norm(self.clip_norm), Clip::Value(self.clip_value), Clip::Adaptive(self.clip_adaptive)];
+        let mut set = clips.into_iter().filter(|clip| clip.limit() != 0.0);
+        let (first, second) = (set.next(), set.next());
+        let others = "exclude each other: set one of them and leave the others at 0";
+        let names = format_args!("clip_norm, clip_value and clip_adaptive");
+        check(second.is_none(), "train", names, others)?;
+        Ok(first)
+    }
+
     /// Makes a network compute as the section says. Call it before you make an optimizer for the network.
     ///
     /// `kernels = "fast"` on a GPU also switches the whole process to TF32 and to cuDNN's fastest algorithms:
@@ -328,10 +355,11 @@ impl Recipe {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// Sets the epochs of the run. The warmup of a shorter run is shorter in proportion.
+    /// Sets the epochs of the run. Warm-up and cool-down of a shorter run are shorter in
+    /// proportion.
     pub fn set_epochs(&mut self, epochs: u64) {
         if epochs < self.train.epochs {
-            self.schedule.warmup_epochs *= epochs as f64 / self.train.epochs as f64;
+            self.schedule.shorten(epochs as f64 / self.train.epochs as f64);
         }
         self.train.epochs = epochs;
     }
@@ -400,11 +428,11 @@ impl Recipe {
         )?;
         Ok(TrainConfig {
             epochs: train.epochs,
-            lr: train.lr,
+            lr: train.scaled_lr(),
             seed: train.seed,
             loss,
             aux_weight,
-            clip: (train.clip_norm != 0.0).then_some(Clip::Norm(train.clip_norm)),
+            clip: train.clip()?,
             accumulate: train.accumulate,
             cuda_graph: train.cuda_graph,
             optimizer: self.optimizer.clone(),
@@ -557,6 +585,48 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_scaled_to_the_batch_it_is_not_meant_for() {
+        let lr = |text: &str| parse(&format!("[train]\nlr = 0.1\nbatch_size = 64\n{text}")).unwrap().train.scaled_lr();
+        assert_eq!([lr(""), lr("lr_batch = 256"), lr("lr_batch = 32")], [0.1, 0.025, 0.2]);
+        let config = parse("[train]\nlr = 0.1\nbatch_size = 64\nlr_batch = 256").unwrap().train_config(Loss::default(), 0.0);
+        assert_eq!(config.unwrap().lr, 0.025);
+    }
+
+    #[test]
+    fn clipping_is_one_of_three() {
+        let clip = |text: &str| parse(&format!("[train]\n{text}")).unwrap().train_config(Loss::default(), 0.0).unwrap().clip;
+        assert_eq!(clip("clip_value = 0.5"), Some(Clip::Value(0.5)));
+        assert_eq!(clip("clip_adaptive = 0.01"), Some(Clip::Adaptive(0.01)));
+    }
+
+    #[test]
+    fn optimizers_and_schedules_of_every_kind_are_read_and_come_back() {
+        for (section, kinds) in [
+            ("optimizer", &["sgd", "adam", "adamw", "rmsprop", "lamb", "lars", "lion", "muon"][..]),
+            (
+                "schedule",
+                &[
+                    "constant",
+                    "step",
+                    "multistep",
+                    "cosine",
+                    "cosine-restarts",
+                    "polynomial",
+                    "plateau",
+                    "exponential",
+                    "onecycle",
+                ],
+            ),
+        ] {
+            for kind in kinds {
+                let recipe = parse(&format!("[{section}]\nkind = '{kind}'")).unwrap();
+                assert!(recipe.to_toml().contains(&format!("[{section}]\nkind = \"{kind}\"\n")), "{}", recipe.to_toml());
+                assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+            }
+        }
+    }
+
+    #[test]
     fn smoothing_takes_cross_entropy() {
         let recipe = parse("[train]\nlabel_smoothing = 0.1\nclip_norm = 2").unwrap();
         let config = recipe.train_config(Loss::default(), 0.3).unwrap();
@@ -612,11 +682,15 @@ mod tests {
             ),
             ("[train]\nprecision = 'float16'", "unknown variant `float16`, expected one of `float32`"),
             ("[train]\nprecision = 'int8'", "train.precision = int8 is for inference: use float32 or bfloat16"),
-            ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
+            ("[optimizer]\nkind = 'adamax'", "unknown variant `adamax`, expected one of `sgd`, `adam`, `adamw`, "),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
             ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
             ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
+            ("[schedule]\nkind = 'constant'\nunit = 'weeks'", "unknown variant `weeks`, expected `epochs` or `steps`"),
+            ("[schedule]\nkind = 'plateau'\nwait = 3", "unknown key `wait` in [schedule]: there are `"),
+            ("[train]\nclip_norm = 1\nclip_value = 1", "clip_norm, clip_value and clip_adaptive exclude each other"),
+            ("[train]\nclip_adaptive = -1", "train.clip_adaptive = -1.0 must be above 0, or 0 for no limit"),
         ];
         for (text, message) in cases {
             let error = parse(text).unwrap_err().to_string();

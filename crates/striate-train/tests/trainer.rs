@@ -15,7 +15,8 @@ use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
     AdamWConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, Event, Hook, JsonLines, LAST, Listener, Moment,
-    OptimizerConfig, Outcome, ParamGroup, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
+    OptimizerConfig, Outcome, ParamGroup, PlateauConfig, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer,
+    WEIGHTS, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -178,6 +179,37 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
     striate_torch::set_num_threads(before);
 }
 
+#[test]
+fn a_plateau_is_remembered() {
+    let _alone = alone();
+    // Nothing is a tenth of the first loss, so that the rate drops after every epoch but the first.
+    let plateau = PlateauConfig { patience: 0, factor: 0.5, threshold: 0.9, ..PlateauConfig::default() };
+    let run = || {
+        let mut run = Run::sgd();
+        (run.config.epochs, run.config.schedule) = (4, Curve::Plateau(plateau.clone()).into());
+        run
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let heard = Heard::default();
+    run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).listener(heard.clone()).run().unwrap());
+    let rate = |event: &Event| match event {
+        Event::StepDone { step, lr, .. } if step % STEPS == 1 => Some(*lr),
+        _ => None,
+    };
+    assert_eq!(heard.0.lock().unwrap().iter().filter_map(rate).collect::<Vec<_>>(), [0.02, 0.02, 0.01, 0.005]);
+    for step in [2 * STEPS, 3 * STEPS - 2] {
+        let parts = tempfile::tempdir().unwrap();
+        let flag = Arc::new(AtomicBool::new(false));
+        let stop = StopAfter { step, flag: Arc::clone(&flag) };
+        run().trainer(|trainer| trainer.checkpoints(checkpoints(parts.path())).listener(stop).stop_on(flag).run().unwrap());
+        run().trainer(|mut trainer| {
+            trainer.resume(&parts.path().join(LAST)).unwrap();
+            trainer.checkpoints(checkpoints(parts.path())).run().unwrap()
+        });
+        assert_eq!(remains(parts.path()), remains(whole.path()), "stopped after step {step}");
+    }
+}
+
 /// Keeps what it hears.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<Event>>>);
@@ -313,6 +345,8 @@ fn what_cannot_train_is_refused_before_it_starts() {
     let mut warming = Run::sgd();
     warming.config.schedule.warmup_epochs = 2.0;
     assert_eq!(refused(&warming, BATCH), "schedule.warmup_epochs = 2.0 must be less than the run's epochs");
+    (warming.config.schedule.warmup_epochs, warming.config.schedule.warmup_steps) = (0.0, 14);
+    assert_eq!(refused(&warming, BATCH), "schedule.warmup_steps = 14 must be fewer than the run's steps");
     let mut endless = Run::sgd();
     endless.config.epochs = u64::MAX;
     assert!(refused(&endless, BATCH).ends_with("must be from 1 to a million"));

@@ -1,8 +1,6 @@
-use super::{Decay, Group, Rule, Slot, SlotForm};
+use super::{Decay, Group, Rule, Slot, adam, check_betas, check_eps};
 use crate::TrainError;
-use crate::error::check;
 use serde::{Deserialize, Serialize};
-use striate_torch::optim::{AdamWStep, fused_adamw};
 
 /// Hyperparameters of AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,17 +24,12 @@ impl Default for AdamWConfig {
 
 impl Rule for AdamWConfig {
     fn check(&self) -> Result<(), TrainError> {
-        let betas = self.betas.iter().all(|beta| (0.0..1.0).contains(beta));
-        check(betas, "optimizer.betas", self.betas, "must both be from 0 to below 1")?;
-        check(self.eps.is_finite() && self.eps > 0.0, "optimizer.eps", self.eps, "must be above 0")
+        check_betas(self.betas)?;
+        check_eps(self.eps)
     }
 
     fn slots(&self) -> Vec<Slot> {
-        vec![
-            Slot { name: "adamw.exp_avg", form: SlotForm::Parameter },
-            Slot { name: "adamw.exp_avg_sq", form: SlotForm::Parameter },
-            Slot { name: "adamw.step", form: SlotForm::Scalar },
-        ]
+        vec![Slot::zeros("adamw.exp_avg"), Slot::zeros("adamw.exp_avg_sq"), Slot::scalar("adamw.step")]
     }
 
     fn decay(&self) -> Decay {
@@ -44,13 +37,6 @@ impl Rule for AdamWConfig {
     }
 
     fn step(&self, group: &Group<'_>) -> Result<(), TrainError> {
-        let [exp_avgs, exp_avg_sqs, steps] = group.state.as_slice() else { return Ok(()) };
-        for step in steps {
-            let _ = step.shallow_clone().f_add_scalar_(1.0)?;
-        }
-        let ([beta1, beta2], eps, weight_decay) = (self.betas, self.eps, group.weight_decay);
-        let scaled = group.lr.scaled(group.lr_scale)?;
-        let step = AdamWStep { lr: scaled.rate(), beta1, beta2, weight_decay, eps };
-        Ok(fused_adamw(&group.params, &group.grads, exp_avgs, exp_avg_sqs, steps, step)?)
+        adam::step(group, self.betas, self.eps, true)
     }
 }

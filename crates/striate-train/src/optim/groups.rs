@@ -27,6 +27,10 @@ pub struct ParamGroup {
     /// The epoch, counted from 0, in which they begin to train. Statistics of batch norm move from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_epoch: Option<u64>,
+    /// Whether an optimizer that is two trains them by the plain one: Muon by SGD, as suits a first
+    /// layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<bool>,
 }
 
 /// A pattern of names, in which `*` stands for anything and `?` for one letter.
@@ -96,7 +100,11 @@ impl ParamGroup {
 /// A group that no parameter fits.
 pub fn grouped(network: &Network, groups: &[ParamGroup], layer_decay: f64) -> Result<Vec<Param>, TrainError> {
     let graph = network.graph();
+    let heads = heads(graph);
     let mut params: Vec<Param> = network.trainable().into_iter().map(Param::from).collect();
+    for param in &mut params {
+        param.head = heads.contains(&layer_of(&param.name));
+    }
     if layer_decay != 1.0 {
         let depths = depths(graph);
         for param in &mut params {
@@ -109,7 +117,6 @@ pub fn grouped(network: &Network, groups: &[ParamGroup], layer_decay: f64) -> Re
         let through = (!group.through.is_empty()).then(|| graph.through(&group.through)).transpose()?;
         let through: Option<Vec<&str>> =
             through.map(|nodes| nodes.into_iter().map(|node| graph.nodes()[node].name.as_str()).collect());
-        let heads: Vec<&str> = heads(graph);
         let fits = |param: &&mut Param| {
             let layer = layer_of(&param.name);
             group.params.0.matches(&param.name)
@@ -127,6 +134,7 @@ pub fn grouped(network: &Network, groups: &[ParamGroup], layer_decay: f64) -> Re
             param.lr_scale *= group.lr_scale.unwrap_or(1.0);
             param.weight_decay = group.weight_decay.or(param.weight_decay);
             param.from_epoch = group.from_epoch.unwrap_or(param.from_epoch);
+            param.plain = group.plain.unwrap_or(param.plain);
         }
     }
     if params.iter().all(|param| param.from_epoch > 0) && !params.is_empty() {

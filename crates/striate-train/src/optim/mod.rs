@@ -1,16 +1,33 @@
 //! Optimizers over named parameters, whose whole state can be saved and loaded.
 //!
-//! A [`Rule`] is one optimizer: a file with its hyperparameters, what it keeps, and its step. [`Optimizer`] does the rest for all of
-//! them: it keeps the state by name, clips, and steps the parameters of one learning rate and weight decay together.
+//! A [`Rule`] is one optimizer: a file with its hyperparameters, what it keeps, and its step.
+//! [`Optimizer`] does the rest for all of them: it keeps the state by name, and steps the
+//! parameters of one learning rate and weight decay together.
+mod adam;
 mod adamw;
 mod clip;
+mod group;
 mod groups;
+mod lamb;
+mod lars;
+mod lion;
+mod muon;
+mod rmsprop;
 mod sgd;
 
+pub use self::adam::AdamConfig;
 pub use self::adamw::AdamWConfig;
 pub use self::clip::Clip;
+pub use self::group::Group;
 pub use self::groups::{ParamGroup, ParamKind, Pattern, blocks, grouped};
+pub use self::lamb::LambConfig;
+pub use self::lars::LarsConfig;
+pub use self::lion::LionConfig;
+pub use self::muon::MuonConfig;
+pub use self::rmsprop::RmspropConfig;
 pub use self::sgd::SgdConfig;
+
+use self::group::trust_ratios;
 
 use crate::TrainError;
 use crate::error::check;
@@ -31,7 +48,7 @@ pub trait Rule: Debug + Send + Sync {
     /// The first such.
     fn check(&self) -> Result<(), TrainError>;
 
-    /// What it keeps for each parameter; all of it starts as zeros.
+    /// What it keeps for each parameter.
     fn slots(&self) -> Vec<Slot>;
 
     /// The weight decay of parameters that no group gives one.
@@ -46,12 +63,26 @@ pub trait Rule: Debug + Send + Sync {
 }
 
 /// Something that a rule keeps for each parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slot {
     /// Its name in the state, such as `sgd.momentum`.
     pub name: &'static str,
     /// Its form.
     pub form: SlotForm,
+    /// The value that all of it starts with.
+    pub start: f64,
+}
+
+impl Slot {
+    /// Of the parameter's form, from zeros on.
+    pub fn zeros(name: &'static str) -> Self {
+        Self { name, form: SlotForm::Parameter, start: 0.0 }
+    }
+
+    /// A scalar, from 0 on.
+    pub fn scalar(name: &'static str) -> Self {
+        Self { name, form: SlotForm::Scalar, start: 0.0 }
+    }
 }
 
 /// The form of what a rule keeps.
@@ -79,32 +110,53 @@ impl Decay {
     }
 }
 
-/// The parameters of one learning rate, weight decay and device, with their gradients: lists of equal length.
-#[derive(Debug)]
-pub struct Group<'l> {
-    /// The parameters, which a step changes in place.
-    pub params: Vec<Tensor>,
-    /// Their gradients.
-    pub grads: Vec<Tensor>,
-    /// What the rule keeps, by slot, then by parameter.
-    pub state: Vec<Vec<Tensor>>,
-    /// The learning rate.
-    pub lr: LearningRate<'l>,
-    /// What [`lr`](Self::lr) is multiplied by.
-    pub lr_scale: f64,
-    /// The weight decay.
-    pub weight_decay: f64,
+/// Makes [`OptimizerConfig`] of rules, each with its documentation.
+macro_rules! optimizers {
+    ($($(#[$doc:meta])* $name:ident($config:ident),)*) => {
+        /// Which optimizer, with its hyperparameters.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "lowercase")]
+        #[non_exhaustive]
+        pub enum OptimizerConfig {
+            $($(#[$doc])* $name($config),)*
+        }
+
+        impl OptimizerConfig {
+            /// Its rule.
+            pub fn rule(&self) -> &dyn Rule {
+                match self {
+                    $(Self::$name(config) => config,)*
+                }
+            }
+        }
+
+        impl From<OptimizerConfig> for Box<dyn Rule> {
+            fn from(config: OptimizerConfig) -> Self {
+                match config {
+                    $(OptimizerConfig::$name(config) => Box::new(config),)*
+                }
+            }
+        }
+    };
 }
 
-/// Which optimizer, with its hyperparameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum OptimizerConfig {
+optimizers! {
     /// Stochastic gradient descent, the rule of `torch.optim.SGD`.
     Sgd(SgdConfig),
+    /// The rule of `torch.optim.Adam`.
+    Adam(AdamConfig),
     /// Adam with decoupled weight decay, the rule of `torch.optim.AdamW`.
     AdamW(AdamWConfig),
+    /// The rule of `torch.optim.RMSprop`, or TensorFlow's.
+    Rmsprop(RmspropConfig),
+    /// Adam for large batches.
+    Lamb(LambConfig),
+    /// SGD for large batches.
+    Lars(LarsConfig),
+    /// Steps by the sign of a momentum.
+    Lion(LionConfig),
+    /// Steps of filters with all singular values alike, and SGD for all else.
+    Muon(MuonConfig),
 }
 
 impl Default for OptimizerConfig {
@@ -114,21 +166,6 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// Its rule.
-    pub fn rule(&self) -> &dyn Rule {
-        match self {
-            Self::Sgd(config) => config,
-            Self::AdamW(config) => config,
-        }
-    }
-
-    fn into_rule(self) -> Box<dyn Rule> {
-        match self {
-            Self::Sgd(config) => Box::new(config),
-            Self::AdamW(config) => Box::new(config),
-        }
-    }
-
     /// Refuses hyperparameters that can't be, naming them.
     ///
     /// # Errors
@@ -140,10 +177,22 @@ impl OptimizerConfig {
     }
 }
 
-impl From<OptimizerConfig> for Box<dyn Rule> {
-    fn from(config: OptimizerConfig) -> Self {
-        config.into_rule()
-    }
+fn check_betas(betas: [f64; 2]) -> Result<(), TrainError> {
+    let ok = betas.iter().all(|beta| (0.0..1.0).contains(beta));
+    check(ok, "optimizer.betas", betas, "must both be from 0 to below 1")
+}
+
+fn check_eps(eps: f64) -> Result<(), TrainError> {
+    check(eps.is_finite() && eps > 0.0, "optimizer.eps", eps, "must be above 0")
+}
+
+fn check_share(name: &str, share: f64) -> Result<(), TrainError> {
+    check((0.0..1.0).contains(&share), name, share, "must be from 0 to below 1")
+}
+
+fn check_momentum(momentum: f64, nesterov: bool) -> Result<(), TrainError> {
+    check_share("optimizer.momentum", momentum)?;
+    check(!nesterov || momentum > 0.0, "optimizer.nesterov", nesterov, "takes a momentum above 0")
 }
 
 /// A parameter, and how it is trained.
@@ -159,17 +208,21 @@ pub struct Param {
     pub weight_decay: Option<f64>,
     /// The epoch, counted from 0, before which it stays as it is.
     pub from_epoch: u64,
+    /// Whether a rule that is two trains it by the plain one: Muon by SGD.
+    pub plain: bool,
+    /// Whether it belongs to a layer that gives an output, which adaptive clipping leaves out.
+    pub head: bool,
 }
 
 impl From<(String, Tensor)> for Param {
     fn from((name, tensor): (String, Tensor)) -> Self {
-        Self { name, tensor, lr_scale: 1.0, weight_decay: None, from_epoch: 0 }
+        Self { name, tensor, lr_scale: 1.0, weight_decay: None, from_epoch: 0, plain: false, head: false }
     }
 }
 
 /// An optimizer over named parameters.
 ///
-/// The state exists from the start, as zeros: what [`state`](Self::state) gives depends on the rule and the
+/// The state exists from the start: what [`state`](Self::state) gives depends on the rule and the
 /// parameters alone, and [`load_state`](Self::load_state) can tell what is missing.
 #[derive(Debug)]
 pub struct Optimizer {
@@ -190,12 +243,12 @@ impl Optimizer {
         rule.decay().check()?;
         rule.check()?;
         let params: Vec<Param> = params.into_iter().map(Into::into).collect();
-        let zeros = |slot: &Slot, param: &Param| match slot.form {
-            SlotForm::Scalar => Tensor::f_zeros([0_i64; 0], (Kind::Float, param.tensor.device())),
-            SlotForm::Parameter => param.tensor.f_detach()?.f_zeros_like(),
+        let started = |slot: &Slot, param: &Param| match slot.form {
+            SlotForm::Scalar => Tensor::f_full([0_i64; 0], slot.start, (Kind::Float, param.tensor.device())),
+            SlotForm::Parameter => param.tensor.f_detach()?.f_full_like(slot.start),
         };
         let slots = rule.slots();
-        let state = slots.iter().map(|slot| params.iter().map(|param| zeros(slot, param)).collect());
+        let state = slots.iter().map(|slot| params.iter().map(|param| started(slot, param)).collect());
         let state = state.collect::<Result<_, _>>()?;
         Ok(Self { rule, params, state })
     }
@@ -228,13 +281,14 @@ impl Optimizer {
             }
             let decays = decay.decay_1d || param.tensor.dim() > 1;
             let weight_decay = param.weight_decay.unwrap_or(if decays { decay.weight_decay } else { 0.0 });
-            let (device, lr_scale) = (param.tensor.device(), param.lr_scale);
+            let (device, lr_scale, plain) = (param.tensor.device(), param.lr_scale, param.plain);
             let fits = |(there, group): &(Device, Group)| {
-                *there == device && group.lr_scale == lr_scale && group.weight_decay == weight_decay
+                *there == device && group.lr_scale == lr_scale && group.weight_decay == weight_decay && group.plain == plain
             };
             let place = groups.iter().position(fits).unwrap_or_else(|| {
                 let state = self.state.iter().map(|_| Vec::new()).collect();
-                groups.push((device, Group { params: Vec::new(), grads: Vec::new(), state, lr, lr_scale, weight_decay }));
+                let (params, grads) = (Vec::new(), Vec::new());
+                groups.push((device, Group { params, grads, state, lr, lr_scale, weight_decay, plain }));
                 groups.len() - 1
             });
             groups[place].1.push(&param.tensor, grad, self.state.iter().map(|slot| &slot[i]));
@@ -317,16 +371,6 @@ impl Drop for Optimizer {
     }
 }
 
-impl Group<'_> {
-    fn push<'a>(&mut self, param: &Tensor, grad: Tensor, state: impl Iterator<Item = &'a Tensor>) {
-        self.params.push(param.shallow_clone());
-        self.grads.push(grad);
-        for (slot, tensor) in self.state.iter_mut().zip(state) {
-            slot.push(tensor.shallow_clone());
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -345,9 +389,28 @@ mod tests {
     #[derive(Deserialize)]
     struct Case {
         optimizer: OptimizerConfig,
-        clip_norm: Option<f64>,
+        clip: Option<Limit>,
+        shape: Vec<i64>,
         float64: Params,
         float32: Params,
+    }
+
+    #[derive(Clone, Copy, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Limit {
+        Norm(f64),
+        Value(f64),
+        Adaptive(f64),
+    }
+
+    impl From<Limit> for Clip {
+        fn from(limit: Limit) -> Self {
+            match limit {
+                Limit::Norm(limit) => Self::Norm(limit),
+                Limit::Value(limit) => Self::Value(limit),
+                Limit::Adaptive(limit) => Self::Adaptive(limit),
+            }
+        }
     }
 
     #[derive(Deserialize)]
@@ -360,9 +423,9 @@ mod tests {
         serde_json::from_str(include_str!("../../tests/goldens/optim.json")).unwrap()
     }
 
-    fn params(golden: &Golden, kind: Kind) -> [Tensor; 2] {
+    fn params(golden: &Golden, shape: &[i64], kind: Kind) -> [Tensor; 2] {
         let tensor = |values: &[f64], shape: &[i64]| Tensor::from_slice(values).view(shape).to_kind(kind).set_requires_grad(true);
-        [tensor(&golden.weight, &[2, 3]), tensor(&golden.bias, &[3])]
+        [tensor(&golden.weight, shape), tensor(&golden.bias, &[3])]
     }
 
     fn optimizer(config: &OptimizerConfig, [weight, bias]: &[Tensor; 2]) -> Optimizer {
@@ -371,7 +434,7 @@ mod tests {
     }
 
     /// Backward passes that give exactly the golden gradients, and the steps after them.
-    fn run(optimizer: &mut Optimizer, params: &[Tensor; 2], golden: &Golden, clip: Option<f64>, steps: std::ops::Range<usize>) {
+    fn run(optimizer: &mut Optimizer, params: &[Tensor; 2], golden: &Golden, clip: Option<Clip>, steps: std::ops::Range<usize>) {
         for i in steps {
             let grads = [Some(&golden.weight_grads[i]), golden.bias_grads[i].as_ref()];
             for (param, grad) in params.iter().zip(grads) {
@@ -380,8 +443,8 @@ mod tests {
                     (param * grad).sum(param.kind()).backward();
                 }
             }
-            if let Some(max_norm) = clip {
-                Clip::Norm(max_norm).apply(optimizer).unwrap();
+            if let Some(clip) = clip {
+                clip.apply(optimizer).unwrap();
             }
             optimizer.step(golden.lrs[i]).unwrap();
             optimizer.zero_grad().unwrap();
@@ -393,13 +456,13 @@ mod tests {
     }
 
     #[test]
-    fn five_steps_are_pytorchs() {
+    fn five_steps_are_pytorchs_and_timms() {
         let golden = golden();
         for case in &golden.cases {
             for (kind, expected, tolerance) in [(Kind::Double, &case.float64, 1e-10), (Kind::Float, &case.float32, 1e-6)] {
-                let params = params(&golden, kind);
+                let params = params(&golden, &case.shape, kind);
                 let mut optimizer = optimizer(&case.optimizer, &params);
-                run(&mut optimizer, &params, &golden, case.clip_norm, 0..5);
+                run(&mut optimizer, &params, &golden, case.clip.map(Clip::from), 0..5);
                 let off = distance(&params[0], &expected.weight).max(distance(&params[1], &expected.bias));
                 assert!(off < tolerance, "{:?} in {kind:?}: off by {off}", case.optimizer);
             }
@@ -410,9 +473,9 @@ mod tests {
     fn a_loaded_state_goes_on_bit_by_bit() {
         let golden = golden();
         for case in &golden.cases {
-            let whole = params(&golden, Kind::Float);
+            let whole = params(&golden, &case.shape, Kind::Float);
             run(&mut optimizer(&case.optimizer, &whole), &whole, &golden, None, 0..5);
-            let halves = params(&golden, Kind::Float);
+            let halves = params(&golden, &case.shape, Kind::Float);
             let mut first = optimizer(&case.optimizer, &halves);
             run(&mut first, &halves, &golden, None, 0..2);
             let mut second = optimizer(&case.optimizer, &halves);
@@ -426,7 +489,7 @@ mod tests {
     fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
         let golden = golden();
         let sgd = OptimizerConfig::default();
-        let params = params(&golden, Kind::Float);
+        let params = params(&golden, &[2, 3], Kind::Float);
         let mut optimizer_ = optimizer(&sgd, &params);
         run(&mut optimizer_, &params, &golden, None, 0..2);
         let kept: BTreeMap<_, _> = optimizer_.state().iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
@@ -463,6 +526,13 @@ mod tests {
             (OptimizerConfig::Sgd(SgdConfig { weight_decay: f64::NAN, ..Default::default() }), "weight_decay = NaN"),
             (OptimizerConfig::AdamW(AdamWConfig { betas: [0.9, 1.0], ..Default::default() }), "betas = [0.9, 1.0]"),
             (OptimizerConfig::AdamW(AdamWConfig { eps: 0.0, ..Default::default() }), "eps = 0.0"),
+            (OptimizerConfig::Adam(AdamConfig { betas: [-0.1, 0.9], ..Default::default() }), "betas = [-0.1, 0.9]"),
+            (OptimizerConfig::Rmsprop(RmspropConfig { alpha: 1.0, ..Default::default() }), "optimizer.alpha = 1.0"),
+            (OptimizerConfig::Lamb(LambConfig { weight_decay: -1.0, ..Default::default() }), "weight_decay = -1.0"),
+            (OptimizerConfig::Lars(LarsConfig { trust_coefficient: 0.0, ..Default::default() }), "trust_coefficient = 0.0"),
+            (OptimizerConfig::Lion(LionConfig { betas: [0.9, 1.0], ..Default::default() }), "betas = [0.9, 1.0]"),
+            (OptimizerConfig::Muon(MuonConfig { newton_schulz_steps: 0, ..Default::default() }), "newton_schulz_steps = 0"),
+            (OptimizerConfig::Muon(MuonConfig { sgd_momentum: 0.0, ..Default::default() }), "sgd_momentum = 0.0"),
         ];
         for (config, message) in bad {
             let error = Optimizer::new(config, Vec::<Param>::new()).unwrap_err().to_string();

@@ -1,8 +1,8 @@
-use super::{Decay, Group, Rule, Slot, SlotForm};
+use super::{Decay, Group, Rule, Slot, check_momentum};
 use crate::TrainError;
-use crate::error::check;
 use serde::{Deserialize, Serialize};
 use striate_torch::optim::{SgdStep, fused_sgd};
+use tch::Tensor;
 
 /// Hyperparameters of stochastic gradient descent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,14 +26,11 @@ impl Default for SgdConfig {
 
 impl Rule for SgdConfig {
     fn check(&self) -> Result<(), TrainError> {
-        check((0.0..1.0).contains(&self.momentum), "optimizer.momentum", self.momentum, "must be from 0 to below 1")?;
-        let has_momentum = !self.nesterov || self.momentum > 0.0;
-        check(has_momentum, "optimizer.nesterov", self.nesterov, "takes a momentum above 0")
+        check_momentum(self.momentum, self.nesterov)
     }
 
     fn slots(&self) -> Vec<Slot> {
-        let momentum = Slot { name: "sgd.momentum", form: SlotForm::Parameter };
-        if self.momentum == 0.0 { Vec::new() } else { vec![momentum] }
+        if self.momentum == 0.0 { Vec::new() } else { vec![Slot::zeros("sgd.momentum")] }
     }
 
     fn decay(&self) -> Decay {
@@ -41,12 +38,19 @@ impl Rule for SgdConfig {
     }
 
     fn step(&self, group: &Group<'_>) -> Result<(), TrainError> {
-        let &Self { momentum, nesterov, .. } = self;
-        let scaled = group.lr.scaled(group.lr_scale)?;
-        // A buffer of zeros becomes the gradient in its first step, as PyTorch's missing one does.
-        let (lr, weight_decay) = (scaled.rate(), group.weight_decay);
-        let step = SgdStep { lr, momentum, weight_decay, nesterov, first_step: false };
-        let momenta = group.state.first().map_or(&[][..], Vec::as_slice);
-        Ok(fused_sgd(&group.params, &group.grads, momenta, step)?)
+        step(group, &group.grads, (self.momentum, self.nesterov), group.weight_decay)
     }
+}
+
+/// A step of SGD along `grads`. The group's first slot holds the momentum.
+pub(super) fn step(
+    group: &Group<'_>,
+    grads: &[Tensor],
+    (momentum, nesterov): (f64, bool),
+    weight_decay: f64,
+) -> Result<(), TrainError> {
+    let rate = group.rate()?;
+    // A buffer of zeros becomes the gradient in its first step, as PyTorch's missing one does.
+    let step = SgdStep { lr: rate.rate(), momentum, weight_decay, nesterov, first_step: false };
+    Ok(fused_sgd(&group.params, grads, group.slot(0), step)?)
 }

@@ -81,8 +81,7 @@ impl TrainConfig {
         let decay = self.layer_decay;
         check(decay > 0.0 && decay <= 1.0, "train.layer_decay", decay, "must be above 0 and at most 1")?;
         self.schedule.check()?;
-        let (warmup, epochs) = (self.schedule.warmup_epochs, self.epochs as f64);
-        check(warmup < epochs, "schedule.warmup_epochs", warmup, "must be less than the run's epochs")
+        self.schedule.check_length(self.epochs, None)
     }
 }
 

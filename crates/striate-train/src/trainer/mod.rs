@@ -9,6 +9,7 @@ use crate::feed::Feed;
 use crate::hook::weights_of;
 use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::optim::{Rule, grouped};
+use crate::schedule::Plateau;
 use crate::{Evaluation, Event, Hook, Listener, Moment, Optimizer, Progress, Step, StepOutput, TestMetrics, TrainError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl<'a> Trainer<'a> {
         config: TrainConfig,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        config.schedule.check_length(config.epochs, Some(train.len() as u64))?;
         check_classes(network.graph(), train)?;
         check_classes(network.graph(), test)?;
         check_labels(config.loss, train)?;
@@ -84,6 +86,7 @@ impl<'a> Trainer<'a> {
             running: Running::default(),
             test: None,
             best_accuracy: None,
+            plateau: Plateau::default(),
         };
         let (checkpoints, listeners, hooks) = (None, Vec::new(), Vec::new());
         let (stop, evaluation, judge) = (None, None, "test");
@@ -280,7 +283,8 @@ impl<'a> Trainer<'a> {
     /// The learning rate of the step after `done` others.
     fn lr(&self, done: u64) -> f64 {
         let steps_per_epoch = self.progress.steps_per_epoch;
-        self.config.schedule.lr(self.config.lr, done, self.config.epochs * steps_per_epoch, steps_per_epoch)
+        let base = self.config.schedule.lowered(self.config.lr, &self.progress.plateau);
+        self.config.schedule.lr(base, done, self.config.epochs * steps_per_epoch, steps_per_epoch)
     }
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
@@ -310,6 +314,8 @@ impl<'a> Trainer<'a> {
         self.progress.epoch += 1;
         self.progress.running = Running::default();
         self.progress.test = Some(test);
+        let (steps, steps_per_epoch) = (self.progress.step, self.progress.steps_per_epoch);
+        self.config.schedule.judged(&mut self.progress.plateau, &test, steps, steps_per_epoch);
         if best {
             self.progress.best_accuracy = Some(test.accuracy);
         }
