@@ -24,6 +24,13 @@ inline void name_cuda() {}
 
 inline at::Tensor& tensor_of(st_tensor tensor) { return *static_cast<at::Tensor*>(tensor); }
 
+inline std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
+  std::vector<at::Tensor> list;
+  list.reserve(n);
+  for (size_t i = 0; i < n; ++i) list.push_back(tensor_of(tensors[i]));
+  return list;
+}
+
 // libtorch's errors are told apart here, since a handler's types stay in a program that calls nothing which could throw them.
 inline const char* message_of(const std::exception& error) {
   const auto* of_torch = dynamic_cast<const c10::Error*>(&error);

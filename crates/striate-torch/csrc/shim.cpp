@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/randperm.h>
@@ -18,13 +19,6 @@
 namespace {
 
 at::Generator& generator_of(st_generator generator) { return *static_cast<at::Generator*>(generator); }
-
-std::vector<at::Tensor> list_of(const st_tensor* tensors, size_t n) {
-  std::vector<at::Tensor> list;
-  list.reserve(n);
-  for (size_t i = 0; i < n; ++i) list.push_back(tensor_of(tensors[i]));
-  return list;
-}
 
 }  // namespace
 
@@ -126,13 +120,14 @@ char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_ten
   });
 }
 
-char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
-                     const st_tensor* steps, size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps) {
+char* st_fused_adam(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs, const st_tensor* steps,
+                    size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps, int decoupled) {
   return caught([&] {
     at::NoGradGuard no_grad;
     auto step = [&](const auto& rate) {
-      at::_fused_adamw_(list_of(params, n), list_of(grads, n), list_of(exp_avgs, n), list_of(exp_avg_sqs, n), {}, list_of(steps, n), rate,
-                        beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+      const auto p = list_of(params, n), g = list_of(grads, n), m = list_of(exp_avgs, n), v = list_of(exp_avg_sqs, n), t = list_of(steps, n);
+      decoupled ? at::_fused_adamw_(p, g, m, v, {}, t, rate, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false)
+                : at::_fused_adam_(p, g, m, v, {}, t, rate, beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
     };
     lr_tensor != nullptr ? step(tensor_of(lr_tensor)) : step(lr);
   });

@@ -58,8 +58,30 @@ char* st_clear_grads(const st_tensor* tensors, size_t n);
 // The learning rate is `lr_tensor`, a float32 scalar on the parameters' device, or `lr` where that is nullptr.
 char* st_fused_sgd(const st_tensor* params, const st_tensor* grads, const st_tensor* momenta, size_t n, double lr, st_tensor lr_tensor,
                    double momentum, double weight_decay, int nesterov, int first_step);
-char* st_fused_adamw(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs,
-                     const st_tensor* steps, size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps);
+// Adam; with `decoupled`, AdamW.
+char* st_fused_adam(const st_tensor* params, const st_tensor* grads, const st_tensor* exp_avgs, const st_tensor* exp_avg_sqs, const st_tensor* steps,
+                    size_t n, double lr, st_tensor lr_tensor, double beta1, double beta2, double weight_decay, double eps, int decoupled);
+
+// What is done to each tensor of a list, in place, with a value or with the tensors of the lists `a` and `b`.
+typedef enum {
+  ST_ADD,         // x + value * a
+  ST_ADD_VALUE,   // x + value
+  ST_MUL,         // x * a
+  ST_MUL_VALUE,   // x * value
+  ST_MUL_TENSOR,  // x * a[0], a scalar
+  ST_DIV,         // x / a
+  ST_LERP,        // x + value * (a - x)
+  ST_ADDCMUL,     // x + value * a * b
+  ST_ADDCDIV,     // x + value * a / b
+  ST_SQRT,
+  ST_SIGN,
+  ST_CLAMP_MIN,
+  ST_CLAMP_MAX,
+  ST_COPY,        // a
+} st_foreach_op;
+char* st_foreach(st_foreach_op op, const st_tensor* tensors, const st_tensor* a, const st_tensor* b, size_t n, double value);
+// The Euclidean norm of each tensor.
+char* st_foreach_norm(const st_tensor* tensors, size_t n, st_tensor* out);
 
 // oneDNN's operators that compute a layer with what follows it. `geometry` is padding, stride and dilation, each height and width. `bias` may be
 // nullptr; `post` is "none", "relu", "tanh" or "sigmoid". A packed weight is opaque: only these operators read it.

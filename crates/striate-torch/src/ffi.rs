@@ -44,6 +44,26 @@ pub(crate) struct CScale {
     pub(crate) zero_point: i64,
 }
 
+/// `st_foreach_op`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ForeachOp {
+    Add,
+    AddValue,
+    Mul,
+    MulValue,
+    MulTensor,
+    Div,
+    Lerp,
+    Addcmul,
+    Addcdiv,
+    Sqrt,
+    Sign,
+    ClampMin,
+    ClampMax,
+    Copy,
+}
+
 unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
@@ -73,7 +93,7 @@ unsafe extern "C" {
         nesterov: c_int,
         first_step: c_int,
     ) -> *mut c_char;
-    pub(crate) fn st_fused_adamw(
+    pub(crate) fn st_fused_adam(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
         exp_avgs: *const *const C_tensor,
@@ -86,7 +106,17 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        decoupled: c_int,
     ) -> *mut c_char;
+    pub(crate) fn st_foreach(
+        op: ForeachOp,
+        tensors: *const *const C_tensor,
+        a: *const *const C_tensor,
+        b: *const *const C_tensor,
+        n: usize,
+        value: f64,
+    ) -> *mut c_char;
+    pub(crate) fn st_foreach_norm(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_has_int8() -> c_int;
     pub(crate) fn st_quantize(values: *const C_tensor, scale: CScale, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_dequantize(bytes: *const C_tensor, scale: CScale, out: *mut *mut C_tensor) -> *mut c_char;

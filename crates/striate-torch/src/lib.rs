@@ -3,6 +3,7 @@
 //! - [`MemoryFormat`]: whether a batch of images lies as NCHW or NHWC, and conversion between the two;
 //! - [`Generator`]: random numbers from a seed, with no global state; [`manual_seed`] for the operators that use libtorch's own;
 //! - [`optim`]: fused optimizer steps over lists of parameters;
+//! - [`foreach`]: operators over lists of tensors;
 //! - [`onednn`]: convolutions and linear layers computed together with what follows them, for inference;
 //! - [`pointwise`]: 1x1 convolutions and linear layers as matrix products, for inference;
 //! - [`conv`]: convolutions with gradients of our own, for training;
@@ -33,6 +34,7 @@ pub mod conv;
 pub mod cuda;
 mod error;
 mod ffi;
+pub mod foreach;
 mod frozen;
 mod generator;
 pub mod int8;

@@ -106,30 +106,32 @@ pub fn fused_sgd(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], step: 
     })
 }
 
-/// The hyperparameters of a step of AdamW.
+/// The hyperparameters of a step of Adam.
 #[derive(Debug, Clone, Copy)]
-pub struct AdamWStep<'a> {
+pub struct AdamStep<'a> {
     /// Learning rate.
     pub lr: LearningRate<'a>,
     /// Decay of the mean of gradients.
     pub beta1: f64,
     /// Decay of the mean of squared gradients.
     pub beta2: f64,
-    /// Decoupled weight decay.
+    /// Weight decay.
     pub weight_decay: f64,
+    /// Whether weight decay acts on the parameters themselves (AdamW), and not through the gradient.
+    pub decoupled: bool,
     /// Added to the denominator.
     pub eps: f64,
 }
 
-/// One step of AdamW (the rule of `torch.optim.AdamW`) over lists of equal length. `params`, `exp_avgs` and `exp_avg_sqs`
+/// One step of Adam (the rule of `torch.optim.Adam` or `AdamW`) over lists of equal length. `params`, `exp_avgs` and `exp_avg_sqs`
 /// change; `steps` holds for each parameter the number of this step, counted from 1, as a float32 scalar tensor.
-pub fn fused_adamw(
+pub fn fused_adam(
     params: &[Tensor],
     grads: &[Tensor],
     exp_avgs: &[Tensor],
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
-    step: AdamWStep<'_>,
+    step: AdamStep<'_>,
 ) -> Result<(), TorchError> {
     check_lists(params, &[grads.len(), exp_avgs.len(), exp_avg_sqs.len(), steps.len()])?;
     if params.is_empty() {
@@ -139,7 +141,7 @@ pub fn fused_adamw(
     let (lr, lr_tensor) = step.lr.arguments();
     // SAFETY: the pointers live for the call, and the lists have the lengths checked above.
     ffi::check(unsafe {
-        ffi::st_fused_adamw(
+        ffi::st_fused_adam(
             lists[0].as_ptr(),
             lists[1].as_ptr(),
             lists[2].as_ptr(),
@@ -152,6 +154,7 @@ pub fn fused_adamw(
             step.beta2,
             step.weight_decay,
             step.eps,
+            i32::from(step.decoupled),
         )
     })
 }

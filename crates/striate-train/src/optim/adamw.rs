@@ -2,7 +2,7 @@ use super::{Decay, Group, Rule, Slot, SlotForm};
 use crate::TrainError;
 use crate::error::check;
 use serde::{Deserialize, Serialize};
-use striate_torch::optim::{AdamWStep, fused_adamw};
+use striate_torch::optim::{AdamStep, fused_adam};
 
 /// Hyperparameters of AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Rule for AdamWConfig {
         }
         let ([beta1, beta2], eps, weight_decay) = (self.betas, self.eps, group.weight_decay);
         let scaled = group.lr.scaled(group.lr_scale)?;
-        let step = AdamWStep { lr: scaled.rate(), beta1, beta2, weight_decay, eps };
-        Ok(fused_adamw(&group.params, &group.grads, exp_avgs, exp_avg_sqs, steps, step)?)
+        let step = AdamStep { lr: scaled.rate(), beta1, beta2, weight_decay, decoupled: true, eps };
+        Ok(fused_adam(&group.params, &group.grads, exp_avgs, exp_avg_sqs, steps, step)?)
     }
 }
