@@ -75,12 +75,15 @@ impl Listener for EpochBars {
                     bar.pb_set_message(&format!("{}/{} loss {loss:.4} {rate} images/s", epoch + 1, self.epochs));
                 }
             }
-            Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds, .. } => {
+            Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, raw, seconds, .. } => {
                 self.bar = None;
                 let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);
                 let measure = self.measure;
+                let raw = raw.map_or_else(String::new, |raw| {
+                    format!(" (unaveraged: loss {:.4} {measure} {:.2}%)", raw.loss, 100.0 * raw.accuracy)
+                });
                 let line = format!(
-                    "epoch {:>3}/{}  train loss {train_loss:.4} {measure} {train:.2}%  {} loss {test_loss:.4} {measure} {test:.2}%  {seconds:.1} s",
+                    "epoch {:>3}/{}  train loss {train_loss:.4} {measure} {train:.2}%  {} loss {test_loss:.4} {measure} {test:.2}%{raw}  {seconds:.1} s",
                     epoch + 1,
                     self.epochs,
                     self.judge

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn the_former_section_becomes_a_list() {
         let crop = Transform::RandomCrop(RandomCrop { padding: 4 });
-        let flip = Transform::HorizontalFlip(RandomHorizontalFlip { p: 0.5 });
+        let flip = Transform::HorizontalFlip(RandomHorizontalFlip::default());
         assert_eq!(read("[augment]\npad_crop = 4\nhflip = true"), [crop.clone(), flip]);
         assert_eq!(read("[augment]\nhflip = false"), []);
         let affine = RandomAffine { degrees: 10.0, translate: [0.1; 2], scale: [0.9, 1.1], ..RandomAffine::default() };

@@ -10,8 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What sets the seeds of transforms apart from others that are derived from the same seed.
-const TRANSFORM_SEEDS: u64 = 0x4155_474d;
+/// What sets the seeds of mixing apart from others that are derived from the same seed.
 const MIX_SEEDS: u64 = 0x4d49_5853;
 /// More are a mistake.
 const MOST_WORKERS: usize = 1024;
@@ -121,6 +120,11 @@ impl<'d> Loader<'d> {
         Ok(loader)
     }
 
+    /// Examples in a batch.
+    pub fn batch_size(&self) -> usize {
+        self.options.batch_size
+    }
+
     /// The number of batches in an epoch.
     pub fn len(&self) -> usize {
         match self.options.drop_last {
@@ -220,7 +224,7 @@ impl Way {
     fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
         let size = [width, height];
-        let mut rng = Rng::new(self.seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]);
+        let mut rng = Rng::of_example(self.seed, epoch, index, again);
         // What transforms leave of a picture is chosen before it is decoded.
         let (mut rest, mut later) = (&self.transforms[..], Vec::new());
         let mut choose = |has| {

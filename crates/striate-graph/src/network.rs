@@ -257,6 +257,11 @@ impl Network {
         trained.map(|param| (param.name, param.tensor)).collect()
     }
 
+    /// The kind of each parameter in [`state`](Self::state).
+    pub fn state_kinds(&self) -> BTreeMap<String, ParamKind> {
+        self.specs().map(|(node, spec, _)| (whole_name(node, &spec), spec.kind)).collect()
+    }
+
     /// The values of all parameters by name; they share memory with the network's. Those that are split over towers are put
     /// together, on the first device, under the name of the whole: the same state as that of the network on one device.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
@@ -300,6 +305,11 @@ impl Network {
             self.set_frozen(index, true)?;
         }
         Ok(())
+    }
+
+    /// Whether the layer of that name is frozen.
+    pub fn is_frozen(&self, name: &str) -> bool {
+        self.graph.nodes.iter().zip(&self.frozen).any(|(node, frozen)| *frozen && node.name == name)
     }
 
     /// Trains every layer again.

@@ -192,7 +192,8 @@ fn takes_half(kind: &Kind) -> bool {
             | Op::Flatten(_)
             | Op::Linear(_)
             | Op::MaxPool2d(_)
-            | Op::PadShortcut(_) => true,
+            | Op::PadShortcut(_)
+            | Op::StochasticDepth(_) => true,
             Op::BatchNorm2d(_)
             | Op::LocalResponseNorm(_)
             | Op::RbfOutput(_)

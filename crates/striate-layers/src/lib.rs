@@ -40,6 +40,7 @@ mod op;
 mod pool;
 mod shape;
 mod shortcut;
+mod stochastic_depth;
 mod structure;
 
 pub use activation::{Activation, Softmax};
@@ -55,4 +56,5 @@ pub use op::{CustomLayers, LayerData, Op};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use shape::{Pair, Shape};
 pub use shortcut::{PadShortcut, ZeroChannels};
+pub use stochastic_depth::StochasticDepth;
 pub use structure::{Add, Concat, Dropout, Flatten};

@@ -12,7 +12,8 @@ use crate::Architecture;
 use serde::{Deserialize, Serialize};
 use striate_graph::{GraphError, NetworkBuilder, Value};
 use striate_layers::{
-    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d, PadShortcut, ZeroChannels,
+    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Fan, Flatten, Init, Linear, MaxPool2d, PadShortcut, StochasticDepth,
+    ZeroChannels,
 };
 pub(crate) use variants::VARIANTS;
 
@@ -97,6 +98,10 @@ pub struct ResNetConfig {
     /// Whether every block starts as the identity: the scale of its last batch norm, or its last convolution where the order
     /// is `pre`, starts at 0 (Goyal 2017, arXiv:1706.02677).
     pub zero_init_residual: bool,
+    /// The probability with which the last block drops the branch of an example in training. It rises linearly from the first
+    /// block to the last (Huang 2016, arXiv:1603.09382). 0 for none.
+    #[serde(default)]
+    pub stochastic_depth: f64,
 }
 
 impl ResNetConfig {
@@ -115,6 +120,7 @@ impl ResNetConfig {
             groups: 1,
             width_per_group: BASE_WIDTH,
             zero_init_residual: false,
+            stochastic_depth: 0.0,
         }
     }
 
@@ -208,7 +214,10 @@ impl ResNetConfig {
             ActivationOrder::Pre => self.pre_activation(net, unit, x)?,
         };
         let y = match self.past(net, unit, source)? {
-            Some(shortcut) => net.add("add", Add, [y, shortcut])?,
+            Some(shortcut) => {
+                let y = if unit.drop > 0.0 { net.add("stochastic_depth", StochasticDepth::new(unit.drop), y)? } else { y };
+                net.add("add", Add, [y, shortcut])?
+            }
             None => y,
         };
         match self.order {
@@ -313,6 +322,8 @@ struct Unit {
     stride: i64,
     /// Whether it begins a stage.
     first: bool,
+    /// The probability with which an example's branch is dropped.
+    drop: f64,
 }
 
 /// A convolution that keeps height and width, initialised as torchvision does, without a bias since batch norm follows.
@@ -326,6 +337,15 @@ impl Architecture for ResNetConfig {
             let option = format!("depths = {:?}", self.depths);
             return Err(GraphError::Option { option, reason: "must give every stage at least one block".to_owned() });
         }
+        let drop = self.stochastic_depth;
+        let reason = match self.shortcut {
+            Shortcut::None => "needs shortcuts: take a residual network",
+            _ => "must be from 0 to below 1",
+        };
+        if drop != 0.0 && (self.shortcut == Shortcut::None || !(0.0..1.0).contains(&drop)) {
+            return Err(GraphError::Option { option: format!("stochastic_depth = {drop}"), reason: reason.to_owned() });
+        }
+        let (mut number, all) = (0, self.depths.iter().fold(0, |all, blocks| i64::saturating_add(all, *blocks)));
         let x = net.input(self.input); // [3, 224, 224]
         let mut x = self.stem(net, x)?; // [64, 56, 56]
         let mut width = self.width;
@@ -334,7 +354,9 @@ impl Architecture for ResNetConfig {
             for block in 0..blocks {
                 let first = block == 0;
                 let stride = if first && stage > 1 { 2 } else { 1 };
-                x = self.block(&mut layer.scope(), Unit { width, stride, first }, x)?;
+                number += 1;
+                let drop = drop * number as f64 / all as f64;
+                x = self.block(&mut layer.scope(), Unit { width, stride, first, drop }, x)?;
             }
             width = width.saturating_mul(2); // [64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 7, 7], or 4 times the channels
         }
@@ -459,5 +481,28 @@ mod tests {
         assert_eq!(shape("layer2.3.relu3"), [512, 28, 28]);
         assert_eq!(shape("layer3.5.relu3"), [1024, 14, 14]);
         assert_eq!(shape("layer4.2.relu3"), [2048, 7, 7]);
+    }
+
+    /// Huang 2016, section 3: the survival of block l of L is 1 - l / L * (1 - p_L).
+    #[test]
+    fn stochastic_depth_rises_over_the_blocks() {
+        let config = ResNetConfig { stochastic_depth: 0.4, ..deep(ActivationOrder::Post) };
+        let drops = |config: &ResNetConfig| {
+            let summary = graph(config).summary();
+            let layers = summary.layers.into_iter().filter(|layer| layer.op == "StochasticDepth");
+            layers.map(|layer| (layer.name, layer.options)).collect::<Vec<_>>()
+        };
+        let expected = [("layer1.0", "p=0.1"), ("layer1.1", "p=0.2"), ("layer2.0", "p=0.30000000000000004"), ("layer2.1", "p=0.4")];
+        let expected = expected.map(|(block, p)| (format!("{block}.stochastic_depth"), p.to_owned()));
+        assert_eq!(drops(&config), expected);
+        assert_eq!(drops(&deep(ActivationOrder::Post)), []);
+        let (with, without) = (network(&config), network(&deep(ActivationOrder::Post)));
+        assert_eq!(with.state(), without.state());
+        let logits = |network: &Network| network.forward(&images(&config), Mode::Eval).unwrap().logits().shallow_clone();
+        assert_eq!(logits(&with), logits(&without));
+        let told = |config: ResNetConfig| Graph::build(|net| config.define(net)).unwrap_err().to_string();
+        assert!(told(config.clone().plain()).starts_with("stochastic_depth = 0.4 needs shortcuts"), "{}", told(config.plain()));
+        let all = ResNetConfig { stochastic_depth: 1.0, ..ResNetConfig::tiny() };
+        assert!(told(all).contains("stochastic_depth = 1 must be from 0 to below 1"));
     }
 }

@@ -37,6 +37,9 @@ pub struct Progress {
     pub running: Running,
     /// Loss and accuracy on the test set after the last finished epoch.
     pub test: Option<TestMetrics>,
+    /// The same of the network's own weights, where the run is judged by an average of them.
+    #[serde(default)]
+    pub raw: Option<TestMetrics>,
     /// The best accuracy on the test set so far.
     pub best_accuracy: Option<f64>,
     /// What a schedule that waits for a plateau has seen.
@@ -149,6 +152,7 @@ mod tests {
                 step: 15,
                 running,
                 test: Some(TestMetrics { loss: 0.7, accuracy: 1.0 / 3.0 }),
+                raw: Some(TestMetrics { loss: 0.8, accuracy: 0.25 }),
                 best_accuracy: Some(0.5),
                 plateau: Plateau::default(),
             },

@@ -1,6 +1,7 @@
 use crate::optim::Param;
 use crate::{Progress, TrainError};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use striate_graph::Network;
 use tch::Tensor;
 
@@ -52,7 +53,13 @@ pub trait Hook {
         BTreeMap::new()
     }
 
-    /// Takes over a state that [`state`](Self::state) gave. It may be one that does not fit.
+    /// A name because of which it cannot take over a state, if there is one. Unless a hook says otherwise, a state must have the names,
+    /// shapes and types of its own.
+    fn misfit(&self, state: &BTreeMap<String, Tensor>) -> Option<String> {
+        misfit(&self.state(), state)
+    }
+
+    /// Takes over a state that fits.
     fn load_state(&mut self, _state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
         Ok(())
     }
@@ -71,6 +78,24 @@ pub struct Moment<'a> {
     pub steps: u64,
     /// The learning rate of the step.
     pub lr: f64,
+    pub(crate) stop: Option<&'a AtomicBool>,
+}
+
+impl Moment<'_> {
+    /// Whether the run was asked to stop. What takes long can end with [`TrainError::Stopped`] after an epoch, and is called again when
+    /// the run goes on.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// The first name that only one of two states has, or of which they have other shapes or types.
+pub(crate) fn misfit(own: &BTreeMap<String, Tensor>, given: &BTreeMap<String, Tensor>) -> Option<String> {
+    let differs = |name: &&String| match (own.get(*name), given.get(*name)) {
+        (Some(own), Some(given)) => own.size() != given.size() || own.kind() != given.kind(),
+        _ => true,
+    };
+    own.keys().chain(given.keys()).find(differs).cloned()
 }
 
 /// The weights that hooks' state has in place of the network's, if it has some; the state is by hook and name, as in a checkpoint.

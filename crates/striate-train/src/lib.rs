@@ -35,6 +35,7 @@
 //!
 //! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
 
+mod average;
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -44,11 +45,13 @@ mod hook;
 mod lr_range;
 pub mod metrics;
 pub mod optim;
+mod progressive;
 pub mod recipe;
 pub mod schedule;
 mod step;
 mod trainer;
 
+pub use average::{Anneal, AverageConfig, Buffers, Ema, EmaConfig, Swa, SwaConfig};
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
@@ -56,6 +59,7 @@ pub use event::{Event, JsonLines, Listener};
 pub use hook::{Hook, Moment, WEIGHTS};
 pub use lr_range::{LrPoint, LrRange, LrRangeOptions, lr_range};
 pub use optim::{AdamConfig, AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
+pub use progressive::Progressive;
 pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
 pub use schedule::{Curve, Plateau, PlateauConfig, ScheduleConfig};
 pub use step::{Objective, Step, StepOptions, StepOutput};

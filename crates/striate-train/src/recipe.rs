@@ -4,7 +4,7 @@ mod keys;
 use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
+use crate::{AverageConfig, OptimizerConfig, Progressive, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -50,6 +50,10 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// `[schedule]`: the learning rate over the run.
     pub schedule: ScheduleConfig,
+    /// `[average]`: the average of weights that the run ends with.
+    pub average: AverageConfig,
+    /// `[progressive]`: smaller images at first.
+    pub progressive: Progressive,
     /// `[[groups]]`: parameters that train in a way of their own.
     pub groups: Vec<ParamGroup>,
     /// `[[transforms]]`: what is done to each training image, in this order. The file may name a [preset](Transform::preset) in their
@@ -439,6 +443,8 @@ impl Recipe {
             groups: self.groups.clone(),
             layer_decay: train.layer_decay,
             schedule: self.schedule.clone(),
+            average: self.average.clone(),
+            progressive: self.progressive,
         })
     }
 }

@@ -10,13 +10,13 @@ use striate_datasets::{
     Transform,
 };
 use striate_graph::{Graph, InitOptions, Network};
-use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, loss::Loss};
+use striate_layers::{
+    Activation, AdaptiveAvgPool2d, Add, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, StochasticDepth, loss::Loss,
+};
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, Event, Hook, JsonLines, LAST, Listener, Moment,
-    OptimizerConfig, Outcome, ParamGroup, PlateauConfig, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer,
-    WEIGHTS, evaluate,
+    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, AverageConfig, EmaConfig, Progressive, SwaConfig,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -58,6 +58,24 @@ fn graph(classes: i64) -> Graph {
         let x = net.add("flatten", Flatten, x)?;
         let x = net.add("dropout", Dropout::new(0.5), x)?;
         let x = net.add("fc", Linear::new(classes), x)?;
+        net.output("logits", x)
+    });
+    graph.unwrap()
+}
+
+/// For images of any size, with a residual block whose branch is dropped now and then.
+fn residual() -> Graph {
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("conv", Conv2d::same(4, 3), x)?;
+        let y = net.add("branch", Conv2d::same(4, 3), x)?;
+        let y = net.add("bn", BatchNorm2d::new(), y)?;
+        let y = net.add("drop", StochasticDepth::new(0.4), y)?;
+        let x = net.add("add", Add, [x, y])?;
+        let x = net.add("relu", Activation::Relu, x)?;
+        let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(3), x)?;
         net.output("logits", x)
     });
     graph.unwrap()
@@ -136,35 +154,44 @@ fn copy(state: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     state.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
 }
 
-/// Everything that a run leaves: weights, statistics, the optimizer's state, progress.
-fn remains(folder: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, Tensor>, String) {
+/// Everything that a run leaves: weights, statistics, the state of optimizer and hooks, progress.
+fn remains(folder: &Path) -> ([BTreeMap<String, Tensor>; 3], String) {
     let checkpoint = Checkpoint::read(&folder.join(LAST)).unwrap();
-    (checkpoint.model, checkpoint.optimizer, format!("{:?}", checkpoint.progress))
+    ([checkpoint.model, checkpoint.optimizer, checkpoint.hooks], format!("{:?}", checkpoint.progress))
 }
 
 #[test]
 fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
     let _alone = alone();
-    let cases = [
-        (1, OptimizerConfig::Sgd(SgdConfig { nesterov: true, weight_decay: 1e-4, ..SgdConfig::default() })),
-        (2, OptimizerConfig::AdamW(AdamWConfig { decay_1d: false, ..AdamWConfig::default() })),
+    let sgd = OptimizerConfig::Sgd(SgdConfig { nesterov: true, weight_decay: 1e-4, ..SgdConfig::default() });
+    let adamw = OptimizerConfig::AdamW(AdamWConfig { decay_1d: false, ..AdamWConfig::default() });
+    let ema = AverageConfig::Ema(EmaConfig { every: 3, ..EmaConfig::default() });
+    let swa = AverageConfig::Swa(SwaConfig { from: 0.0, lr: 0.01, ..SwaConfig::default() });
+    let growing = Progressive { from: 4, until: 0.6, multiple: 1 };
+    let cases: [(_, TrainConfig, fn() -> Graph); 4] = [
+        (1, config(sgd.clone()), || graph(3)),
+        (2, config(adamw), || graph(3)),
+        (1, TrainConfig { average: ema, progressive: growing, ..config(sgd.clone()) }, residual),
+        (1, TrainConfig { average: swa, ..config(sgd) }, residual),
     ];
     let before = striate_torch::num_threads();
-    for (threads, optimizer) in cases {
+    for (threads, config, graph) in cases {
         striate_torch::set_num_threads(threads);
+        let network = || Network::new(graph(), &InitOptions::default()).unwrap();
+        let run = || Run { config: config.clone(), network: network(), ..Run::sgd() };
         let whole = tempfile::tempdir().unwrap();
         let outcome =
-            Run::new(optimizer.clone()).trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
+            run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
         assert_eq!(outcome, Outcome::Finished);
         for step in 1..EPOCHS * STEPS {
             let parts = tempfile::tempdir().unwrap();
             let flag = Arc::new(AtomicBool::new(false));
             let stop = StopAfter { step, flag: Arc::clone(&flag) };
-            let outcome = Run::new(optimizer.clone())
+            let outcome = run()
                 .trainer(|trainer| trainer.checkpoints(checkpoints(parts.path())).listener(stop).stop_on(flag).run().unwrap());
             assert_eq!(outcome, Outcome::Stopped);
             tch::manual_seed(i64::try_from(step).unwrap());
-            let rest = Run::new(optimizer.clone());
+            let rest = run();
             let steps = rest.trainer(|mut trainer| {
                 trainer.resume(&parts.path().join(LAST)).unwrap();
                 assert_eq!(trainer.progress().step, step);

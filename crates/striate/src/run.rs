@@ -17,7 +17,7 @@ use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
     Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, TrainError, TrainSection, Trainer, evaluate_with,
+    PreprocessFrom, Recipe, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -118,6 +118,9 @@ pub struct Summary {
     pub seconds: f64,
     /// The best accuracy after any epoch: on `val` if the data has that part, otherwise on the test set.
     pub best_test_accuracy: Option<f64>,
+    /// How the network's own weights of the last epoch do on what the run was judged by, where it ends with an average of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<TestMetrics>,
     /// libtorch's version.
     pub libtorch: String,
     /// Striate's version.
@@ -279,7 +282,7 @@ impl<'a> Run<'a> {
         }
         // Files that are damaged or of another run are written again from the last checkpoint.
         let last = Checkpoint::read(&folder.join(LAST))?;
-        let of_last = |bundle: &Bundle| bundle.info.metrics == metrics(&summary.test) && bundle.state == last.model;
+        let of_last = |bundle: &Bundle| bundle.info.metrics == metrics(&summary.test) && bundle.state == last.weights();
         let bundle = Bundle::read_with(&folder.join(BUNDLE), &self.registry).ok();
         let agree = summary.steps == last.progress.step && bundle.is_some_and(|bundle| of_last(&bundle));
         Ok(agree.then_some(summary))
@@ -395,6 +398,7 @@ impl<'a> Run<'a> {
             threads: striate_torch::num_threads(),
             seconds: started.elapsed().as_secs_f64(),
             best_test_accuracy: trainer.progress().best_accuracy,
+            raw: trainer.progress().raw,
             libtorch: striate_torch::torch_version(),
             striate: env!("CARGO_PKG_VERSION").to_owned(),
             test,
@@ -610,6 +614,17 @@ fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
     info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
 }
 
+/// What a recipe's steps have that depends on how many epochs there are, if anything does.
+fn depends_on_length(recipe: &Recipe) -> Option<&'static str> {
+    if recipe.schedule.depends_on_length() {
+        Some("learning rates")
+    } else if recipe.average.depends_on_length() {
+        Some("an average")
+    } else {
+        recipe.progressive.is_on().then_some("image sizes")
+    }
+}
+
 /// The saved recipe of a run, changed as the edited one says, or why it can't be. `done` epochs are finished.
 fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     let mut recipe = saved.clone();
@@ -623,9 +638,9 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     }
     if edited.train.epochs != saved.train.epochs {
         let (was, is) = (saved.train.epochs, edited.train.epochs);
-        if saved.schedule.depends_on_length() {
+        if let Some(what) = depends_on_length(&saved) {
             return Err(format!(
-                "epochs was edited from {was} to {is}, and the steps that are done had learning rates for {was}: set it back, or start a new run"
+                "epochs was edited from {was} to {is}, and the steps that are done had {what} for {was}: set it back, or start a new run"
             ));
         }
         if is < done {

@@ -67,7 +67,7 @@ pub use blur::{RandomGaussianBlur, RandomSharpness};
 pub use colour::{ColourJitter, RandomGrey};
 pub use crop::{CentreCrop, RandomCrop, RandomResizedCrop, Resize};
 pub use erase::{Erased, RandomErasing};
-pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
+pub use flip::{FlipMode, RandomHorizontalFlip, RandomVerticalFlip};
 pub use mix::{CutMix, MixUp, MixUpOrCutMix};
 pub use perspective::RandomPerspective;
 pub use policy::{AugMix, AutoAugment, Policy, RandAugment, TrivialAugment};

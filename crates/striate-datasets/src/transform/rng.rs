@@ -1,20 +1,38 @@
 use striate_torch::derive_seed;
 
+/// What sets the seeds of an example's draws apart from others that are derived from the same seed.
+const TRANSFORM_SEEDS: u64 = 0x4155_474d;
+const TURN_SEEDS: u64 = 0x5455_524e;
+
 /// A fast generator that costs nothing to seed (SplitMix64), since each example of an epoch has one of its own.
 ///
 /// What a seed gives stays the same in every version, because runs are resumed by it.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
+pub(crate) struct Rng {
+    state: u64,
+    turn: u64,
+}
 
 impl Rng {
     /// A generator for one purpose and place: see [`derive_seed`].
     pub(crate) fn new(seed: u64, parts: &[u64]) -> Self {
-        Self(derive_seed(seed, parts))
+        Self { state: derive_seed(seed, parts), turn: 0 }
+    }
+
+    /// The generator of an example that was `again` times in the epoch before.
+    pub(crate) fn of_example(seed: u64, epoch: u64, index: usize, again: u64) -> Self {
+        let turn = derive_seed(seed, &[TURN_SEEDS, index as u64, again]).wrapping_add(epoch);
+        Self { turn, ..Self::new(seed, &[TRANSFORM_SEEDS, epoch, index as u64, again]) }
+    }
+
+    /// A number that is drawn for the example once, and is 1 larger in each epoch: for what takes turns.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
     }
@@ -93,7 +111,7 @@ mod tests {
     #[test]
     fn it_is_splitmix64() {
         // Steele, Lea and Flood 2014: the first values of the seed 1234567, as in Java's SplittableRandom
-        let mut rng = Rng(1_234_567);
+        let mut rng = Rng { state: 1_234_567, turn: 0 };
         assert_eq!([rng.next(), rng.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 

@@ -2,13 +2,13 @@
 use crate::program::{Kind, Program};
 use striate_layers::{Activation, Op};
 
-/// Removes dropout, flattening of vectors, and a ReLU of what a ReLU gave.
+/// Removes dropout, stochastic depth, flattening of vectors, and a ReLU of what a ReLU gave.
 pub(crate) fn remove(program: &mut Program) {
     for index in 0..program.steps.len() {
         let step = &program.steps[index];
         let &[input] = step.inputs.as_slice() else { continue };
         let does_nothing = match &step.kind {
-            Kind::Layer { op: Op::Dropout(_), .. } => true,
+            Kind::Layer { op: Op::Dropout(_) | Op::StochasticDepth(_), .. } => true,
             Kind::Layer { op: Op::Flatten(_), .. } => program.steps[input].shape.dims().len() == 1,
             kind => is_relu(kind) && is_relu(&program.steps[input].kind),
         };
@@ -29,13 +29,14 @@ fn is_relu(kind: &Kind) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crate::testing::{conv, network, steps};
-    use striate_layers::{Activation, AdaptiveAvgPool2d, Dropout, Flatten, Linear};
+    use striate_layers::{Activation, AdaptiveAvgPool2d, Dropout, Flatten, Linear, StochasticDepth};
 
     #[test]
     fn dropout_and_what_does_nothing_are_gone() {
         let network = network(|net, x| {
             let x = net.add("conv", conv(), x)?;
             let x = net.add("dropout", Dropout::new(0.5), x)?;
+            let x = net.add("depth", StochasticDepth::new(0.5), x)?;
             let x = net.add("relu", Activation::Relu, x)?;
             let x = net.add("relu2", Activation::Relu, x)?;
             let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;

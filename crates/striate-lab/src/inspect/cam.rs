@@ -66,7 +66,8 @@ pub fn feature_layers(graph: &Graph) -> Vec<&Node> {
             Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::AdaptiveAvgPool2d(_) | Op::AdaptiveMaxPool2d(_) | Op::Subsampling2d(_)
         );
         let Ok([_, height, width]) = node.shape.as_image() else { continue };
-        if row.training_only || !convolved[index] || shrinks || matches!(op, Op::Dropout(_)) || height * width == 1 {
+        let passes = matches!(op, Op::Dropout(_) | Op::StochasticDepth(_));
+        if row.training_only || !convolved[index] || shrinks || passes || height * width == 1 {
             continue;
         }
         layers.retain(|(_, size)| *size != [height, width]);

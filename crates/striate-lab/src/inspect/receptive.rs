@@ -160,7 +160,8 @@ impl Window {
             | Op::Concat(_)
             | Op::Dropout(_)
             | Op::LocalResponseNorm(_)
-            | Op::Softmax(_) => Self::Same,
+            | Op::Softmax(_)
+            | Op::StochasticDepth(_) => Self::Same,
             Op::Flatten(_) | Op::Linear(_) | Op::RbfOutput(_) => Self::Everything,
             // A window of one's own does not tell where it begins.
             Op::Custom(layer) => match layer.receptive(&graph.input_shapes(node)) {

@@ -1,6 +1,6 @@
 """Writes layers.safetensors beside this file: what PyTorch computes for every layer, forward and backward, in float64.
 
-Run it with torch 2.13.0 and safetensors. The names of the cases are those in ../it/cases.rs and ../it/init.rs.
+Run it with torch 2.13.0, torchvision 0.28.0 and safetensors. The names of the cases are those in ../it/cases.rs and ../it/init.rs.
 Tensors of a case are named
     CASE/given/...      input0, input1, ..., targets, parameters and buffers by name, and upstream (the output's gradient);
     CASE/expected/...   output, grad.NAME of each input and parameter, after.NAME of each buffer after the forward pass;
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 INIT_SEED = 20240229
 
@@ -161,6 +162,8 @@ CASES = {
     "softmax_image": Case(nn.Softmax2d, [IMAGE]),
     "dropout_eval": Case(nn.Dropout, [IMAGE]),
     "dropout_of_nothing": Case(lambda: nn.Dropout(0.0), [IMAGE], train=True),
+    "stochastic_depth_eval": Case(lambda: StochasticDepth(0.5, "row"), [IMAGE]),
+    "stochastic_depth_of_nothing": Case(lambda: StochasticDepth(0.0, "row"), [IMAGE], train=True),
     "flatten": Case(nn.Flatten, [IMAGE]),
     "add_2": Case(lambda: Formula(torch.add), [IMAGE] * 2),
     "add_3": Case(lambda: Formula(lambda a, b, c: torch.stack([a, b, c]).sum(0)), [IMAGE] * 3),

@@ -2,7 +2,7 @@
 use crate::harness::{Case, Subject};
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Linear,
-    LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, RbfOutput, Softmax, SparseConv2d, Subsampling2d, loss::Loss,
+    LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, RbfOutput, Softmax, SparseConv2d, StochasticDepth, Subsampling2d, loss::Loss,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -90,6 +90,8 @@ fn pointwise() -> Vec<Case> {
         eval("softmax_image", Softmax),
         eval("dropout_eval", Dropout::new(0.5)),
         train("dropout_of_nothing", Dropout::new(0.0)),
+        eval("stochastic_depth_eval", StochasticDepth::new(0.5)),
+        train("stochastic_depth_of_nothing", StochasticDepth::new(0.0)),
     ]
 }
 

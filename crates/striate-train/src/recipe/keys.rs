@@ -8,6 +8,8 @@ use toml::{Table, Value};
 const TRANSFORMS: &str = "transforms";
 /// The list of groups of parameters.
 const GROUPS: &str = "groups";
+/// Sections whose keys depend on their `kind`.
+const KINDS: [&str; 3] = ["average", "optimizer", "schedule"];
 /// What was there before lists of transforms.
 const AUGMENT: &str = "augment";
 
@@ -49,7 +51,7 @@ fn written_out(entry: &Table) -> Result<Vec<Transform>, String> {
 
 /// Refuses a section or a key that no recipe has.
 ///
-/// The known ones are those of the default recipe, with the optimizer and the schedule of the kinds that `table` names.
+/// The known ones are those of the default recipe, with the sections of the kinds that `table` names.
 pub(super) fn check_keys(table: &Table) -> Result<(), String> {
     let known = known_keys(table)?;
     for (section, value) in table.iter().filter(|(section, _)| !matches!(section.as_str(), TRANSFORMS | AUGMENT | GROUPS)) {
@@ -75,7 +77,7 @@ pub(super) fn check_keys(table: &Table) -> Result<(), String> {
 pub(super) fn wrong_type(table: &Table) -> Option<String> {
     let known = known_keys(table).ok()?;
     let number = |value: &Value| value.is_integer() || value.is_float();
-    for section in ["optimizer", "schedule"] {
+    for section in KINDS {
         for (key, value) in table.get(section).and_then(Value::as_table).into_iter().flatten() {
             let default = known.get(section)?.get(key)?;
             let fits = default.same_type(value) || (number(default) && number(value));
@@ -90,7 +92,7 @@ pub(super) fn wrong_type(table: &Table) -> Option<String> {
 
 fn known_keys(table: &Table) -> Result<Table, String> {
     let mut kinds = Table::new();
-    for section in ["optimizer", "schedule"] {
+    for section in KINDS {
         if let Some(kind) = table.get(section).and_then(|section| section.get("kind")) {
             kinds.insert(section.to_owned(), Value::Table(Table::from_iter([("kind".to_owned(), kind.clone())])));
         }

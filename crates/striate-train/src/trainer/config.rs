@@ -1,6 +1,6 @@
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use crate::{Objective, OptimizerConfig, Recipe, ScheduleConfig, StepOptions, TrainError};
+use crate::{AverageConfig, Objective, OptimizerConfig, Progressive, Recipe, ScheduleConfig, StepOptions, TrainError};
 use std::path::PathBuf;
 use striate_layers::loss::Loss;
 use striate_models::BundleInfo;
@@ -35,6 +35,10 @@ pub struct TrainConfig {
     pub layer_decay: f64,
     /// The learning rate over the run.
     pub schedule: ScheduleConfig,
+    /// The average of weights that the run is judged by and ends with.
+    pub average: AverageConfig,
+    /// Smaller images at first.
+    pub progressive: Progressive,
 }
 
 impl Default for TrainConfig {
@@ -53,6 +57,8 @@ impl Default for TrainConfig {
             groups: Vec::new(),
             layer_decay: 1.0,
             schedule: ScheduleConfig::default(),
+            average: AverageConfig::None,
+            progressive: Progressive::default(),
         }
     }
 }
@@ -81,6 +87,8 @@ impl TrainConfig {
         let decay = self.layer_decay;
         check(decay > 0.0 && decay <= 1.0, "train.layer_decay", decay, "must be above 0 and at most 1")?;
         self.schedule.check()?;
+        self.average.check()?;
+        self.progressive.check()?;
         self.schedule.check_length(self.epochs, None)
     }
 }

@@ -4,6 +4,7 @@ mod saving;
 pub use self::config::{CheckpointConfig, Outcome, TrainConfig};
 
 use self::saving::fingerprint;
+use crate::average::with_weights;
 use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
 use crate::hook::weights_of;
@@ -74,6 +75,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NothingToTrain);
         }
         check_last_batch(network, train)?;
+        config.progressive.check_network(network)?;
         let step = step(network, &config, config.optimizer.clone())?;
         let feed = Feed::new(network.device());
         let progress = Progress {
@@ -85,10 +87,12 @@ impl<'a> Trainer<'a> {
             step: 0,
             running: Running::default(),
             test: None,
+            raw: None,
             best_accuracy: None,
             plateau: Plateau::default(),
         };
-        let (checkpoints, listeners, hooks) = (None, Vec::new(), Vec::new());
+        let hooks = config.average.hook(network, train, config.epochs)?.into_iter().collect();
+        let (checkpoints, listeners) = (None, Vec::new());
         let (stop, evaluation, judge) = (None, None, "test");
         Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, hooks, stop, evaluation, judge })
     }
@@ -227,7 +231,9 @@ impl<'a> Trainer<'a> {
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
         let batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
-        let output = self.run_step(&batch, lr)?;
+        let steps = self.config.epochs * self.progress.steps_per_epoch;
+        let images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
+        let output = self.run_step(&Batch { images, ..batch }, lr)?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
     }
 
@@ -254,6 +260,7 @@ impl<'a> Trainer<'a> {
             progress: &self.progress,
             steps: self.config.epochs * self.progress.steps_per_epoch,
             lr: self.lr(self.progress.step),
+            stop: self.stop.as_deref(),
         };
         self.hooks.iter_mut().try_for_each(|hook| call(&mut **hook, &at))
     }
@@ -282,9 +289,12 @@ impl<'a> Trainer<'a> {
 
     /// The learning rate of the step after `done` others.
     fn lr(&self, done: u64) -> f64 {
-        let steps_per_epoch = self.progress.steps_per_epoch;
-        let base = self.config.schedule.lowered(self.config.lr, &self.progress.plateau);
-        self.config.schedule.lr(base, done, self.config.epochs * steps_per_epoch, steps_per_epoch)
+        let (steps_per_epoch, epochs) = (self.progress.steps_per_epoch, self.config.epochs);
+        let schedule = &self.config.schedule;
+        let base = schedule.lowered(self.config.lr, &self.progress.plateau);
+        let scheduled = |done| schedule.lr(base, done, epochs * steps_per_epoch, steps_per_epoch);
+        let in_epoch = |epoch| scheduled(epoch * steps_per_epoch);
+        self.config.average.lr(scheduled(done), done / steps_per_epoch, epochs, in_epoch)
     }
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
@@ -316,6 +326,7 @@ impl<'a> Trainer<'a> {
         self.progress.test = Some(test);
         let (steps, steps_per_epoch) = (self.progress.step, self.progress.steps_per_epoch);
         self.config.schedule.judged(&mut self.progress.plateau, &test, steps, steps_per_epoch);
+        self.progress.raw = raw;
         if best {
             self.progress.best_accuracy = Some(test.accuracy);
         }
@@ -343,12 +354,7 @@ impl<'a> Trainer<'a> {
 
     /// How it does with other weights, which it has for so long.
     fn evaluate_with(&self, weights: &BTreeMap<String, Tensor>) -> Result<Evaluation, TrainError> {
-        let own = self.network.state().into_iter().map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)));
-        let own = own.collect::<Result<BTreeMap<_, _>, TrainError>>()?;
-        self.network.load_state(weights)?;
-        let evaluation = self.evaluate();
-        self.network.load_state(&own)?;
-        evaluation
+        with_weights(self.network, weights, || self.evaluate())
     }
 
     /// The error of a step that came after `done` others.

@@ -67,17 +67,18 @@ impl Trainer<'_> {
 
     /// Why the run's hooks cannot take this state, if they cannot: it is of other hooks, or of other tensors.
     fn check_hooks(&self, given: &BTreeMap<String, Tensor>) -> Result<(), String> {
-        let own = self.hooks_state();
-        let differs = |name: &&String| match (own.get(*name), given.get(*name)) {
-            (Some(own), Some(given)) => own.size() != given.size() || own.kind() != given.kind(),
-            _ => true,
-        };
-        match own.keys().chain(given.keys()).find(differs) {
-            None => Ok(()),
-            Some(name) if !given.contains_key(name) => Err(format!("it lacks {name}: take the recipe that it was trained by")),
-            Some(name) if !own.contains_key(name) => Err(format!("it has {name}, which this run does not keep")),
-            Some(name) => Err(format!("{name} has another shape or type than here")),
+        let is_kept = |name: &&String| self.hooks.iter().any(|hook| own_name(hook.name(), name).is_some());
+        if let Some(name) = given.keys().find(|name| !is_kept(name)) {
+            return Err(format!("it has {name}, which this run does not keep"));
         }
+        for hook in &self.hooks {
+            let state = state_of(hook.name(), given);
+            if let Some(name) = hook.misfit(&state) {
+                let what = if state.contains_key(&name) { "it has another" } else { "it lacks" };
+                return Err(format!("{what} {}/{name}: take the recipe that it was trained by", hook.name()));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn save_within_epoch(&mut self) -> Result<(), TrainError> {
@@ -130,6 +131,10 @@ pub(super) fn fingerprint(data: &dyn Dataset) -> Result<String, TrainError> {
 
 /// A hook's part of the state of all.
 fn state_of(hook: &str, all: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let own = |name: &str| name.strip_prefix(hook)?.strip_prefix('/').map(str::to_owned);
-    all.iter().filter_map(|(name, tensor)| Some((own(name)?, tensor.shallow_clone()))).collect()
+    all.iter().filter_map(|(name, tensor)| Some((own_name(hook, name)?.to_owned(), tensor.shallow_clone()))).collect()
+}
+
+/// What a hook calls a tensor of the state of all, if it is its own.
+fn own_name<'n>(hook: &str, name: &'n str) -> Option<&'n str> {
+    name.strip_prefix(hook)?.strip_prefix('/')
 }

@@ -6,12 +6,14 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use striate::datasets::{InMemory, Split};
+use striate::datasets::{FlipMode, InMemory, RandomHorizontalFlip, Split, Transform};
 use striate::graph::{Graph, GraphError, NetworkBuilder};
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
 use striate::tch::{Device, Kind, Tensor};
-use striate::train::{Event, Listener, TrainError};
+use striate::train::{
+    AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
+};
 use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
 use tempfile::TempDir;
 
@@ -160,6 +162,44 @@ fn a_run_that_was_stopped_and_resumed_equals_one_that_ran_through() {
     let steps = Cell::new(0);
     let again = finished(Run::resume(place.path("through")).unwrap().listener(Steps(&steps)));
     assert_eq!((again, steps.get()), (through, 0));
+}
+
+/// With dropped branches, images that grow and flips in turns.
+#[test]
+fn a_run_that_ends_with_an_average_goes_on_to_the_same_bits() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    let ema = AverageConfig::Ema(EmaConfig { decay: 0.7, ..EmaConfig::default() });
+    let swa = AverageConfig::Swa(SwaConfig { from: 0.4, lr: 0.01, ..SwaConfig::default() });
+    for (name, average) in [("ema", ema), ("swa", swa)] {
+        let mut recipe = place.recipe("constant");
+        recipe.train.epochs = 3;
+        recipe.average = average;
+        recipe.progressive = Progressive { from: 16, until: 0.8, multiple: 4 };
+        recipe.model.options.insert("stochastic_depth".to_owned(), 0.3.into());
+        let flip = RandomHorizontalFlip { mode: FlipMode::Alternating, ..RandomHorizontalFlip::default() };
+        recipe.transforms = vec![Transform::HorizontalFlip(flip)];
+        recipe = Recipe::parse(&recipe.to_toml(), Path::new("average.toml")).unwrap();
+        let folder = place.path(name);
+        let through = finished(Run::new(recipe.clone()).folder(&folder));
+        let last = Checkpoint::read(&folder.join(LAST)).unwrap();
+        assert!(last.weights() == place.weights(name).state && last.model != last.weights());
+        assert_eq!((through.raw, through.test.loss), (last.progress.raw, last.progress.test.unwrap().loss));
+        assert_ne!(through.raw.unwrap().loss, through.test.loss);
+        assert_eq!(Run::resume(&folder).unwrap().finished().unwrap(), Some(through.clone()));
+
+        for step in [2, 3, 7] {
+            let (flag, parts) = (Arc::new(AtomicBool::new(false)), format!("{name}-{step}"));
+            let run = Run::new(recipe.clone()).folder(place.path(&parts));
+            run.listener(StopAt(step, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+            let resumed = finished(Run::resume(place.path(&parts)).unwrap());
+            assert_eq!(Summary { seconds: through.seconds, ..resumed }, through);
+            place.same(name, &parts);
+        }
+        place.edit(name, "epochs = 3\nbatch_size", "epochs = 4\nbatch_size");
+        let error = Run::resume(&folder).unwrap_err().to_string();
+        let what = if name == "swa" { "an average" } else { "image sizes" };
+        assert!(error.contains(&format!("epochs was edited from 3 to 4, and the steps that are done had {what} for 3")), "{error}");
+    }
 }
 
 #[test]
