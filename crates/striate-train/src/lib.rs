@@ -36,26 +36,35 @@
 //! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
 
 mod checkpoint;
+mod distill;
 mod error;
 mod evaluate;
 mod event;
 mod feed;
 mod hook;
+mod memory;
 pub mod metrics;
 pub mod optim;
 pub mod recipe;
+mod scaler;
 pub mod schedule;
 mod step;
+mod stopping;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
+pub use distill::{DistillSection, Teacher};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use hook::{Hook, Moment, WEIGHTS};
 pub use optim::{AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
-pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
+pub use recipe::{
+    Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe, Tf32,
+    TrainSection, Workers,
+};
 pub use schedule::{Curve, ScheduleConfig};
 pub use step::{Objective, Step, StepOptions, StepOutput};
+pub use stopping::{Patience, Waiting};
 pub use striate_torch::Precision;
-pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};
+pub use trainer::{BEST, CheckpointConfig, LAST, OnNan, Outcome, ROLLBACK, Recovery, TrainConfig, Trainer};
