@@ -172,7 +172,7 @@ impl Networked {
                     striate_torch::fast_cuda();
                 }
                 network.set_autocast((case.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
-                let objective = Objective { loss: model.loss(), aux_weight: model.aux_weight() };
+                let objective = Objective::new(model.loss(), model.aux_weight());
                 let mut step = Step::new(network, objective, optimizer, StepOptions::default())?;
                 if has_graphs() {
                     step = step.recorded()?;
@@ -261,9 +261,7 @@ fn plan_options(case: &Case) -> PlanOptions {
 
 /// That of a run which has not begun.
 fn progress() -> Progress {
-    let (data, running, plateau) = (String::new(), Default::default(), Default::default());
-    let (test, best_accuracy) = (None, None);
-    Progress { data, test_data: None, seed: 0, steps_per_epoch: 1, epoch: 0, step: 0, running, test, best_accuracy, plateau }
+    Progress { steps_per_epoch: 1, ..Progress::default() }
 }
 
 /// A start of the `striate` program that lies beside this one.

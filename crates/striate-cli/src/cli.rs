@@ -94,9 +94,13 @@ pub(crate) struct TrainArgs {
     /// plateau, exponential or onecycle
     #[arg(long, value_name = "KIND")]
     pub(crate) schedule: Option<String>,
-    /// float32, or bfloat16 for convolutions and linear layers
+    /// float32, or bfloat16 or float16 for convolutions and linear layers
     #[arg(long)]
     pub(crate) precision: Option<String>,
+    /// When the loss becomes NaN or infinite: stop, skip the step, or rollback to the last checkpoint
+    /// and halve the learning rate
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) on_nan: Option<String>,
     /// Seed for initial weights, order and augmentation
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
@@ -149,8 +153,8 @@ pub(crate) struct TrainArgs {
     pub(crate) out: Option<PathBuf>,
     /// Resume a stopped run from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "seed", "options", "input", "weights",
-        "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
+        "what", "data", "epochs", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
+        "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the result as JSON

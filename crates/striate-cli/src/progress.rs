@@ -75,6 +75,14 @@ impl Listener for EpochBars {
                     bar.pb_set_message(&format!("{}/{} loss {loss:.4} {rate} images/s", epoch + 1, self.epochs));
                 }
             }
+            Event::StepSkipped { step, in_a_row, .. } => {
+                tracing::warn!("step {step} was left out: its loss or gradients were NaN or infinite ({in_a_row} in a row)");
+            }
+            Event::RolledBack { failed, step, lr_scale } => {
+                tracing::warn!(
+                    "step {failed} was NaN or infinite: going back to step {step}, with {lr_scale} of the learning rate"
+                );
+            }
             Event::EpochDone { epoch, train_loss, train_accuracy, test_loss, test_accuracy, raw, seconds, .. } => {
                 self.bar = None;
                 let (train, test) = (100.0 * train_accuracy, 100.0 * test_accuracy);

@@ -68,6 +68,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     if let Some(precision) = &args.precision {
         train.precision = named("--precision", precision, Value::from(precision.as_str()))?;
     }
+    if let Some(action) = &args.on_nan {
+        train.on_nan = named("--on-nan", action, Value::from(action.as_str()))?;
+    }
     if let Some(kind) = &args.optimizer {
         recipe.optimizer = named("--optimizer", kind, of_kind(kind))?;
     }

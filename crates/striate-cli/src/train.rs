@@ -64,7 +64,8 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(summary);
     }
-    let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
+    let (test, seconds, folder) = (&summary.test, summary.seconds, Shown(folder.display()));
+    let epochs = summary.stopped_after.map_or_else(String::new, |done| format!("{done} of ")) + &summary.epochs.to_string();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
     print(&format!(

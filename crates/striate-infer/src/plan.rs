@@ -47,6 +47,7 @@ impl Plan {
         let kind = match precision {
             Precision::Bfloat16 => Type::BFloat16,
             Precision::Int8 => Type::Uint8,
+            Precision::Float16 => return Err(PlanError::NoFloat16),
             _ => Type::Float,
         };
         let program = frozen(network)?;

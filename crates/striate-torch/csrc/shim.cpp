@@ -5,6 +5,7 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/randperm.h>
@@ -31,9 +32,15 @@ void st_exit(int code) {
   std::_Exit(code);
 }
 
+void st_set_tf32(int on) {
+  at::globalContext().setAllowTF32CuBLAS(on != 0);
+  at::globalContext().setAllowTF32CuDNN(on != 0);
+}
+
+int st_tf32() { return at::globalContext().allowTF32CuBLAS(); }
+
 void st_fast_cuda() {
-  at::globalContext().setAllowTF32CuBLAS(true);
-  at::globalContext().setAllowTF32CuDNN(true);
+  st_set_tf32(1);
   at::globalContext().setBenchmarkCuDNN(true);
 }
 
@@ -104,6 +111,13 @@ char* st_randperm(st_generator generator, int64_t n, st_tensor* out) {
 char* st_clear_grads(const st_tensor* tensors, size_t n) {
   return caught([&] {
     for (size_t i = 0; i < n; ++i) tensor_of(tensors[i]).mutable_grad() = at::Tensor();
+  });
+}
+
+char* st_unscale(const st_tensor* grads, size_t n, st_tensor found, st_tensor inverse_scale) {
+  return caught([&] {
+    at::NoGradGuard no_grad;
+    at::_amp_foreach_non_finite_check_and_unscale_(list_of(grads, n), tensor_of(found), tensor_of(inverse_scale));
   });
 }
 

@@ -131,6 +131,11 @@ char* st_winograd(st_tensor input, st_tensor weight, st_tensor bias, const int64
                   int in_place, st_tensor* out);
 // Has CUDA multiply float32 in TF32, and cuDNN try its algorithms out.
 void st_fast_cuda();
+// Has CUDA multiply float32 in TF32, or not; and whether it does.
+void st_set_tf32(int on);
+int st_tf32();
+// Multiplies gradients of one device by a float32 scalar; `found`, another, becomes 1 if a value of them is no number.
+char* st_unscale(const st_tensor* grads, size_t n, st_tensor found, st_tensor inverse_scale);
 // CUDA (cuda.cpp). A stream of its own on a device; `st_stream_switch` has this thread launch on it, after what was launched on the former one, which is
 // given back to be switched to again.
 char* st_stream_new(int device, st_stream* out);

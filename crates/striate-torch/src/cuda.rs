@@ -24,6 +24,19 @@ pub fn await_copy(copy: &Tensor) -> Result<(), TorchError> {
     ffi::check(unsafe { ffi::st_await_copy(copy.as_ptr()) })
 }
 
+/// Has CUDA devices multiply float32 in TF32 (a mantissa of 10 bits, sums in float32), or exactly. It holds for the whole process, with
+/// CUDA or without. [`fast_cuda`](crate::fast_cuda) switches it on.
+pub fn set_tf32(on: bool) {
+    // SAFETY: no precondition; it is a switch.
+    unsafe { ffi::st_set_tf32(on.into()) }
+}
+
+/// Whether CUDA devices multiply float32 in TF32.
+pub fn tf32() -> bool {
+    // SAFETY: no precondition.
+    unsafe { ffi::st_tf32() == 1 }
+}
+
 fn number(device: Device) -> Result<i32, TorchError> {
     match device {
         Device::Cuda(number) => i32::try_from(number).map_err(|_| TorchError::new("there is no such CUDA device")),
@@ -142,6 +155,17 @@ impl Drop for Graph {
 mod tests {
     use super::*;
     use tch::{Cuda, Kind};
+
+    #[test]
+    fn tf32_is_a_switch() {
+        for on in [true, false, true] {
+            set_tf32(on);
+            assert_eq!(tf32(), on);
+        }
+        set_tf32(false);
+        crate::fast_cuda();
+        assert!(tf32());
+    }
 
     #[test]
     fn without_cuda_one_line_says_so() {

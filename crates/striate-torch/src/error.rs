@@ -16,6 +16,11 @@ impl TorchError {
         let line = message.lines().map(str::trim).find(|line| !line.is_empty());
         Self { message: line.unwrap_or("libtorch failed and gave no reason").to_owned() }
     }
+
+    /// Whether memory was lacking, on the CPU or a GPU.
+    pub fn is_out_of_memory(&self) -> bool {
+        ["can't allocate memory", "not enough memory", "out of memory"].iter().any(|words| self.message.contains(words))
+    }
 }
 
 impl From<TchError> for TorchError {
@@ -31,6 +36,15 @@ impl From<TchError> for TorchError {
 mod tests {
     use super::*;
     use tch::{Kind, Tensor};
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_errors() {
+        let endless = Tensor::f_empty([1 << 52], (Kind::Float, tch::Device::Cpu)).map_err(TorchError::from);
+        assert!(endless.expect_err("nobody has that much").is_out_of_memory());
+        // What CUDA's allocator says.
+        assert!(TorchError::new("CUDA out of memory. Tried to allocate 2.00 GiB.").is_out_of_memory());
+        assert!(!TorchError::new("mat1 and mat2 shapes cannot be multiplied").is_out_of_memory());
+    }
 
     #[test]
     fn a_libtorch_error_is_one_line_without_backtrace() {

@@ -218,6 +218,14 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
     pub(crate) fn st_fast_cuda();
+    pub(crate) fn st_set_tf32(on: c_int);
+    pub(crate) fn st_tf32() -> c_int;
+    pub(crate) fn st_unscale(
+        grads: *const *const C_tensor,
+        n: usize,
+        found: *const C_tensor,
+        inverse_scale: *const C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_stream_new(device: c_int, out: *mut *mut CStream) -> *mut c_char;
     pub(crate) fn st_stream_free(stream: *mut CStream);
     pub(crate) fn st_stream_switch(stream: *mut CStream, former: *mut *mut CStream) -> *mut c_char;

@@ -169,6 +169,21 @@ pub fn clear_grads(tensors: &[Tensor]) -> Result<(), TorchError> {
     ffi::check(unsafe { ffi::st_clear_grads(pointers.as_ptr(), pointers.len()) })
 }
 
+/// Multiplies the gradients of one device by `inverse_scale` in place; `found` becomes 1 if a value of theirs is no number, and else stays
+/// as it is. Both are float32 scalars on the gradients' device, and nothing is read back from it: as in PyTorch's `torch.amp.GradScaler`.
+///
+/// # Errors
+///
+/// Gradients on several devices.
+pub fn unscale(grads: &[Tensor], found: &Tensor, inverse_scale: &Tensor) -> Result<(), TorchError> {
+    if grads.is_empty() {
+        return Ok(());
+    }
+    let pointers = ffi::pointers(grads);
+    // SAFETY: the pointers live for the call.
+    ffi::check(unsafe { ffi::st_unscale(pointers.as_ptr(), pointers.len(), found.as_ptr(), inverse_scale.as_ptr()) })
+}
+
 fn check_lists(params: &[Tensor], lengths: &[usize]) -> Result<(), TorchError> {
     if let Some(other) = lengths.iter().find(|len| **len != params.len()) {
         return Err(TorchError::new(&format!("{} parameters but {other} gradients or states", params.len())));
@@ -206,6 +221,21 @@ mod tests {
         }
         let got = Vec::<f64>::try_from(&param).unwrap();
         assert!((got[0] - p[0]).abs() < 1e-12 && (got[1] - p[1]).abs() < 1e-12, "{got:?} {p:?}");
+    }
+
+    #[test]
+    fn gradients_are_unscaled_and_what_is_no_number_is_found() {
+        let scalar = |value: f32| Tensor::from(value);
+        let (grads, found) = ([Tensor::from_slice(&[8.0_f32, -2.0]), Tensor::from_slice(&[4.0_f32])], scalar(0.0));
+        unscale(&grads, &found, &scalar(0.25)).unwrap();
+        assert_eq!((&grads[0], &grads[1]), (&Tensor::from_slice(&[2.0_f32, -0.5]), &Tensor::from_slice(&[1.0_f32])));
+        assert_eq!(f64::try_from(&found).unwrap(), 0.0);
+        for bad in [f32::NAN, f32::NEG_INFINITY] {
+            let found = scalar(0.0);
+            unscale(&[Tensor::from_slice(&[1.0, bad])], &found, &scalar(1.0)).unwrap();
+            unscale(&grads, &found, &scalar(1.0)).unwrap();
+            assert_eq!(f64::try_from(&found).unwrap(), 1.0, "it stays");
+        }
     }
 
     #[test]

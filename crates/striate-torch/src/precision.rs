@@ -15,19 +15,23 @@ pub enum Precision {
     /// parameters, their gradients and the loss stay float32.
     #[serde(alias = "bf16")]
     Bfloat16,
+    /// As bfloat16, in a type with 11 bits of mantissa and a small range, for which training scales the loss. For training alone.
+    #[serde(alias = "fp16")]
+    Float16,
     /// Weights and feature maps in bytes, for inference.
     Int8,
 }
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Float32, Self::Bfloat16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::Float32, Self::Bfloat16, Self::Float16, Self::Int8];
 
-    /// `float32`, `bfloat16` or `int8`.
+    /// `float32`, `bfloat16`, `float16` or `int8`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Float32 => "float32",
             Self::Bfloat16 => "bfloat16",
+            Self::Float16 => "float16",
             Self::Int8 => "int8",
         }
     }
@@ -41,17 +45,18 @@ impl fmt::Display for Precision {
 
 /// A text that names no [`Precision`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no precision {0:?}: use float32, bfloat16 or int8")]
+#[error("there is no precision {0:?}: use float32, bfloat16, float16 or int8")]
 pub struct UnknownPrecision(String);
 
 impl FromStr for Precision {
     type Err = UnknownPrecision;
 
-    /// Reads a name; `fp32` and `bf16` are short ones.
+    /// Reads a name; `fp32`, `bf16` and `fp16` are short ones.
     fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
         match name {
             "float32" | "fp32" => Ok(Self::Float32),
             "bfloat16" | "bf16" => Ok(Self::Bfloat16),
+            "float16" | "fp16" => Ok(Self::Float16),
             "int8" => Ok(Self::Int8),
             _ => Err(UnknownPrecision(name.to_owned())),
         }
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn text_and_json_have_the_same_names() {
-        let names = ["float32", "bfloat16", "int8"];
+        let names = ["float32", "bfloat16", "float16", "int8"];
         for (precision, name) in Precision::ALL.into_iter().zip(names) {
             assert_eq!(precision.to_string(), name);
             assert_eq!(name.parse(), Ok(precision));
@@ -73,11 +78,11 @@ mod tests {
             assert_eq!(json, format!("{name:?}"));
             assert_eq!(serde_json::from_str::<Precision>(&json).unwrap(), precision);
         }
-        for (short, precision) in [("fp32", Precision::Float32), ("bf16", Precision::Bfloat16)] {
+        for (short, precision) in [("fp32", Precision::Float32), ("bf16", Precision::Bfloat16), ("fp16", Precision::Float16)] {
             assert_eq!(short.parse(), Ok(precision));
             assert_eq!(serde_json::from_value::<Precision>(short.into()).unwrap(), precision);
         }
-        let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-        assert_eq!(error, "there is no precision \"fp16\": use float32, bfloat16 or int8");
+        let error = "fp8".parse::<Precision>().unwrap_err().to_string();
+        assert_eq!(error, "there is no precision \"fp8\": use float32, bfloat16, float16 or int8");
     }
 }

@@ -2,6 +2,8 @@
 use crate::hook::weights_of;
 use crate::metrics::Running;
 use crate::schedule::Plateau;
+use crate::stopping::Waiting;
+use crate::trainer::Recovery;
 use crate::{Evaluation, Recipe, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ const HOOKS: &str = "hooks/";
 const TRAINER_KEY: &str = "trainer";
 
 /// How far a run has come: with the parameters and the optimizer's state, all that going on takes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// What the run trains on: the dataset's name, and what tells its examples from others.
     pub data: String,
@@ -45,6 +47,15 @@ pub struct Progress {
     /// What a schedule that waits for a plateau has seen.
     #[serde(default)]
     pub plateau: Plateau,
+    /// What was done about losses that are no numbers.
+    #[serde(default)]
+    pub recovery: Recovery,
+    /// How long it has been waiting to get better.
+    #[serde(default)]
+    pub waiting: Waiting,
+    /// What tells the run's teacher from others, if it has one.
+    #[serde(default)]
+    pub teacher: Option<String>,
 }
 
 /// Figures of an evaluation on the test set.
@@ -155,6 +166,9 @@ mod tests {
                 raw: Some(TestMetrics { loss: 0.8, accuracy: 0.25 }),
                 best_accuracy: Some(0.5),
                 plateau: Plateau::default(),
+                recovery: Recovery { skipped: 3, skipped_in_a_row: 1, rollbacks: 2, interrupted: true },
+                waiting: Waiting { best: Some(0.4), epochs: 1 },
+                teacher: Some("0123".to_owned()),
             },
             recipe: Some(Recipe::parse("[train]\nlr = 0.1", Path::new("r.toml")).unwrap()),
         }

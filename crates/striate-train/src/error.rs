@@ -80,6 +80,27 @@ pub enum TrainError {
         /// The last good checkpoint, which is kept.
         checkpoint: Option<PathBuf>,
     },
+    /// A teacher that cannot teach the network.
+    #[error("the teacher {} {}", Shown(path.display()), Shown(reason))]
+    Teacher {
+        /// The teacher's bundle.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A step that takes more memory than there is.
+    #[error(
+        "not enough memory on {device} for a batch of {batch}{}: take a smaller one, or send it through in more parts (`accumulate`)",
+        fits.map_or_else(String::new, |fits| format!(", and about {fits} would fit"))
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Images that went through the network at once.
+        batch: usize,
+        /// About how many would fit, if that can be said.
+        fits: Option<u64>,
+    },
     /// A target, or a column of the logits, of a class that there isn't.
     #[error("a target or a column of the logits is beyond the {classes} classes")]
     BeyondClasses {

@@ -40,6 +40,24 @@ pub enum Event {
         /// The mean speed in this epoch so far.
         images_per_second: f64,
     },
+    /// A step whose loss or gradients were no numbers was left out: the parameters stay as they were.
+    StepSkipped {
+        /// The epoch's number.
+        epoch: u64,
+        /// The step's number in the run.
+        step: u64,
+        /// How many have been left out one after another.
+        in_a_row: u64,
+    },
+    /// The run goes back to its last checkpoint, since a loss or a weight was no number.
+    RolledBack {
+        /// The step that failed.
+        failed: u64,
+        /// The steps done at the checkpoint. Those after it are done again.
+        step: u64,
+        /// What learning rates are multiplied by from here on.
+        lr_scale: f64,
+    },
     /// An epoch is over and the test set was evaluated.
     EpochDone {
         /// Its number.

@@ -37,22 +37,27 @@
 
 mod average;
 mod checkpoint;
+mod distill;
 mod error;
 mod evaluate;
 mod event;
 mod feed;
 mod hook;
 mod lr_range;
+mod memory;
 pub mod metrics;
 pub mod optim;
 mod progressive;
 pub mod recipe;
+mod scaler;
 pub mod schedule;
 mod step;
+mod stopping;
 mod trainer;
 
 pub use average::{Anneal, AverageConfig, Buffers, Ema, EmaConfig, Swa, SwaConfig};
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
+pub use distill::{DistillSection, Teacher};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
@@ -60,8 +65,12 @@ pub use hook::{Hook, Moment, WEIGHTS};
 pub use lr_range::{LrPoint, LrRange, LrRangeOptions, lr_range};
 pub use optim::{AdamConfig, AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
 pub use progressive::Progressive;
-pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
+pub use recipe::{
+    Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe, Tf32,
+    TrainSection, Workers,
+};
 pub use schedule::{Curve, Plateau, PlateauConfig, ScheduleConfig};
 pub use step::{Objective, Step, StepOptions, StepOutput};
+pub use stopping::{Patience, Waiting};
 pub use striate_torch::Precision;
-pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};
+pub use trainer::{BEST, CheckpointConfig, LAST, OnNan, Outcome, ROLLBACK, Recovery, TrainConfig, Trainer};

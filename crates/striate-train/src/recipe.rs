@@ -1,10 +1,15 @@
 //! Recipes: what a training run does, in one TOML file.
 mod keys;
+mod loss;
+
+pub use self::loss::{ClassWeights, LossKind, LossSection, NamedWeights};
 
 use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use crate::{AverageConfig, OptimizerConfig, Progressive, ScheduleConfig, TrainConfig, TrainError};
+use crate::{
+    AverageConfig, DistillSection, OnNan, OptimizerConfig, Patience, Progressive, ScheduleConfig, TrainConfig, TrainError,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -46,6 +51,10 @@ pub struct Recipe {
     pub data: DataSection,
     /// `[train]`: the run.
     pub train: TrainSection,
+    /// `[loss]`: what is minimised.
+    pub loss: LossSection,
+    /// `[distill]`: a teacher.
+    pub distill: DistillSection,
     /// `[optimizer]`: the optimizer.
     pub optimizer: OptimizerConfig,
     /// `[schedule]`: the learning rate over the run.
@@ -210,6 +219,8 @@ pub struct TrainSection {
     pub seed: u64,
     /// The type of numbers that the network computes with.
     pub precision: Precision,
+    /// Whether a GPU multiplies float32 in TF32: `true`, `false` or `"auto"`, which is as `kernels` says.
+    pub tf32: Tf32,
     /// How images and feature maps lie in memory.
     pub memory_format: Layout,
     /// What computes the layers: `fast`, which on a GPU lets products of float32 run in TF32, or `libtorch`.
@@ -234,6 +245,12 @@ pub struct TrainSection {
     pub accumulate: usize,
     /// What multiplies the learning rate once for each block between a parameter and the outputs; 1 for none.
     pub layer_decay: f64,
+    /// What is done when a loss, a gradient or a weight is no number: `"stop"`, `"skip"` or `"rollback"`.
+    pub on_nan: OnNan,
+    /// After how many epochs that are no better than the best before them the run stops; 0 for none.
+    pub patience: u64,
+    /// By how much an epoch's accuracy must be better for that.
+    pub min_delta: f64,
     /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
     pub checkpoint_steps: u64,
 }
@@ -249,6 +266,7 @@ impl Default for TrainSection {
             lr_batch: 0,
             seed,
             precision: Precision::Float32,
+            tf32: Tf32::default(),
             memory_format: Layout::ChannelsLast,
             kernels: Kernels::Fast,
             threads: 0,
@@ -260,6 +278,9 @@ impl Default for TrainSection {
             clip_adaptive: 0.0,
             accumulate: 1,
             layer_decay: 1.0,
+            on_nan: OnNan::default(),
+            patience: 0,
+            min_delta: 0.0,
             checkpoint_steps: 0,
         }
     }
@@ -284,16 +305,41 @@ impl TrainSection {
 
     /// Makes a network compute as the section says. Call it before you make an optimizer for the network.
     ///
-    /// `kernels = "fast"` on a GPU also switches the whole process to TF32 and to cuDNN's fastest algorithms:
-    /// see [`striate_torch::fast_cuda`].
+    /// `kernels = "fast"` on a GPU also switches the whole process to TF32 and to cuDNN's fastest algorithms (see
+    /// [`striate_torch::fast_cuda`]), and `tf32`, if it is set, to TF32 or from it.
     pub fn set_up(&self, network: &mut Network) -> Result<(), TrainError> {
         network.set_memory_format(self.memory_format.into())?;
         network.set_kernels(self.kernels);
-        if self.kernels == Kernels::Fast && network.devices().iter().any(|device| device.is_cuda()) {
-            striate_torch::fast_cuda();
+        if network.devices().iter().any(|device| device.is_cuda()) {
+            if self.kernels == Kernels::Fast {
+                striate_torch::fast_cuda();
+            }
+            if let Tf32::Set(on) = self.tf32 {
+                striate_torch::cuda::set_tf32(on);
+            }
         }
-        network.set_autocast((self.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
+        network.set_autocast(match self.precision {
+            Precision::Bfloat16 => Some(Kind::BFloat16),
+            Precision::Float16 => Some(Kind::Half),
+            _ => None,
+        });
         Ok(())
+    }
+}
+
+/// Whether a GPU multiplies float32 in TF32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Tf32 {
+    /// It does, or not.
+    Set(bool),
+    /// `"auto"`: as `kernels` says.
+    Chosen(Auto),
+}
+
+impl Default for Tf32 {
+    fn default() -> Self {
+        Self::Chosen(Auto::Auto)
     }
 }
 
@@ -400,8 +446,10 @@ impl Recipe {
             train.precision != Precision::Int8,
             "train.precision",
             format_args!("{}", train.precision),
-            "is for inference: use float32 or bfloat16",
+            "is for inference: use float32, bfloat16 or float16",
         )?;
+        self.loss.check()?;
+        self.distill.check()?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
         self.train_config(Loss::default(), 0.0)?.check()
@@ -410,20 +458,13 @@ impl Recipe {
     /// What a [`Trainer`](crate::Trainer) needs of it, with the loss that the model is trained with and what that
     /// of each auxiliary output counts.
     ///
-    /// Fails if labels are to be smoothed and the loss is no cross entropy.
+    /// Fails if the model's labels do not fit the loss, or labels are to be smoothed or classes weighted and the loss is no cross entropy.
     pub fn train_config(&self, model_loss: Loss, aux_weight: f64) -> Result<TrainConfig, TrainError> {
         let train = &self.train;
         let label_smoothing = train.label_smoothing;
-        let loss = match model_loss {
-            Loss::CrossEntropy { .. } if label_smoothing != 0.0 => Loss::CrossEntropy { label_smoothing },
-            Loss::BinaryCrossEntropy { .. } if label_smoothing != 0.0 => Loss::BinaryCrossEntropy { label_smoothing },
-            other => other,
-        };
-        let takes_shares = matches!(loss, Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy { .. });
-        let smoothed = label_smoothing == 0.0 || takes_shares;
-        check(smoothed, "train.label_smoothing", label_smoothing, "takes cross entropy, and this model has a loss of its own")?;
+        let loss = self.loss.of(model_loss, label_smoothing)?;
         let mixes = Transform::mix_labels(&self.transforms);
-        let takes = !mixes || takes_shares;
+        let takes = !mixes || loss.takes_probabilities();
         check(
             takes,
             "transforms",
@@ -437,6 +478,11 @@ impl Recipe {
             loss,
             aux_weight,
             clip: train.clip()?,
+            class_weights: self.loss.class_weights.clone(),
+            class_power: self.loss.power,
+            scale_loss: train.precision == Precision::Float16,
+            on_nan: train.on_nan,
+            patience: Patience { epochs: train.patience, min_delta: train.min_delta },
             accumulate: train.accumulate,
             cuda_graph: train.cuda_graph,
             optimizer: self.optimizer.clone(),
@@ -686,8 +732,8 @@ mod tests {
                 "[schedule]\nkind = 'multistep'\nmilestones = 3",
                 "invalid type: integer 3, expected array in `schedule.milestones`",
             ),
-            ("[train]\nprecision = 'float16'", "unknown variant `float16`, expected one of `float32`"),
-            ("[train]\nprecision = 'int8'", "train.precision = int8 is for inference: use float32 or bfloat16"),
+            ("[train]\nprecision = 'float8'", "unknown variant `float8`, expected one of `float32`"),
+            ("[train]\nprecision = 'int8'", "train.precision = int8 is for inference: use float32, bfloat16 or float16"),
             ("[optimizer]\nkind = 'adamax'", "unknown variant `adamax`, expected one of `sgd`, `adam`, `adamw`, "),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),

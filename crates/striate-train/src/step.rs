@@ -1,7 +1,11 @@
 use crate::error::check;
+use crate::distill::Teacher;
 use crate::optim::Clip;
+use crate::scaler::Guard;
+use crate::optim::{check_state, load};
 use crate::{Optimizer, TrainError};
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use striate_graph::{Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::cuda::{Graph, Stream, has_graphs};
@@ -12,24 +16,58 @@ use tch::{Device, Kind, Tensor};
 const WARM_UP: u32 = 3;
 
 /// What a training step minimises.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug)]
 pub struct Objective {
     /// The loss.
     pub loss: Loss,
     /// The weight of the loss of each output after the first.
     pub aux_weight: f64,
+    /// The classes' weights, `[classes]` float32 on the network's device, if they don't all count the same.
+    pub class_weights: Option<Tensor>,
+    /// A trained network that the outputs are to be like, beside the targets.
+    pub teacher: Option<Teacher>,
 }
 
 impl Objective {
-    /// The loss of all outputs together: a scalar. `targets` are as a [`Loss`] takes them.
-    pub fn compute(&self, outputs: &Outputs, targets: &Tensor) -> Result<Tensor, TrainError> {
-        let mut loss = self.loss.compute(outputs.logits(), targets)?;
+    /// A loss, where classes count the same and nobody teaches.
+    pub fn new(loss: Loss, aux_weight: f64) -> Self {
+        Self { loss, aux_weight, class_weights: None, teacher: None }
+    }
+
+    /// The loss of all outputs together: a scalar. `images` are the batch that they are of, which a teacher looks at; `targets` are as a
+    /// [`Loss`] takes them.
+    ///
+    /// # Errors
+    ///
+    /// Targets that do not fit, and images that do not fit the teacher.
+    pub fn compute(&self, outputs: &Outputs, images: &Tensor, targets: &Tensor) -> Result<Tensor, TrainError> {
+        let taught = self.teacher.as_ref().map(|teacher| teacher.teach(images)).transpose()?;
+        let of = |logits: &Tensor| -> Result<Tensor, TrainError> {
+            let loss = self.loss.weighted(logits, targets, self.class_weights.as_ref())?;
+            taught.as_ref().map_or(Ok(loss.shallow_clone()), |lesson| lesson.mixed_with(&loss, logits))
+        };
+        let mut loss = of(outputs.logits())?;
         for (_, logits) in &outputs.outputs()[1..] {
-            let aux = self.loss.compute(logits, targets)?;
-            loss = loss.f_add(&aux.f_mul_scalar(self.aux_weight)?)?;
+            loss = loss.f_add(&of(logits)?.f_mul_scalar(self.aux_weight)?)?;
         }
         Ok(loss)
     }
+
+    /// What the loss of a part of a batch counts in that of the whole.
+    fn share(&self, part: &Tensor, whole: &Tensor) -> Result<Share, TrainError> {
+        let weight = |targets: &Tensor| self.loss.batch_weight(targets, self.class_weights.as_ref());
+        Ok(match (weight(part)?, weight(whole)?) {
+            (Some(part), Some(whole)) => Share::Tensor(part.f_div(&whole)?),
+            _ => Share::Number(part.size()[0] as f64 / whole.size()[0] as f64),
+        })
+    }
+}
+
+/// What a part of a batch counts in it.
+enum Share {
+    Number(f64),
+    /// On the network's device.
+    Tensor(Tensor),
 }
 
 /// What a step computed, on the network's device; a [recorded](Step::recorded) step writes over it.
@@ -49,12 +87,18 @@ pub struct StepOptions {
     pub parts: usize,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
+    /// Whether losses are scaled, so that gradients of float16 do not vanish: by the rule and the numbers of `torch.amp.GradScaler`.
+    /// Implies [`skip`](Self::skip).
+    pub scale: bool,
+    /// Whether an update is left out whose loss or gradients are no numbers. Parameters, optimizer and running statistics then stay as
+    /// they were; on a GPU that takes a copy of them in each step.
+    pub skip: bool,
 }
 
 impl Default for StepOptions {
-    /// A batch is one part, and nothing is clipped.
+    /// A batch is one part, and nothing is clipped, scaled or left out.
     fn default() -> Self {
-        Self { parts: 1, clip: None }
+        Self { parts: 1, clip: None, scale: false, skip: false }
     }
 }
 
@@ -75,6 +119,7 @@ struct Core {
     objective: Objective,
     optimizer: Optimizer,
     options: StepOptions,
+    guard: Option<Guard>,
 }
 
 impl<N: Borrow<Network>> Step<N> {
@@ -86,7 +131,9 @@ impl<N: Borrow<Network>> Step<N> {
     pub fn new(network: N, objective: Objective, mut optimizer: Optimizer, options: StepOptions) -> Result<Self, TrainError> {
         check(options.parts > 0, "train.accumulate", options.parts, "must be 1 or larger")?;
         optimizer.zero_grad()?;
-        Ok(Self { network, core: Core { objective, optimizer, options }, recorder: None })
+        let guarded = options.scale || options.skip;
+        let guard = guarded.then(|| Guard::new(network.borrow(), options.scale)).transpose()?;
+        Ok(Self { network, core: Core { objective, optimizer, options, guard }, recorder: None })
     }
 
     /// Records the step as a CUDA graph once a few batches of one shape have gone through it, and launches it by one call for batches of
@@ -118,9 +165,50 @@ impl<N: Borrow<Network>> Step<N> {
         &self.core.optimizer
     }
 
+    /// What is minimised, to change before the first step.
+    pub(crate) fn objective_mut(&mut self) -> &mut Objective {
+        &mut self.core.objective
+    }
+
+    /// Whether the last update was left out, as [`StepOptions::skip`] says. It waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn skipped(&self) -> Result<bool, TrainError> {
+        self.core.guard.as_ref().map_or(Ok(false), Guard::skipped)
+    }
+
+    /// What going on takes beside the parameters: the optimizer's [state](Optimizer::state), and what losses are scaled by.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let mut state = self.core.optimizer.state();
+        state.extend(self.core.guard.iter().flat_map(Guard::state));
+        state
+    }
+
+    /// Takes over a state that [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    ///
+    /// It has other names, shapes or types. Nothing is changed then.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+        self.check_state(state)?;
+        load(self.state(), state)
+    }
+
+    /// Whether [`load_state`](Self::load_state) would take it.
+    pub(crate) fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+        check_state(&self.state(), state)
+    }
+
     /// The optimizer, to change.
     pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.core.optimizer
+    }
+
+    /// Brings gradients to the scale of the loss before something reads them, if losses are scaled.
+    pub(crate) fn unscale(&mut self) -> Result<(), TrainError> {
+        self.core.unscale()
     }
 
     /// Trains with one batch on the network's device: images `[N, C, H, W]` and targets as its [`Loss`] takes them.
@@ -163,13 +251,14 @@ impl Core {
     fn backward(&mut self, network: &Network, images: &Tensor, targets: &Tensor) -> Result<StepOutput, TrainError> {
         let examples = images.size().first().copied().unwrap_or_default();
         let parts = i64::try_from(self.options.parts).unwrap_or(i64::MAX).clamp(1, examples.max(1));
+        self.guard.as_mut().map_or(Ok(()), Guard::begin)?;
         if parts == 1 {
             return self.backward_part(network, images, targets, None);
         }
         let (mut losses, mut logits) = (Vec::new(), Vec::new());
-        for (images, targets) in images.f_chunk(parts, 0)?.iter().zip(&targets.f_chunk(parts, 0)?) {
-            let share = images.size()[0] as f64 / examples as f64;
-            let output = self.backward_part(network, images, targets, Some(share))?;
+        for (images, part) in images.f_chunk(parts, 0)?.iter().zip(&targets.f_chunk(parts, 0)?) {
+            let share = self.objective.share(part, targets)?;
+            let output = self.backward_part(network, images, part, Some(share))?;
             losses.push(output.loss);
             logits.push(output.logits);
         }
@@ -179,24 +268,39 @@ impl Core {
 
     /// Of a part of a batch: its loss counts as much as it has examples.
     fn backward_part(
-        &self,
+        &mut self,
         network: &Network,
         images: &Tensor,
         targets: &Tensor,
-        share: Option<f64>,
+        share: Option<Share>,
     ) -> Result<StepOutput, TrainError> {
         let outputs = network.forward(images, Mode::Train)?;
-        let loss = self.objective.compute(&outputs, targets)?;
-        let loss = share.map_or_else(|| Ok(loss.shallow_clone()), |share| loss.f_mul_scalar(share))?;
-        loss.f_backward()?;
+        let loss = self.objective.compute(&outputs, images, targets)?;
+        let loss = match share {
+            None => loss,
+            Some(Share::Number(share)) => loss.f_mul_scalar(share)?,
+            Some(Share::Tensor(share)) => loss.f_mul(&share)?,
+        };
+        match &mut self.guard {
+            None => loss.f_backward()?,
+            Some(guard) => guard.scaled(&loss)?.f_backward()?,
+        }
         Ok(StepOutput { loss: loss.f_detach()?, logits: outputs.logits().f_detach()? })
     }
 
+    fn unscale(&mut self) -> Result<(), TrainError> {
+        self.guard.as_mut().map_or(Ok(()), |guard| guard.unscale(&self.optimizer))
+    }
+
     fn update(&mut self, lr: LearningRate) -> Result<(), TrainError> {
+        self.unscale()?;
         if let Some(clip) = self.options.clip {
             clip.apply(&self.optimizer)?;
         }
-        self.optimizer.step(lr)?;
+        match &mut self.guard {
+            None => self.optimizer.step(lr)?,
+            Some(guard) => guard.step(&mut self.optimizer, |optimizer| optimizer.step(lr))?,
+        }
         self.optimizer.zero_grad()
     }
 }

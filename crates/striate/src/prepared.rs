@@ -4,7 +4,7 @@ use crate::data::Parts;
 use striate_datasets::{Dataset, Loader, LoaderOptions, Preprocess};
 use striate_graph::Network;
 use striate_models::BundleInfo;
-use striate_train::TrainConfig;
+use striate_train::{Teacher, TrainConfig};
 
 /// Images of one evaluation step.
 const EVAL_BATCH: usize = 256;
@@ -20,6 +20,8 @@ pub struct Prepared {
     pub data: Parts,
     /// How it is trained.
     pub config: TrainConfig,
+    /// Whom the network learns from beside the data, if there is somebody: for [`Trainer::teacher`](striate_train::Trainer::teacher).
+    pub teacher: Option<Teacher>,
     /// How images become inputs.
     pub preprocess: Preprocess,
     /// How batches to learn from are made.

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_datasets::{Loader, LoaderOptions, Preprocess, Task, Transform};
+use striate_files::FilesError;
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
+    PreprocessFrom, Recipe, Recovery, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -116,6 +117,12 @@ pub struct Summary {
     pub threads: usize,
     /// Seconds that the last process took.
     pub seconds: f64,
+    /// The epochs that were done, if the run stopped early since it got no better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_after: Option<u64>,
+    /// What was done about losses that were no numbers.
+    #[serde(default)]
+    pub recovery: Recovery,
     /// The best accuracy after any epoch: on `val` if the data has that part, otherwise on the test set.
     pub best_test_accuracy: Option<f64>,
     /// How the network's own weights of the last epoch do on what the run was judged by, where it ends with an average of them.
@@ -151,7 +158,7 @@ impl<'a> Run<'a> {
     }
 
     /// A run that was stopped, from its folder. A `recipe.toml` that was edited there is heeded where that is exact: more epochs under a
-    /// schedule that does not depend on their number, other devices, another place of the same data.
+    /// schedule that does not depend on their number, other devices, another place of the same data or teacher.
     ///
     /// # Errors
     ///
@@ -300,6 +307,12 @@ impl<'a> Run<'a> {
         let devices = devices(&self.recipe.train.devices)?;
         let (info, weights, data) = self.assemble(SAMPLE)?;
         let seed = self.recipe.train.seed;
+        let teacher = &mut self.recipe.distill.teacher;
+        if !teacher.as_os_str().is_empty() {
+            // The same file, wherever the run is gone on with.
+            *teacher = std::path::absolute(&*teacher).map_err(FilesError::new("read", teacher))?;
+        }
+        let teacher = self.recipe.distill.teacher(&info, &self.recipe.train, &devices, &self.registry)?;
         let mut network = Network::new(info.graph.clone(), &InitOptions { devices, seed, ..InitOptions::default() })?;
         self.recipe.train.set_up(&mut network)?;
         if let Some(weights) = weights {
@@ -308,12 +321,17 @@ impl<'a> Run<'a> {
         if !self.recipe.model.freeze_through.is_empty() {
             network.freeze_through(&self.recipe.model.freeze_through)?;
         }
+        let loss = &mut self.recipe.loss;
+        if loss.class_weights != ClassWeights::default() {
+            // The folder's recipe and checkpoints have the numbers.
+            loss.class_weights = ClassWeights::Each(loss.class_weights.of(&*data.train, loss.power)?);
+        }
         let config = self.recipe.train_config(info.loss, info.aux_weight)?;
         let preprocess = preprocess_of(&info)?.clone();
         let batches = self.batches();
         let whole = Transform::size_themselves(&self.recipe.transforms);
         let data = data.cached(&self.recipe.data, whole, &mut told(&self.stop, &mut self.progress))?;
-        Ok(Prepared { info, network, data, config, preprocess, batches })
+        Ok(Prepared { info, network, data, config, teacher, preprocess, batches })
     }
 
     /// How batches to learn from are made.
@@ -346,11 +364,13 @@ impl<'a> Run<'a> {
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
-        let prepared = self.prepare()?;
+        let mut prepared = self.prepare()?;
+        let teacher = prepared.teacher.take();
         let train_loader = prepared.train_loader()?;
         let (name, judge_loader) = prepared.judge_loader()?;
         let Prepared { info, network, .. } = &prepared;
         let trainer = Trainer::new(network, &train_loader, &judge_loader, prepared.config.clone())?.judged_by(name);
+        let trainer = if let Some(teacher) = teacher { trainer.teacher(teacher) } else { trainer };
 
         // Only what can run gets a folder.
         let claim = self.claim()?;
@@ -367,7 +387,8 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
         }
         let loss = info.loss.unsmoothed();
-        let (stop, step) = (&self.stop, trainer.progress().step);
+        let (stop, progress) = (&self.stop, trainer.progress().clone());
+        let step = progress.step;
         let forward = |images: &Tensor| match stop.load(Ordering::Relaxed) {
             true => Err(TrainError::Stopped),
             false => Ok(network.forward(images, Mode::Eval)?),
@@ -397,8 +418,10 @@ impl<'a> Run<'a> {
             seed: self.recipe.train.seed,
             threads: striate_torch::num_threads(),
             seconds: started.elapsed().as_secs_f64(),
-            best_test_accuracy: trainer.progress().best_accuracy,
-            raw: trainer.progress().raw,
+            stopped_after: Some(progress.epoch).filter(|done| *done < self.recipe.train.epochs),
+            recovery: progress.recovery,
+            best_test_accuracy: progress.best_accuracy,
+            raw: progress.raw,
             libtorch: striate_torch::torch_version(),
             striate: env!("CARGO_PKG_VERSION").to_owned(),
             test,
@@ -631,6 +654,7 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     recipe.data.dir.clone_from(&edited.data.dir);
     recipe.data.workers = edited.data.workers;
     recipe.data.cache = edited.data.cache;
+    recipe.distill.teacher.clone_from(&edited.distill.teacher);
     recipe.train.devices.clone_from(&edited.train.devices);
     recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
     if edited.train.threads != 0 {

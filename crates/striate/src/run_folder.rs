@@ -3,7 +3,7 @@ use crate::Error;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use striate_train::{BEST, LAST};
+use striate_train::{BEST, LAST, ROLLBACK};
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
@@ -42,7 +42,7 @@ impl Claim {
                 return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
             }
             Ok(()) => {
-                for file in [RECIPE, METRICS, LAST, BEST, BUNDLE, SUMMARY] {
+                for file in [RECIPE, METRICS, LAST, ROLLBACK, BEST, BUNDLE, SUMMARY] {
                     striate_files::sweep(&folder.join(file))?;
                 }
             }

@@ -183,9 +183,9 @@ fn int8_needs_images_with_finite_values() {
     assert_eq!(error(&[images(&model, 1, 0, Kind::Float).narrow(0, 0, 0)]), "int8 needs at least one image to calibrate");
     let nan = images(&model, 1, 0, Kind::Float) * f64::NAN;
     assert!(error(&[nan]).starts_with("input: the calibration images give values that are not finite"));
-    let refused =
-        Plan::new(&network, &PlanOptions { precision: Precision::Int8, ..PlanOptions::default() }).unwrap_err().to_string();
-    assert_eq!(refused, "int8 needs a calibration: measure one with `Calibration::measure`");
+    let refused = |precision| Plan::new(&network, &PlanOptions { precision, ..PlanOptions::default() }).unwrap_err().to_string();
+    assert_eq!(refused(Precision::Int8), "int8 needs a calibration: measure one with `Calibration::measure`");
+    assert_eq!(refused(Precision::Float16), "float16 is for training: use float32 or bfloat16");
 }
 
 /// From its JSON a calibration makes the same plan, to the last bit.

@@ -101,11 +101,11 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
 fn gradients(batch: Batch, graph: Graph, aux_weight: f64, seed: u64) -> Result<[f64; 2], LabError> {
     let network = Network::new(graph, &InitOptions { seed, ..InitOptions::default() })?;
     let outputs = network.forward(&batch.images, Mode::Train)?;
-    let main = cross_entropy(outputs.logits(), &batch.labels, 0.0)?;
+    let main = cross_entropy(outputs.logits(), &batch.labels, 0.0, None)?;
     let mut all = main.shallow_clone();
     for head in ["aux1", "aux2"] {
         if let Some(logits) = outputs.get(head) {
-            all = all.f_add(&cross_entropy(logits, &batch.labels, 0.0)?.f_mul_scalar(aux_weight)?)?;
+            all = all.f_add(&cross_entropy(logits, &batch.labels, 0.0, None)?.f_mul_scalar(aux_weight)?)?;
         }
     }
     let trainable = network.trainable();

@@ -118,7 +118,7 @@ fn norms(lab: &mut Lab, stack: &Stack, seed: u64) -> Result<Vec<f64>, LabError> 
     let network = Network::new(graph, &InitOptions { seed, kind: Kind::Double, ..InitOptions::default() })?;
     let batch = lab.batch(&data, 64, seed)?;
     let outputs = network.forward(&batch.images.f_to_kind(Kind::Double)?, Mode::Train)?;
-    cross_entropy(outputs.logits(), &batch.labels, 0.0)?.f_backward()?;
+    cross_entropy(outputs.logits(), &batch.labels, 0.0, None)?.f_backward()?;
     let blocks = network.trainable().into_iter().filter(|(name, _)| name.ends_with(".conv2.weight"));
     blocks.map(|(_, weight)| Ok(weight.f_grad()?.f_norm()?.f_double_value(&[])?)).collect()
 }

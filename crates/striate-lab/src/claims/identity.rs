@@ -110,7 +110,7 @@ fn stays_identity() -> Result<f64, LabError> {
     let (images, labels) = (random(&[16, 3, 8, 8], 4)?, Tensor::f_arange(16, (tch::Kind::Int64, Device::Cpu))?.f_remainder(4)?);
     for _ in 0..20 {
         let logits = network.forward(&images, Mode::Train)?.logits().shallow_clone();
-        cross_entropy(&logits, &labels, 0.0)?.f_backward()?;
+        cross_entropy(&logits, &labels, 0.0, None)?.f_backward()?;
         let _no_grad = striate_torch::no_grad();
         for (_, mut parameter) in network.trainable() {
             let mut gradient = parameter.f_grad()?;

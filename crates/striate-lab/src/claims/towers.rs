@@ -45,7 +45,7 @@ fn run(lab: &mut Lab) -> Result<Finding, LabError> {
         values.push(("logits in evaluation", network.forward(&batch, Mode::Eval)?.logits().f_detach()?));
         let outputs = network.forward(&batch, Mode::Train)?;
         values.push(("logits in training", outputs.logits().f_detach()?));
-        let loss = cross_entropy(outputs.logits(), &targets, 0.0)?;
+        let loss = cross_entropy(outputs.logits(), &targets, 0.0, None)?;
         values.push(("loss", loss.f_detach()?));
         loss.f_backward()?;
     }

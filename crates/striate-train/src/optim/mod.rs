@@ -325,18 +325,25 @@ impl Optimizer {
     ///
     /// Fails if it has other names, shapes or types than this optimizer's, and then changes nothing.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
-        self.check_state(state)?;
-        let _guard = striate_torch::no_grad();
-        for (name, tensor) in &mut self.state() {
-            tensor.f_copy_(&state[name])?;
-        }
-        Ok(())
+        check_state(&self.state(), state)?;
+        load(self.state(), state)
     }
 
-    /// Whether [`load_state`](Self::load_state) would take it.
-    pub(crate) fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
-        mismatch(&self.state(), state).map_or(Ok(()), |reason| Err(TrainError::OptimizerState { reason }))
+    /// The parameters and the state: all that a step changes.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.params.iter().map(|param| &param.tensor).chain(self.state.iter().flatten())
     }
+}
+
+/// Refuses a state that has other names, shapes or types than `own`.
+pub(crate) fn check_state(own: &BTreeMap<String, Tensor>, given: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+    mismatch(own, given).map_or(Ok(()), |reason| Err(TrainError::OptimizerState { reason }))
+}
+
+/// Copies a state that [fits](check_state) into tensors.
+pub(crate) fn load(own: BTreeMap<String, Tensor>, given: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+    let _no_grad = striate_torch::no_grad();
+    own.into_iter().try_for_each(|(name, mut tensor)| Ok(tensor.f_copy_(&given[&name])?))
 }
 
 /// The first few names that differ between two states, or the first tensor that does.

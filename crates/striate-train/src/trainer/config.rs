@@ -1,9 +1,14 @@
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use crate::{AverageConfig, Objective, OptimizerConfig, Progressive, Recipe, ScheduleConfig, StepOptions, TrainError};
+use super::OnNan;
+use crate::{
+    AverageConfig, ClassWeights, Objective, OptimizerConfig, Patience, Progressive, Recipe, ScheduleConfig, StepOptions, TrainError,
+};
 use std::path::PathBuf;
+use striate_datasets::Dataset;
 use striate_layers::loss::Loss;
 use striate_models::BundleInfo;
+use tch::{Device, Kind, Tensor};
 
 /// More than anybody trains; steps can be counted up to it.
 const MAX_EPOCHS: u64 = 1_000_000;
@@ -21,6 +26,16 @@ pub struct TrainConfig {
     pub loss: Loss,
     /// The weight of the loss of each output after the first.
     pub aux_weight: f64,
+    /// How much classes count in it.
+    pub class_weights: ClassWeights,
+    /// The power of balanced class weights: see [`ClassWeights::of`].
+    pub class_power: f64,
+    /// Whether losses are scaled, for a network that computes in float16: see [`StepOptions::scale`].
+    pub scale_loss: bool,
+    /// What is done about losses that are no numbers.
+    pub on_nan: OnNan,
+    /// How long it goes on that does not get better.
+    pub patience: Patience,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
     /// In how many parts a batch goes through the network: see [`StepOptions::parts`].
@@ -50,6 +65,11 @@ impl Default for TrainConfig {
             seed: 0,
             loss: Loss::default(),
             aux_weight: 0.0,
+            class_weights: ClassWeights::default(),
+            class_power: 1.0,
+            scale_loss: false,
+            on_nan: OnNan::Stop,
+            patience: Patience::default(),
             clip: None,
             accumulate: 1,
             cuda_graph: false,
@@ -64,14 +84,22 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// What each step minimises.
-    pub fn objective(&self) -> Objective {
-        Objective { loss: self.loss, aux_weight: self.aux_weight }
+    /// What each step minimises on a device, with the weights of the classes of `data`.
+    ///
+    /// # Errors
+    ///
+    /// Weights for other classes.
+    pub fn objective(&self, data: &dyn Dataset, device: Device) -> Result<Objective, TrainError> {
+        let weights = self.class_weights.of(data, self.class_power)?;
+        let on_device = || Tensor::f_from_slice(&weights)?.f_to_kind(Kind::Float)?.f_to_device(device);
+        let class_weights = (!weights.is_empty()).then(on_device).transpose()?;
+        Ok(Objective { class_weights, ..Objective::new(self.loss, self.aux_weight) })
     }
 
     /// How a step goes.
     pub fn step_options(&self) -> StepOptions {
-        StepOptions { parts: self.accumulate, clip: self.clip }
+        let skip = self.on_nan == OnNan::Skip;
+        StepOptions { parts: self.accumulate, clip: self.clip, scale: self.scale_loss, skip }
     }
 
     /// Refuses values that can't be, naming them as a recipe does.
@@ -82,6 +110,7 @@ impl TrainConfig {
         check(aux.is_finite() && aux >= 0.0, "aux_weight", aux, "must be 0 or larger")?;
         self.clip.map_or(Ok(()), Clip::check)?;
         check(self.accumulate > 0, "train.accumulate", self.accumulate, "must be 1 or larger")?;
+        self.patience.check()?;
         self.optimizer.check()?;
         self.groups.iter().try_for_each(ParamGroup::check)?;
         let decay = self.layer_decay;

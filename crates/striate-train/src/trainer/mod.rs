@@ -1,7 +1,9 @@
 mod config;
+mod diverge;
 mod saving;
 
 pub use self::config::{CheckpointConfig, Outcome, TrainConfig};
+pub use self::diverge::{OnNan, ROLLBACK, Recovery};
 
 use self::saving::fingerprint;
 use crate::average::with_weights;
@@ -10,8 +12,10 @@ use crate::feed::Feed;
 use crate::hook::weights_of;
 use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::optim::{Rule, grouped};
-use crate::schedule::Plateau;
-use crate::{Evaluation, Event, Hook, Listener, Moment, Optimizer, Progress, Step, StepOutput, TestMetrics, TrainError};
+use crate::memory::explained;
+use crate::{
+    Evaluation, Event, Hook, Listener, Moment, Objective, Optimizer, Progress, Step, StepOutput, Teacher, TestMetrics, TrainError,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,20 +80,15 @@ impl<'a> Trainer<'a> {
         }
         check_last_batch(network, train)?;
         config.progressive.check_network(network)?;
-        let step = step(network, &config, config.optimizer.clone())?;
+        let objective = config.objective(train.dataset(), network.device())?;
+        let step = step(network, objective, &config, config.optimizer.clone())?;
         let feed = Feed::new(network.device());
         let progress = Progress {
             data: fingerprint(train.dataset())?,
             test_data: Some(fingerprint(test.dataset())?),
             seed: config.seed,
             steps_per_epoch: train.len() as u64,
-            epoch: 0,
-            step: 0,
-            running: Running::default(),
-            test: None,
-            raw: None,
-            best_accuracy: None,
-            plateau: Plateau::default(),
+            ..Progress::default()
         };
         let hooks = config.average.hook(network, train, config.epochs)?.into_iter().collect();
         let (checkpoints, listeners) = (None, Vec::new());
@@ -103,8 +102,17 @@ impl<'a> Trainer<'a> {
     ///
     /// Hyperparameters that can't be.
     pub fn optimizer(mut self, rule: Box<dyn Rule>) -> Result<Self, TrainError> {
-        self.step = step(self.network, &self.config, rule)?;
+        let objective = self.config.objective(self.train.dataset(), self.network.device())?;
+        let teacher = self.step.objective_mut().teacher.take();
+        self.step = step(self.network, Objective { teacher, ..objective }, &self.config, rule)?;
         Ok(self)
+    }
+
+    /// Has the network learn from a teacher too: before [`resume`](Self::resume), which refuses another.
+    pub fn teacher(mut self, teacher: Teacher) -> Self {
+        self.progress.teacher = Some(teacher.digest().to_owned());
+        self.step.objective_mut().teacher = Some(teacher);
+        self
     }
 
     /// Calls `hook` in each step: before [`resume`](Self::resume), which needs to know all of them.
@@ -169,9 +177,13 @@ impl<'a> Trainer<'a> {
         let (step, judge) = (self.progress.step, self.judge);
         let measure = if self.config.loss.is_multi_label() { "exact match" } else { "accuracy" };
         self.emit(Event::RunStarted { epochs, steps_per_epoch, step, judge, measure })?;
+        self.prepare_rollback()?;
         let mut outcome = Outcome::Finished;
-        while outcome == Outcome::Finished && self.progress.epoch < epochs {
-            outcome = self.run_epoch()?;
+        while outcome == Outcome::Finished && self.progress.epoch < epochs && !self.progress.waiting.is_over(self.config.patience) {
+            match self.run_epoch() {
+                Ok(ran) => outcome = ran,
+                Err(error) => self.roll_back(error)?,
+            }
         }
         if outcome == Outcome::Finished
             && let Some(weights) = weights_of(&self.hooks_state())
@@ -194,7 +206,8 @@ impl<'a> Trainer<'a> {
         let mut next = self.feed.next(&mut batches);
         while let Some(batch) = next {
             if self.is_stopped() {
-                self.save_within_epoch()?;
+                self.check_weights()?;
+                self.save_interrupted()?;
                 return Ok(Outcome::Stopped);
             }
             let lr = self.lr(self.progress.step);
@@ -202,21 +215,25 @@ impl<'a> Trainer<'a> {
             // While the device computes.
             next = self.feed.next(&mut batches);
             let loss = self.finish(launched, &mut speed)?;
-            let step = self.progress.step;
-            self.emit(Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() })?;
+            let (step, in_a_row) = (self.progress.step, self.progress.recovery.skipped_in_a_row);
+            self.emit(match loss {
+                Some(loss) => Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() },
+                None => Event::StepSkipped { epoch, step, in_a_row },
+            })?;
             let every = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
             if every.is_some_and(|every| step.is_multiple_of(every)) && !step.is_multiple_of(steps_per_epoch) {
-                self.save_within_epoch()?;
+                self.check_weights()?;
+                self.save_regular()?;
             }
         }
         match self.finish_epoch(&speed) {
             Err(TrainError::Stopped) => {
-                self.save(LAST)?;
+                self.save_interrupted()?;
                 Ok(Outcome::Stopped)
             }
             // A picture that cannot be read costs no epoch: its steps are done, and only the evaluation is done again.
             Err(error @ TrainError::Dataset(_)) => {
-                self.save(LAST)?;
+                self.save_interrupted()?;
                 Err(error)
             }
             finished => finished.map(|()| Outcome::Finished),
@@ -231,15 +248,18 @@ impl<'a> Trainer<'a> {
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
         let batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
-        let steps = self.config.epochs * self.progress.steps_per_epoch;
+        let (steps, parts) = (self.config.epochs * self.progress.steps_per_epoch, self.config.accumulate);
         let images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
-        let output = self.run_step(&Batch { images, ..batch }, lr)?;
+        let batch = Batch { images, ..batch };
+        let (graph, device, examples) = (self.network.graph(), self.network.device(), batch.labels.numel());
+        let output = self.run_step(&batch, lr).map_err(|error| explained(error, graph, device, examples, parts))?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
     }
 
     fn run_step(&mut self, batch: &Batch, lr: f64) -> Result<StepOutput, TrainError> {
         let output = if self.hooks.iter().any(|hook| hook.reads_gradients()) {
             let output = self.step.backward(&batch.images, batch.targets())?;
+            self.step.unscale()?;
             self.call_hooks(Hook::after_backward)?;
             self.step.update(lr)?;
             output
@@ -270,13 +290,19 @@ impl<'a> Trainer<'a> {
         weights_of(&self.hooks_state()).unwrap_or_else(|| self.network.state())
     }
 
-    /// Waits until a step is done, and counts it; returns its mean loss.
-    fn finish(&mut self, Launched { output, labels, targets }: Launched, speed: &mut Speed) -> Result<f64, TrainError> {
+    /// Waits until a step is done, and counts it; returns its mean loss, or none if its update was left out.
+    fn finish(&mut self, Launched { output, labels, targets }: Launched, speed: &mut Speed) -> Result<Option<f64>, TrainError> {
         let loss = f64::try_from(&output.loss)?;
+        let (skipped, examples) = (self.step.skipped()?, labels.numel() as u64);
+        self.note_update(skipped)?;
+        if skipped {
+            self.progress.step += 1;
+            speed.images += examples;
+            return Ok(None);
+        }
         if !loss.is_finite() {
             return Err(self.diverged("the loss became", self.progress.step));
         }
-        let examples = labels.numel() as u64;
         let correct = match targets.filter(|_| self.config.loss.is_multi_label()) {
             Some(targets) => exact_matches(&output.logits, &targets, Judge::THRESHOLD)?,
             None => top_k_correct(&output.logits, &labels, 1)?,
@@ -284,14 +310,14 @@ impl<'a> Trainer<'a> {
         self.progress.running.add(loss, examples, correct);
         self.progress.step += 1;
         speed.images += examples;
-        Ok(loss)
+        Ok(Some(loss))
     }
 
     /// The learning rate of the step after `done` others.
     fn lr(&self, done: u64) -> f64 {
         let (steps_per_epoch, epochs) = (self.progress.steps_per_epoch, self.config.epochs);
         let schedule = &self.config.schedule;
-        let base = schedule.lowered(self.config.lr, &self.progress.plateau);
+        let base = schedule.lowered(self.config.lr * self.progress.recovery.lr_scale(), &self.progress.plateau);
         let scheduled = |done| schedule.lr(base, done, epochs * steps_per_epoch, steps_per_epoch);
         let in_epoch = |epoch| scheduled(epoch * steps_per_epoch);
         self.config.average.lr(scheduled(done), done / steps_per_epoch, epochs, in_epoch)
@@ -330,12 +356,13 @@ impl<'a> Trainer<'a> {
         if best {
             self.progress.best_accuracy = Some(test.accuracy);
         }
+        self.progress.waiting.note(test.accuracy, self.config.patience.min_delta);
         self.emit(done)?;
         // The best first: a run that dies between the two does this epoch, and its best, again.
         if best {
             self.save(BEST)?;
         }
-        self.save(LAST)
+        self.save_regular()
     }
 
     /// How the network does as it is.
@@ -384,9 +411,14 @@ fn check_last_batch(network: &Network, train: &Loader) -> Result<(), TrainError>
 }
 
 /// The step of a run.
-fn step<'a>(network: &'a Network, config: &TrainConfig, rule: impl Into<Box<dyn Rule>>) -> Result<Step<&'a Network>, TrainError> {
+fn step<'a>(
+    network: &'a Network,
+    objective: Objective,
+    config: &TrainConfig,
+    rule: impl Into<Box<dyn Rule>>,
+) -> Result<Step<&'a Network>, TrainError> {
     let params = grouped(network, &config.groups, config.layer_decay)?;
-    let step = Step::new(network, config.objective(), Optimizer::new(rule, params)?, config.step_options())?;
+    let step = Step::new(network, objective, Optimizer::new(rule, params)?, config.step_options())?;
     if config.cuda_graph { step.recorded() } else { Ok(step) }
 }
 

@@ -35,6 +35,9 @@ impl Trainer<'_> {
         {
             return Err(unfit(format!("it was judged by {there}, here are {here}: take the same data")));
         }
+        if progress.teacher != self.progress.teacher {
+            return Err(unfit("it has learned from another teacher, or from none: take the same".to_owned()));
+        }
         if progress.seed != self.config.seed {
             return Err(unfit(format!("its seed is {}, here it is {}: take the same", progress.seed, self.config.seed)));
         }
@@ -42,13 +45,13 @@ impl Trainer<'_> {
         if before.and_then(|before| progress.step.checked_sub(before)).is_none_or(|done| done > here) {
             return Err(unfit(format!("its step {} does not lie in its epoch {}", progress.step, progress.epoch)));
         }
-        if optimizer.is_empty() && !self.step.optimizer().state().is_empty() {
+        if optimizer.is_empty() && !self.step.state().is_empty() {
             return Err(unfit(format!("it holds no optimizer's state: resume from {LAST}")));
         }
-        self.step.optimizer().check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
+        self.step.check_state(&optimizer).map_err(|error| unfit(error.to_string()))?;
         self.check_hooks(&hooks).map_err(unfit)?;
         self.network.load_state(&model).map_err(|error| unfit(error.to_string()))?;
-        self.step.optimizer_mut().load_state(&optimizer)?;
+        self.step.load_state(&optimizer)?;
         for hook in &mut self.hooks {
             hook.load_state(&state_of(hook.name(), &hooks)).map_err(|error| unfit(error.to_string()))?;
         }
@@ -81,11 +84,6 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    pub(super) fn save_within_epoch(&mut self) -> Result<(), TrainError> {
-        self.check_weights()?;
-        self.save(LAST)
-    }
-
     pub(super) fn save(&mut self, name: &str) -> Result<(), TrainError> {
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
         let path = checkpoints.folder.join(name);
@@ -97,7 +95,7 @@ impl Trainer<'_> {
         // The best is there to be used, and the last to go on from.
         let (model, optimizer, hooks) = match name {
             BEST => (self.weights(), BTreeMap::new(), BTreeMap::new()),
-            _ => (self.network.state(), self.step.optimizer().state(), self.hooks_state()),
+            _ => (self.network.state(), self.step.state(), self.hooks_state()),
         };
         let checkpoint =
             Checkpoint { model, optimizer, hooks, progress: self.progress.clone(), recipe: checkpoints.recipe.clone() };
