@@ -28,6 +28,7 @@ pub mod check;
 mod classifier;
 pub mod data;
 mod error;
+pub mod figure;
 mod prepared;
 mod preview;
 pub mod recipes;
@@ -35,6 +36,7 @@ mod report;
 mod run;
 mod run_folder;
 pub mod split;
+pub mod verdict;
 mod weights;
 
 pub use classifier::{Answer, Classifier, ClassifierOptions, Prediction, devices};
