@@ -617,7 +617,7 @@ fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
 }
 
 /// The figures of a finished run in its folder, if they can be read.
-fn summary_in(folder: &Path) -> Option<Summary> {
+pub(crate) fn summary_in(folder: &Path) -> Option<Summary> {
     serde_json::from_slice(&striate_files::read(&folder.join(SUMMARY)).ok()?).ok()
 }
 
