@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate::compare::{Better, Comparison};
+use striate::graph::Graph;
+use striate::layers::{Flatten, Linear};
 use striate::runs::{Record, State};
 use striate::train::{Event, Listener, TrainError};
 use striate::verdict::Interval;
-use striate::{BUNDLE, Bundle, Outcome, RECIPE, Recipe, Run, SEEDS, SWEEP, Seeds, SeedsOutcome, Sweep, Trial, TrialState};
+use striate::{BUNDLE, Bundle, Member, Outcome, RECIPE, Recipe, Run, SEEDS, SWEEP, Seeds, SeedsOutcome, Sweep, Trial, TrialState};
 use tempfile::TempDir;
 
-/// A linear classifier on the digits: three epochs of 9 steps.
+/// Three epochs of 9 steps on the digits.
 const RECIPE_TEXT: &str = "
     [model]
     name = 'lenet5'
@@ -64,13 +66,34 @@ impl Listener for StopAfter {
     }
 }
 
+/// A network that learns the digits in no time.
+fn linear() -> Graph {
+    let graph = Graph::build(|net| {
+        let x = net.input([1, 8, 8]);
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(10), x)?;
+        net.output("logits", x)
+    });
+    graph.unwrap()
+}
+
+fn small<'a>(run: Run<'a>, _: Member<'_>) -> Run<'a> {
+    run.network(linear())
+}
+
 /// What stops runs after so many steps, all runs together.
-fn stop_after<'a>(steps: u64) -> impl FnMut(Run<'a>, striate::Member<'_>) -> Run<'a> {
+fn stop_after<'a>(steps: u64) -> impl FnMut(Run<'a>, Member<'_>) -> Run<'a> {
     let (flag, left) = (Arc::new(AtomicBool::new(false)), Arc::new(RefCell::new(steps)));
     move |run, _| run.listener(StopAfter(Arc::clone(&flag), Arc::clone(&left))).stop_on(Arc::clone(&flag))
 }
 
-fn weights(run: &Path) -> impl PartialEq {
+/// The same of small networks.
+fn stopping<'a>(steps: u64) -> impl FnMut(Run<'a>, Member<'_>) -> Run<'a> {
+    let mut stop = stop_after(steps);
+    move |run, member| stop(small(run, member), member)
+}
+
+fn weights(run: &Path) -> impl PartialEq + use<> {
     Bundle::read(&run.join(BUNDLE)).unwrap().state
 }
 
@@ -80,7 +103,7 @@ fn runs_over_seeds_go_on_and_are_those_of_each_seed() {
     let folder = place.path("seeds");
     let mut from_four = recipe();
     from_four.train.seed = 4;
-    let stopped = Seeds::new(from_four, 3).folder(&folder).each(stop_after(40)).run().unwrap();
+    let stopped = Seeds::new(from_four, 3).folder(&folder).each(stopping(40)).run().unwrap();
     assert_eq!(stopped, SeedsOutcome::Stopped { folder: folder.clone(), seed: 5 });
     let error = Seeds::new(recipe(), 3).folder(&folder).run().unwrap_err().to_string();
     assert!(error.ends_with("holds runs already: resume them, or take another folder"), "{error}");
@@ -88,7 +111,7 @@ fn runs_over_seeds_go_on_and_are_those_of_each_seed() {
     let started = RefCell::new(Vec::new());
     let resumed = Seeds::resume(&folder).unwrap().each(|run, member| {
         started.borrow_mut().push(format!("{} {}/{}", member.name, member.number, member.of));
-        run
+        small(run, member)
     });
     let SeedsOutcome::Finished { report, .. } = resumed.run().unwrap() else { panic!("it was not stopped") };
     assert_eq!(*started.borrow(), ["seed 4 1/3", "seed 5 2/3", "seed 6 3/3"]);
@@ -99,7 +122,7 @@ fn runs_over_seeds_go_on_and_are_those_of_each_seed() {
 
     let mut alone = recipe();
     alone.train.seed = 5;
-    let Outcome::Finished { summary, .. } = Run::new(alone).folder(place.path("alone")).run().unwrap() else { panic!() };
+    let Outcome::Finished { summary, .. } = Run::new(alone).network(linear()).folder(place.path("alone")).run().unwrap() else { panic!() };
     assert_eq!(report.accuracies[1], summary.test.accuracy);
     assert!(weights(&place.path("alone")) == weights(&folder.join("seed-5")));
 }
@@ -130,7 +153,7 @@ fn seeds_tell_which_recipe_is_better() {
     for (name, lr) in [("good", 0.05), ("bad", 1e-6)] {
         let mut recipe = recipe();
         recipe.train.lr = lr;
-        Seeds::new(recipe, 3).folder(place.path(name)).run().unwrap();
+        Seeds::new(recipe, 3).folder(place.path(name)).each(small).run().unwrap();
     }
     let runs = ["good", "bad"].map(|name| Record::find(&place.path(name)).unwrap().runs).concat();
     let comparison = Comparison::of(runs).unwrap();
@@ -182,10 +205,10 @@ fn a_halving_promotes_the_best_and_its_trials_equal_runs_of_their_own() {
     let file = place.file("halving.toml", sweep);
     let folder = place.path("halving");
     // In the second trial on the second rung.
-    let stopped = Sweep::read(&file).unwrap().folder(&folder).each(stop_after(9 * 4 + 9 + 3)).run().unwrap();
+    let stopped = Sweep::read(&file).unwrap().folder(&folder).each(stopping(9 * 4 + 9 + 3)).run().unwrap();
     assert!(stopped.stopped);
-    let swept = Sweep::resume(&folder).unwrap().run().unwrap();
-    let through = Sweep::read(&file).unwrap().folder(place.path("through")).run().unwrap();
+    let swept = Sweep::resume(&folder).unwrap().each(small).run().unwrap();
+    let through = Sweep::read(&file).unwrap().folder(place.path("through")).each(small).run().unwrap();
     assert_eq!(swept.trials, through.trials);
 
     let states: Vec<(TrialState, u64)> = swept.trials.iter().map(|trial| (trial.state, trial.epochs)).collect();
@@ -196,7 +219,7 @@ fn a_halving_promotes_the_best_and_its_trials_equal_runs_of_their_own() {
     assert!(rest.iter().all(|trial| after_one(trial) <= after_one(best).min(after_one(second))), "{swept:?}");
 
     let recipe = Recipe::read(&folder.join(&best.name).join(RECIPE)).unwrap();
-    Run::new(recipe).folder(place.path("alone")).run().unwrap();
+    Run::new(recipe).network(linear()).folder(place.path("alone")).run().unwrap();
     assert!(weights(&place.path("alone")) == weights(&folder.join(&best.name)));
 }
 
