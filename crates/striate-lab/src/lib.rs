@@ -33,7 +33,7 @@ mod trials;
 pub use claim::{Claim, Finding, Scale, Setup, Table, claims, find_claim};
 pub use data::data_page;
 pub use error::LabError;
-pub use striate::{figure, verdict};
 pub use lab::{DEFAULT_DATA, Lab, LabOptions, Outcome, SET_APART, run};
+pub use striate::{figure, verdict};
 pub use training::{History, Training};
 pub use verdict::{Check, Interval, Verdict};

@@ -1,23 +1,13 @@
 //! Runs side by side: in what their recipes differ, how well they do, and whether one recipe is better than another.
 use crate::Error;
 use crate::figure::{Axis, Labels, Series, lines};
+use crate::run::is_repeated;
 use crate::runs::{Record, State};
 use crate::verdict::{Check, Interval, Verdict};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use striate_train::Recipe;
 use toml::{Table, Value};
-
-/// Keys of a recipe that change no value, or nothing but its rounding, and the seed: runs that differ in these alone are of one recipe.
-const SAME: [&str; 7] = [
-    "data.cache",
-    "data.dir",
-    "data.workers",
-    "train.checkpoint_steps",
-    "train.devices",
-    "train.seed",
-    "train.threads",
-];
 
 /// Runs of one recipe, with different seeds.
 #[derive(Debug, Clone, Serialize)]
@@ -102,7 +92,7 @@ impl Comparison {
         let mut notes = Vec::new();
         let mut groups: Vec<Vec<Record>> = Vec::new();
         for run in runs {
-            let Some(group) = groups.iter_mut().find(|group| same(&group[0].recipe, &run.recipe)) else {
+            let Some(group) = groups.iter_mut().find(|group| is_repeated(&group[0].recipe, &run.recipe)) else {
                 groups.push(vec![run]);
                 continue;
             };
@@ -129,10 +119,7 @@ impl Comparison {
             }
         }
         if pairs.len() > 1 {
-            notes.push(format!(
-                "each of the {} intervals is one of 95% by itself: of twenty, one misses the truth",
-                pairs.len()
-            ));
+            notes.push(format!("each of the {} intervals is one of 95% by itself: of twenty, one misses the truth", pairs.len()));
         }
         Ok(Self { differences: differences(&sides), sides, pairs, notes })
     }
@@ -215,10 +202,6 @@ impl Pair {
     }
 }
 
-fn same(one: &Recipe, other: &Recipe) -> bool {
-    one.differing(other).iter().all(|key| SAME.contains(&key.as_str()))
-}
-
 /// The keys that sides differ in, the seed aside.
 fn differences(sides: &[Side]) -> Vec<Difference> {
     let recipes: Vec<&Recipe> = sides.iter().map(|side| &side.runs[0].recipe).collect();
@@ -250,7 +233,6 @@ fn value(table: &Table, key: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{Report, ReportScores, Summary};
     use std::path::Path;
 
     /// A finished run with an accuracy, of a recipe with this text in `[train]`.
@@ -262,30 +244,8 @@ mod tests {
         );
         std::fs::write(folder.path().join("metrics.jsonl"), events).unwrap();
         std::fs::write(folder.path().join(crate::RECIPE), recipe.to_toml()).unwrap();
-        let test = Report {
-            examples: 10,
-            loss: 1.25,
-            accuracy,
-            classes: Vec::new(),
-            scores: ReportScores::SingleLabel { top5: 1.0, confusion: Vec::new() },
-        };
-        let summary = Summary {
-            model: String::new(),
-            data: String::new(),
-            params: 9,
-            epochs: 1,
-            steps: 1,
-            seed,
-            threads: 1,
-            seconds: 1.0,
-            best_test_accuracy: None,
-            libtorch: String::new(),
-            striate: String::new(),
-            test,
-            val: None,
-        };
-        std::fs::write(folder.path().join("summary.json"), serde_json::to_string(&summary).unwrap()).unwrap();
-        Record { folder: format!("{train}-{seed}").into(), ..Record::read(folder.path()).unwrap() }
+        let finished = State::Finished;
+        Record { folder: format!("{train}-{seed}").into(), state: finished, ..Record::read(folder.path()).unwrap() }
     }
 
     #[test]

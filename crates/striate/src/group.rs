@@ -62,7 +62,8 @@ impl Group {
     /// Removes a group of which no run could start.
     pub(crate) fn discard_if_empty(self) {
         let folder = self.folder().to_owned();
-        let others = std::fs::read_dir(&folder).map(|entries| entries.flatten().filter(|entry| entry.file_name() != self.file).count());
+        let others =
+            std::fs::read_dir(&folder).map(|entries| entries.flatten().filter(|entry| entry.file_name() != self.file).count());
         if matches!(others, Ok(0)) {
             // What cannot be removed does no harm. The error that ended the group is the one to tell.
             let _ = std::fs::remove_file(folder.join(self.file));

@@ -175,8 +175,7 @@ impl<'a> Run<'a> {
         recipe.check().map_err(|error| unfit(error.to_string()))?;
         let file = folder.join(RECIPE);
         if file.is_file() {
-            recipe = heeded(recipe, Recipe::read(&file)?, done)
-                .map_err(|reason| TrainError::Recipe { path: file, reason })?;
+            recipe = heeded(recipe, Recipe::read(&file)?, done).map_err(|reason| TrainError::Recipe { path: file, reason })?;
         }
         Ok(Self { folder: Some(folder), resumed: true, done, ..Self::new(recipe) })
     }
@@ -650,6 +649,12 @@ fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
 
 fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
     info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
+}
+
+/// Whether runs of these recipes differ in nothing that changes a value, the seed aside.
+pub(crate) fn is_repeated(one: &Recipe, other: &Recipe) -> bool {
+    let train = TrainSection { seed: one.train.seed, ..other.train.clone() };
+    one.train.epochs == train.epochs && heeded(one.clone(), Recipe { train, ..other.clone() }, 0).is_ok()
 }
 
 /// Gives a run, of which `done` epochs are finished, so many epochs, or says why it can't have them.

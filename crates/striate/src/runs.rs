@@ -309,8 +309,7 @@ mod tests {
         run(&place.path().join("several/seed-0"), &[STARTED, "\n"]);
         run(&place.path().join("bad"), &[STARTED, "\n", "{\n"]);
         let Found { runs, unreadable } = Record::find(place.path()).unwrap();
-        let mut names: Vec<PathBuf> =
-            runs.iter().map(|run| run.folder.strip_prefix(place.path()).unwrap().to_owned()).collect();
+        let mut names: Vec<PathBuf> = runs.iter().map(|run| run.folder.strip_prefix(place.path()).unwrap().to_owned()).collect();
         names.sort();
         assert_eq!(names, [Path::new("good"), Path::new("several/seed-0")]);
         let [(folder, error)] = &unreadable[..] else { panic!("{unreadable:?}") };

@@ -1,6 +1,7 @@
 //! A run over several seeds, and what is expected of further ones.
 use crate::group::{Each, Ended, Group, Member, go_on, read_with, recipe_of, refuse};
 use crate::run::name_of;
+use crate::runs::Record;
 use crate::verdict::Interval;
 use crate::{Error, Run, Summary};
 use serde::{Deserialize, Serialize};
@@ -76,9 +77,11 @@ pub struct SeedsReport {
     pub data: String,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// The part of the data that the figures are of: `test`, or `val` if there is no other.
+    pub judge: String,
     /// What the accuracies are: `accuracy`, or `exact match` where pictures have several classes.
     pub measure: String,
-    /// The accuracy of each run on the pictures that no epoch was chosen by.
+    /// The accuracy of each run.
     pub accuracies: Vec<f64>,
     /// Their mean, with the interval for it.
     pub accuracy: Interval,
@@ -110,9 +113,10 @@ impl<'a> Seeds<'a> {
         let folder = folder.into();
         let path = folder.join(SEEDS);
         let (_, table, section) = read_with(&path, SECTION)?;
-        let section: Option<Section> = section.map(Value::try_into).transpose().map_err(|error: toml::de::Error| {
-            refuse(&path, format!("[{SECTION}]: {}", error.message()))
-        })?;
+        let section: Option<Section> = section
+            .map(Value::try_into)
+            .transpose()
+            .map_err(|error: toml::de::Error| refuse(&path, format!("[{SECTION}]: {}", error.message())))?;
         let Some(Section { count }) = section else { return Err(refuse(&path, format!("it has no section [{SECTION}]"))) };
         Ok(Self { folder: Some(folder), resumed: true, ..Self::new(recipe_of(&table, &path)?, count) })
     }
@@ -174,7 +178,7 @@ impl<'a> Seeds<'a> {
                 }
             }
         }
-        let report = SeedsReport::of(&summaries);
+        let report = SeedsReport::of(&summaries, Record::read(&seed_folder(&folder, first))?.judge);
         let json = serde_json::to_string_pretty(&report).map_err(|error| Error::option("the report", error.to_string()))?;
         striate_files::write_bytes(&folder.join(REPORT), json + "\n")?;
         Ok(SeedsOutcome::Finished { folder, report: Box::new(report) })
@@ -186,13 +190,18 @@ impl<'a> Seeds<'a> {
         let name = format!("seed {seed}");
         let member = Member { name: &name, number, of: self.count as usize };
         let epochs = recipe.train.epochs;
-        go_on(&folder.join(format!("seed-{seed}")), &recipe, &self.why, epochs, |run| (self.each)(run, member))
+        go_on(&seed_folder(folder, seed), &recipe, &self.why, epochs, |run| (self.each)(run, member))
     }
+}
+
+/// The folder of the run with a seed.
+fn seed_folder(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("seed-{seed}"))
 }
 
 impl SeedsReport {
     /// Of runs that differ in the seed alone; there is one at least.
-    fn of(summaries: &[Summary]) -> Self {
+    fn of(summaries: &[Summary], judge: String) -> Self {
         let accuracies: Vec<f64> = summaries.iter().map(|summary| summary.test.accuracy).collect();
         let losses: Vec<f64> = summaries.iter().map(|summary| summary.test.loss).collect();
         let first = summaries.first();
@@ -200,6 +209,7 @@ impl SeedsReport {
         Self {
             model: text(|summary| &summary.model),
             data: text(|summary| &summary.data),
+            judge,
             measure: text(|summary| summary.test.measure()),
             seeds: summaries.iter().map(|summary| summary.seed).collect(),
             accuracy: Interval::of(&accuracies),

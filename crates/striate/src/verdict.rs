@@ -74,11 +74,8 @@ impl Interval {
         let (of_a, of_b) = (variance_a / a_n, variance_b / b_n);
         let variance = of_a + of_b;
         // Of values that do not scatter at all, any number of degrees gives the same interval.
-        let freedom = if variance == 0.0 {
-            1.0
-        } else {
-            variance.powi(2) / (of_a.powi(2) / (a_n - 1.0) + of_b.powi(2) / (b_n - 1.0))
-        };
+        let freedom =
+            if variance == 0.0 { 1.0 } else { variance.powi(2) / (of_a.powi(2) / (a_n - 1.0) + of_b.powi(2) / (b_n - 1.0)) };
         Self::around(mean_a - mean_b, variance, freedom, a.len() + b.len())
     }
 

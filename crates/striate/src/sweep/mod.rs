@@ -185,14 +185,13 @@ impl<'a> Sweep<'a> {
         &self.search
     }
 
-    /// How many recipes it tries.
-    pub fn len(&self) -> usize {
-        self.candidates.len()
-    }
-
-    /// Whether it tries none.
-    pub fn is_empty(&self) -> bool {
-        self.candidates.is_empty()
+    /// The recipes that it tries, before any has begun.
+    ///
+    /// # Errors
+    ///
+    /// None that a recipe can cause.
+    pub fn trials(&self) -> Result<Vec<Trial>, Error> {
+        self.candidates.iter().map(Trial::new).collect()
     }
 
     /// Trains until all trials are done or a stop is asked for. Results so far are in `trials.csv` and `trials.json`, and in the
@@ -208,7 +207,7 @@ impl<'a> Sweep<'a> {
             folder => Group::begin(folder.as_deref(), &self.name, SWEEP, &self.text)?,
         };
         let folder = group.folder().to_owned();
-        let mut trials = self.candidates.iter().map(Trial::new).collect::<Result<Vec<Trial>, Error>>()?;
+        let mut trials = self.trials()?;
         let mut alive: Vec<usize> = (0..trials.len()).collect();
         let mut first_error = None;
         let rungs = self.search.rungs(self.candidates.first().map_or(1, |one| one.recipe.train.epochs));
@@ -250,7 +249,14 @@ impl<'a> Sweep<'a> {
     }
 
     /// Brings a trial to the end of a rung; nothing if it was stopped before.
-    fn one(&mut self, folder: &Path, index: usize, trial: &Trial, epochs: u64, (number, of): (usize, usize)) -> Result<Option<Trial>, Error> {
+    fn one(
+        &mut self,
+        folder: &Path,
+        index: usize,
+        trial: &Trial,
+        epochs: u64,
+        (number, of): (usize, usize),
+    ) -> Result<Option<Trial>, Error> {
         let Candidate { values, recipe } = &self.candidates[index];
         let run = folder.join(&trial.name);
         let epochs = epochs.min(recipe.train.epochs);
@@ -264,7 +270,9 @@ impl<'a> Sweep<'a> {
         let named: Vec<String> = values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let named = named.join(", ");
         let member = Member { name: &format!("trial {} ({named})", trial.name), number, of };
-        match go_on(&run, recipe, &format!("a trial of the sweep {}: {named}", self.name), epochs, |run| (self.each)(run, member))? {
+        match go_on(&run, recipe, &format!("a trial of the sweep {}: {named}", self.name), epochs, |run| {
+            (self.each)(run, member)
+        })? {
             Ended::Finished(_) | Ended::Stopped => reached(&run),
         }
     }

@@ -100,9 +100,9 @@ impl Domain {
         let domain = match value {
             Value::Array(values) => Self::List(values),
             other => {
-                let Written { min, max, log } = other
-                    .try_into()
-                    .map_err(|error: toml::de::Error| format!("`{name}` must be a list, or a range {{ min = .., max = .. }}: {}", error.message()))?;
+                let Written { min, max, log } = other.try_into().map_err(|error: toml::de::Error| {
+                    format!("`{name}` must be a list, or a range {{ min = .., max = .. }}: {}", error.message())
+                })?;
                 Self::Range { min, max, log }
             }
         };
@@ -164,7 +164,11 @@ pub(super) fn resolve(base: &Table, section: Option<Value>, path: &Path) -> Resu
     let mut named = Vec::new();
     match fields {
         Some(Value::Table(fields)) => flatten("", fields, &mut named),
-        _ => return Err(refused(format!("[{SECTION}] has no `{FIELDS}`: write [{SECTION}.{FIELDS}], and in it lists such as train.lr = [0.1, 0.01]"))),
+        _ => {
+            return Err(refused(format!(
+                "[{SECTION}] has no `{FIELDS}`: write [{SECTION}.{FIELDS}], and in it lists such as train.lr = [0.1, 0.01]"
+            )));
+        }
     }
     let fields = named.into_iter().map(|(name, value)| Ok((Domain::of(&name, value)?, name)));
     let fields = fields.collect::<Result<Vec<(Domain, String)>, String>>().map_err(refused)?;
@@ -217,7 +221,8 @@ fn search_of(section: Table) -> Result<Search, String> {
     };
     if let Some(key) = section.keys().find(|key| !known.contains(&key.as_str())) {
         let meant = nearest(key, known.iter().copied());
-        let meant = meant.map_or_else(|| format!("there are {}, {FIELDS}", known.join(", ")), |meant| format!("did you mean `{meant}`?"));
+        let meant =
+            meant.map_or_else(|| format!("there are {}, {FIELDS}", known.join(", ")), |meant| format!("did you mean `{meant}`?"));
         return Err(format!("unknown key `{key}` in [{SECTION}]: {meant}"));
     }
     Value::Table(section).try_into().map_err(|error: toml::de::Error| format!("[{SECTION}]: {}", error.message()))
@@ -236,7 +241,9 @@ fn check(search: &Search, fields: &[(Domain, String)], base: &Table) -> Result<(
         unless(!own, "halving gives each trial its epochs: take train.epochs out of the fields".to_owned())?;
     }
     // A key in a section that is no table would be told as if the section were missing.
-    let section = |name: &str| base.get(name.split('.').next().unwrap_or_default()).is_none_or(|value| value.is_table() || value.is_array());
+    let section = |name: &str| {
+        base.get(name.split('.').next().unwrap_or_default()).is_none_or(|value| value.is_table() || value.is_array())
+    };
     match fields.iter().find(|(_, name)| !section(name)) {
         Some((_, name)) => Err(format!("`{name}` is in no section: write it as SECTION.KEY")),
         None => Ok(()),
@@ -253,7 +260,8 @@ fn grid(fields: &[(Domain, String)]) -> Result<impl Iterator<Item = Vec<Value>>,
         if all.len() * values.len() > MOST {
             return Err(format!("the grid has more than {MOST} combinations: take kind = \"random\""));
         }
-        let with = |start: &Vec<Value>| values.iter().map(|value| [start.as_slice(), &[value.clone()]].concat()).collect::<Vec<_>>();
+        let with =
+            |start: &Vec<Value>| values.iter().map(|value| [start.as_slice(), &[value.clone()]].concat()).collect::<Vec<_>>();
         all = all.iter().flat_map(with).collect();
     }
     Ok(all.into_iter())
@@ -286,7 +294,8 @@ fn set(table: &mut Table, name: &str, value: Value) -> Result<(), String> {
         }
         Some((section, rest)) => {
             let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            let inner = inner.as_table_mut().ok_or_else(|| format!("`{section}` is no section, so that `{rest}` cannot be in it"))?;
+            let inner =
+                inner.as_table_mut().ok_or_else(|| format!("`{section}` is no section, so that `{rest}` cannot be in it"))?;
             set(inner, rest, value)
         }
     }
@@ -341,7 +350,10 @@ mod tests {
         // Fields are drawn apart from each other.
         assert!((share(&|recipe| recipe.train.lr < 1e-3 && recipe.train.batch_size == 2) - 1.0 / 9.0).abs() < 0.07);
         // There are no more than two.
-        assert_eq!(tried("[sweep]\nkind = 'random'\ntrials = 9\nfields = { optimizer.kind = ['sgd', 'adamw'] }").unwrap().1.len(), 2);
+        assert_eq!(
+            tried("[sweep]\nkind = 'random'\ntrials = 9\nfields = { optimizer.kind = ['sgd', 'adamw'] }").unwrap().1.len(),
+            2
+        );
     }
 
     #[test]
@@ -364,19 +376,37 @@ mod tests {
             ("[sweep]\nkind = 'grid'\ntrials = 3\nfields = {}", "unknown key `trials` in [sweep]: there are kind, fields"),
             ("[sweep]\nkind = 'random'\ntrails = 3\nfields = {}", "unknown key `trails` in [sweep]: did you mean `trials`?"),
             ("[sweep]\nkind = 'random'\nfields = {}", "[sweep]: missing field `trials`"),
-            ("[sweep]\nkind = 'random'\ntrials = 0\nfields = { train.lr = [1] }", "trials = 0 in [sweep] must be from 1 to 10000"),
+            (
+                "[sweep]\nkind = 'random'\ntrials = 0\nfields = { train.lr = [1] }",
+                "trials = 0 in [sweep] must be from 1 to 10000",
+            ),
             ("[sweep]\nkind = 'grid'\nfields = { train.lrr = [0.1] }", "unknown key `lrr` in [train]: did you mean `lr`?"),
             ("[sweep]\nkind = 'grid'\nfields = { trian.lr = [0.1] }", "unknown section [trian]: did you mean [train]?"),
             ("[sweep]\nkind = 'grid'\nfields = { lr = [0.1] }", "unknown key `lr`: keys belong in a section such as [train]"),
             ("[sweep]\nkind = 'grid'\nfields = { train.lr = [0.1, -1] }", "train.lr = -1.0 must be above 0"),
             ("[sweep]\nkind = 'grid'\nfields = { train.lr = ['fast'] }", "expected f64 in `train.lr`"),
             ("[sweep]\nkind = 'grid'\nfields = { train.lr = [] }", "the list of `train.lr` is empty"),
-            ("[sweep]\nkind = 'grid'\nfields = { train.lr = 0.1 }", "`train.lr` must be a list, or a range { min = .., max = .. }"),
-            ("[sweep]\nkind = 'grid'\nfields = { train.lr = { min = 0.1, max = 1 } }", "a grid takes lists: list the values of `train.lr`"),
-            ("[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 1, max = 0.1 } }", "`train.lr`: min must be below max"),
-            ("[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 0, max = 1, log = true } }", "min must be above 0 for log"),
+            (
+                "[sweep]\nkind = 'grid'\nfields = { train.lr = 0.1 }",
+                "`train.lr` must be a list, or a range { min = .., max = .. }",
+            ),
+            (
+                "[sweep]\nkind = 'grid'\nfields = { train.lr = { min = 0.1, max = 1 } }",
+                "a grid takes lists: list the values of `train.lr`",
+            ),
+            (
+                "[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 1, max = 0.1 } }",
+                "`train.lr`: min must be below max",
+            ),
+            (
+                "[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 0, max = 1, log = true } }",
+                "min must be above 0 for log",
+            ),
             ("[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 0, mox = 1 } }", "unknown field `mox`"),
-            ("[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 'a', max = 1 } }", "min and max must be numbers"),
+            (
+                "[sweep]\nkind = 'random'\ntrials = 1\nfields = { train.lr = { min = 'a', max = 1 } }",
+                "min and max must be numbers",
+            ),
             (&format!("{halving}eta = 1\nfields = {{ train.lr = [1] }}"), "eta = 1 in [sweep] must be 2 or larger"),
             (&format!("{halving}min_epochs = 999\nfields = {{ train.lr = [1] }}"), "min_epochs = 999 in [sweep] must be at most"),
             (&format!("{halving}fields = {{ train.epochs = [1] }}"), "take train.epochs out of the fields"),

@@ -9,7 +9,9 @@ use striate::layers::{Flatten, Linear};
 use striate::runs::{Record, State};
 use striate::train::{Event, Listener, TrainError};
 use striate::verdict::Interval;
-use striate::{BUNDLE, Bundle, Member, Outcome, RECIPE, Recipe, Run, SEEDS, SWEEP, Seeds, SeedsOutcome, Sweep, Trial, TrialState};
+use striate::{
+    BUNDLE, Bundle, Member, Outcome, RECIPE, Recipe, Run, SEEDS, SWEEP, Seeds, SeedsOutcome, Sweep, Trial, TrialState,
+};
 use tempfile::TempDir;
 
 /// Three epochs of 9 steps on the digits.
@@ -122,7 +124,9 @@ fn runs_over_seeds_go_on_and_are_those_of_each_seed() {
 
     let mut alone = recipe();
     alone.train.seed = 5;
-    let Outcome::Finished { summary, .. } = Run::new(alone).network(linear()).folder(place.path("alone")).run().unwrap() else { panic!() };
+    let Outcome::Finished { summary, .. } = Run::new(alone).network(linear()).folder(place.path("alone")).run().unwrap() else {
+        panic!()
+    };
     assert_eq!(report.accuracies[1], summary.test.accuracy);
     assert!(weights(&place.path("alone")) == weights(&folder.join("seed-5")));
 }
