@@ -84,10 +84,12 @@ fn rows(trials: &[Trial]) -> String {
     let tested = trials.iter().any(|trial| trial.test_accuracy.is_some());
     let mut head = vec!["trial".to_owned()];
     head.extend(fields.iter().map(|field| Shown(field).to_string()));
-    head.extend(["epochs", accuracy.trim(), if tested { "test accuracy" } else { "" }, "state"].map(str::to_owned));
+    head.extend(["epochs", accuracy.trim()].map(str::to_owned));
+    head.extend(tested.then(|| "test accuracy".to_owned()));
     let mut columns = vec![Align::Left; head.len()];
-    let figures = head.len() - 4..head.len() - 1;
-    columns[figures].fill(Align::Right);
+    columns[1 + fields.len()..].fill(Align::Right);
+    head.push("state".to_owned());
+    columns.push(Align::Left);
     let percent = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{:.2}%", 100.0 * share));
     let row = |trial: &Trial| {
         let mut row = vec![trial.name.clone()];
@@ -99,7 +101,9 @@ fn rows(trials: &[Trial]) -> String {
             TrialState::Finished => "finished",
             TrialState::Failed => "failed",
         };
-        row.extend([trial.epochs.to_string(), percent(trial.accuracy), percent(trial.test_accuracy), state.to_owned()]);
+        row.extend([trial.epochs.to_string(), percent(trial.accuracy)]);
+        row.extend(tested.then(|| percent(trial.test_accuracy)));
+        row.push(state.to_owned());
         row
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(trials.iter().map(row)).collect();

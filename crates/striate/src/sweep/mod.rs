@@ -391,7 +391,7 @@ fn table(trials: &[Trial]) -> Result<Vec<u8>, Error> {
 fn figure(name: &str, trials: &[Trial]) -> Result<String, Error> {
     let judged = trials.iter().filter_map(|trial| Some((trial, trial.accuracy?))).take(DRAWN);
     let drawn: Vec<Bar> = judged
-        .map(|(trial, accuracy)| Bar::exact(format!("{}; {} epochs", trial.describe(), trial.epochs), 100.0 * accuracy))
+        .map(|(trial, accuracy)| Bar::exact(format!("{}; epoch {}", trial.describe(), trial.epochs), 100.0 * accuracy))
         .collect();
     let judge = trials.iter().find_map(|trial| trial.judge.as_deref()).unwrap_or("test");
     bars(Labels { title: name, x: &format!("{judge} accuracy (%)"), y: "" }, &drawn)
