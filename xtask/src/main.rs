@@ -47,6 +47,12 @@ enum Command {
     Fixtures(fixtures::Options),
     /// Train a network
     Train(Verbatim),
+    /// Search over the fields of a recipe
+    Sweep(Verbatim),
+    /// List runs
+    Runs(Verbatim),
+    /// Compare runs
+    Compare(Verbatim),
     /// Measure a bundle's accuracy on a test set
     Eval(Verbatim),
     /// Classify pictures with a bundle
@@ -117,6 +123,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(verbatim) => bench::run(&workspace, &verbatim.args),
         Command::Fixtures(options) => fixtures::run(&workspace, &options),
         Command::Train(verbatim) => striate("train", verbatim),
+        Command::Sweep(verbatim) => striate("sweep", verbatim),
+        Command::Runs(verbatim) => striate("runs", verbatim),
+        Command::Compare(verbatim) => striate("compare", verbatim),
         Command::Eval(verbatim) => striate("eval", verbatim),
         Command::Predict(verbatim) => striate("predict", verbatim),
         Command::Models(verbatim) => striate("models", verbatim),

@@ -1,7 +1,10 @@
 //! The command line.
+use crate::compare::CompareArgs;
 use crate::data::args::DataArgs;
 #[cfg(feature = "lab")]
 use crate::lab::args::LabCommand;
+use crate::runs::RunsArgs;
+use crate::sweep::SweepArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
@@ -24,6 +27,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a network; without arguments, LeNet-5 on the built-in digits
     Train(Box<TrainArgs>),
+    /// Search over the fields of a recipe: grid, random, or successive halving
+    Sweep(SweepArgs),
+    /// List the runs in a folder: how far each is, and how well it does
+    Runs(RunsArgs),
+    /// Compare runs: in what their recipes differ, and whether one is better
+    Compare(CompareArgs),
     /// Measure a bundle's accuracy on a test set
     Eval(EvalArgs),
     /// Classify pictures with a bundle
@@ -104,6 +113,9 @@ pub(crate) struct TrainArgs {
     /// Seed for initial weights, order and augmentation
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
+    /// Train with this many seeds, from --seed on, and report the mean with a 95% interval
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    pub(crate) seeds: Option<u64>,
     /// Threads for each operator; 0 uses all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -151,9 +163,10 @@ pub(crate) struct TrainArgs {
     /// Write the run into this folder [default: a new one in runs/]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// Resume a stopped run from its folder
+    /// Resume a stopped run, or those of several seeds, from its folder; with --epochs, train a run for
+    /// this many epochs in all, if its schedule does not depend on their number
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "epochs", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
+        "what", "data", "seeds", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
         "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,

@@ -62,6 +62,7 @@ impl From<striate::Error> for CliError {
             error @ striate::Error::OtherClasses { .. } => Self::Usage(format!("{error} (--head replace)")),
             error @ striate::Error::NothingToJudgeBy { .. } => Self::Usage(format!("{error} (--split 0.2)")),
             error @ striate::Error::MissingData { .. } => Self::Usage(format!("{error} (--data-dir)")),
+            error @ striate::Error::Figure(_) => Self::Failed(error.to_string()),
             other => Self::Usage(other.to_string()),
         }
     }

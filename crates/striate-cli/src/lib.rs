@@ -4,6 +4,7 @@
 //! `striate-engine`, which lies beside it and is the one that needs libtorch.
 
 mod cli;
+mod compare;
 mod cost;
 mod data;
 mod diff;
@@ -21,8 +22,10 @@ mod predict;
 mod progress;
 mod recipes;
 mod run;
+mod runs;
 mod signals;
 mod source;
+mod sweep;
 mod table;
 mod train;
 mod weights;
@@ -109,6 +112,9 @@ fn defect(reason: &str, place: &str, file: Option<&Path>) -> String {
 fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
     match command {
         Command::Train(args) => P::compute(|| train::train(&args)),
+        Command::Sweep(args) => P::compute(|| sweep::sweep(&args)),
+        Command::Runs(args) => P::compute(|| runs::runs(&args)),
+        Command::Compare(args) => P::compute(|| compare::compare(&args)),
         Command::Eval(args) => P::compute(|| eval::eval(&args)),
         Command::Predict(args) => P::compute(|| predict::predict(&args)),
         Command::Models(args) => models::models(&args),

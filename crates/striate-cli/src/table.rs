@@ -16,12 +16,13 @@ pub(crate) fn width<'a>(cells: impl IntoIterator<Item = &'a str>) -> usize {
 }
 
 /// Columns side by side, two spaces apart. A row of one cell is a line of its own.
-pub(crate) fn table<const N: usize>(columns: [Align; N], rows: &[Vec<String>]) -> String {
-    let whole = || rows.iter().filter(|row| row.len() == N);
-    let widths: Vec<usize> = (0..N).map(|column| width(whole().map(|row| row[column].as_str()))).collect();
+pub(crate) fn table(columns: impl AsRef<[Align]>, rows: &[Vec<String>]) -> String {
+    let columns = columns.as_ref();
+    let whole = || rows.iter().filter(|row| row.len() == columns.len());
+    let widths: Vec<usize> = (0..columns.len()).map(|column| width(whole().map(|row| row[column].as_str()))).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().enumerate().map(|(column, cell)| match (row.len() == N, columns[column]) {
+        let cells = row.iter().enumerate().map(|(column, cell)| match (row.len() == columns.len(), columns[column]) {
             (false, _) => cell.clone(),
             (_, Align::Left) => format!("{cell:<width$}", width = widths[column]),
             (_, Align::Right) => format!("{cell:>width$}", width = widths[column]),

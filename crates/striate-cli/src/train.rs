@@ -1,16 +1,20 @@
 //! `train`: from a recipe to a run's folder with a bundle in it.
 use crate::cli::TrainArgs;
+use crate::compare::percent;
 use crate::error::CliError;
 use crate::eval::check_threads;
 use crate::find::find;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use striate::{BUNDLE, Outcome, Run, Summary};
+use striate::{BUNDLE, Member, Outcome, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
+    if let Some(seeds) = over_seeds(args)? {
+        return train_seeds(seeds, args.json);
+    }
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
         None => {
@@ -29,13 +33,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         tracing::info!("the run in {} is finished: these are its results", folder.display());
         return tell(&summary, folder, args.json);
     }
-    let work = Work::new();
-    let run = run
-        .listener(EpochBars::new())
-        .listener(SavesItself)
-        .stop_on(signals::stop())
-        .on_progress(|what, done, of| work.update(what, done, of));
-    match run.run()? {
+    match in_sight(run).run()? {
         Outcome::Finished { folder, summary } => tell(&summary, &folder, args.json),
         Outcome::Stopped { folder, step } => {
             Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {}", folder.display())))
@@ -43,9 +41,66 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
 }
 
+/// Shows what a run does, and lets a signal stop it.
+fn in_sight<'a>(run: Run<'a>) -> Run<'a> {
+    let work = Work::new();
+    run.listener(EpochBars::new())
+        .listener(SavesItself)
+        .stop_on(signals::stop())
+        .on_progress(move |what, done, of| work.update(what, done, of))
+}
+
+/// The same of one of several runs.
+pub(crate) fn watched<'a>(run: Run<'a>, member: Member<'_>) -> Run<'a> {
+    tracing::info!("{}, {} of {}", member.name, member.number, member.of);
+    in_sight(run)
+}
+
+/// The runs over seeds that are asked for, if any are.
+fn over_seeds(args: &TrainArgs) -> Result<Option<Seeds<'static>>, CliError> {
+    if let Some(folder) = &args.resume {
+        return match group_file(folder) {
+            Some(file) if file.ends_with(SEEDS) && args.epochs.is_some() => Err(CliError::Usage(format!(
+                "{} holds runs of several seeds: give --epochs with the folder of one of them",
+                folder.display()
+            ))),
+            Some(file) if file.ends_with(SEEDS) => Ok(Some(Seeds::resume(folder)?)),
+            Some(_) => Err(CliError::Usage(format!("{0} holds a sweep: go on with: sweep --resume {0}", folder.display()))),
+            None => Ok(None),
+        };
+    }
+    let Some(count) = args.seeds else { return Ok(None) };
+    let chosen = recipes::resolve(args)?;
+    let seeds = Seeds::new(chosen.recipe, count);
+    let seeds = if let Some(folder) = &args.out { seeds.folder(folder) } else { seeds };
+    Ok(Some(if let Some(why) = chosen.why { seeds.why(why) } else { seeds }))
+}
+
+fn train_seeds(seeds: Seeds<'_>, json: bool) -> Result<(), CliError> {
+    check_threads(seeds.recipe().train.threads)?;
+    match seeds.each(watched).run()? {
+        SeedsOutcome::Finished { report, .. } if json => print_json(&report),
+        SeedsOutcome::Finished { folder, report } => {
+            let SeedsReport { judge, measure, seeds, accuracy, .. } = &*report;
+            let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            let folder = Shown(folder.display());
+            print(&format!(
+                "{judge} {measure} {}, mean and 95% interval over seeds {seeds}\nrun folders   {folder}\n",
+                percent(accuracy)
+            ))
+        }
+        SeedsOutcome::Stopped { folder, seed } => {
+            Err(CliError::Stopped(format!("stopped in seed {seed}; go on with: train --resume {}", folder.display())))
+        }
+    }
+}
+
 /// A run that was stopped, where the command line says what may change.
 fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
     let mut run = Run::resume(folder)?;
+    if let Some(epochs) = args.epochs {
+        run = run.extend_to(epochs)?;
+    }
     let recipe = run.recipe_mut();
     if let Some(data) = &args.data_dir {
         recipe.data.dir = recipes::absolute(data)?;

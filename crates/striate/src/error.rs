@@ -57,6 +57,9 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+    /// A figure could not be drawn.
+    #[error("cannot draw a figure: {0}")]
+    Figure(String),
     /// A stop was asked for, where there is nothing to save.
     #[error("stopped")]
     Stopped,
@@ -136,7 +139,7 @@ impl Error {
             | Self::Model(ModelError::Graph(error))
             | Self::Train(TrainError::Graph(error)) => error.is_failure(),
             Self::Model(ModelError::Fetch(error)) => !error.is_local(),
-            Self::Train(TrainError::Torch(_)) | Self::Torch(_) => true,
+            Self::Train(TrainError::Torch(_)) | Self::Torch(_) | Self::Figure(_) => true,
             _ => false,
         }
     }

@@ -17,8 +17,8 @@ use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, Recovery, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, ModelSection,
+    Outcome as Trained, PreprocessFrom, Recipe, Recovery, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -51,6 +51,8 @@ pub struct Run<'a> {
     registry: Registry,
     folder: Option<PathBuf>,
     resumed: bool,
+    /// Epochs that were done when the run was resumed.
+    done: u64,
     why: Option<String>,
     stop: Arc<AtomicBool>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -150,6 +152,7 @@ impl<'a> Run<'a> {
             registry: Registry::default(),
             folder: None,
             resumed: false,
+            done: 0,
             why: None,
             stop: Arc::default(),
             listeners: Vec::new(),
@@ -176,15 +179,27 @@ impl<'a> Run<'a> {
         }
         let unfit = |reason: String| Error::from(TrainError::Checkpoint { path: last.clone(), reason });
         let Checkpoint { recipe, progress, .. } = Checkpoint::read(&last)?;
+        let done = progress.epoch;
         let mut recipe =
             recipe.ok_or_else(|| unfit("it holds no recipe: go on with it in the program that made it".to_owned()))?;
         recipe.check().map_err(|error| unfit(error.to_string()))?;
         let file = folder.join(RECIPE);
         if file.is_file() {
-            recipe = heeded(recipe, Recipe::read(&file)?, progress.epoch)
-                .map_err(|reason| TrainError::Recipe { path: file, reason })?;
+            recipe = heeded(recipe, Recipe::read(&file)?, done).map_err(|reason| TrainError::Recipe { path: file, reason })?;
         }
-        Ok(Self { folder: Some(folder), resumed: true, ..Self::new(recipe) })
+        Ok(Self { folder: Some(folder), resumed: true, done, ..Self::new(recipe) })
+    }
+
+    /// Makes a run that was resumed one of so many epochs in all, where that is exact: where the schedule does not depend on their
+    /// number. It ends with the same bits as a run that had them from the start.
+    ///
+    /// # Errors
+    ///
+    /// Another schedule, and fewer epochs than are done.
+    pub fn extend_to(mut self, epochs: u64) -> Result<Self, Error> {
+        let unfit = |reason| Error::Folder { path: self.folder.clone().unwrap_or_default(), reason };
+        extend(&mut self.recipe, epochs, self.done).map_err(|reason| unfit(format!("holds a run whose {reason}")))?;
+        Ok(self)
     }
 
     /// What the run does.
@@ -274,6 +289,12 @@ impl<'a> Run<'a> {
     pub fn stop_on(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = flag;
         self
+    }
+
+    /// Stops once so many epochs are done, as a request to stop does: the run is resumed from there to the same bits.
+    #[must_use]
+    pub fn pause_after(self, epochs: u64) -> Self {
+        self.listener(PauseAfter(epochs))
     }
 
     /// The figures, if the run was resumed and nothing is left to do: figures, bundle and last checkpoint are whole and agree.
@@ -383,7 +404,12 @@ impl<'a> Run<'a> {
             trainer.resume(&folder.join(LAST))?;
         }
         let mut trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
-        if trainer.run()? == Trained::Stopped {
+        let trained = match trainer.run() {
+            // A listener paused it, after a checkpoint.
+            Err(TrainError::Stopped) => Trained::Stopped,
+            trained => trained?,
+        };
+        if trained == Trained::Stopped {
             return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
         }
         let loss = info.loss.unsmoothed();
@@ -518,15 +544,12 @@ impl<'a> Run<'a> {
     }
 
     fn claim(&self) -> Result<Claim, Error> {
-        let Recipe { model, data, .. } = &self.recipe;
         let claim = match &self.folder {
             Some(folder) => Claim::of(folder)?,
-            None => {
-                let of_bundle = bundle_file(&model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
-                Claim::of_new(&format!("{}-{}", of_bundle.unwrap_or_else(|| model.name.as_str().into()), data.name))?
-            }
+            None => Claim::of_new(&name_of(&self.recipe))?,
         };
         if self.resumed {
+            keep_epochs(claim.folder(), self.recipe.train.epochs)?;
             return Ok(claim);
         }
         let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));
@@ -542,6 +565,24 @@ impl<'a> Run<'a> {
             every_steps: Some(self.recipe.train.checkpoint_steps).filter(|steps| *steps > 0),
             bundle: info.clone(),
             recipe: Some(recipe),
+        }
+    }
+}
+
+/// What the folder of a new run of this recipe is called, but for its number.
+pub(crate) fn name_of(Recipe { model, data, .. }: &Recipe) -> String {
+    let of_bundle = bundle_file(&model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
+    format!("{}-{}", of_bundle.unwrap_or_else(|| model.name.as_str().into()), data.name)
+}
+
+/// Ends a run, as a request to stop does, before an epoch.
+struct PauseAfter(u64);
+
+impl Listener for PauseAfter {
+    fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
+        match event {
+            Event::EpochStarted { epoch } if *epoch >= self.0 => Err(TrainError::Stopped),
+            _ => Ok(()),
         }
     }
 }
@@ -602,7 +643,7 @@ fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
 }
 
 /// The figures of a finished run in its folder, if they can be read.
-fn summary_in(folder: &Path) -> Option<Summary> {
+pub(crate) fn summary_in(folder: &Path) -> Option<Summary> {
     serde_json::from_slice(&striate_files::read(&folder.join(SUMMARY)).ok()?).ok()
 }
 
@@ -648,6 +689,45 @@ fn depends_on_length(recipe: &Recipe) -> Option<&'static str> {
     }
 }
 
+/// Whether runs of these recipes differ in nothing that changes a value, the seed aside.
+pub(crate) fn is_repeated(one: &Recipe, other: &Recipe) -> bool {
+    let train = TrainSection { seed: one.train.seed, ..other.train.clone() };
+    one.train.epochs == train.epochs && heeded(one.clone(), Recipe { train, ..other.clone() }, 0).is_ok()
+}
+
+/// Gives a run, of which `done` epochs are finished, so many epochs, or says why it can't have them.
+fn extend(recipe: &mut Recipe, epochs: u64, done: u64) -> Result<(), String> {
+    let was = recipe.train.epochs;
+    if epochs != was
+        && let Some(what) = depends_on_length(recipe)
+    {
+        return Err(format!(
+            "epochs cannot change from {was} to {epochs}: it has {what} for a run of {was}; keep {was}, start a new run, or train on from its bundle"
+        ));
+    }
+    if epochs < done {
+        return Err(format!("epochs cannot change from {was} to {epochs}: {done} are done; set {done} or more"));
+    }
+    recipe.train.epochs = epochs;
+    Ok(())
+}
+
+/// Writes the number of epochs into a run's recipe if it is another one, so that the run goes on with it if it is stopped.
+fn keep_epochs(folder: &Path, epochs: u64) -> Result<(), Error> {
+    let file = folder.join(RECIPE);
+    if !file.is_file() {
+        return Ok(());
+    }
+    let text = striate_files::read_to_string(&file)?;
+    let mut recipe = Recipe::parse(&text, &file)?;
+    if recipe.train.epochs != epochs {
+        recipe.train.epochs = epochs;
+        let why: String = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        striate_files::write_bytes(&file, why + &recipe.to_toml())?;
+    }
+    Ok(())
+}
+
 /// The saved recipe of a run, changed as the edited one says, or why it can't be. `done` epochs are finished.
 fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     let mut recipe = saved.clone();
@@ -660,18 +740,7 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     if edited.train.threads != 0 {
         recipe.train.threads = edited.train.threads;
     }
-    if edited.train.epochs != saved.train.epochs {
-        let (was, is) = (saved.train.epochs, edited.train.epochs);
-        if let Some(what) = depends_on_length(&saved) {
-            return Err(format!(
-                "epochs was edited from {was} to {is}, and the steps that are done had {what} for {was}: set it back, or start a new run"
-            ));
-        }
-        if is < done {
-            return Err(format!("epochs was edited to {is}, and {done} are done: set it to {done} or more"));
-        }
-        recipe.train.epochs = is;
-    }
+    extend(&mut recipe, edited.train.epochs, done)?;
     let same = Recipe { train: TrainSection { threads: recipe.train.threads, ..edited.train.clone() }, ..edited };
     match recipe.differing(&same).as_slice() {
         [] => Ok(recipe),

@@ -16,6 +16,7 @@ mod models;
 mod names;
 mod resume;
 mod sandbox;
+mod several;
 mod shown;
 mod signals;
 mod sources;

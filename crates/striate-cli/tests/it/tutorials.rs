@@ -86,6 +86,18 @@ fn load_torchvisions_weights() {
 }
 
 #[test]
+fn is_recipe_a_better_than_b() {
+    let sandbox = Sandbox::new();
+    let page = text("../../docs/tutorials/which-recipe.md");
+    let [large, search] = blocks(&page, "toml")[..] else { panic!("there are two files") };
+    sandbox.write("large.toml", large);
+    sandbox.write("small.toml", large.replace("batch_size = 64", "batch_size = 16"));
+    sandbox.write("search.toml", search);
+    assert_eq!(run_commands(&sandbox, "../../docs/tutorials/which-recipe.md"), 9);
+    assert!(std::fs::read_to_string(sandbox.path("curves.svg")).unwrap().starts_with("<svg"));
+}
+
+#[test]
 fn looking_inside() {
     let sandbox = Sandbox::new();
     assert_eq!(run_commands(&sandbox, "../../docs/looking-inside.md"), 7);

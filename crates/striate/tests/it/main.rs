@@ -5,5 +5,6 @@ mod examples;
 #[cfg(debug_assertions)]
 mod faults;
 mod run;
+mod several;
 mod split;
 mod tints;

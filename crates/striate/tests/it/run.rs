@@ -224,6 +224,27 @@ fn more_epochs_are_heeded_where_the_schedule_does_not_depend_on_them() {
     assert_eq!(steps.get(), 3, "the third epoch alone");
     assert_eq!((summary.epochs, summary.steps), (3, 9));
     place.same("three", "edited");
+
+    finished(Run::new(place.recipe("constant")).why("why").folder(place.path("extended")));
+    let extended = || Run::resume(place.path("extended")).unwrap().extend_to(3).unwrap();
+    let paused = extended().pause_after(2).run().unwrap();
+    assert_eq!(paused, Outcome::Stopped { folder: place.path("extended"), step: 6 });
+    let text = std::fs::read_to_string(place.path("extended").join(RECIPE)).unwrap();
+    assert!(text.starts_with("# why\n") && text.contains("epochs = 3\n"), "{text}");
+    finished(Run::resume(place.path("extended")).unwrap());
+    place.same("three", "extended");
+    let error = extended().extend_to(2).unwrap_err().to_string();
+    assert!(error.ends_with("epochs cannot change from 3 to 2: 3 are done; set 3 or more"), "{error}");
+}
+
+#[test]
+fn a_run_that_is_paused_between_epochs_goes_on_to_the_same_bits() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    finished(Run::new(place.recipe("cosine")).folder(place.path("through")));
+    let outcome = Run::new(place.recipe("cosine")).folder(place.path("paused")).pause_after(1).run().unwrap();
+    assert_eq!(outcome, Outcome::Stopped { folder: place.path("paused"), step: 3 });
+    finished(Run::resume(place.path("paused")).unwrap().pause_after(2));
+    place.same("through", "paused");
 }
 
 #[test]
@@ -238,7 +259,7 @@ fn an_edit_that_cannot_be_heeded_is_refused_by_its_key() {
         error
     };
     let error = refused("epochs = 2\n", "epochs = 3\n");
-    assert!(error.contains("epochs was edited from 2 to 3"), "{error}");
+    assert!(error.contains("epochs cannot change from 2 to 3"), "{error}");
     let error = refused("lr = 0.02\n", "lr = 0.03\n");
     assert!(error.contains("train.lr cannot change within a run"), "{error}");
     Run::resume(place.path("run")).unwrap();

@@ -57,22 +57,43 @@ pub struct Interval {
 impl Interval {
     /// The interval of the mean of `samples`; a single one tells nothing of its spread, so that the interval has no ends.
     pub fn of(samples: &[f64]) -> Self {
-        let n = samples.len();
-        let mean = samples.iter().sum::<f64>() / n as f64;
-        let half = match StudentsT::new(0.0, 1.0, n as f64 - 1.0) {
-            Ok(t) => {
-                let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n as f64 - 1.0);
-                t.inverse_cdf(0.5 + CONFIDENCE / 2.0) * (variance / n as f64).sqrt()
-            }
-            Err(_) => f64::INFINITY, // no degree of freedom
-        };
-        Self { mean, low: mean - half, high: mean + half, n }
+        let (n, (mean, variance)) = (samples.len(), moments(samples));
+        Self::around(mean, variance / n as f64, n as f64 - 1.0, n)
     }
 
     /// The interval of `a` less `b`, seed by seed.
     pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
         Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
     }
+
+    /// The interval of the mean of `a` less that of `b`, where no value of one belongs to a value of the other: Welch's, as
+    /// `scipy.stats.ttest_ind(a, b, equal_var=False)` has it. It has no ends unless there are two of each.
+    pub fn of_independent(a: &[f64], b: &[f64]) -> Self {
+        let ((mean_a, variance_a), (mean_b, variance_b)) = (moments(a), moments(b));
+        let (a_n, b_n) = (a.len() as f64, b.len() as f64);
+        let (of_a, of_b) = (variance_a / a_n, variance_b / b_n);
+        let variance = of_a + of_b;
+        // Of values that do not scatter at all, any number of degrees gives the same interval.
+        let freedom =
+            if variance == 0.0 { 1.0 } else { variance.powi(2) / (of_a.powi(2) / (a_n - 1.0) + of_b.powi(2) / (b_n - 1.0)) };
+        Self::around(mean_a - mean_b, variance, freedom, a.len() + b.len())
+    }
+
+    /// The interval around a mean, whose own variance has so many degrees of freedom.
+    fn around(mean: f64, variance: f64, freedom: f64, n: usize) -> Self {
+        let half = match StudentsT::new(0.0, 1.0, freedom) {
+            Ok(t) => t.inverse_cdf(0.5 + CONFIDENCE / 2.0) * variance.sqrt(),
+            Err(_) => f64::INFINITY, // no degree of freedom
+        };
+        Self { mean, low: mean - half, high: mean + half, n }
+    }
+}
+
+/// The mean and the variance of a sample; that of a single value is NaN.
+fn moments(samples: &[f64]) -> (f64, f64) {
+    let n = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / n;
+    (mean, samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0))
 }
 
 impl fmt::Display for Interval {
@@ -84,8 +105,8 @@ impl fmt::Display for Interval {
     }
 }
 
-/// A number with three or four significant digits.
-pub(crate) fn short(x: f64) -> String {
+/// A number with two to four digits that count, for people.
+pub fn short(x: f64) -> String {
     match x.abs() {
         0.0 => "0".to_owned(),
         size if !size.is_finite() => x.to_string(),
@@ -185,6 +206,21 @@ mod tests {
         // Of what grows alike in every pair, the difference is sure although each scatters.
         let paired = Interval::of_differences(&[1.5, 11.5, 7.5], &[1.0, 11.0, 7.0]);
         assert_eq!([paired.low, paired.mean, paired.high], [0.5; 3]);
+    }
+
+    #[test]
+    fn independent_means_have_welchs_interval() {
+        // scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95), scipy 1.17
+        let a = [0.90, 0.92, 0.95, 0.93];
+        let b = [0.88, 0.91, 0.87, 0.90, 0.89, 0.86];
+        let interval = Interval::of_independent(&a, &b);
+        assert!((interval.mean - 0.04).abs() < 1e-12, "{interval:?}");
+        assert!((interval.low - 0.008_471_661_835).abs() < 1e-9, "{interval:?}");
+        assert!((interval.high - 0.071_528_338_165).abs() < 1e-9, "{interval:?}");
+        let same = Interval::of_independent(&[0.5, 0.5], &[0.25, 0.25]);
+        assert_eq!([same.low, same.mean, same.high], [0.25; 3]);
+        let one = Interval::of_independent(&[0.5], &[0.25, 0.5]);
+        assert_eq!(Check::above("", one, 0.0).verdict, Verdict::Undecided, "{one:?}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Figures as SVG text: lines, and bars with intervals.
-use crate::LabError;
+use crate::Error;
 use crate::verdict::{Interval, short};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -95,7 +95,7 @@ pub struct Labels<'a> {
 /// # Errors
 ///
 /// No point to draw.
-pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, LabError> {
+pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, Error> {
     let on_axis = |(x, y): (f64, f64)| match axis {
         Axis::Linear => Some((x, y)),
         Axis::Log => (y > 0.0).then(|| (x, y.log10())),
@@ -104,7 +104,7 @@ pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, La
         (series.iter()).map(|line| (line, line.points.iter().copied().filter_map(on_axis).collect())).collect();
     let points = || series.iter().flat_map(|(_, points)| points);
     let (Some(xs), Some(ys)) = (range(points().map(|point| point.0), 0.0), range(points().map(|point| point.1), 0.05)) else {
-        return Err(LabError::Figure(format!("{} has no point", labels.title)));
+        return Err(Error::Figure(format!("{} has no point", labels.title)));
     };
     let mut svg = String::new();
     let draw = || -> Result<(), DrawingError> {
@@ -137,7 +137,7 @@ pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, La
         }
         area.present()
     };
-    draw().map_err(|error| LabError::Figure(error.to_string()))?;
+    draw().map_err(|error| Error::Figure(error.to_string()))?;
     Ok(svg)
 }
 
@@ -146,10 +146,10 @@ pub fn lines(labels: Labels, axis: Axis, series: &[Series]) -> Result<String, La
 /// # Errors
 ///
 /// No bar to draw.
-pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
+pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, Error> {
     let ends = bars.iter().flat_map(|Bar { value, .. }| [value.mean, value.low, value.high, 0.0]);
     let Some(xs) = range(ends.filter(|end| end.is_finite()), 0.03) else {
-        return Err(LabError::Figure(format!("{} has no bar", labels.title)));
+        return Err(Error::Figure(format!("{} has no bar", labels.title)));
     };
     let (inside, count) = (xs.clone(), bars.len() as f64);
     let mut svg = String::new();
@@ -180,7 +180,7 @@ pub fn bars(labels: Labels, bars: &[Bar]) -> Result<String, LabError> {
         }
         area.present()
     };
-    draw().map_err(|error| LabError::Figure(error.to_string()))?;
+    draw().map_err(|error| Error::Figure(error.to_string()))?;
     Ok(svg)
 }
 
