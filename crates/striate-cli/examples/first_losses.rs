@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         |state: BTreeMap<String, Tensor>| state.into_iter().map(|(name, tensor)| (format!("init/{name}"), tensor.copy()));
     let mut tensors: BTreeMap<String, Tensor> = copies(network.state()).collect();
     let optimizer = Optimizer::new(config.optimizer.clone(), network.trainable())?;
-    let mut step = Step::new(network, config.objective(), optimizer, config.step_options())?;
+    let objective = config.objective(&*prepared.data.train, network.device())?;
+    let mut step = Step::new(network, objective, optimizer, config.step_options())?;
     let epoch = loader.len() as u64;
     let (mut rates, mut losses) = (Vec::new(), Vec::new());
     for (number, batch) in loader.epoch(0)?.take(steps).enumerate() {

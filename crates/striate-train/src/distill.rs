@@ -154,7 +154,8 @@ fn digest(path: &Path) -> Result<String, TrainError> {
         if (&mut file).take(1 << 16).read_to_end(&mut block).map_err(cannot)? == 0 {
             return Ok(format!("{digest:016x}"));
         }
-        let words: Vec<u64> = block.chunks(8).map(|bytes| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))).collect();
+        let words: Vec<u64> =
+            block.chunks(8).map(|bytes| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))).collect();
         digest = derive_seed(digest, &words);
     }
 }

@@ -47,7 +47,8 @@ impl Guard {
             Ok(Scaler { scale, growth_tracker })
         };
         let buffers = network.parameters().filter(|param| param.kind != ParamKind::Trainable);
-        let buffers = buffers.map(|param| -> Result<_, TrainError> { Ok((param.tensor.shallow_clone(), param.tensor.f_detach_copy()?)) });
+        let buffers =
+            buffers.map(|param| -> Result<_, TrainError> { Ok((param.tensor.shallow_clone(), param.tensor.f_detach_copy()?)) });
         Ok(Self {
             scaler: scales.then(scaler).transpose()?,
             found: zero()?,

@@ -1,8 +1,8 @@
-use crate::error::check;
 use crate::distill::Teacher;
+use crate::error::check;
 use crate::optim::Clip;
-use crate::scaler::Guard;
 use crate::optim::{check_state, load};
+use crate::scaler::Guard;
 use crate::{Optimizer, TrainError};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -16,7 +16,9 @@ use striate_layers::{
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, AverageConfig, EmaConfig, Progressive, SwaConfig,
+    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST,
+    Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig,
+    SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -180,8 +182,7 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
         let network = || Network::new(graph(), &InitOptions::default()).unwrap();
         let run = || Run { config: config.clone(), network: network(), ..Run::sgd() };
         let whole = tempfile::tempdir().unwrap();
-        let outcome =
-            run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
+        let outcome = run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
         assert_eq!(outcome, Outcome::Finished);
         for step in 1..EPOCHS * STEPS {
             let parts = tempfile::tempdir().unwrap();

@@ -56,7 +56,7 @@ impl Run<'_> {
             }
             prepared => prepared,
         };
-        let Prepared { info, network, data, config, preprocess, batches } = &prepared?;
+        let Prepared { info, network, data, config, preprocess, batches, .. } = &prepared?;
         let (batch_size, seed) = (self.recipe().train.batch_size, self.recipe().train.seed);
         let train = Subset::drawn(&*data.train, options.steps.saturating_mul(batch_size), seed)?;
         let judge = data.val.as_deref().or(data.test.as_deref()).unwrap_or(&*data.train);
@@ -98,7 +98,8 @@ impl Run<'_> {
             );
             return Err(Error::option("the network", reason));
         };
-        let mut step = Step::new(&network, config.objective(), optimizer, config.step_options())?;
+        let objective = config.objective(&*data.train, network.device())?;
+        let mut step = Step::new(&network, objective, optimizer, config.step_options())?;
         let measured = measured_step(&network, &mut step, images, config.loss.is_multi_label())?;
         Ok(BatchSize { images, predicted: account.step(images), measured, available })
     }

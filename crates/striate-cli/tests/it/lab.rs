@@ -68,8 +68,10 @@ fn what_cannot_be_looked_at_is_refused_and_nothing_is_written() {
     }
     sandbox.refused_with(&["lab", "surface", "lenet.safetensors", "--data", "digits", "--points", "1"], &["points = 1 must be"]);
     sandbox.refused_with(&["lab", "lr", "lenet6", "--data", "digits"], &["there is no model lenet6: did you mean lenet5?"]);
-    sandbox
-        .refused_with(&["lab", "lr", "lenet5", "--from", "1", "--to", "0.1"], &["the learning rate = 1 to 0.1 must grow: give two above 0"]);
+    sandbox.refused_with(
+        &["lab", "lr", "lenet5", "--from", "1", "--to", "0.1"],
+        &["the learning rate = 1 to 0.1 must grow: give two above 0"],
+    );
     sandbox.bundle("seven.safetensors", 7);
     sandbox.refused_with(
         &["lab", "confusion", "seven.safetensors", "--data", "digits"],

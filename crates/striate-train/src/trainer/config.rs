@@ -1,8 +1,9 @@
+use super::OnNan;
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use super::OnNan;
 use crate::{
-    AverageConfig, ClassWeights, Objective, OptimizerConfig, Patience, Progressive, Recipe, ScheduleConfig, StepOptions, TrainError,
+    AverageConfig, ClassWeights, Objective, OptimizerConfig, Patience, Progressive, Recipe, ScheduleConfig, StepOptions,
+    TrainError,
 };
 use std::path::PathBuf;
 use striate_datasets::Dataset;
