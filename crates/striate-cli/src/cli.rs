@@ -81,6 +81,10 @@ pub(crate) struct TrainArgs {
     /// Read the dataset's files from this folder; nothing is downloaded
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Use this recipe of those that come with Striate (docs/recipes.md), such as cifar-paper [default:
+    /// chosen by what there is to do]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) recipe: Option<String>,
     /// Passes over the training set
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
@@ -166,7 +170,7 @@ pub(crate) struct TrainArgs {
     /// Resume a stopped run, or those of several seeds, from its folder; with --epochs, train a run for
     /// this many epochs in all, if its schedule does not depend on their number
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
-        "what", "data", "seeds", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
+        "what", "data", "recipe", "seeds", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
         "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,

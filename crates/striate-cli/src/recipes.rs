@@ -24,10 +24,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
                 recipe.data.name = name;
                 recipe.data.dir = if dir.as_os_str().is_empty() { recipe.data.dir } else { dir };
             }
-            if args.fine_tune.is_some() {
-                return Err(CliError::Usage(format!(
-                    "--fine-tune has a recipe of its own: name no {file}, or use --weights and --head"
-                )));
+            let other = [(args.fine_tune.is_some(), "--fine-tune"), (args.recipe.is_some(), "--recipe")];
+            if let Some((_, option)) = other.iter().find(|(given, _)| *given) {
+                return Err(CliError::Usage(format!("{file} is a recipe, and {option} names another: leave one out")));
             }
             model_of(args, &mut recipe.model)?;
             recipe
@@ -46,9 +45,22 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
                 }
             }
             model_of(args, &mut model)?;
-            let chosen = recipes::choose(model, data.unwrap_or_default(), &Registry::default())?;
-            why = Some(chosen.why).filter(|_| chosen.kind != recipes::Kind::Dataset);
-            chosen.recipe
+            match &args.recipe {
+                Some(built_in) => {
+                    why = Some(format!("the recipe {built_in}, which was asked for"));
+                    let mut recipe = recipes::named(built_in)?;
+                    recipe.model = model;
+                    if let Some(DataSection { name, dir, .. }) = data {
+                        (recipe.data.name, recipe.data.dir) = (name, dir);
+                    }
+                    recipe
+                }
+                None => {
+                    let chosen = recipes::choose(model, data.unwrap_or_default(), &Registry::default())?;
+                    why = Some(chosen.why).filter(|_| chosen.kind != recipes::Kind::Dataset);
+                    chosen.recipe
+                }
+            }
         }
     };
     if let Some(folder) = &args.data_dir {

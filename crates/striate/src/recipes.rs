@@ -6,14 +6,38 @@ use std::path::Path;
 use striate_datasets::{Entry, Transform, find};
 use striate_graph::Graph;
 use striate_models::{BundleInfo, Registry};
+use striate_torch::nearest;
 use striate_train::optim::blocks;
 use striate_train::{DataSection, Head, ModelSection, ParamGroup, ParamKind, Recipe};
 
-/// Recipes for a model on a dataset of the catalogue.
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$(BuiltIn { name: $name, text: include_str!(concat!("../recipes/", $name, ".toml")) }),*]
+    };
+}
+
+/// The recipes that come with this crate.
+const BUILT_IN: &[BuiltIn] = built_in![
+    "lenet5-digits",
+    "lenet5-fashion-mnist",
+    "lenet5-paper-fashion-mnist",
+    "small-pictures",
+    "photographs",
+    "fine-tuning",
+    "cifar-paper",
+    "cifar-modern",
+    "nin-paper",
+    "imagenet-alexnet-paper",
+    "imagenet-vgg-paper",
+    "imagenet-googlenet-paper",
+    "imagenet-resnet-paper",
+    "imagenet-modern",
+];
+/// Those for a model on a dataset of the catalogue.
 const OF_DATASETS: [(&str, &str, &str); 3] = [
-    ("lenet5", "digits", include_str!("../recipes/lenet5-digits.toml")),
-    ("lenet5", "fashion-mnist", include_str!("../recipes/lenet5-fashion-mnist.toml")),
-    ("lenet5-paper", "fashion-mnist", include_str!("../recipes/lenet5-paper-fashion-mnist.toml")),
+    ("lenet5", "digits", "lenet5-digits"),
+    ("lenet5", "fashion-mnist", "lenet5-fashion-mnist"),
+    ("lenet5-paper", "fashion-mnist", "lenet5-paper-fashion-mnist"),
 ];
 /// Pictures of at most this height are small: CIFAR's and Tiny ImageNet's are.
 const SMALL: i64 = 64;
@@ -21,6 +45,52 @@ const SMALL: i64 = 64;
 const WITHOUT_NORM: f64 = 10.0;
 /// The share of the learning rate that the first block of a network has in fine-tuning; those between have equal ratios.
 const FIRST_BLOCK: f64 = 0.1;
+
+/// A recipe that comes with this crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// Its name, such as `cifar-paper`.
+    pub name: &'static str,
+    /// Its file. It begins with comments: what it is for, its source, the result to expect, and whether it was run here.
+    pub text: &'static str,
+}
+
+impl BuiltIn {
+    /// What it is for: the first line.
+    pub fn about(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches("# ")
+    }
+
+    fn recipe(&self) -> Result<Recipe, Error> {
+        Ok(Recipe::parse(self.text, Path::new("the built-in recipe"))?)
+    }
+}
+
+/// All recipes that come with this crate.
+pub fn built_in() -> &'static [BuiltIn] {
+    BUILT_IN
+}
+
+/// The recipe of that name, such as `cifar-paper`.
+///
+/// ```
+/// let recipe = striate::recipes::named("cifar-paper")?;
+/// assert_eq!((recipe.train.lr, recipe.train.batch_size), (0.1, 128));
+/// # Ok::<(), striate::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// There is none: the error names the nearest, or all.
+pub fn named(name: &str) -> Result<Recipe, Error> {
+    let names = || BUILT_IN.iter().map(|recipe| recipe.name);
+    let found = BUILT_IN.iter().find(|recipe| recipe.name == name).ok_or_else(|| {
+        let known = || format!("there are {}", names().collect::<Vec<_>>().join(", "));
+        let meant = nearest(name, names()).map_or_else(known, |nearest| format!("did you mean {nearest}?"));
+        Error::option("recipe", format!("{name} is none that comes with Striate: {meant}"))
+    });
+    found?.recipe()
+}
 
 /// A kind of work that has a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,17 +153,17 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
     let in_grey = |entry: &Entry| entry.shape.is_some_and(|[channels, ..]| channels == 1);
     // Those of MNIST's kind.
     let alike = || OF_DATASETS.iter().find(|(_, dataset, _)| *dataset == data.name).unwrap_or(&OF_DATASETS[1]);
-    let (kind, text, reason) = if of_bundle || !model.weights.is_empty() {
-        (Kind::FineTuning, include_str!("../recipes/fine-tuning.toml"), "it starts from trained weights".to_owned())
+    let (kind, name, reason) = if of_bundle || !model.weights.is_empty() {
+        (Kind::FineTuning, "fine-tuning", "it starts from trained weights".to_owned())
     } else if entry.is_some_and(in_grey) {
-        let (for_model, for_data, text) = known.unwrap_or_else(alike);
-        (Kind::Dataset, *text, format!("it was made for {for_model} on {for_data}"))
+        let (for_model, for_data, name) = known.unwrap_or_else(alike);
+        (Kind::Dataset, *name, format!("it was made for {for_model} on {for_data}"))
     } else if height <= SMALL {
-        (Kind::SmallPictures, include_str!("../recipes/small-pictures.toml"), format!("{} takes {height} rows", model.name))
+        (Kind::SmallPictures, "small-pictures", format!("{} takes {height} rows", model.name))
     } else {
-        (Kind::Photographs, include_str!("../recipes/photographs.toml"), format!("{} takes {height} rows", model.name))
+        (Kind::Photographs, "photographs", format!("{} takes {height} rows", model.name))
     };
-    let mut recipe = Recipe::parse(text, Path::new("the built-in recipe"))?;
+    let mut recipe = named(name)?;
     let mut why = format!("the recipe {kind} was taken, because {reason}");
     if kind != Kind::Dataset && !graph.nodes().iter().any(|node| node.op_name() == "BatchNorm2d") {
         recipe.train.lr /= WITHOUT_NORM;
@@ -153,6 +223,22 @@ mod tests {
         let model = ModelSection { name: model.to_owned(), weights: weights.to_owned(), ..ModelSection::default() };
         let data = DataSection { name: data.to_owned(), ..DataSection::default() };
         choose(model, data, &Registry::default()).unwrap()
+    }
+
+    #[test]
+    fn each_recipe_says_where_it_is_from_what_to_expect_and_whether_it_ran() {
+        for recipe in built_in() {
+            let head: Vec<&str> = recipe.text.lines().take_while(|line| line.starts_with("# ")).collect();
+            for part in ["# Source: ", "# Expected: ", "# Run here: "] {
+                assert_eq!(head.iter().filter(|line| line.starts_with(part)).count(), 1, "{part}in {}", recipe.name);
+            }
+            named(recipe.name).unwrap().check().unwrap();
+            let row = format!("| `{}` | {} |", recipe.name, recipe.about().trim_end_matches('.'));
+            assert!(include_str!("../../../docs/recipes.md").contains(&row), "docs/recipes.md lacks {row}");
+        }
+        let error = named("cifar-papr").unwrap_err().to_string();
+        assert_eq!(error, "recipe cifar-papr is none that comes with Striate: did you mean cifar-paper?");
+        assert!(named("x").unwrap_err().to_string().contains("there are lenet5-digits, "));
     }
 
     #[test]
