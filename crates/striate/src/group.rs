@@ -5,6 +5,7 @@ use crate::runs::is_run;
 use crate::{Error, Outcome, Summary};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use striate_torch::contained;
 use striate_train::{LAST, Recipe, TrainError};
 use toml::{Table, Value};
 
@@ -117,13 +118,14 @@ pub(crate) fn read_with(path: &Path, section: &str) -> Result<(String, Table, Op
 
 /// The same of a text.
 pub(crate) fn split(text: &str, path: &Path, section: &str) -> Result<(Table, Option<Value>), Error> {
-    match text.parse::<Table>() {
+    let parse = || text.parse::<Table>().map_err(|error| error.message().to_owned());
+    match contained(parse, |panic| format!("cannot be read: {panic}")) {
         Ok(mut table) => {
             let value = table.remove(section);
             Ok((table, value))
         }
-        // It says in which line.
-        Err(error) => Err(Recipe::parse(text, path).err().map_or_else(|| refuse(path, error.message().to_owned()), Error::from)),
+        // A recipe's error says in which line.
+        Err(reason) => Err(Recipe::parse(text, path).err().map_or_else(|| refuse(path, reason), Error::from)),
     }
 }
 

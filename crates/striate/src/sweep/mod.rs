@@ -189,7 +189,7 @@ impl<'a> Sweep<'a> {
     ///
     /// # Errors
     ///
-    /// None that a recipe can cause.
+    /// None that a file can cause.
     pub fn trials(&self) -> Result<Vec<Trial>, Error> {
         self.candidates.iter().map(Trial::new).collect()
     }

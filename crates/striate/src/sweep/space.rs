@@ -260,8 +260,9 @@ fn grid(fields: &[(Domain, String)]) -> Result<impl Iterator<Item = Vec<Value>>,
         if all.len() * values.len() > MOST {
             return Err(format!("the grid has more than {MOST} combinations: take kind = \"random\""));
         }
-        let with =
-            |start: &Vec<Value>| values.iter().map(|value| [start.as_slice(), &[value.clone()]].concat()).collect::<Vec<_>>();
+        let with = |start: &Vec<Value>| {
+            values.iter().map(|value| [start.as_slice(), std::slice::from_ref(value)].concat()).collect::<Vec<_>>()
+        };
         all = all.iter().flat_map(with).collect();
     }
     Ok(all.into_iter())

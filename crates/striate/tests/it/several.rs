@@ -1,6 +1,7 @@
 //! Several runs: over seeds, and as the trials of a sweep.
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate::compare::{Better, Comparison};
@@ -53,14 +54,13 @@ fn recipe() -> Recipe {
 }
 
 /// Asks for a stop once so many steps are done in this process.
-struct StopAfter(Arc<AtomicBool>, Arc<RefCell<u64>>);
+struct StopAfter(Arc<AtomicBool>, Rc<Cell<u64>>);
 
 impl Listener for StopAfter {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
         if matches!(event, Event::StepDone { .. }) {
-            let mut left = self.1.borrow_mut();
-            *left = left.saturating_sub(1);
-            if *left == 0 {
+            self.1.set(self.1.get().saturating_sub(1));
+            if self.1.get() == 0 {
                 self.0.store(true, Ordering::Relaxed);
             }
         }
@@ -85,8 +85,8 @@ fn small<'a>(run: Run<'a>, _: Member<'_>) -> Run<'a> {
 
 /// What stops runs after so many steps, all runs together.
 fn stop_after<'a>(steps: u64) -> impl FnMut(Run<'a>, Member<'_>) -> Run<'a> {
-    let (flag, left) = (Arc::new(AtomicBool::new(false)), Arc::new(RefCell::new(steps)));
-    move |run, _| run.listener(StopAfter(Arc::clone(&flag), Arc::clone(&left))).stop_on(Arc::clone(&flag))
+    let (flag, left) = (Arc::new(AtomicBool::new(false)), Rc::new(Cell::new(steps)));
+    move |run, _| run.listener(StopAfter(Arc::clone(&flag), Rc::clone(&left))).stop_on(Arc::clone(&flag))
 }
 
 /// The same of small networks.
