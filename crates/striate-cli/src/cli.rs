@@ -81,7 +81,7 @@ pub(crate) struct TrainArgs {
     /// Peak learning rate
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
-    /// Optimizer: sgd or adamw
+    /// Optimizer: sgd, adam, adamw, rmsprop, lamb, lars, lion or muon
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
     /// Learning-rate schedule: constant, step, multistep, cosine, cosine-restarts, polynomial,

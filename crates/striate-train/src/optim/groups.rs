@@ -207,6 +207,7 @@ fn block_of(layer: &str) -> &str {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use striate_graph::InitOptions;
     use striate_layers::{Activation, BatchNorm2d, Conv2d, Flatten, Linear};
 
@@ -266,6 +267,18 @@ mod tests {
         assert_eq!(params["layer1.1.conv1.weight"], (1.0, Some(0.1), 2));
         assert_eq!(params["fc.weight"], (1.0, Some(0.1), 0));
         assert_eq!(params["fc.bias"], (2.0, Some(0.1), 0));
+    }
+
+    #[test]
+    fn the_head_is_known_and_a_group_may_be_plain() {
+        let first =
+            ParamGroup { params: Pattern::try_from("conv1.*".to_owned()).unwrap(), plain: Some(true), ..ParamGroup::default() };
+        let params = grouped(&network(), &[first], 1.0).unwrap();
+        let named = |fits: fn(&Param) -> bool| -> BTreeSet<&str> {
+            params.iter().filter(|param| fits(param)).map(|param| param.name.as_str()).collect()
+        };
+        assert_eq!(named(|param| param.head), BTreeSet::from(["fc.bias", "fc.weight"]));
+        assert_eq!(named(|param| param.plain), BTreeSet::from(["conv1.bias", "conv1.weight"]));
     }
 
     #[test]
