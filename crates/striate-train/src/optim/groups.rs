@@ -27,8 +27,8 @@ pub struct ParamGroup {
     /// The epoch, counted from 0, in which they begin to train. Statistics of batch norm move from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_epoch: Option<u64>,
-    /// Whether an optimizer that is two trains them by the plain one: Muon by SGD, as suits a first
-    /// layer.
+    /// Trains filters by SGD where the optimizer is Muon, as suits a first layer. Other optimizers
+    /// ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plain: Option<bool>,
 }
