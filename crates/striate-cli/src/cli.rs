@@ -100,7 +100,7 @@ pub(crate) struct TrainArgs {
     /// Find the batch size first: the largest power of two whose step fits into memory
     #[arg(long, conflicts_with = "batch_size")]
     pub(crate) find_batch_size: bool,
-    /// Optimizer: sgd or adamw
+    /// Optimizer: sgd, adam, adamw, rmsprop, lamb, lars, lion or muon
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
     /// Learning-rate schedule: constant, step, multistep, cosine, cosine-restarts, polynomial,

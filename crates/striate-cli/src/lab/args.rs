@@ -145,7 +145,7 @@ pub(crate) struct LabLrArgs {
     /// Images per step [default: the recipe's]
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
-    /// Optimizer: sgd or adamw [default: the recipe's]
+    /// Optimizer, such as sgd or adamw [default: the recipe's]
     #[arg(long, value_name = "KIND")]
     pub(crate) optimizer: Option<String>,
     /// Seed for initial weights, order and augmentation

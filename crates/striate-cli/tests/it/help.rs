@@ -56,7 +56,7 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
         (&["train", "--lr", "fast"], "invalid value 'fast' for '--lr <LR>': invalid float literal (--help tells more)"),
         (&["train", "--lr", "-1"], "train.lr = -1.0 must be above 0"),
         (&["train", "--threads", "100000"], "threads = 100000 must be at most 1024: 0 takes all cores"),
-        (&["train", "--optimizer", "adam"], "--optimizer adam: unknown variant `adam`, expected `sgd` or `adamw`"),
+        (&["train", "--optimizer", "adamax"], "--optimizer adamax: unknown variant `adamax`, expected one of `sgd`, `adam`, "),
         (
             &["predict", "x.safetensors", "y.png", "--top", "0"],
             "invalid value '0' for '--top <TOP>': give a whole number above 0 (--help",

@@ -49,24 +49,27 @@ impl Clip {
     ///
     /// None that is known.
     pub fn apply(self, optimizer: &Optimizer) -> Result<(), TrainError> {
-        let all = optimizer.grads()?;
-        if let Self::Adaptive(share) = self {
-            return all.iter().filter(|(param, _)| !param.head).try_for_each(|(param, grad)| adapt(param, grad, share));
-        }
-        // A list of operators lies on one device.
-        let mut devices: Vec<(Device, Vec<Tensor>)> = Vec::new();
-        for (_, grad) in all {
-            match devices.iter_mut().find(|(device, _)| *device == grad.device()) {
-                Some((_, grads)) => grads.push(grad),
-                None => devices.push((grad.device(), vec![grad])),
+        let grads = optimizer.grads()?;
+        match self {
+            Self::Norm(limit) => scale_down(&by_device(grads), limit),
+            Self::Value(limit) => Ok(by_device(grads).iter().try_for_each(|(_, grads)| foreach::clamp(grads, -limit, limit))?),
+            Self::Adaptive(share) => {
+                grads.iter().filter(|(param, _)| !param.head).try_for_each(|(param, grad)| adapt(param, grad, share))
             }
         }
-        match self {
-            Self::Value(limit) => Ok(devices.iter().try_for_each(|(_, grads)| foreach::clamp(grads, -limit, limit))?),
-            Self::Norm(limit) => scale_down(&devices, limit),
-            Self::Adaptive(_) => Ok(()),
+    }
+}
+
+/// Gradients in lists of one device, as operators over lists take them.
+fn by_device(grads: Vec<(&Param, Tensor)>) -> Vec<(Device, Vec<Tensor>)> {
+    let mut devices: Vec<(Device, Vec<Tensor>)> = Vec::new();
+    for (_, grad) in grads {
+        match devices.iter_mut().find(|(device, _)| *device == grad.device()) {
+            Some((_, grads)) => grads.push(grad),
+            None => devices.push((grad.device(), vec![grad])),
         }
     }
+    devices
 }
 
 /// Scales all gradients down to a norm that they have together.

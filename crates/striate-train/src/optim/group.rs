@@ -19,7 +19,7 @@ pub struct Group<'l> {
     pub lr_scale: f64,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Whether a rule that is two trains them by the plain one.
+    /// Whether Muon trains them by SGD. Other rules ignore it.
     pub plain: bool,
 }
 

@@ -27,8 +27,8 @@ pub struct ParamGroup {
     /// The epoch, counted from 0, in which they begin to train. Statistics of batch norm move from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_epoch: Option<u64>,
-    /// Whether an optimizer that is two trains them by the plain one: Muon by SGD, as suits a first
-    /// layer.
+    /// Trains filters by SGD where the optimizer is Muon, as suits a first layer. Other optimizers
+    /// ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plain: Option<bool>,
 }
@@ -157,7 +157,7 @@ fn layer_of(param: &str) -> &str {
 fn heads(graph: &Graph) -> Vec<&str> {
     let last = |output: &striate_graph::Node| {
         let before = graph.through(&output.name).unwrap_or_default();
-        before.into_iter().map(|node| &graph.nodes()[node]).filter(|node| !graph.params(node).is_empty()).next_back()
+        before.into_iter().map(|node| &graph.nodes()[node]).rfind(|node| !graph.params(node).is_empty())
     };
     graph.outputs().filter_map(|(_, node)| last(node)).map(|node| node.name.as_str()).collect()
 }
@@ -212,6 +212,7 @@ fn block_of(layer: &str) -> &str {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use striate_graph::InitOptions;
     use striate_layers::{Activation, BatchNorm2d, Conv2d, Flatten, Linear};
 
@@ -281,6 +282,18 @@ mod tests {
         assert_eq!(params["layer1.1.conv1.weight"], (1.0, Some(0.1), 2));
         assert_eq!(params["fc.weight"], (1.0, Some(0.1), 0));
         assert_eq!(params["fc.bias"], (2.0, Some(0.1), 0));
+    }
+
+    #[test]
+    fn the_head_is_known_and_a_group_may_be_plain() {
+        let first =
+            ParamGroup { params: Pattern::try_from("conv1.*".to_owned()).unwrap(), plain: Some(true), ..ParamGroup::default() };
+        let params = grouped(&network(), &[first], 1.0).unwrap();
+        let named = |fits: fn(&Param) -> bool| -> BTreeSet<&str> {
+            params.iter().filter(|param| fits(param)).map(|param| param.name.as_str()).collect()
+        };
+        assert_eq!(named(|param| param.head), BTreeSet::from(["fc.bias", "fc.weight"]));
+        assert_eq!(named(|param| param.plain), BTreeSet::from(["conv1.bias", "conv1.weight"]));
     }
 
     #[test]

@@ -208,7 +208,7 @@ pub struct Param {
     pub weight_decay: Option<f64>,
     /// The epoch, counted from 0, before which it stays as it is.
     pub from_epoch: u64,
-    /// Whether a rule that is two trains it by the plain one: Muon by SGD.
+    /// Whether Muon trains it by SGD. Other rules ignore it.
     pub plain: bool,
     /// Whether it belongs to a layer that gives an output, which adaptive clipping leaves out.
     pub head: bool,

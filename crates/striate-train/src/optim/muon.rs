@@ -119,3 +119,38 @@ fn orthogonal(filters: &Tensor, steps: u32) -> Result<Tensor, TrainError> {
     }
     Ok(turned(x)?.f_to_kind(filters.kind())?.f_reshape(filters.size())?)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::optim::{Optimizer, OptimizerConfig, Param, SgdConfig};
+    use tch::Device;
+
+    #[test]
+    fn plain_filters_are_trained_by_sgd() {
+        let stepped = |config: OptimizerConfig| {
+            let filters = Tensor::arange(16, (Kind::Float, Device::Cpu)).view([2, 2, 2, 2]).set_requires_grad(true);
+            let param = Param { plain: true, ..Param::from(("conv.weight".to_owned(), filters.shallow_clone())) };
+            let mut optimizer = Optimizer::new(config, [param]).unwrap();
+            for lr in [0.1, 0.05] {
+                filters.square().sum(Kind::Float).backward();
+                optimizer.step(lr).unwrap();
+                optimizer.zero_grad().unwrap();
+            }
+            filters
+        };
+        let sgd = SgdConfig { momentum: 0.85, nesterov: true, ..SgdConfig::default() };
+        assert_eq!(stepped(OptimizerConfig::Muon(MuonConfig::default())), stepped(OptimizerConfig::Sgd(sgd)));
+    }
+
+    #[test]
+    fn filters_of_zeros_stay_numbers() {
+        let filters = Tensor::zeros([2, 3, 1, 1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let config = OptimizerConfig::Muon(MuonConfig { renormalise: true, ..MuonConfig::default() });
+        let mut optimizer = Optimizer::new(config, [("conv.weight".to_owned(), filters.shallow_clone())]).unwrap();
+        (&filters * 0.0).sum(Kind::Float).backward();
+        optimizer.step(0.1).unwrap();
+        assert_eq!(filters.abs().max().double_value(&[]), 0.0);
+    }
+}
