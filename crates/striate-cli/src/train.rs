@@ -63,10 +63,11 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
         return print_json(summary);
     }
     let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
+    let part = summary.tested_on();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
     print(&format!(
-        "{}test {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
+        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
         val.unwrap_or_default(),
         test.examples,
     ))

@@ -58,7 +58,7 @@ pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::TorchError;
 pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
-pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, release_memory, to_memory_format};
+pub use memory::{MemoryFormat, keep_memory_warm, may_overwrite, memory_format, peak_memory, release_memory, to_memory_format};
 pub use nearest::{nearest, nearest_few};
 pub use parts::{Part, Unfinished};
 pub use precision::{Precision, UnknownPrecision};

@@ -31,6 +31,13 @@ pub fn to_memory_format(tensor: &Tensor, format: MemoryFormat) -> Result<Tensor,
     ffi::tensor_from(|out| unsafe { ffi::st_to_memory_format(tensor.as_ptr(), channels_last, out) })
 }
 
+/// The most memory that this process has had in use at one time, in bytes, as Linux counts it (`VmHWM`); none on other systems.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
 /// Keeps freed memory in the process, so that the activations of the next step need no page faults: a program that trains calls
 /// it once, when it starts. It holds for the whole process until that ends, and for all that uses libtorch in it; no other function
 /// of these crates calls it.

@@ -35,10 +35,12 @@
 //! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
 
 mod checkpoint;
+mod csv;
 mod error;
 mod evaluate;
 mod event;
 mod feed;
+mod kept;
 pub mod metrics;
 pub mod optim;
 pub mod recipe;
@@ -47,9 +49,11 @@ mod step;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
+pub use csv::MetricsCsv;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
+pub use kept::{Keep, kept_checkpoints};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
 pub use schedule::{Curve, ScheduleConfig};

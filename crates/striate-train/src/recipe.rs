@@ -3,7 +3,7 @@ mod keys;
 
 use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
-use crate::{OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
+use crate::{Keep, OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -216,6 +216,14 @@ pub struct TrainSection {
     pub clip_norm: f64,
     /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
     pub checkpoint_steps: u64,
+    /// Epochs between two checkpoints that are kept under names of their own; 0 for none.
+    pub keep_epochs: u64,
+    /// Steps between two checkpoints that are kept under names of their own; 0 for none.
+    pub keep_steps: u64,
+    /// How many of these are kept, the newest of either kind; 0 for all.
+    pub keep_newest: u64,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
 }
 
 impl Default for TrainSection {
@@ -236,11 +244,21 @@ impl Default for TrainSection {
             label_smoothing: 0.0,
             clip_norm: 0.0,
             checkpoint_steps: 0,
+            keep_epochs: 0,
+            keep_steps: 0,
+            keep_newest: 0,
+            tensorboard: false,
         }
     }
 }
 
 impl TrainSection {
+    /// Which checkpoints are kept.
+    pub fn keep(&self) -> Keep {
+        let some = |count: u64| Some(count).filter(|count| *count > 0);
+        Keep { epochs: some(self.keep_epochs), steps: some(self.keep_steps), newest: some(self.keep_newest) }
+    }
+
     /// Makes a network compute as the section says. Call it before you make an optimizer for the network.
     ///
     /// `kernels = "fast"` on a GPU also switches the whole process to TF32 and to cuDNN's fastest algorithms:

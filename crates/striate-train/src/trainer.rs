@@ -1,6 +1,7 @@
 use crate::error::check;
 use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
+use crate::kept::{Keep, Moment};
 use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::{
     Checkpoint, Evaluation, Event, Listener, Objective, Optimizer, OptimizerConfig, Progress, Recipe, ScheduleConfig, Step,
@@ -9,7 +10,7 @@ use crate::{
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use striate_datasets::{Batch, Dataset, Loader};
 use striate_graph::{Network, Node};
 use striate_layers::{Mode, loss::Loss};
@@ -92,10 +93,12 @@ impl TrainConfig {
 /// Where and when a run saves itself.
 #[derive(Debug, Clone)]
 pub struct CheckpointConfig {
-    /// The folder of [`LAST`] and [`BEST`].
+    /// The folder of [`LAST`], [`BEST`] and the checkpoints that are kept.
     pub folder: PathBuf,
     /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
     pub every_steps: Option<u64>,
+    /// Which checkpoints are kept under names of their own.
+    pub keep: Keep,
     /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
     pub bundle: BundleInfo,
     /// The recipe of the run, if it has one, kept in each checkpoint.
@@ -278,7 +281,7 @@ impl<'a> Trainer<'a> {
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
         let mut batches = self.train.epoch_from(epoch, first)?;
-        let mut next = self.feed.next(&mut batches);
+        let mut next = speed.wait_for(|| self.feed.next(&mut batches));
         while let Some(batch) = next {
             if self.is_stopped() {
                 self.save_within_epoch()?;
@@ -287,13 +290,13 @@ impl<'a> Trainer<'a> {
             let lr = self.lr(self.progress.step);
             let launched = self.launch(batch?, lr)?;
             // While the device computes.
-            next = self.feed.next(&mut batches);
+            next = speed.wait_for(|| self.feed.next(&mut batches));
             let loss = self.finish(launched, &mut speed)?;
             let step = self.progress.step;
-            self.emit(Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() })?;
-            let every = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
-            if every.is_some_and(|every| step.is_multiple_of(every)) && !step.is_multiple_of(steps_per_epoch) {
-                self.save_within_epoch()?;
+            let (images_per_second, waiting) = (speed.images_per_second(), speed.waiting());
+            self.emit(Event::StepDone { epoch, step, loss, lr, images_per_second, waiting })?;
+            if !step.is_multiple_of(steps_per_epoch) {
+                self.save_what_is_due()?;
             }
         }
         match self.finish_epoch(&speed) {
@@ -346,7 +349,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
-        let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
+        let (seconds, images_per_second, waiting) = (speed.seconds(), speed.images_per_second(), speed.waiting());
         self.check_weights()?;
         let network = self.network;
         let forward = |images: &Tensor| match self.is_stopped() {
@@ -370,6 +373,8 @@ impl<'a> Trainer<'a> {
             best,
             seconds,
             images_per_second,
+            waiting,
+            peak_memory: striate_torch::peak_memory(),
         };
         self.progress.epoch += 1;
         self.progress.running = Running::default();
@@ -378,11 +383,35 @@ impl<'a> Trainer<'a> {
             self.progress.best_accuracy = Some(test.accuracy);
         }
         self.emit(done)?;
-        // The best first: a run that dies between the two does this epoch, and its best, again.
+        self.listeners.iter_mut().try_for_each(|listener| listener.after_epoch(network))?;
+        // The best and what is kept first: a run that dies before the last does this epoch, and them, again.
         if best {
             self.save(BEST)?;
         }
+        self.keep(&[Moment::Step(self.progress.step), Moment::Epoch(self.progress.epoch)])?;
         self.save(LAST)
+    }
+
+    /// Saves what is due after a step within an epoch.
+    fn save_what_is_due(&mut self) -> Result<(), TrainError> {
+        let Some(CheckpointConfig { every_steps, keep, .. }) = &self.checkpoints else { return Ok(()) };
+        let step = self.progress.step;
+        let last = every_steps.is_some_and(|every| step.is_multiple_of(every));
+        if last || keep.is_due(Moment::Step(step)) {
+            self.check_weights()?;
+            self.keep(&[Moment::Step(step)])?;
+        }
+        if last { self.save(LAST) } else { Ok(()) }
+    }
+
+    /// Saves the moments that are kept, and then removes those that are too many.
+    fn keep(&mut self, moments: &[Moment]) -> Result<(), TrainError> {
+        let Some(CheckpointConfig { keep, folder, .. }) = self.checkpoints.clone() else { return Ok(()) };
+        for moment in moments.iter().filter(|moment| keep.is_due(**moment)) {
+            self.save(&moment.file())?;
+            keep.remove_older(&folder, *moment)?;
+        }
+        Ok(())
     }
 
     fn save_within_epoch(&mut self) -> Result<(), TrainError> {
@@ -395,8 +424,9 @@ impl<'a> Trainer<'a> {
         let path = checkpoints.folder.join(name);
         let mut info = checkpoints.bundle.clone();
         if let Some(test) = self.progress.test {
-            let name = if self.config.loss.is_multi_label() { "test_exact_match" } else { "test_accuracy" };
-            info.metrics = [(name.to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
+            let measure = if self.config.loss.is_multi_label() { "exact_match" } else { "accuracy" };
+            let named = |measure: &str| format!("{}_{measure}", self.judge);
+            info.metrics = [(named(measure), test.accuracy), (named("loss"), test.loss)].into();
         }
         let checkpoint = Checkpoint {
             model: self.network.state(),
@@ -468,11 +498,25 @@ struct Launched {
 struct Speed {
     since: Instant,
     images: u64,
+    waited: Duration,
 }
 
 impl Speed {
     fn start() -> Self {
-        Self { since: Instant::now(), images: 0 }
+        Self { since: Instant::now(), images: 0, waited: Duration::ZERO }
+    }
+
+    /// Counts the time that `next` takes as waiting.
+    fn wait_for<T>(&mut self, next: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        let next = next();
+        self.waited += since.elapsed();
+        next
+    }
+
+    /// The share of the time that was spent waiting.
+    fn waiting(&self) -> f64 {
+        self.waited.as_secs_f64() / self.seconds()
     }
 
     fn seconds(&self) -> f64 {

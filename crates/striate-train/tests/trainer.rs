@@ -14,7 +14,7 @@ use striate_layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, LAST, Listener, OptimizerConfig, Outcome,
+    AdamWConfig, BEST, Checkpoint, CheckpointConfig, Curve, Event, JsonLines, Keep, LAST, Listener, OptimizerConfig, Outcome,
     ScheduleConfig, Scores, SgdConfig, TrainConfig, TrainError, Trainer, evaluate,
 };
 use tch::{Device, Kind, Tensor};
@@ -113,6 +113,7 @@ fn checkpoints(folder: &Path) -> CheckpointConfig {
     CheckpointConfig {
         folder: folder.into(),
         every_steps: None,
+        keep: Keep::default(),
         bundle: BundleInfo::new(graph(3), &["red", "green", "blue"].map(str::to_owned), Some(preprocess())),
         recipe: None,
     }

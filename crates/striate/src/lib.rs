@@ -28,6 +28,7 @@ pub mod check;
 mod classifier;
 pub mod data;
 mod error;
+mod pace;
 mod prepared;
 mod preview;
 pub mod recipes;

@@ -3,7 +3,8 @@ use crate::Error;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use striate_train::{BEST, LAST};
+use striate_files::FilesError;
+use striate_train::{BEST, LAST, kept_checkpoints};
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
@@ -13,6 +14,9 @@ pub const RECIPE: &str = "recipe.toml";
 pub(crate) const SUMMARY: &str = "summary.json";
 /// The events of a run.
 pub(crate) const METRICS: &str = "metrics.jsonl";
+/// Its epochs as a table.
+pub(crate) const METRICS_CSV: &str = "metrics.csv";
+
 /// A run's folder, which no other process writes to as long as this lives.
 pub(crate) struct Claim {
     folder: PathBuf,
@@ -42,7 +46,7 @@ impl Claim {
                 return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
             }
             Ok(()) => {
-                for file in [RECIPE, METRICS, LAST, BEST, BUNDLE, SUMMARY] {
+                for file in [RECIPE, METRICS, METRICS_CSV, LAST, BEST, BUNDLE, SUMMARY] {
                     striate_files::sweep(&folder.join(file))?;
                 }
             }
@@ -76,6 +80,9 @@ impl Claim {
         }
         if has(METRICS) {
             striate_files::write_bytes(&self.folder.join(METRICS), "")?;
+        }
+        for path in kept_checkpoints(&self.folder)? {
+            std::fs::remove_file(&path).map_err(FilesError::new("remove", &path))?;
         }
         Ok(striate_files::write_bytes(&self.folder.join(RECIPE), recipe)?)
     }
