@@ -43,9 +43,11 @@ mod feed;
 mod kept;
 pub mod metrics;
 pub mod optim;
+pub mod picture;
 pub mod recipe;
 pub mod schedule;
 mod step;
+mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TestMetrics};
@@ -59,4 +61,5 @@ pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, 
 pub use schedule::{Curve, ScheduleConfig};
 pub use step::{Objective, Step, StepOutput};
 pub use striate_torch::Precision;
+pub use tensorboard::{TensorBoard, event_files};
 pub use trainer::{BEST, CheckpointConfig, LAST, Outcome, TrainConfig, Trainer};

@@ -18,7 +18,7 @@ use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
     Checkpoint, CheckpointConfig, Evaluation, Head, JsonLines, Judge, LAST, Listener, MetricsCsv, ModelSection,
-    Outcome as Trained, PreprocessFrom, Recipe, TrainError, TrainSection, Trainer, evaluate_with,
+    Outcome as Trained, PreprocessFrom, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -31,7 +31,7 @@ type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
 /// A training run: a recipe in; events, checkpoints and a bundle out.
 ///
 /// It writes into a folder: the recipe in full (`recipe.toml`), every event (`metrics.jsonl`), a row for each epoch
-/// (`metrics.csv`), checkpoints (`last.safetensors`, `best.safetensors`, and those that the recipe [keeps](striate_train::Keep)),
+/// (`metrics.csv`), if the recipe says so event files for [TensorBoard](striate_train::TensorBoard), checkpoints (`last.safetensors`, `best.safetensors`, and those that the recipe [keeps](striate_train::Keep)),
 /// and in the end the bundle (`model.safetensors`) and its figures (`summary.json`). A run that was stopped goes on from there, to
 /// the same bits.
 ///
@@ -390,6 +390,9 @@ impl<'a> Run<'a> {
         let pace = Pace::default();
         let trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
         let mut trainer = trainer.listener(MetricsCsv::new(folder.join(METRICS_CSV))).listener(PaceMeter(&pace));
+        if self.recipe.train.tensorboard {
+            trainer = trainer.listener(TensorBoard::new(folder).recipe(self.recipe.clone()));
+        }
         if trainer.run()? == Trained::Stopped {
             return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
         }

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
-use striate_train::{BEST, LAST, kept_checkpoints};
+use striate_train::{BEST, LAST, event_files, kept_checkpoints};
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
@@ -81,7 +81,7 @@ impl Claim {
         if has(METRICS) {
             striate_files::write_bytes(&self.folder.join(METRICS), "")?;
         }
-        for path in kept_checkpoints(&self.folder)? {
+        for path in kept_checkpoints(&self.folder)?.into_iter().chain(event_files(&self.folder)?) {
             std::fs::remove_file(&path).map_err(FilesError::new("remove", &path))?;
         }
         Ok(striate_files::write_bytes(&self.folder.join(RECIPE), recipe)?)
