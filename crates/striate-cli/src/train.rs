@@ -5,11 +5,15 @@ use crate::eval::check_threads;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use striate::{BUNDLE, Outcome, Run, Summary};
+use striate::{BUNDLE, Outcome, REPORT, Run, Summary};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
+    #[cfg(not(feature = "lab"))]
+    if args.report {
+        return Err(crate::left_out("train --report"));
+    }
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
         None => {
@@ -25,7 +29,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     check_threads(run.recipe().train.threads)?;
     if let (Some(summary), Some(folder)) = (run.finished()?, &args.resume) {
         tracing::info!("the run in {} is finished: these are its results", folder.display());
-        return tell(&summary, folder, args.json);
+        return tell(&summary, folder, args);
     }
     let work = Work::new();
     let run = run
@@ -34,7 +38,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         .stop_on(signals::stop())
         .on_progress(|what, done, of| work.update(what, done, of));
     match run.run()? {
-        Outcome::Finished { folder, summary } => tell(&summary, &folder, args.json),
+        Outcome::Finished { folder, summary } => tell(&summary, &folder, args),
         Outcome::Stopped { folder, step } => {
             Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {}", folder.display())))
         }
@@ -51,23 +55,29 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
     recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     recipes::cache_of(args, &mut recipe.data)?;
+    recipe.train.tensorboard |= args.tensorboard;
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }
     Ok(run)
 }
 
-/// Prints the results of a finished run.
-fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
-    if json {
+/// Prints the results of a finished run, and writes its page if that was asked for.
+fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliError> {
+    #[cfg(feature = "lab")]
+    if args.report {
+        crate::report::write(folder, crate::report::WORST)?;
+    }
+    if args.json {
         return print_json(summary);
     }
     let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
     let part = summary.tested_on();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
+    let page = if args.report { format!("report        {folder}/{REPORT}\n") } else { String::new() };
     print(&format!(
-        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
+        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
         val.unwrap_or_default(),
         test.examples,
     ))

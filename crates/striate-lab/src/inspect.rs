@@ -27,6 +27,7 @@ mod receptive;
 mod statistics;
 mod view;
 
+pub(crate) use cam::over_the_picture;
 pub use cam::{ClassMap, class_maps, feature_layers, last_maps};
 pub use occlusion::{Occluder, occlusion};
 pub use receptive::{Region, Unit, receptive_field};
@@ -295,7 +296,7 @@ impl Look<'_, '_> {
         for (rank, (class, probability)) in classes.iter().zip(probabilities).enumerate() {
             let mut over = |method: &str, map: Option<&Tensor>| -> Result<Option<String>, LabError> {
                 let Some(map) = map else { return Ok(None) };
-                let heated = picture::heated(picture, &cam::over_the_picture(map, height, width)?)?;
+                let heated = picture::heated(picture, &over_the_picture(map, height, width)?)?;
                 Ok(Some(self.save(&format!("{method}-{}", rank + 1), &heated)?))
             };
             let grad_cam = over("grad-cam", maps.get(rank).map(|map| &map.grad_cam))?;
@@ -312,7 +313,7 @@ impl Look<'_, '_> {
         let occluder = Occluder::for_picture(height, width);
         let falls = occlusion(self.subject.network, image, class, occluder)?;
         let largest_fall = falls.f_max()?.f_double_value(&[])?;
-        let file = self.save("occlusion", &picture::heated(picture, &cam::over_the_picture(&falls, height, width)?)?)?;
+        let file = self.save("occlusion", &picture::heated(picture, &over_the_picture(&falls, height, width)?)?)?;
         Ok(OcclusionReport { side: occluder.side, stride: occluder.stride, largest_fall, file })
     }
 

@@ -127,6 +127,9 @@ pub struct Summary {
     /// The most memory that the last process had, in bytes, if the system tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// The machine of the last process.
+    #[serde(default)]
+    pub machine: String,
     /// The part of the data that judged each epoch: `val` if there is one, otherwise `test`.
     #[serde(default = "test")]
     pub judge: String,
@@ -430,6 +433,7 @@ impl<'a> Run<'a> {
             images_per_second: pace.images_per_second(),
             waiting: pace.waiting(),
             peak_memory: striate_torch::peak_memory(),
+            machine: crate::machine(),
             judge: name.to_owned(),
             best_accuracy: trainer.progress().best_accuracy,
             libtorch: striate_torch::torch_version(),

@@ -10,6 +10,8 @@ use striate_train::{BEST, LAST, event_files, kept_checkpoints};
 pub const BUNDLE: &str = "model.safetensors";
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
+/// The page of a finished run, where one was made.
+pub const REPORT: &str = "report.html";
 /// The results of a finished run, the last file that it writes.
 pub(crate) const SUMMARY: &str = "summary.json";
 /// The events of a run.
@@ -46,7 +48,7 @@ impl Claim {
                 return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
             }
             Ok(()) => {
-                for file in [RECIPE, METRICS, METRICS_CSV, LAST, BEST, BUNDLE, SUMMARY] {
+                for file in [RECIPE, METRICS, METRICS_CSV, LAST, BEST, BUNDLE, SUMMARY, REPORT] {
                     striate_files::sweep(&folder.join(file))?;
                 }
             }
