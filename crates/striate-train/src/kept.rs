@@ -81,7 +81,7 @@ impl Keep {
     /// after it, and will be written again.
     pub(crate) fn remove_older(&self, folder: &Path, moment: Moment) -> Result<(), TrainError> {
         let Some(newest) = self.newest else { return Ok(()) };
-        let mut older = moments(folder)?;
+        let mut older = moments(folder, Moment::of)?;
         older.retain(|other| other.is_like(moment) && other.number() <= moment.number());
         older.sort_by_key(|moment| std::cmp::Reverse(moment.number()));
         for moment in older.into_iter().skip(usize::try_from(newest).unwrap_or(usize::MAX)) {
@@ -98,14 +98,29 @@ impl Keep {
 ///
 /// A folder that cannot be read.
 pub fn kept_checkpoints(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    Ok(moments(folder)?.into_iter().map(|moment| folder.join(moment.file())).collect())
+    Ok(moments(folder, Moment::of)?.into_iter().map(|moment| folder.join(moment.file())).collect())
 }
 
-fn moments(folder: &Path) -> Result<Vec<Moment>, FilesError> {
+/// Removes what a process that was killed has left of its work on such checkpoints, as [`striate_files::sweep`] does.
+///
+/// # Errors
+///
+/// A folder that cannot be read, and what cannot be removed.
+pub fn sweep_kept(folder: &Path) -> Result<(), TrainError> {
+    // `.NAME.RANDOM.tmp`
+    let half = |name: &str| Moment::of(name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?.0);
+    for moment in moments(folder, half)? {
+        striate_files::sweep(&folder.join(moment.file()))?;
+    }
+    Ok(())
+}
+
+/// The moments that names in a folder stand for.
+fn moments(folder: &Path, of: impl Fn(&str) -> Option<Moment>) -> Result<Vec<Moment>, FilesError> {
     let read = || -> std::io::Result<Vec<Moment>> {
         let mut moments = Vec::new();
         for entry in fs::read_dir(folder)? {
-            moments.extend(entry?.file_name().to_str().and_then(Moment::of));
+            moments.extend(entry?.file_name().to_str().and_then(&of));
         }
         Ok(moments)
     };
@@ -135,6 +150,18 @@ mod tests {
         let expected = ["epoch-10", "epoch-9", "step-10", "step-12", "step-9"];
         assert_eq!(left, expected.map(|name| folder.path().join(format!("{name}.safetensors"))));
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn half_written_ones_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let [half, other] = [".step-5.safetensors.abcdefghijkl.tmp", ".x.safetensors.abcdefghijkl.tmp"];
+        for name in ["step-5.safetensors", half, other] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        sweep_kept(folder.path()).unwrap();
+        let is_there = |name: &str| folder.path().join(name).exists();
+        assert_eq!((is_there("step-5.safetensors"), is_there(half), is_there(other)), (true, false, true));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub use csv::MetricsCsv;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
-pub use kept::{Keep, kept_checkpoints};
+pub use kept::{Keep, kept_checkpoints, sweep_kept};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
 pub use schedule::{Curve, ScheduleConfig};

@@ -406,7 +406,8 @@ impl<'a> Trainer<'a> {
 
     /// Saves the moments that are kept, and then removes those that are too many.
     fn keep(&mut self, moments: &[Moment]) -> Result<(), TrainError> {
-        let Some(CheckpointConfig { keep, folder, .. }) = self.checkpoints.clone() else { return Ok(()) };
+        let Some(CheckpointConfig { keep, folder, .. }) = &self.checkpoints else { return Ok(()) };
+        let (keep, folder) = (*keep, folder.clone());
         for moment in moments.iter().filter(|moment| keep.is_due(**moment)) {
             self.save(&moment.file())?;
             keep.remove_older(&folder, *moment)?;

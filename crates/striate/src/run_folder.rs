@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
-use striate_train::{BEST, LAST, event_files, kept_checkpoints};
+use striate_train::{BEST, LAST, event_files, kept_checkpoints, sweep_kept};
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
@@ -51,6 +51,7 @@ impl Claim {
                 for file in [RECIPE, METRICS, METRICS_CSV, LAST, BEST, BUNDLE, SUMMARY, REPORT] {
                     striate_files::sweep(&folder.join(file))?;
                 }
+                sweep_kept(&folder)?;
             }
             // Where a folder can't be locked, nobody can.
             Err(TryLockError::Error(_)) => {}
