@@ -241,6 +241,7 @@ fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
 mod tests {
     use super::*;
     use crate::{claims, find_claim};
+    use std::fs;
 
     fn options(out: &Path) -> LabOptions {
         LabOptions { seeds: Some(2), data: DataSection::default(), ..LabOptions::quick(out.into()) }
