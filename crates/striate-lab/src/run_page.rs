@@ -159,7 +159,8 @@ fn mistakes(prepared: &mut Prepared, worst: usize) -> Result<String, LabError> {
     let worst = &confusion.mistakes[..worst.min(confusion.mistakes.len())];
     let content =
         if worst.is_empty() { "<p>There is none to show.</p>\n".to_owned() } else { shown(prepared, &confusion, worst)? };
-    Ok(confusion.about() + &section("mistakes", "Worst mistakes", &content))
+    let matrix = "<h2 id=\"confusion\">Confusion matrix</h2>\n".to_owned() + &confusion.about();
+    Ok(matrix + &section("mistakes", "Worst mistakes", &content))
 }
 
 /// A row for each mistake: the picture, and where the evidence lies for what it was taken for and for what it is.
