@@ -69,6 +69,8 @@ enum Command {
     Weights(Verbatim),
     /// Test the claims of the classic papers, and look inside networks
     Lab(Verbatim),
+    /// Write a finished run's page
+    Report(Verbatim),
     /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
 }
@@ -134,6 +136,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
+        Command::Report(verbatim) => striate("report", verbatim),
         Command::Lab(verbatim) => striate("lab", verbatim),
     }
 }

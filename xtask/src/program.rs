@@ -14,8 +14,7 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    let of_lab = name == "lab" || (name == "data" && args.first().is_some_and(|first| first == "check"));
-    let program = match build(workspace, &[STRIATE], if of_lab { Lab::With } else { Lab::Without })? {
+    let program = match build(workspace, &[STRIATE], Lab::of(name, args))? {
         Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
         Built::Failed(code) => return Ok(code),
     };
@@ -35,11 +34,24 @@ pub(crate) enum Built {
 /// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
-/// Whether `striate` has its lab, which takes longest to build. `lab` and `data check` need it.
-#[derive(PartialEq)]
+/// Whether `striate` has its lab, which takes longest to build.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Lab {
     With,
     Without,
+}
+
+impl Lab {
+    /// What a command needs: `lab`, `report`, `data check` and `train --report` are of the lab.
+    fn of(name: &str, args: &[OsString]) -> Self {
+        let needs = match name {
+            "lab" | "report" => true,
+            "data" => args.first().is_some_and(|first| first == "check"),
+            "train" => args.iter().any(|arg| arg == "--report"),
+            _ => false,
+        };
+        if needs { Self::With } else { Self::Without }
+    }
 }
 
 /// Builds packages, with all programs of each, for release; gets libtorch if there is none.
@@ -75,4 +87,20 @@ pub(crate) fn become_command(mut command: Command) -> Result<ExitCode> {
 /// The exit code of a finished command; 1 when a signal ended it.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_needs_the_lab_builds_it() {
+        let of = |name: &str, args: &[&str]| Lab::of(name, &args.iter().map(OsString::from).collect::<Vec<_>>());
+        for (name, args) in [("lab", &["list"][..]), ("report", &["run"]), ("data", &["check", "x"]), ("train", &["--report"])] {
+            assert_eq!(of(name, args), Lab::With, "{name}");
+        }
+        for (name, args) in [("train", &["lenet5"][..]), ("data", &["fetch", "check"]), ("eval", &["--report"])] {
+            assert_eq!(of(name, args), Lab::Without, "{name}");
+        }
+    }
 }

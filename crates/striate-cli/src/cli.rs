@@ -55,6 +55,13 @@ pub(crate) enum Command {
     #[cfg(not(feature = "lab"))]
     #[command(disable_help_flag = true)]
     Lab(LeftOut),
+    /// Write a finished run's page: curves, confusion matrix, worst mistakes, recipe
+    #[cfg(feature = "lab")]
+    Report(ReportArgs),
+    /// Write a finished run's page: not in this build
+    #[cfg(not(feature = "lab"))]
+    #[command(disable_help_flag = true)]
+    Report(LeftOut),
     /// Inspect, convert or download weights
     #[command(subcommand)]
     Weights(WeightsCommand),
@@ -174,9 +181,25 @@ pub(crate) struct TrainArgs {
         "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
+    /// Write event files for TensorBoard into the run's folder
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
+    /// Write report.html, the run's page, in the end
+    #[arg(long)]
+    pub(crate) report: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(feature = "lab")]
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of a finished run
+    pub(crate) run: PathBuf,
+    /// Number of mistakes to show
+    #[arg(long, value_name = "N", default_value_t = crate::report::WORST)]
+    pub(crate) worst: usize,
 }
 
 #[derive(Debug, Args)]

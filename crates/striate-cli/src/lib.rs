@@ -21,6 +21,8 @@ mod pictures;
 mod predict;
 mod progress;
 mod recipes;
+#[cfg(feature = "lab")]
+mod report;
 mod run;
 mod runs;
 mod signals;
@@ -125,6 +127,10 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         Command::Weights(command) => P::compute(|| weights::weights(&command)),
         #[cfg(feature = "lab")]
         Command::Lab(command) => P::compute(|| lab::lab(&command)),
+        #[cfg(feature = "lab")]
+        Command::Report(args) => P::compute(|| report::report(&args)),
+        #[cfg(not(feature = "lab"))]
+        Command::Report(_) => Err(left_out("report")),
         #[cfg(not(feature = "lab"))]
         Command::Lab(_) => Err(left_out("lab")),
     }
@@ -132,7 +138,7 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
 
 /// The answer to a command of the lab in a build that has none.
 #[cfg(not(feature = "lab"))]
-fn left_out(command: &str) -> CliError {
+pub(crate) fn left_out(command: &str) -> CliError {
     CliError::Usage(format!("this program was built without `{command}`: `cargo xtask {command}` builds it"))
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
     train.lr = args.lr.unwrap_or(train.lr);
     train.seed = args.seed.unwrap_or(train.seed);
     train.threads = args.threads.unwrap_or(train.threads);
+    train.tensorboard |= args.tensorboard;
     if let Some(devices) = &args.devices {
         train.devices.clone_from(devices);
     }

@@ -7,11 +7,15 @@ use crate::find::find;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use striate::{BUNDLE, Member, Outcome, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
+use striate::{BUNDLE, Member, Outcome, REPORT, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
+    #[cfg(not(feature = "lab"))]
+    if args.report {
+        return Err(crate::left_out("train --report"));
+    }
     if let Some(seeds) = over_seeds(args)? {
         return train_seeds(seeds, args.json);
     }
@@ -31,10 +35,10 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     check_threads(run.recipe().train.threads)?;
     if let (Some(summary), Some(folder)) = (run.finished()?, &args.resume) {
         tracing::info!("the run in {} is finished: these are its results", folder.display());
-        return tell(&summary, folder, args.json);
+        return tell(&summary, folder, args);
     }
     match in_sight(run).run()? {
-        Outcome::Finished { folder, summary } => tell(&summary, &folder, args.json),
+        Outcome::Finished { folder, summary } => tell(&summary, &folder, args),
         Outcome::Stopped { folder, step } => {
             Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {}", folder.display())))
         }
@@ -108,23 +112,30 @@ fn resumed(folder: &Path, args: &TrainArgs) -> Result<Run<'static>, CliError> {
     recipe.train.threads = args.threads.unwrap_or(recipe.train.threads);
     recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     recipes::cache_of(args, &mut recipe.data)?;
+    recipe.train.tensorboard |= args.tensorboard;
     if let Some(devices) = &args.devices {
         recipe.train.devices.clone_from(devices);
     }
     Ok(run)
 }
 
-/// Prints the results of a finished run.
-fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
-    if json {
+/// Prints the results of a finished run, and writes its page if that was asked for.
+fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliError> {
+    #[cfg(feature = "lab")]
+    if args.report {
+        crate::report::write(folder, crate::report::WORST)?;
+    }
+    if args.json {
         return print_json(summary);
     }
     let (test, seconds, folder) = (&summary.test, summary.seconds, Shown(folder.display()));
     let epochs = summary.stopped_after.map_or_else(String::new, |done| format!("{done} of ")) + &summary.epochs.to_string();
+    let part = summary.tested_on();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
+    let page = if args.report { format!("report        {folder}/{REPORT}\n") } else { String::new() };
     print(&format!(
-        "{}test {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
+        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
         val.unwrap_or_default(),
         test.examples,
     ))

@@ -3,7 +3,7 @@
 //! - [`write()`] writes a file: after a crash at any moment, its name has the former content or the new
 //!   one, never a part of it.
 //! - [`build_folder`] does the same for a folder.
-//! - [`Lines`] is a log that grows by whole lines.
+//! - [`Lines`] is a log that grows by whole lines, and [`Records`] one that grows by records of bytes.
 //! - [`open`] opens a file, and refuses pipes, devices and folders instead of waiting for them.
 //!
 //! ```
@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 #[cfg(debug_assertions)]
 pub use fault::{faults_done, inject_fault};
 pub use folder::{build_folder, create_folder, fill_folder, swap_folder, sync_folder};
-pub use lines::Lines;
+pub use lines::{Lines, Records};
 pub use read::{open, read, read_to_string};
 pub use shared::{PartFile, open_lock, open_part, part_len};
 pub use temporary::{remove_temporaries, sweep};

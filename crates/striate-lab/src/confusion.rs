@@ -189,25 +189,14 @@ impl Confusion {
         svg + "</svg>\n"
     }
 
-    /// The page: the matrix, the classes, the most confused pairs, and the worst mistakes with their pictures, `images`
-    /// (`[M, C, H, W]`, uint8) being those of the first `M` of them.
-    ///
-    /// # Errors
-    ///
-    /// libtorch's.
-    pub fn to_html(&self, network: &str, data: &str, images: Option<&Tensor>) -> Result<String, LabError> {
-        let name = |class: usize| self.classes.get(class).map_or_else(|| class.to_string(), |name| escape(name));
-        let examples: u64 = self.matrix.rows().iter().flatten().sum();
+    /// The matrix, the most confused pairs and the classes, as HTML.
+    pub(crate) fn about(&self) -> String {
         let mut body = format!(
-            "<header>\n<h1>What {} confuses</h1>\n<p>{} of the {examples} test images of {} are classified rightly; {} are not.</p>\n</header>\n<main>\n\
-             <figure class=\"wide\">\n{}<figcaption>A row for each class, a column for what was predicted. Colours show the share of the row, \
+            "<figure class=\"wide\">\n{}<figcaption>A row for each class, a column for what was predicted. Colours show the share of the row, \
              on a scale of square roots so that rare mistakes show.</figcaption></figure>\n",
-            escape(network),
-            percent(self.accuracy()),
-            escape(data),
-            self.mistakes.len(),
             self.to_svg()
         );
+        let name = |class: usize| self.name(class);
         let pair =
             |pair: &ConfusedPair| vec![name(pair.target), name(pair.predicted), pair.count.to_string(), percent(pair.share)];
         let rows: Vec<Vec<String>> = self.pairs().iter().take(PAIRS).map(pair).collect();
@@ -225,7 +214,32 @@ impl Confusion {
         };
         let rows: Vec<Vec<String>> = self.matrix.per_class().into_iter().enumerate().map(class).collect();
         body += &table("Each class", &[("Class", false), ("Examples", true), ("Precision", true), ("Recall", true)], &rows);
-        body += "</section>\n<section aria-labelledby=\"mistakes\">\n<h2 id=\"mistakes\">Worst mistakes</h2>\n";
+        body + "</section>\n"
+    }
+
+    /// A class's name as HTML.
+    fn name(&self, class: usize) -> String {
+        self.classes.get(class).map_or_else(|| class.to_string(), |name| escape(name))
+    }
+
+    /// The page: the matrix, the classes, the most confused pairs, and the worst mistakes with their pictures, `images`
+    /// (`[M, C, H, W]`, uint8) being those of the first `M` of them.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's.
+    pub fn to_html(&self, network: &str, data: &str, images: Option<&Tensor>) -> Result<String, LabError> {
+        let name = |class: usize| self.name(class);
+        let examples: u64 = self.matrix.rows().iter().flatten().sum();
+        let mut body = format!(
+            "<header>\n<h1>What {} confuses</h1>\n<p>{} of the {examples} test images of {} are classified rightly; {} are not.</p>\n</header>\n<main>\n{}",
+            escape(network),
+            percent(self.accuracy()),
+            escape(data),
+            self.mistakes.len(),
+            self.about()
+        );
+        body += "<section aria-labelledby=\"mistakes\">\n<h2 id=\"mistakes\">Worst mistakes</h2>\n";
         match images {
             None => body += "<p>There is none to show.</p>\n",
             Some(images) => {

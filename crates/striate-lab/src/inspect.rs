@@ -27,6 +27,7 @@ mod receptive;
 mod statistics;
 mod view;
 
+pub(crate) use cam::over_the_picture;
 pub use cam::{ClassMap, class_maps, feature_layers, last_maps};
 pub use occlusion::{Occluder, occlusion};
 pub use receptive::{Region, Unit, receptive_field};
@@ -37,8 +38,9 @@ use image::RgbImage;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use striate_datasets::Normalise;
-use striate_graph::{Graph, Network, NodeKind};
-use striate_layers::{Mode, Op};
+use striate_graph::Network;
+use striate_layers::Mode;
+use striate_train::picture::{first_filters, grid_of_filters};
 use tch::{Kind, Tensor};
 
 /// The page among the files.
@@ -218,7 +220,7 @@ pub fn inspect(subject: &Subject, images: &[(String, Tensor)], options: &Inspect
         look.at(name, image, cam_layer.as_deref(), &fields)
     });
     let looked = look.collect::<Result<_, _>>()?;
-    let filters = first_filters(subject.network, &mut files)?;
+    let filters = filters(subject.network, &mut files)?;
     if filters.is_none() {
         notes.push("no convolution reads the picture: there are no first-layer filters".to_owned());
     }
@@ -294,7 +296,7 @@ impl Look<'_, '_> {
         for (rank, (class, probability)) in classes.iter().zip(probabilities).enumerate() {
             let mut over = |method: &str, map: Option<&Tensor>| -> Result<Option<String>, LabError> {
                 let Some(map) = map else { return Ok(None) };
-                let heated = picture::heated(picture, &cam::over_the_picture(map, height, width)?)?;
+                let heated = picture::heated(picture, &over_the_picture(map, height, width)?)?;
                 Ok(Some(self.save(&format!("{method}-{}", rank + 1), &heated)?))
             };
             let grad_cam = over("grad-cam", maps.get(rank).map(|map| &map.grad_cam))?;
@@ -311,7 +313,7 @@ impl Look<'_, '_> {
         let occluder = Occluder::for_picture(height, width);
         let falls = occlusion(self.subject.network, image, class, occluder)?;
         let largest_fall = falls.f_max()?.f_double_value(&[])?;
-        let file = self.save("occlusion", &picture::heated(picture, &cam::over_the_picture(&falls, height, width)?)?)?;
+        let file = self.save("occlusion", &picture::heated(picture, &over_the_picture(&falls, height, width)?)?)?;
         Ok(OcclusionReport { side: occluder.side, stride: occluder.stride, largest_fall, file })
     }
 
@@ -338,22 +340,10 @@ impl Look<'_, '_> {
 }
 
 /// The filters of the first convolution, if it reads the picture itself.
-fn first_filters(network: &Network, files: &mut BTreeMap<String, Vec<u8>>) -> Result<Option<LayerPicture>, LabError> {
+fn filters(network: &Network, files: &mut BTreeMap<String, Vec<u8>>) -> Result<Option<LayerPicture>, LabError> {
     const FILE: &str = "filters.png";
-    let Some(layer) = first_convolution(network.graph()) else { return Ok(None) };
-    let name = format!("{layer}.weight");
-    let Some(weight) = network.parameters().find(|parameter| parameter.name == name).map(|parameter| parameter.tensor) else {
-        return Ok(None);
-    };
-    files.insert(FILE.to_owned(), picture::png(&picture::grid_of_filters(&weight)?)?);
+    let Some((layer, weight)) = first_filters(network) else { return Ok(None) };
+    files.insert(FILE.to_owned(), picture::png(&grid_of_filters(&weight)?)?);
     let shape = weight.size();
     Ok(Some(LayerPicture { layer: layer.to_owned(), shown: shape[0], shape, file: FILE.to_owned() }))
-}
-
-/// The name of the first convolution that reads an input of the network.
-fn first_convolution(graph: &Graph) -> Option<&str> {
-    let nodes = graph.nodes();
-    let reads_input = |inputs: &[usize]| inputs.iter().any(|input| matches!(nodes[*input].kind, NodeKind::Input));
-    let first = nodes.iter().find(|node| matches!(node.kind, NodeKind::Layer(Op::Conv2d(_))) && reads_input(&node.inputs));
-    first.map(|node| node.name.as_str())
 }

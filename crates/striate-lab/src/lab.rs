@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -213,7 +212,7 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         seeds: lab.seeds(),
         data: if claim.is_exact() { String::new() } else { shown_name(&options.data) },
         threads: striate_torch::num_threads(),
-        machine: machine(),
+        machine: striate::machine(),
         date: OffsetDateTime::now_utc().date().to_string(),
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -236,19 +235,12 @@ fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
     crate::claims().iter().filter_map(read).collect()
 }
 
-/// The processor's name and the number of cores.
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} cores", name.unwrap_or(std::env::consts::ARCH).trim())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::{claims, find_claim};
+    use std::fs;
 
     fn options(out: &Path) -> LabOptions {
         LabOptions { seeds: Some(2), data: DataSection::default(), ..LabOptions::quick(out.into()) }

@@ -126,6 +126,12 @@ pub enum TrainError {
     /// [`Outcome::Stopped`](crate::Outcome::Stopped).
     #[error("stopped during an evaluation")]
     Stopped,
+    /// A picture that can't be encoded.
+    #[error("cannot encode a picture: {reason}")]
+    Picture {
+        /// Why not.
+        reason: String,
+    },
     /// A network failed.
     #[error(transparent)]
     Graph(#[from] GraphError),

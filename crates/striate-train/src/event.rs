@@ -3,6 +3,7 @@ use crate::{TestMetrics, TrainError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_files::{FilesError, Lines};
+use striate_graph::Network;
 
 /// Something that happened in a run. Epochs count from 0; a step's number is the count of steps done, itself included.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,6 +40,8 @@ pub enum Event {
         lr: f64,
         /// The mean speed in this epoch so far.
         images_per_second: f64,
+        /// The share of this epoch so far that the loop waited for batches, from 0 to 1.
+        waiting: f64,
     },
     /// A step whose loss or gradients were no numbers was left out: the parameters stay as they were.
     StepSkipped {
@@ -81,6 +84,11 @@ pub enum Event {
         seconds: f64,
         /// The mean speed of training.
         images_per_second: f64,
+        /// The share of these seconds that the loop waited for batches, from 0 to 1.
+        waiting: f64,
+        /// The most memory that the process has had, in bytes: see [`striate_torch::peak_memory`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peak_memory: Option<u64>,
     },
     /// A checkpoint is on the disk.
     CheckpointSaved {
@@ -110,6 +118,12 @@ pub trait Listener {
     fn before_checkpoint(&mut self) -> Result<(), TrainError> {
         Ok(())
     }
+
+    /// Looks at the network after an epoch, right after [`Event::EpochDone`]. An error ends the run.
+    fn after_epoch(&mut self, network: &Network) -> Result<(), TrainError> {
+        let _ = network;
+        Ok(())
+    }
 }
 
 impl<L: Listener + ?Sized> Listener for Box<L> {
@@ -119,6 +133,10 @@ impl<L: Listener + ?Sized> Listener for Box<L> {
 
     fn before_checkpoint(&mut self) -> Result<(), TrainError> {
         (**self).before_checkpoint()
+    }
+
+    fn after_epoch(&mut self, network: &Network) -> Result<(), TrainError> {
+        (**self).after_epoch(network)
     }
 }
 
@@ -166,7 +184,8 @@ mod tests {
         let path = folder.path().join("metrics.jsonl");
         std::fs::write(&path, "{\"event\":\"epoch_started\",\"epoch\":0}\n{\"event\":\"step_do").unwrap();
         let mut lines = JsonLines::append(&path).unwrap();
-        let step = Event::StepDone { epoch: 0, step: 1, loss: 0.1 + 0.2, lr: 0.1, images_per_second: 1.0 / 3.0 };
+        let (loss, images_per_second) = (0.1 + 0.2, 1.0 / 3.0);
+        let step = Event::StepDone { epoch: 0, step: 1, loss, lr: 0.1, images_per_second, waiting: 0.5 };
         for _ in 0..500 {
             lines.on_event(&step).unwrap(); // far more than the buffer holds
         }

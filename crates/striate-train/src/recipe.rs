@@ -8,7 +8,7 @@ use self::keys::{check_keys, with_transforms, wrong_type};
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
 use crate::{
-    AverageConfig, DistillSection, OnNan, OptimizerConfig, Patience, Progressive, ScheduleConfig, TrainConfig, TrainError,
+    AverageConfig, DistillSection, Keep, OnNan, OptimizerConfig, Patience, Progressive, ScheduleConfig, TrainConfig, TrainError,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -253,6 +253,14 @@ pub struct TrainSection {
     pub min_delta: f64,
     /// Steps between two checkpoints within an epoch; 0 for one at each epoch's end only.
     pub checkpoint_steps: u64,
+    /// Epochs between two checkpoints that are kept under names of their own; 0 for none.
+    pub keep_epochs: u64,
+    /// Steps between two checkpoints that are kept under names of their own; 0 for none.
+    pub keep_steps: u64,
+    /// How many of these are kept, the newest of either kind; 0 for all.
+    pub keep_newest: u64,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
 }
 
 impl Default for TrainSection {
@@ -282,6 +290,10 @@ impl Default for TrainSection {
             patience: 0,
             min_delta: 0.0,
             checkpoint_steps: 0,
+            keep_epochs: 0,
+            keep_steps: 0,
+            keep_newest: 0,
+            tensorboard: false,
         }
     }
 }
@@ -301,6 +313,12 @@ impl TrainSection {
         let names = format_args!("clip_norm, clip_value and clip_adaptive");
         check(second.is_none(), "train", names, others)?;
         Ok(first)
+    }
+
+    /// Which checkpoints are kept.
+    pub fn keep(&self) -> Keep {
+        let some = |count: u64| Some(count).filter(|count| *count > 0);
+        Keep { epochs: some(self.keep_epochs), steps: some(self.keep_steps), newest: some(self.keep_newest) }
     }
 
     /// Makes a network compute as the section says. Call it before you make an optimizer for the network.

@@ -16,9 +16,7 @@ use striate_layers::{
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST,
-    Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig,
-    SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
+    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, Keep,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -132,6 +130,7 @@ fn checkpoints(folder: &Path) -> CheckpointConfig {
     CheckpointConfig {
         folder: folder.into(),
         every_steps: None,
+        keep: Keep::default(),
         bundle: BundleInfo::new(graph(3), &["red", "green", "blue"].map(str::to_owned), Some(preprocess())),
         recipe: None,
     }

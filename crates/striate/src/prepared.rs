@@ -51,6 +51,18 @@ impl Prepared {
         }
     }
 
+    /// Batches that the run is tested on at its end: of the test set, or of `val` if there is none beside it.
+    ///
+    /// # Errors
+    ///
+    /// Neither is there.
+    pub fn test_loader(&self) -> Result<Loader<'_>, Error> {
+        match self.last_judge_loader()? {
+            Some(loader) => Ok(loader),
+            None => Ok(self.judge_loader()?.1),
+        }
+    }
+
     /// Batches of the test set, if no epoch is chosen by it.
     pub(crate) fn last_judge_loader(&self) -> Result<Option<Loader<'_>>, Error> {
         let test = self.data.test.as_deref().filter(|_| self.data.val.is_some());

@@ -1,7 +1,8 @@
 //! A training run as a value.
 use crate::data::{Data, Parts, SAMPLE, reshaped};
+use crate::pace::{Pace, PaceMeter};
 use crate::recipes::{bundle_file, options};
-use crate::run_folder::{BUNDLE, Claim, METRICS, RECIPE, SUMMARY};
+use crate::run_folder::{BUNDLE, Claim, METRICS, METRICS_CSV, RECIPE, SUMMARY};
 use crate::weights::{load, weights};
 use crate::{Error, Prepared, Report, ReportScores, devices};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, ModelSection,
-    Outcome as Trained, PreprocessFrom, Recipe, Recovery, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv, ModelSection,
+    Outcome as Trained, PreprocessFrom, Recipe, Recovery, TensorBoard, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -30,9 +31,10 @@ type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
 
 /// A training run: a recipe in; events, checkpoints and a bundle out.
 ///
-/// It writes into a folder: the recipe in full (`recipe.toml`), every event (`metrics.jsonl`), checkpoints (`last.safetensors`,
-/// `best.safetensors`), and in the end the bundle (`model.safetensors`) and its figures (`summary.json`). A run that was stopped goes
-/// on from there, to the same bits.
+/// It writes into a folder: the recipe in full (`recipe.toml`), every event (`metrics.jsonl`), a row for each epoch
+/// (`metrics.csv`), if the recipe says so event files for [TensorBoard](striate_train::TensorBoard), checkpoints (`last.safetensors`, `best.safetensors`, and those that the recipe [keeps](striate_train::Keep)),
+/// and in the end the bundle (`model.safetensors`) and its figures (`summary.json`). A run that was stopped goes on from there, to
+/// the same bits.
 ///
 /// ```
 /// use striate::{Outcome, Recipe, Run};
@@ -125,20 +127,49 @@ pub struct Summary {
     /// What was done about losses that were no numbers.
     #[serde(default)]
     pub recovery: Recovery,
-    /// The best accuracy after any epoch: on `val` if the data has that part, otherwise on the test set.
-    pub best_test_accuracy: Option<f64>,
     /// How the network's own weights of the last epoch do on what the run was judged by, where it ends with an average of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<TestMetrics>,
+    /// Training examples a second, over all epochs that the last process trained; none if it trained no epoch to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+    /// The share of that time that the loop waited for batches, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<f64>,
+    /// The most memory that the last process had, in bytes, if the system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+    /// The machine of the last process.
+    #[serde(default)]
+    pub machine: String,
+    /// The part of the data that judged each epoch: `val` if there is one, otherwise `test`.
+    #[serde(default = "test")]
+    pub judge: String,
+    /// The best accuracy after any epoch, on that part.
+    #[serde(alias = "best_test_accuracy")]
+    pub best_accuracy: Option<f64>,
     /// libtorch's version.
     pub libtorch: String,
     /// Striate's version.
     pub striate: String,
-    /// How the network of the last epoch does on the pictures that no epoch was chosen by.
+    /// How the network of the last epoch does on the pictures that no epoch was chosen by. If there are none, it is how it does on
+    /// those that [judge](Self::judge) the epochs: [`tested_on`](Self::tested_on) tells.
     pub test: Report,
     /// How it does on the part `val`, if the data has it beside a test set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<Report>,
+}
+
+impl Summary {
+    /// The part of the data that [`test`](Self::test) is of: `test`, or `val` if there is no test set beside it.
+    pub fn tested_on(&self) -> &str {
+        if self.val.is_some() { "test" } else { &self.judge }
+    }
+}
+
+/// What judged the epochs of runs that did not say it.
+fn test() -> String {
+    "test".to_owned()
 }
 
 impl<'a> Run<'a> {
@@ -310,7 +341,7 @@ impl<'a> Run<'a> {
         }
         // Files that are damaged or of another run are written again from the last checkpoint.
         let last = Checkpoint::read(&folder.join(LAST))?;
-        let of_last = |bundle: &Bundle| bundle.info.metrics == metrics(&summary.test) && bundle.state == last.weights();
+        let of_last = |bundle: &Bundle| bundle.info.metrics == metrics(&summary) && bundle.state == last.weights();
         let bundle = Bundle::read_with(&folder.join(BUNDLE), &self.registry).ok();
         let agree = summary.steps == last.progress.step && bundle.is_some_and(|bundle| of_last(&bundle));
         Ok(agree.then_some(summary))
@@ -403,7 +434,12 @@ impl<'a> Run<'a> {
         if self.resumed {
             trainer.resume(&folder.join(LAST))?;
         }
-        let mut trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
+        let pace = Pace::default();
+        let trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
+        let mut trainer = trainer.listener(MetricsCsv::new(folder.join(METRICS_CSV))).listener(PaceMeter(&pace));
+        if self.recipe.train.tensorboard {
+            trainer = trainer.listener(TensorBoard::new(folder).recipe(self.recipe.clone()));
+        }
         let trained = match trainer.run() {
             // A listener paused it, after a checkpoint.
             Err(TrainError::Stopped) => Trained::Stopped,
@@ -446,14 +482,19 @@ impl<'a> Run<'a> {
             seconds: started.elapsed().as_secs_f64(),
             stopped_after: Some(progress.epoch).filter(|done| *done < self.recipe.train.epochs),
             recovery: progress.recovery,
-            best_test_accuracy: progress.best_accuracy,
             raw: progress.raw,
+            images_per_second: pace.images_per_second(),
+            waiting: pace.waiting(),
+            peak_memory: striate_torch::peak_memory(),
+            machine: crate::machine(),
+            judge: name.to_owned(),
+            best_accuracy: progress.best_accuracy,
             libtorch: striate_torch::torch_version(),
             striate: env!("CARGO_PKG_VERSION").to_owned(),
             test,
             val,
         };
-        let metrics = metrics(&summary.test);
+        let metrics = metrics(&summary);
         Bundle { info: BundleInfo { metrics, ..prepared.info.clone() }, state: network.state() }.write(&folder.join(BUNDLE))?;
         striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
         Ok(Outcome::Finished { folder: folder.into(), summary: Box::new(summary) })
@@ -563,6 +604,7 @@ impl<'a> Run<'a> {
         CheckpointConfig {
             folder: folder.into(),
             every_steps: Some(self.recipe.train.checkpoint_steps).filter(|steps| *steps > 0),
+            keep: self.recipe.train.keep(),
             bundle: info.clone(),
             recipe: Some(recipe),
         }
@@ -648,14 +690,15 @@ pub(crate) fn summary_in(folder: &Path) -> Option<Summary> {
 }
 
 /// What a bundle says of how its network did.
-fn metrics(test: &Report) -> BTreeMap<String, f64> {
+fn metrics(summary: &Summary) -> BTreeMap<String, f64> {
+    let (test, part) = (&summary.test, summary.tested_on());
     let more = match &test.scores {
         ReportScores::SingleLabel { .. } => None,
         ReportScores::MultiLabel(scores) => scores.mean_average_precision.map(|mean| ("mean_average_precision", mean)),
     };
     let name = test.measure().replace(' ', "_");
     let all = [(name.as_str(), test.accuracy), ("loss", test.loss)].into_iter().chain(more);
-    all.map(|(name, value)| (format!("test_{name}"), value)).collect()
+    all.map(|(name, value)| (format!("{part}_{name}"), value)).collect()
 }
 
 /// The description of a network that is trained on data of this kind.
@@ -737,6 +780,10 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     recipe.distill.teacher.clone_from(&edited.distill.teacher);
     recipe.train.devices.clone_from(&edited.train.devices);
     recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
+    recipe.train.keep_epochs = edited.train.keep_epochs;
+    recipe.train.keep_steps = edited.train.keep_steps;
+    recipe.train.keep_newest = edited.train.keep_newest;
+    recipe.train.tensorboard = edited.train.tensorboard;
     if edited.train.threads != 0 {
         recipe.train.threads = edited.train.threads;
     }

@@ -3,16 +3,22 @@ use crate::Error;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use striate_train::{BEST, LAST, ROLLBACK};
+use striate_files::FilesError;
+use striate_train::{BEST, LAST, ROLLBACK, event_files, kept_checkpoints, sweep_kept};
 
 /// The bundle of the weights at the end of a run, in its folder.
 pub const BUNDLE: &str = "model.safetensors";
 /// The resolved recipe in a run's folder.
 pub const RECIPE: &str = "recipe.toml";
+/// The page of a finished run, where one was made.
+pub const REPORT: &str = "report.html";
 /// The results of a finished run, the last file that it writes.
 pub(crate) const SUMMARY: &str = "summary.json";
 /// The events of a run.
 pub(crate) const METRICS: &str = "metrics.jsonl";
+/// Its epochs as a table.
+pub(crate) const METRICS_CSV: &str = "metrics.csv";
+
 /// A run's folder, which no other process writes to as long as this lives.
 pub(crate) struct Claim {
     folder: PathBuf,
@@ -42,9 +48,10 @@ impl Claim {
                 return Err(Error::Folder { path: folder, reason: "is in use: another process trains there".to_owned() });
             }
             Ok(()) => {
-                for file in [RECIPE, METRICS, LAST, ROLLBACK, BEST, BUNDLE, SUMMARY] {
+                for file in [RECIPE, METRICS, METRICS_CSV, LAST, ROLLBACK, BEST, BUNDLE, SUMMARY, REPORT] {
                     striate_files::sweep(&folder.join(file))?;
                 }
+                sweep_kept(&folder)?;
             }
             // Where a folder can't be locked, nobody can.
             Err(TryLockError::Error(_)) => {}
@@ -76,6 +83,9 @@ impl Claim {
         }
         if has(METRICS) {
             striate_files::write_bytes(&self.folder.join(METRICS), "")?;
+        }
+        for path in kept_checkpoints(&self.folder)?.into_iter().chain(event_files(&self.folder)?) {
+            std::fs::remove_file(&path).map_err(FilesError::new("remove", &path))?;
         }
         Ok(striate_files::write_bytes(&self.folder.join(RECIPE), recipe)?)
     }

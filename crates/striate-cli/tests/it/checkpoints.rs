@@ -54,7 +54,7 @@ fn a_run_that_diverges_in_its_first_epoch_leaves_no_weights() {
         let args = ["train", "--lr", "1e30", "--epochs", "2", "--batch-size", batch, "--threads", "1", "--out", "run"];
         let line = error_line(sandbox.striate(&args), 2);
         assert!(line.contains(told) && line.ends_with(": lower it, warm up or clip gradients"), "{line}");
-        assert_eq!(sandbox.names("run"), ["metrics.jsonl", "recipe.toml"]);
+        assert_eq!(sandbox.names("run"), ["metrics.csv", "metrics.jsonl", "recipe.toml"]);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_run_that_diverges_later_keeps_its_last_good_checkpoint() {
     let line = error_line(sandbox.striate(&["train", "r.toml", "--out", "run"]), 2);
     assert!(line.contains(" NaN or infinite in epoch 2 at step 5 with learning rate "), "{line}");
     assert!(line.ends_with("; the last good checkpoint is run/last.safetensors"), "{line}");
-    assert_eq!(sandbox.names("run"), ["best.safetensors", "last.safetensors", "metrics.jsonl", "recipe.toml"]);
+    assert_eq!(sandbox.names("run"), ["best.safetensors", "last.safetensors", "metrics.csv", "metrics.jsonl", "recipe.toml"]);
     let report = sandbox.json(&["eval", "run/last.safetensors", "--data", "digits", "--threads", "1", "--json"]);
     assert!(report["loss"].as_f64().is_some_and(|loss| loss < 3.0), "{report}");
 }
@@ -103,7 +103,10 @@ fn a_full_disk_leaves_the_former_checkpoints() {
     let args = ["train", "--epochs", "3", "--batch-size", "300", "--threads", "1", "--out", "disk/run"];
     let line = error_line(sandbox.striate(&args), 2);
     assert!(line.starts_with("error: cannot write disk/run/last.safetensors: ") && line.contains("No space left"), "{line}");
-    assert_eq!(sandbox.names("disk/run"), ["best.safetensors", "last.safetensors", "metrics.jsonl", "recipe.toml"]);
+    assert_eq!(
+        sandbox.names("disk/run"),
+        ["best.safetensors", "last.safetensors", "metrics.csv", "metrics.jsonl", "recipe.toml"]
+    );
     let report = sandbox.json(&["eval", "disk/run/last.safetensors", "--data", "digits", "--threads", "1", "--json"]);
     let metrics = std::fs::read_to_string(sandbox.path("disk/run/metrics.jsonl")).unwrap();
     let first_epoch = metrics.lines().find(|line| line.contains("epoch_done")).unwrap();

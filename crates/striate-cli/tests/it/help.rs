@@ -2,8 +2,8 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 13] =
-    ["train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "weights", "data", "lab"];
+const COMMANDS: [&str; 14] =
+    ["train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "weights", "data", "lab"];
 
 #[test]
 fn the_help_of_each_command() {

@@ -14,6 +14,7 @@ mod lab;
 mod light;
 mod models;
 mod names;
+mod report;
 mod resume;
 mod sandbox;
 mod several;

@@ -16,6 +16,9 @@ const RECIPE: &str = "
     threads = 1
     seed = 3
     checkpoint_steps = 1
+    keep_steps = 7
+    keep_epochs = 1
+    keep_newest = 2
     [optimizer]
     kind = 'adamw'
     [schedule]
@@ -76,10 +79,23 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
 
     check_that_a_failed_write_changes_nothing(&sandbox);
     sandbox.ok(&["train", "--resume", "run"]);
-    for file in ["model.safetensors", "last.safetensors", "best.safetensors"] {
+    let kept = ["epoch-1.safetensors", "epoch-2.safetensors", "step-21.safetensors", "step-28.safetensors"];
+    assert_eq!(sandbox.names("run").iter().filter(|name| name.contains('-')).collect::<Vec<_>>(), kept);
+    for file in kept.into_iter().chain(["model.safetensors", "last.safetensors", "best.safetensors"]) {
         assert_eq!(bits(&sandbox.path(&format!("run/{file}"))), bits(&sandbox.path(&format!("whole/{file}"))), "{file}");
     }
+    let epochs = |run: &str| {
+        let csv = std::fs::read_to_string(sandbox.path(run).join("metrics.csv")).unwrap();
+        // What follows is how long it took.
+        csv.lines().skip(1).map(|row| row.split(',').take(8).collect::<Vec<_>>().join(",")).collect::<Vec<_>>()
+    };
+    assert_eq!((epochs("run"), epochs("run").len()), (epochs("whole"), 2));
     check_that_a_finished_run_stays_as_it_is(&sandbox);
+    // A kept checkpoint is one to go on from.
+    std::fs::create_dir(sandbox.path("middle")).unwrap();
+    std::fs::copy(sandbox.path("run/step-21.safetensors"), sandbox.path("middle/last.safetensors")).unwrap();
+    sandbox.ok(&["train", "--resume", "middle"]);
+    assert_eq!(bits(&sandbox.path("middle/model.safetensors")), bits(&sandbox.path("whole/model.safetensors")));
 }
 
 /// Files may not grow beyond a limit that the checkpoint exceeds: its writing fails in the middle.
@@ -91,7 +107,12 @@ fn check_that_a_failed_write_changes_nothing(sandbox: &Sandbox) {
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" train --resume run"]).arg(program());
     limited.current_dir(sandbox.path(""));
     let line = error_line(limited, 2);
-    assert!(line.starts_with("error: cannot write run/last.safetensors: "), "{line}");
+    assert!(
+        ["last", "step-21", "step-28"]
+            .iter()
+            .any(|name| line.starts_with(&format!("error: cannot write run/{name}.safetensors: "))),
+        "{line}"
+    );
     assert_eq!(std::fs::read(&last).unwrap(), before);
     assert_eq!(sandbox.names("run"), files);
 }

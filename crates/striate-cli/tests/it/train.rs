@@ -14,7 +14,8 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
     // What a run that died before its first checkpoint has left.
     sandbox.write("run/metrics.jsonl", "{\"event\":\"run_started\"}\n");
     let out = sandbox.ok(&[&["train", "--out", "run"], &QUICK[..]].concat());
-    let files = ["best.safetensors", "last.safetensors", "metrics.jsonl", "model.safetensors", "recipe.toml", "summary.json"];
+    let logs = ["last.safetensors", "metrics.csv", "metrics.jsonl"];
+    let files = [&["best.safetensors"][..], &logs, &["model.safetensors", "recipe.toml", "summary.json"]].concat();
     assert_eq!(sandbox.names("run"), files);
     assert!(out.starts_with("test accuracy ") && out.ends_with("bundle        run/model.safetensors\n"), "{out}");
 
@@ -112,9 +113,18 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
         }
     }
     let quick = ["--epochs", "8", "--batch-size", "8", "--threads", "1"];
-    sandbox.ok(&[&["train", "lenet5", "--data", "pictures", "--out", "run"], &quick[..]].concat());
+    let out = sandbox.ok(&[&["train", "lenet5", "--data", "pictures", "--out", "run"], &quick[..]].concat());
     let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path("run/summary.json")).unwrap()).unwrap();
     assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"image-folder".into(), &10.into()));
+    // There is no test set.
+    assert_eq!((&summary["judge"], &summary["val"]), (&"val".into(), &Value::Null));
+    assert!(out.starts_with("val accuracy 100.00% (10 images) after 8 epochs in "), "{out}");
+    let csv = std::fs::read_to_string(sandbox.path("run/metrics.csv")).unwrap();
+    assert!(csv.starts_with("epoch,step,lr,train_loss,train_accuracy,val_loss,val_accuracy,best,"), "{csv}");
+    let metrics = |file: &str| Bundle::read(&sandbox.path(file)).unwrap().info.metrics.into_keys().collect::<Vec<_>>();
+    for file in ["run/model.safetensors", "run/last.safetensors"] {
+        assert_eq!(metrics(file), ["val_accuracy", "val_loss"]);
+    }
     assert_eq!((&summary["test"]["accuracy"], &summary["test"]["classes"]), (&1.0.into(), &serde_json::json!(["dark", "light"])));
     // The folder as it was given, its part, and what a recipe calls it.
     for data in [&["--data", "pictures"][..], &["--data", "pictures/val"], &["--data", "image-folder", "--data-dir", "pictures"]]

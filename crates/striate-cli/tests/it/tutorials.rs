@@ -104,6 +104,12 @@ fn looking_inside() {
 }
 
 #[test]
+fn what_a_run_leaves() {
+    let sandbox = Sandbox::new();
+    assert_eq!(run_commands(&sandbox, "../../docs/training.md"), 2);
+}
+
+#[test]
 fn train_on_your_own_pictures() {
     let sandbox = Sandbox::new();
     flowers(&sandbox, &["flowers"]);

@@ -3,17 +3,15 @@ use super::receptive::Region;
 use crate::LabError;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use image::{ImageFormat, Rgb, RgbImage, imageops};
-use std::io::Cursor;
+use image::{Rgb, RgbImage};
 use striate_datasets::Normalise;
+use striate_train::picture::grid;
+pub(crate) use striate_train::picture::{enlarge, png, rgb};
 use tch::{Kind, Tensor};
 
 /// The least pixels of a picture's shorter side, reached by enlarging each pixel.
 const SHORTER_SIDE: u32 = 224;
-/// The least side of a map in a grid.
-const CELL: u32 = 64;
-/// Pixels between the maps of a grid, and their colour.
-const GAP: u32 = 2;
+/// The colour of what is no number.
 const GAP_COLOUR: Rgb<u8> = Rgb([128, 128, 128]);
 /// How much of the picture a heat of 1 covers.
 const COVER: f32 = 0.7;
@@ -62,19 +60,7 @@ pub(crate) fn of_input(input: &Tensor, normalise: &Normalise) -> Result<RgbImage
         3 => image,
         _ => image.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?,
     };
-    rgb(&image)
-}
-
-/// A grey (`[1, H, W]`) or coloured (`[3, H, W]`) image of values from 0 to 1, or raw pixels in uint8.
-pub(crate) fn rgb(image: &Tensor) -> Result<RgbImage, LabError> {
-    let image = match image.kind() {
-        Kind::Uint8 => image.shallow_clone(),
-        _ => image.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?,
-    };
-    let (_, height, width) = image.size3()?;
-    let pixels =
-        Vec::<u8>::try_from(image.f_expand([3, height, width], false)?.f_permute([1, 2, 0])?.f_contiguous()?.f_view(-1)?)?;
-    from_pixels(height, width, pixels)
+    Ok(rgb(&image)?)
 }
 
 fn from_pixels(height: i64, width: i64, pixels: Vec<u8>) -> Result<RgbImage, LabError> {
@@ -114,49 +100,12 @@ pub(crate) fn grid_of_maps(maps: &Tensor) -> Result<RgbImage, LabError> {
         let (least, range) = common.map_or_else(|| least_and_range(&map), Ok)?;
         of_map(&map, least, range)
     };
-    grid(&(0..maps.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?)
-}
-
-/// Filters `[K, C, H, W]` of a first layer side by side, each with 0 in the middle of its range: in colours for three channels, and
-/// else each channel a grey picture.
-pub(crate) fn grid_of_filters(weight: &Tensor) -> Result<RgbImage, LabError> {
-    let weight = weight.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?;
-    let (_, channels, height, width) = weight.size4()?;
-    let filters = if channels == 3 { weight } else { weight.f_reshape([-1, 1, height, width])? };
-    let picture = |index: i64| -> Result<RgbImage, LabError> {
-        let filter = filters.f_select(0, index)?;
-        let largest = filter.f_abs()?.f_max()?.f_double_value(&[])?.max(f64::MIN_POSITIVE);
-        rgb(&filter.f_mul_scalar(0.5 / largest)?.f_add_scalar(0.5)?)
-    };
-    grid(&(0..filters.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?)
-}
-
-/// Pictures of one size side by side.
-fn grid(pictures: &[RgbImage]) -> Result<RgbImage, LabError> {
-    let Some(first) = pictures.first() else { return Err(LabError::Figure("a grid has at least one picture".to_owned())) };
-    let factor = CELL.div_ceil(first.width().min(first.height()).max(1)).max(1);
-    // Long strips, as of one value for each of many features, are not enlarged out of all proportion.
-    let (width, height) = (first.width() * factor, first.height() * factor);
-    let columns = (pictures.len() as f64 * f64::from(height) / f64::from(width)).sqrt().ceil() as u32;
-    let columns = columns.clamp(1, pictures.len() as u32);
-    let rows = (pictures.len() as u32).div_ceil(columns);
-    let mut grid = RgbImage::from_pixel(columns * (width + GAP) + GAP, rows * (height + GAP) + GAP, GAP_COLOUR);
-    for (index, picture) in (0..).zip(pictures) {
-        let (row, column) = (index / columns, index % columns);
-        let (x, y) = (GAP + column * (width + GAP), GAP + row * (height + GAP));
-        imageops::replace(&mut grid, &enlarge(picture, factor), i64::from(x), i64::from(y));
-    }
-    Ok(grid)
+    Ok(grid(&(0..maps.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?))
 }
 
 /// How often each pixel of a picture of this size is repeated to make it large enough to look at.
 pub(crate) fn zoom(picture: &RgbImage) -> u32 {
     SHORTER_SIDE.div_ceil(picture.width().min(picture.height()).max(1)).max(1)
-}
-
-/// Each pixel repeated.
-pub(crate) fn enlarge(picture: &RgbImage, factor: u32) -> RgbImage {
-    RgbImage::from_fn(picture.width() * factor, picture.height() * factor, |x, y| *picture.get_pixel(x / factor, y / factor))
 }
 
 /// The picture, enlarged, in grey under a heat map `[H, W]` of its own size from -1 (blue) through 0 (nothing) to 1 (red).
@@ -201,13 +150,6 @@ pub(crate) fn framed(picture: &RgbImage, region: &Region) -> RgbImage {
     framed
 }
 
-/// The picture as a PNG file.
-pub(crate) fn png(picture: &RgbImage) -> Result<Vec<u8>, LabError> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| LabError::Figure(error.to_string()))?;
-    Ok(bytes.into_inner())
-}
-
 /// A PNG file as a link that holds it.
 pub(crate) fn data_uri(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png))
@@ -248,15 +190,6 @@ mod tests {
         let seen: Vec<Rgb<u8>> = (0..width).map(|x| at(x, middle)).collect();
         assert!([0.0, 1.0].iter().all(|share| seen.contains(&viridis(*share))), "{seen:?}");
         assert!(have_one_value(&[84]) && have_one_value(&[16, 1, 1]) && !have_one_value(&[16, 2, 1]));
-    }
-
-    #[test]
-    fn filters_have_zero_in_the_middle() {
-        let weight = Tensor::from_slice(&[-2.0, 0.0, 2.0, 1.0]).view([1, 1, 2, 2]);
-        let grid = grid_of_filters(&weight).unwrap();
-        assert_eq!([(5, 5), (55, 5), (5, 55), (55, 55)].map(|(x, y)| grid.get_pixel(x, y).0[0]), [0, 128, 255, 191]);
-        let colours = grid_of_filters(&Tensor::from_slice(&[1.0, 0.0, -1.0]).view([1, 3, 1, 1])).unwrap();
-        assert_eq!(colours.get_pixel(9, 9).0, [255, 128, 0]);
     }
 
     #[test]

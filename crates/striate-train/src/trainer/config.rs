@@ -2,7 +2,7 @@ use super::OnNan;
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
 use crate::{
-    AverageConfig, ClassWeights, Objective, OptimizerConfig, Patience, Progressive, Recipe, ScheduleConfig, StepOptions,
+    AverageConfig, ClassWeights, Keep, Objective, OptimizerConfig, Patience, Progressive, Recipe, ScheduleConfig, StepOptions,
     TrainError,
 };
 use std::path::PathBuf;
@@ -126,10 +126,12 @@ impl TrainConfig {
 /// Where and when a run saves itself.
 #[derive(Debug, Clone)]
 pub struct CheckpointConfig {
-    /// The folder of [`LAST`] and [`BEST`].
+    /// The folder of [`LAST`], [`BEST`] and the checkpoints that are kept.
     pub folder: PathBuf,
     /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
     pub every_steps: Option<u64>,
+    /// Which checkpoints are kept under names of their own.
+    pub keep: Keep,
     /// The bundle's description, kept in each checkpoint; the trainer sets its `metrics`.
     pub bundle: BundleInfo,
     /// The recipe of the run, if it has one, kept in each checkpoint.

@@ -10,6 +10,7 @@ use crate::average::with_weights;
 use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
 use crate::hook::weights_of;
+use crate::kept::KeptAt;
 use crate::memory::explained;
 use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::optim::{Rule, grouped};
@@ -19,7 +20,7 @@ use crate::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use striate_datasets::{Batch, Loader};
 use striate_graph::{Network, Node};
 use striate_layers::Mode;
@@ -204,7 +205,7 @@ impl<'a> Trainer<'a> {
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
         let mut batches = self.train.epoch_from(epoch, first)?;
-        let mut next = self.feed.next(&mut batches);
+        let mut next = speed.wait_for(|| self.feed.next(&mut batches));
         while let Some(batch) = next {
             if self.is_stopped() {
                 self.check_weights()?;
@@ -214,17 +215,16 @@ impl<'a> Trainer<'a> {
             let lr = self.lr(self.progress.step);
             let launched = self.launch(batch?, lr)?;
             // While the device computes.
-            next = self.feed.next(&mut batches);
+            next = speed.wait_for(|| self.feed.next(&mut batches));
             let loss = self.finish(launched, &mut speed)?;
             let (step, in_a_row) = (self.progress.step, self.progress.recovery.skipped_in_a_row);
+            let (images_per_second, waiting) = (speed.images_per_second(), speed.waiting());
             self.emit(match loss {
-                Some(loss) => Event::StepDone { epoch, step, loss, lr, images_per_second: speed.images_per_second() },
+                Some(loss) => Event::StepDone { epoch, step, loss, lr, images_per_second, waiting },
                 None => Event::StepSkipped { epoch, step, in_a_row },
             })?;
-            let every = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
-            if every.is_some_and(|every| step.is_multiple_of(every)) && !step.is_multiple_of(steps_per_epoch) {
-                self.check_weights()?;
-                self.save_regular()?;
+            if !step.is_multiple_of(steps_per_epoch) {
+                self.save_what_is_due()?;
             }
         }
         match self.finish_epoch(&speed) {
@@ -325,7 +325,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
-        let (seconds, images_per_second) = (speed.seconds(), speed.images_per_second());
+        let (seconds, images_per_second, waiting) = (speed.seconds(), speed.images_per_second(), speed.waiting());
         self.check_weights()?;
         self.call_hooks(Hook::epoch_done)?;
         let own = self.evaluate()?;
@@ -347,6 +347,8 @@ impl<'a> Trainer<'a> {
             best,
             seconds,
             images_per_second,
+            waiting,
+            peak_memory: striate_torch::peak_memory(),
         };
         self.progress.epoch += 1;
         self.progress.running = Running::default();
@@ -359,10 +361,12 @@ impl<'a> Trainer<'a> {
         }
         self.progress.waiting.note(test.accuracy, self.config.patience.min_delta);
         self.emit(done)?;
-        // The best first: a run that dies between the two does this epoch, and its best, again.
+        self.listeners.iter_mut().try_for_each(|listener| listener.after_epoch(self.network))?;
+        // The best and what is kept first: a run that dies before the last does this epoch, and them, again.
         if best {
             self.save(BEST)?;
         }
+        self.keep(&[KeptAt::Step(self.progress.step), KeptAt::Epoch(self.progress.epoch)])?;
         self.save_regular()
     }
 
@@ -434,11 +438,25 @@ struct Launched {
 struct Speed {
     since: Instant,
     images: u64,
+    waited: Duration,
 }
 
 impl Speed {
     fn start() -> Self {
-        Self { since: Instant::now(), images: 0 }
+        Self { since: Instant::now(), images: 0, waited: Duration::ZERO }
+    }
+
+    /// Counts the time that `next` takes as waiting.
+    fn wait_for<T>(&mut self, next: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        let next = next();
+        self.waited += since.elapsed();
+        next
+    }
+
+    /// The share of the time that was spent waiting.
+    fn waiting(&self) -> f64 {
+        self.waited.as_secs_f64() / self.seconds()
     }
 
     fn seconds(&self) -> f64 {

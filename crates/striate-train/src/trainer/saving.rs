@@ -1,5 +1,6 @@
 //! How a run is saved, and goes on.
-use super::{BEST, LAST, Trainer};
+use super::{BEST, CheckpointConfig, LAST, Trainer};
+use crate::kept::KeptAt;
 use crate::{Checkpoint, Event, Listener, Progress, TrainError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -89,8 +90,9 @@ impl Trainer<'_> {
         let path = checkpoints.folder.join(name);
         let mut info = checkpoints.bundle.clone();
         if let Some(test) = self.progress.test {
-            let name = if self.config.loss.is_multi_label() { "test_exact_match" } else { "test_accuracy" };
-            info.metrics = [(name.to_owned(), test.accuracy), ("test_loss".to_owned(), test.loss)].into();
+            let measure = if self.config.loss.is_multi_label() { "exact_match" } else { "accuracy" };
+            let named = |measure: &str| format!("{}_{measure}", self.judge);
+            info.metrics = [(named(measure), test.accuracy), (named("loss"), test.loss)].into();
         }
         // The best is there to be used, and the last to go on from.
         let (model, optimizer, hooks) = match name {
@@ -103,6 +105,29 @@ impl Trainer<'_> {
         self.listeners.iter_mut().try_for_each(Listener::before_checkpoint)?;
         checkpoint.write(&info, &path)?;
         self.emit(Event::CheckpointSaved { path, step: self.progress.step })
+    }
+
+    /// Saves what is due after a step within an epoch.
+    pub(super) fn save_what_is_due(&mut self) -> Result<(), TrainError> {
+        let Some(CheckpointConfig { every_steps, keep, .. }) = &self.checkpoints else { return Ok(()) };
+        let step = self.progress.step;
+        let last = every_steps.is_some_and(|every| step.is_multiple_of(every));
+        if last || keep.is_due(KeptAt::Step(step)) {
+            self.check_weights()?;
+            self.keep(&[KeptAt::Step(step)])?;
+        }
+        if last { self.save_regular() } else { Ok(()) }
+    }
+
+    /// Saves the moments that are kept, and then removes those that are too many.
+    pub(super) fn keep(&mut self, moments: &[KeptAt]) -> Result<(), TrainError> {
+        let Some(CheckpointConfig { keep, folder, .. }) = &self.checkpoints else { return Ok(()) };
+        let (keep, folder) = (*keep, folder.clone());
+        for moment in moments.iter().filter(|moment| keep.is_due(**moment)) {
+            self.save(&moment.file())?;
+            keep.remove_older(&folder, *moment)?;
+        }
+        Ok(())
     }
 
     /// A step may ruin the weights though its loss was sound: what is saved must be sound too.

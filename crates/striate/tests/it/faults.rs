@@ -6,11 +6,11 @@ use std::path::Path;
 use striate::{BUNDLE, Outcome, Recipe, Run};
 use striate_files::{faults_done, inject_fault};
 
-/// Two steps with a checkpoint after each, an evaluation, a bundle.
+/// Two steps with two checkpoints after each, one of which is kept, an evaluation, a bundle.
 fn recipe(data: &Path) -> Recipe {
     let text = format!(
         "[model]\nname = 'resnet-tiny'\n[data]\nname = 'image-folder'\ndir = '{}'\n\
-         [train]\nepochs = 1\nbatch_size = 6\nlr = 0.02\nthreads = 1\ncheckpoint_steps = 1",
+         [train]\nepochs = 1\nbatch_size = 6\nlr = 0.02\nthreads = 1\ncheckpoint_steps = 1\nkeep_steps = 1",
         data.display()
     );
     Recipe::parse(&text, Path::new("tints.toml")).unwrap()
@@ -60,6 +60,8 @@ fn a_run_loses_nothing_whichever_operation_of_its_disk_fails() {
             assert_eq!(now.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
             let steps = |name: &str| String::from_utf8(now[name].clone()).unwrap().matches("step_done").count();
             assert!(steps("metrics.jsonl") >= 2);
+            let epochs = String::from_utf8(now["metrics.csv"].clone()).unwrap();
+            assert!(epochs.lines().count() == 2 && epochs.lines().nth(1).unwrap().starts_with("1,2,"), "{number}: {epochs}");
             if failed == 0 {
                 assert!(ended.is_ok() && number > 20, "{number}");
                 break;
