@@ -4,6 +4,7 @@
 //! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
 //! 2e-6 of the largest value, and by 1e-5 at worst in thousands of random convolutions. Transformed weights take four times the memory.
 use crate::onednn::Sum;
+use crate::cpu::Level;
 use crate::{Frozen, MemoryFormat, TorchError, ffi, memory_format};
 use tch::{Device, Kind, Tensor};
 
@@ -13,8 +14,7 @@ pub const LANES: i64 = 16;
 pub const TILE: i64 = 4;
 /// Whether this processor is fast at it.
 pub fn available() -> bool {
-    // SAFETY: no precondition.
-    unsafe { ffi::st_has_wide_vectors() != 0 }
+    Level::in_use() >= Level::Avx2
 }
 
 /// A weight that is transformed and packed.
