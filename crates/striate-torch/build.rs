@@ -12,6 +12,9 @@ const KERNELS: [&str; 2] = ["levels", "pixels"];
 const KERNELS_OF_LEVELS: [&str; 10] =
     ["bytes", "jpeg", "norm", "outer", "pointwise", "pool", "resample", "weight_gradient", "winograd", "winograd_train"];
 
+/// Older ones do not know the instructions that kernels are compiled for. `cargo xtask doctor` says so too.
+const OLDEST_GCC: u32 = 11;
+
 /// The levels of an x86-64 processor, as `striate_cpu_level` numbers them. Others have the first.
 const LEVELS: [&str; 3] = ["0", "1", "2"];
 
@@ -27,6 +30,10 @@ fn main() {
         return;
     };
     let lib = Path::new(&lib);
+    if let Some(version) = gcc_version().filter(|version| *version < OLDEST_GCC) {
+        println!("cargo::error=GCC {version} is too old: install GCC {OLDEST_GCC} or newer, or set CXX to one that is there");
+        return;
+    }
     compile_operators(lib);
     compile_kernels();
     if let Err(error) = find_at_run_time(lib) {
@@ -40,6 +47,13 @@ fn cpp() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).warnings(false).std("c++20").define("_GLIBCXX_USE_CXX11_ABI", "1").debug(false);
     build
+}
+
+/// The major version of the compiler, if it is GCC.
+fn gcc_version() -> Option<u32> {
+    let compiler = cpp().try_get_compiler().ok().filter(cc::Tool::is_like_gnu)?;
+    let output = compiler.to_command().arg("-dumpversion").output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().split('.').next()?.parse().ok()
 }
 
 fn compile_operators(lib: &Path) {

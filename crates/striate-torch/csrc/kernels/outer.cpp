@@ -11,7 +11,8 @@ ALWAYS_INLINE void outer_block(const Outer<float>& o, int64_t row) {
   const uintptr_t fetched = o.fetched();
   EACH_ROW EACH_LINE __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
   for (int64_t t = 0; t < o.count; ++t) {
-    __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
+    // Blocks of narrower vectors are so short that this would cost more than it saves.
+    if constexpr (kLanes == kLine) __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
     Lanes values[vectors];
     EACH_VECTOR values[v] = load(o.y + t * o.y_step + v * kLanes);
     EACH_ROW EACH_VECTOR sums[r][v] += o.x[t * o.x_step + row + r] * values[v];
