@@ -6,20 +6,17 @@ use std::{
 };
 
 /// They read no header of libtorch's, so that each compiles in seconds.
-const KERNELS: [&str; 12] = [
-    "bytes",
-    "jpeg",
-    "norm",
-    "outer",
-    "pixels",
-    "pointwise",
-    "pool",
-    "processor",
-    "resample",
-    "weight_gradient",
-    "winograd",
-    "winograd_train",
-];
+const KERNELS: [&str; 2] = ["levels", "pixels"];
+
+/// Of these too, and of each there is one for every level of instructions.
+const KERNELS_OF_LEVELS: [&str; 10] =
+    ["bytes", "jpeg", "norm", "outer", "pointwise", "pool", "resample", "weight_gradient", "winograd", "winograd_train"];
+
+/// Older ones do not know the instructions that kernels are compiled for. `cargo xtask doctor` says so too.
+const OLDEST_GCC: u32 = 11;
+
+/// The levels of an x86-64 processor, as `striate_cpu_level` numbers them. Others have the first.
+const LEVELS: [&str; 3] = ["0", "1", "2"];
 
 fn main() {
     println!("cargo::rerun-if-changed=csrc");
@@ -33,6 +30,10 @@ fn main() {
         return;
     };
     let lib = Path::new(&lib);
+    if let Some(version) = gcc_version().filter(|version| *version < OLDEST_GCC) {
+        println!("cargo::error=GCC {version} is too old: install GCC {OLDEST_GCC} or newer, or set CXX to one that is there");
+        return;
+    }
     compile_operators(lib);
     compile_kernels();
     if let Err(error) = find_at_run_time(lib) {
@@ -46,6 +47,13 @@ fn cpp() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).warnings(false).std("c++20").define("_GLIBCXX_USE_CXX11_ABI", "1").debug(false);
     build
+}
+
+/// The major version of the compiler, if it is GCC.
+fn gcc_version() -> Option<u32> {
+    let compiler = cpp().try_get_compiler().ok().filter(cc::Tool::is_like_gnu)?;
+    let output = compiler.to_command().arg("-dumpversion").output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().split('.').next()?.parse().ok()
 }
 
 fn compile_operators(lib: &Path) {
@@ -62,14 +70,23 @@ fn compile_operators(lib: &Path) {
 }
 
 fn compile_kernels() {
-    cpp()
-        .files(KERNELS.map(|name| format!("csrc/kernels/{name}.cpp")))
+    let levels = if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") { &LEVELS[..] } else { &LEVELS[..1] };
+    kernels(&KERNELS).compile("striate_kernels");
+    for level in levels {
+        kernels(&KERNELS_OF_LEVELS).define("STRIATE_LEVEL", *level).compile(&format!("striate_kernels_{level}"));
+    }
+}
+
+fn kernels(names: &[&str]) -> cc::Build {
+    let mut build = cpp();
+    build
+        .files(names.iter().map(|name| format!("csrc/kernels/{name}.cpp")))
         .opt_level(3)
         .flag_if_supported("-fno-trapping-math")
         .flag_if_supported("-ffp-contract=fast")
         .flag_if_supported("-fopenmp")
-        .flag_if_supported("-Wno-psabi")
-        .compile("striate_kernels");
+        .flag_if_supported("-Wno-psabi");
+    build
 }
 
 /// Adds libtorch's folder to the run-time path of all programs and tests above.

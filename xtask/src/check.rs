@@ -15,9 +15,10 @@ use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, and with them on all that these may depend on; development dependencies apart. A crate
 /// that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
+    ("striate-cpu", &[]),
     ("striate-files", &[]),
-    ("striate-torch", &["striate-files"]),
+    ("striate-torch", &["striate-cpu", "striate-files"]),
     ("striate-fetch", &["striate-files"]),
     ("striate-layers", &["striate-torch"]),
     ("striate-graph", &["striate-layers"]),
@@ -29,7 +30,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("striate-lab", &["striate"]),
     ("striate-bench", &["striate"]),
     ("striate-cli", &["striate-lab"]),
-    ("xtask", &["striate-fetch"]),
+    ("xtask", &["striate-cpu", "striate-fetch"]),
 ];
 
 /// The one crate that may contain unsafe code.

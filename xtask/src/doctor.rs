@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use striate_cpu::Level;
 use striate_fetch::cache_dir;
 
 use crate::{
@@ -15,13 +16,21 @@ use crate::{
     workspace::{Workspace, parse_toml},
 };
 
+/// The oldest GCC that compiles our kernels: older ones do not know their instructions. `striate-torch`'s build script says so too.
+const OLDEST_GCC: u32 = 11;
+
 /// What was found, or else what is missing and how to mend it.
 type Finding = Result<String, String>;
 
 /// Prints all findings; fails when something is missing without which nothing can be built.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let needed =
-        [("rust", rust(workspace)?), ("C++ compiler", cpp_compiler()), ("libtorch", libtorch(workspace)), ("cache", cache())];
+    let needed = [
+        ("rust", rust(workspace)?),
+        ("C++ compiler", cpp_compiler()),
+        ("processor", processor()),
+        ("libtorch", libtorch(workspace)),
+        ("cache", cache()),
+    ];
     let optional = [("python", python()), ("GPU", gpu()), ("CUDA", cuda(workspace)), ("datasets", datasets())];
     for (name, finding) in &needed {
         tell(name, finding, "missing");
@@ -64,8 +73,29 @@ fn cpp_compiler() -> Finding {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     // It may have words before the compiler, as `ccache g++`.
     let words: Vec<_> = compiler.split_whitespace().chain(["--version"]).collect();
-    first_line(words[0], &words[1..])
-        .ok_or_else(|| format!("{compiler} cannot be run: install a C++ compiler (on Debian, `apt-get install g++`)"))
+    let found = first_line(words[0], &words[1..])
+        .ok_or_else(|| format!("{compiler} cannot be run: install a C++ compiler (on Debian, `apt-get install g++`)"))?;
+    match gcc_version(&found) {
+        Some(version) if version < OLDEST_GCC => {
+            Err(format!("{found} is too old: install GCC {OLDEST_GCC} or newer, or set CXX to one that is there"))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// The major version in the line that GCC prints, `g++ (Debian 12.2.0-14) 12.2.0`. None of another compiler.
+fn gcc_version(line: &str) -> Option<u32> {
+    let (_, version) = line.rsplit_once(") ").filter(|(name, _)| !name.contains("clang"))?;
+    version_parts(version).first().copied()
+}
+
+/// The instructions that kernels use.
+fn processor() -> Finding {
+    let level = striate_cpu::check().map_err(|error| error.to_string())?;
+    Ok(match level {
+        Level::Baseline => format!("{level}: kernels are libtorch's, ours need AVX2 and FMA"),
+        _ => format!("{level}: kernels use these instructions"),
+    })
 }
 
 fn libtorch(workspace: &Workspace) -> Finding {
@@ -145,4 +175,18 @@ fn first_line(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().filter(|_| output.status.success()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gcc_tells_its_version_and_others_have_none() {
+        assert_eq!(gcc_version("g++ (Debian 12.2.0-14+deb12u1) 12.2.0"), Some(12));
+        assert_eq!(gcc_version("c++ (Ubuntu 9.4.0-1ubuntu1~20.04.2) 9.4.0"), Some(9));
+        assert_eq!(gcc_version("g++ (GCC) 8.5.0 20210514 (Red Hat 8.5.0-28)"), Some(8));
+        assert_eq!(gcc_version("Debian clang version 14.0.6"), None);
+        assert_eq!(gcc_version("Apple clang version 15.0.0 (clang-1500.3.9.4)"), None);
+    }
 }

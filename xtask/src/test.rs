@@ -1,8 +1,12 @@
 //! `cargo xtask test`: everything that a change has to pass.
 
-use std::process::{Command, ExitCode};
+use std::{
+    fmt,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result};
+use striate_cpu::{Level, VARIABLE};
 
 use crate::{browser, check, program::exit_code, setup, setup::Options, workspace::Workspace};
 
@@ -16,14 +20,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     }
     browser::install_where_possible();
     for step in steps(has_nextest(workspace)) {
-        announce(&format!("cargo {step}"));
-        let mut cargo = workspace.cargo();
-        if step.starts_with("doc ") {
-            cargo.env("RUSTDOCFLAGS", "-D warnings");
-        }
-        let status = cargo.args(step.split(' ')).status().context("cannot run cargo")?;
+        announce(&step.to_string());
+        let status = workspace.cargo().args(step.cargo.split(' ')).envs(step.variable).status().context("cannot run cargo")?;
         if !status.success() {
-            eprintln!("error: `cargo {step}` failed");
+            eprintln!("error: `{step}` failed");
             return Ok(exit_code(status));
         }
     }
@@ -31,16 +31,43 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Arguments of cargo, from what fails fastest to what takes longest. Features stay as they are: `doc-only` links no libtorch.
-fn steps(nextest: bool) -> [&'static str; 6] {
-    [
-        "fmt --all --check",
-        "clippy --workspace --all-targets -- -D warnings",
-        if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" },
-        "test --workspace --doc",
-        "doc --workspace --no-deps",
-        "package --workspace --no-verify --allow-dirty --offline --quiet",
-    ]
+/// Arguments of cargo, and an environment variable.
+struct Step {
+    cargo: &'static str,
+    variable: Option<(&'static str, &'static str)>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, value)) = self.variable {
+            write!(f, "{name}={value:?} ")?;
+        }
+        write!(f, "cargo {}", self.cargo)
+    }
+}
+
+/// From what fails fastest to what takes longest. Features stay as they are: `doc-only` links no libtorch.
+fn steps(nextest: bool) -> Vec<Step> {
+    let plain = |cargo| Step { cargo, variable: None };
+    let mut steps = vec![
+        plain("fmt --all --check"),
+        plain("clippy --workspace --all-targets -- -D warnings"),
+        plain(if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" }),
+    ];
+    // Layers and plans on kernels for fewer instructions than this processor has. The kernels' own tests take care of that themselves.
+    let compute = if nextest {
+        "nextest run -p striate-layers -p striate-infer"
+    } else {
+        "test -p striate-layers -p striate-infer --lib --tests"
+    };
+    let fewer = Level::ALL.into_iter().filter(|level| *level < Level::of_processor());
+    steps.extend(fewer.map(|level| Step { cargo: compute, variable: Some((VARIABLE, level.name())) }));
+    steps.extend([
+        plain("test --workspace --doc"),
+        Step { cargo: "doc --workspace --no-deps", variable: Some(("RUSTDOCFLAGS", "-D warnings")) },
+        plain("package --workspace --no-verify --allow-dirty --offline --quiet"),
+    ]);
+    steps
 }
 
 fn announce(step: &str) {

@@ -96,6 +96,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, BenchError> {
+    striate_torch::cpu::check().map_err(|error| BenchError::Usage(error.to_string()))?;
     if cli.hidden.is_some() {
         striate_torch::keep_memory_warm();
     }

@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_plan_in_int8_runs_where_the_processor_has_it() {
         if !striate_torch::int8::available() {
-            println!("skipped: no AVX-512 VNNI");
+            println!("skipped: no AVX-512 VNNI or AVX-VNNI");
             return;
         }
         let mut work = Work::prepare(&"resnet-tiny/plan/b2/40/int8/channels-last/t1/cpu".parse().unwrap(), 3, None).unwrap();

@@ -9,15 +9,17 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use striate::Precision;
 use striate_datasets::{ImageSize, Interpolation};
 use striate_layers::Mode;
+use striate_torch::cpu::Level;
 use striate_train::Head;
 use tch::Kind;
 
 /// Train, evaluate, inspect and run the classic convolutional networks.
 #[derive(Debug, Parser)]
-#[command(name = "striate", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "striate", version, long_version = long_version(), arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -555,6 +557,12 @@ pub(crate) fn shape(text: &str) -> Result<[i64; 3], String> {
     let dims: Option<Vec<i64>> = text.split(',').map(|dim| dim.trim().parse().ok()).collect();
     let dims = dims.filter(|dims| dims.iter().all(|dim| *dim > 0));
     dims.and_then(|dims| dims.try_into().ok()).ok_or_else(|| "give three numbers above 0, such as 1,32,32".to_owned())
+}
+
+/// The version, and the instructions that kernels use.
+fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{}\nkernels for {}", env!("CARGO_PKG_VERSION"), Level::in_use()));
+    &TEXT
 }
 
 /// Help and version as clap prints them; a wrong call in one line.

@@ -68,6 +68,7 @@ struct Engine;
 
 impl Program for Engine {
     fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+        striate_torch::cpu::check().map_err(|error| CliError::Usage(error.to_string()))?;
         progress::start_logging();
         striate_torch::keep_memory_warm();
         run()

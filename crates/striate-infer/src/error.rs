@@ -6,7 +6,7 @@ use striate_torch::TorchError;
 #[non_exhaustive]
 pub enum PlanError {
     /// A device or a processor that has no int8.
-    #[error("int8 needs a CPU with AVX-512 VNNI and libtorch's oneDNN: use float32 or bfloat16")]
+    #[error("int8 needs a CPU with AVX-512 VNNI or AVX-VNNI, and libtorch's oneDNN: use float32 or bfloat16")]
     NoInt8,
     /// Plans compute in no float16.
     #[error("float16 is for training: use float32 or bfloat16")]

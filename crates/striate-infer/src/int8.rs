@@ -338,7 +338,7 @@ mod tests {
     fn skipped() -> bool {
         let skipped = !int8::available();
         if skipped {
-            println!("skipped: no AVX-512 VNNI");
+            println!("skipped: no AVX-512 VNNI or AVX-VNNI");
         }
         skipped
     }

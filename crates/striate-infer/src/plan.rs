@@ -40,7 +40,7 @@ impl Plan {
     ///
     /// Weights are packed for the size of input that the network was built for; others work too, and may run a little
     /// slower. Fails if libtorch does, such as for want of memory; in int8 also without a [`Calibration`] that fits, and where there is
-    /// no CPU with AVX-512 VNNI ([`striate_torch::int8::available`]).
+    /// no CPU with AVX-512 VNNI or AVX-VNNI ([`striate_torch::int8::available`]).
     pub fn new(network: &Network, options: &PlanOptions) -> Result<Self, PlanError> {
         let _no_grad = striate_torch::no_grad();
         let precision = options.precision;

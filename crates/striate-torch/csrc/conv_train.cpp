@@ -85,7 +85,7 @@ char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int
     const auto floats = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };
     TORCH_CHECK(x.dim() == 4 && w.dim() == 4 && w.size(1) == x.size(1), "expected images and a weight [out, in, height, width], got ", x.sizes(), " and ",
                 w.sizes());
-    TORCH_CHECK(w.size(0) % kLanes == 0 && w.size(1) % kLanes == 0 && w.numel() > 0, "expected multiples of ", kLanes, " channels, got ", w.sizes());
+    TORCH_CHECK(w.size(0) % kMultiple == 0 && w.size(1) % kMultiple == 0 && w.numel() > 0, "expected multiples of ", kMultiple, " channels, got ", w.sizes());
     TORCH_CHECK(x.is_cpu() && type && floats(w) && (!optional.has_value() || (floats(*optional) && optional->sizes() == at::IntArrayRef{w.size(0)})),
                 "expected images of float32, or of bfloat16 if this processor multiplies such, and a weight and a bias for each output channel of float32, on the CPU");
     *out = new at::Tensor(Convolution::apply(x, w, optional, std::vector<int64_t>(geometry, geometry + 6)));

@@ -27,12 +27,7 @@ void push(torch::jit::Stack& stack, Values&&... values) {
 }  // namespace
 
 int st_has_int8() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  return st_has_onednn() && __builtin_cpu_supports("avx512vnni") &&
-      c10::Dispatcher::singleton().findSchema({"onednn::qconv2d_pointwise", "binary"}).has_value();
-#else
-  return 0;
-#endif
+  return st_has_onednn() && multiplies_bytes() && c10::Dispatcher::singleton().findSchema({"onednn::qconv2d_pointwise", "binary"}).has_value();
 }
 
 char* st_quantize(st_tensor values, st_scale scale, st_tensor* out) {

@@ -26,7 +26,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                             const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other, at::Tensor running_mean,
                             at::Tensor running_var, double momentum, double eps, bool relu) {
     const int64_t channels = x.dim() == 4 ? x.size(1) : 0;
-    TORCH_CHECK(x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && channels > 0 && channels % kLanes == 0,
+    TORCH_CHECK(x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && channels > 0 && channels % kMultiple == 0,
                 "this batch norm takes float32 or bfloat16 images with a multiple of 16 channels, on the CPU");
     TORCH_CHECK(!other.has_value() || (other->sizes() == x.sizes() && other->scalar_type() == x.scalar_type() && other->is_cpu()),
                 "what is added has another shape or type");

@@ -11,7 +11,7 @@ at::Tensor pointwise_panels(const at::Tensor& weight, bool around) {
   const int64_t rows = weight.size(0), width = weight.size(1), depth = around ? rows : width, columns = around ? width : rows;
   TORCH_CHECK(depth > 0, "the weight is empty");
   TORCH_CHECK(!pairs || (depth % 2 == 0 && st_has_bf16_products() != 0), "there are no products of pairs of ", depth, " channels");
-  const int64_t padded = (columns + kLanes - 1) / kLanes * kLanes;
+  const int64_t padded = (columns + kMultiple - 1) / kMultiple * kMultiple;
   at::Tensor panels = at::empty({padded * depth}, weight.options());
   with_type(weight, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;

@@ -20,7 +20,7 @@ at::Tensor pool_forward(const at::Tensor& x, int64_t pixel, const Pool& pool, ui
 class MaxPool : public torch::autograd::Function<MaxPool> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, int64_t pixel, const Pool& pool) {
-    at::Tensor index = at::empty({pool.images * pool.down.out * pool.across.out * pool.channels + kLanes}, x.options().dtype(at::kByte));
+    at::Tensor index = at::empty({pool.images * pool.down.out * pool.across.out * pool.channels + kMultiple}, x.options().dtype(at::kByte));
     at::Tensor y = pool_forward(x, pixel, pool, index.data_ptr<uint8_t>());
     context->save_for_backward({index});
     const Axis &down = pool.down, &across = pool.across;

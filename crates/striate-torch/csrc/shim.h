@@ -27,6 +27,9 @@ typedef struct {
   int64_t stride, left, top, width, height;
 } st_plane;
 
+// The level of instructions that kernels use, from 0 (src/cpu.rs).
+int striate_cpu_level();
+
 void st_free_message(char* message);
 const char* st_torch_version();
 // Ends the process: buffers of the C library are written, destructors of static objects are not run.
@@ -98,6 +101,7 @@ char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* p
 
 // A 1x1 convolution of float32 or bfloat16 images, or a linear layer, whose examples are images of one pixel (pointwise.cpp): with a weight [out, in] of their
 // type, in bfloat16 of an even `in`, that is packed once, and a float32 bias with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
+// Whether the level of instructions in use has products of bfloat16.
 int st_has_bf16_products();
 char* st_pointwise_weight(st_tensor weight, st_tensor* out);
 char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
@@ -164,8 +168,6 @@ char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_
 // A convolution in one group of float32 or bfloat16 images and a float32 weight, with gradients (conv_train.cpp); float32 images become bfloat16 while
 // autocasting to it. `geometry` is as for st_conv, `bias` may be nullptr, channels are multiples of 16.
 char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
-// Whether the processor has the vectors that it is fast with.
-int st_has_wide_vectors();
 // A window of a picture of bytes in another size as Pillow resizes it; all sizes are above 0. 0 if there is no memory, -1 if the piece lacks what the window is
 // made of.
 int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to);

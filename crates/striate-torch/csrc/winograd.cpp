@@ -15,7 +15,7 @@ at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bi
               "Winograd's convolution takes float32 or bfloat16 images on the CPU");
   input = input.contiguous(at::MemoryFormat::ChannelsLast);
   const int64_t channels = input.size(1);
-  TORCH_CHECK(channels > 0 && out_channels > 0 && channels % kLanes == 0 && out_channels % kLanes == 0,
+  TORCH_CHECK(channels > 0 && out_channels > 0 && channels % kMultiple == 0 && out_channels % kMultiple == 0,
               "Winograd's convolution takes multiples of 16 channels");
   TORCH_CHECK(weights.is_contiguous() && weights.numel() == kPoints * channels * out_channels, "the weight has another shape");
   const Tiles tiles = tiles_of(input, top, left);

@@ -46,7 +46,7 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
                             int64_t top, int64_t left) {
     TORCH_CHECK(input.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.size(1) == input.size(1),
                 "Winograd's convolution takes images and a weight [out, in, 3, 3], got ", input.sizes(), " and ", weight.sizes());
-    TORCH_CHECK(weight.size(0) % kLanes == 0 && weight.size(1) % kLanes == 0, "Winograd's convolution takes multiples of ", kLanes, " channels, got ",
+    TORCH_CHECK(weight.size(0) % kMultiple == 0 && weight.size(1) % kMultiple == 0, "Winograd's convolution takes multiples of ", kMultiple, " channels, got ",
                 weight.sizes());
     TORCH_CHECK(top >= 0 && top <= 2 && left >= 0 && left <= 2, "Winograd's convolution takes a padding of at most 2");
     TORCH_CHECK(weight.scalar_type() == at::kFloat && weight.is_cpu(), "Winograd's convolution takes a float32 weight on the CPU");

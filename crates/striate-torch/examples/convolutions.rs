@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let train = std::env::args().nth(2).is_some_and(|word| word == "train");
     for [channels, out_channels, size, batch] in SHAPES {
         print!("3x3 {channels}x{size}x{size} to {out_channels}, batch {batch}:");
-        for kind in [Kind::Float, Kind::BFloat16] {
+        for kind in kinds() {
             let weight = Tensor::f_randn([out_channels, channels, 3, 3], (Kind::Float, Device::Cpu))?;
             let images = images([batch, channels, size, size], kind)?;
             let by_winograd = |images: &Tensor, weight: &Tensor| winograd::conv(images, weight, None, [1, 1]);
@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if train {
         for [channels, out_channels, size, window, step, batch] in TRAINED {
             print!("{window}x{window}/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
-            for kind in [Kind::Float, Kind::BFloat16] {
+            for kind in kinds() {
                 let weight = Tensor::f_randn([out_channels, channels, window, window], (Kind::Float, Device::Cpu))?;
                 let geometry = Geometry { padding: [window / 2; 2], stride: [step; 2], dilation: [1, 1], groups: 1 };
                 let ours = |images: &Tensor, weight: &Tensor| conv::conv(images, weight, None, &geometry);
@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for [channels, out_channels, size, step, batch] in POINTWISE {
         print!("1x1/{step} {channels}x{size}x{size} to {out_channels}, batch {batch}:");
-        for kind in [Kind::Float, Kind::BFloat16] {
+        for kind in kinds() {
             let images = images([batch, channels, size, size], kind)?;
             let weight = Tensor::f_randn([out_channels, channels, 1, 1], (Kind::Float, Device::Cpu))?;
             tell(kind, one_by_one(&images, &weight, step)?, channels * out_channels * (size / step) * (size / step) * batch);
@@ -107,6 +107,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!();
     }
     Ok(())
+}
+
+/// The types that this processor has products of, as far as its instructions may be used.
+fn kinds() -> impl Iterator<Item = Kind> {
+    [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| conv::suits(*kind) && onednn::takes(Device::Cpu, *kind))
 }
 
 fn images(size: [i64; 4], kind: Kind) -> Result<Tensor, TorchError> {

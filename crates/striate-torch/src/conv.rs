@@ -4,7 +4,7 @@ use crate::onednn::Geometry;
 use crate::{TorchError, ffi, pointwise, winograd};
 use tch::{Kind, Tensor};
 
-/// Whether this processor computes them, for images of this type.
+/// Whether this processor is fast at it, for images of this type.
 pub fn suits(kind: Kind) -> bool {
     pointwise::suits(kind, winograd::LANES)
 }
@@ -15,12 +15,9 @@ pub fn suits(kind: Kind) -> bool {
 ///
 /// # Errors
 ///
-/// Channels that are no multiples of [`LANES`](winograd::LANES) or come in groups, other types or devices, a processor without wide vectors. A second derivative is an
+/// Channels that are no multiples of [`LANES`](winograd::LANES) or come in groups, other types or devices, bfloat16 on a processor without products of it. A second derivative is an
 /// error of the backward pass.
 pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &Geometry) -> Result<Tensor, TorchError> {
-    if !suits(Kind::Float) {
-        return Err(TorchError::new("this processor has no wide vectors"));
-    }
     if geometry.groups != 1 {
         return Err(TorchError::new(&format!("expected channels in one group, got {}", geometry.groups)));
     }
@@ -50,9 +47,6 @@ mod tests {
     /// every way.
     #[test]
     fn gradients_are_those_of_the_convolution() {
-        if !suits(Kind::Float) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         crate::manual_seed(2);
         for threads in [1, 2, 3] {
             crate::set_num_threads(threads);
@@ -74,7 +68,7 @@ mod tests {
                 (16, 32, [2, 3, 3], [[1, 1], [2, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, false),
                 (32, 16, [3, 1, 1], [[3, 3], [1, 1], [1, 1], [1, 1]], MemoryFormat::ChannelsLast, true),
             ] {
-                for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind)) {
+                for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| pointwise::takes(*kind, winograd::LANES)) {
                     let leaf = |values: &Tensor, kind| values.detach().to_kind(kind).set_requires_grad(true);
                     let lay_out = |values: Tensor| to_memory_format(&values.to_kind(kind).to_kind(Kind::Float), layout).unwrap();
                     let [images, weight] = [[size[0], channels, size[1], size[2]], [out, channels, window[0][0], window[0][1]]]
@@ -111,9 +105,6 @@ mod tests {
     /// Images of float32 while autocasting: to bfloat16, to float16, which is libtorch's, and in a part that does not autocast.
     #[test]
     fn autocasting_is_heeded() {
-        if !suits(Kind::Float) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         crate::manual_seed(3);
         for window in [POINT, [[3, 3], [1, 1], [2, 2], [1, 1]]] {
             let leaf =
@@ -144,9 +135,6 @@ mod tests {
 
     #[test]
     fn it_has_no_second_derivative_and_fits_its_channels() {
-        if !suits(Kind::Float) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         let conv = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| conv(x, weight, bias, &geometry(POINT));
         let (x, weight) = (random(&[1, 16, 8, 8]).set_requires_grad(true), random(&[16, 16, 1, 1]));
         let sum = conv(&x, &weight, None).unwrap().sum(Kind::Float);

@@ -190,7 +190,6 @@ unsafe extern "C" {
         out: *mut *mut C_tensor,
     ) -> c_int;
     pub(crate) fn st_concat_channels(tensors: *const *const C_tensor, n: usize, out: *mut *mut C_tensor) -> c_int;
-    pub(crate) fn st_has_wide_vectors() -> c_int;
     pub(crate) fn st_resample(from: *const u8, resampling: *const Resampling, cubic: c_int, to: *mut u8) -> c_int;
     pub(crate) fn st_jpeg_blocks(from: *const i16, flat: *const u8, count: i64, stride: i64, to: *mut u8);
     pub(crate) fn st_jpeg_pixels(planes: *const Plane, across: c_int, down: c_int, region: *const i64, to: *mut u8) -> c_int;

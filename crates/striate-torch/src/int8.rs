@@ -13,7 +13,7 @@ const MAX_WEIGHT: f64 = 127.0;
 /// The batch that a linear layer's weight is packed for; it is as good for others.
 const TYPICAL_BATCH: i64 = 16;
 
-/// Whether this processor multiplies bytes (AVX-512 VNNI; older instructions overflow), and libtorch has the operators.
+/// Whether this processor multiplies bytes (AVX-512 VNNI or AVX-VNNI; older instructions overflow), and libtorch has the operators.
 pub fn available() -> bool {
     // SAFETY: no precondition.
     unsafe { ffi::st_has_int8() != 0 }
@@ -240,7 +240,7 @@ fn copy_of(bias: Option<&Tensor>) -> Result<Option<Frozen>, TorchError> {
 fn check_available() -> Result<(), TorchError> {
     match available() {
         true => Ok(()),
-        false => Err(TorchError::new("int8 needs a processor with AVX-512 VNNI, and a libtorch with oneDNN")),
+        false => Err(TorchError::new("int8 needs a processor with AVX-512 VNNI or AVX-VNNI, and a libtorch with oneDNN")),
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
     /// Whether this machine has int8; says so if not.
     fn skipped() -> bool {
         if !available() {
-            println!("skipped: no AVX-512 VNNI");
+            println!("skipped: no AVX-512 VNNI or AVX-VNNI");
         }
         !available()
     }

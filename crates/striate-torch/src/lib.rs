@@ -12,6 +12,7 @@
 //! - [`pixels`]: pooling and concatenation of channels-last feature maps;
 //! - [`norm`]: batch norm in training together with the addition and the ReLU after it;
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
+//! - [`cpu`]: which instructions our kernels use;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
 //! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
@@ -31,6 +32,7 @@ mod budget;
 mod bytes;
 mod contained;
 pub mod conv;
+pub mod cpu;
 pub mod cuda;
 mod error;
 mod ffi;

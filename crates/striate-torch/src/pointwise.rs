@@ -8,8 +8,13 @@ use tch::{Device, Kind, Tensor};
 
 /// Whether this processor is fast at it, for so many input channels of this type: an even number in bfloat16.
 pub fn suits(kind: Kind, in_channels: i64) -> bool {
+    winograd::available() && takes(kind, in_channels)
+}
+
+/// Whether this processor can do it, fast or not.
+pub(crate) fn takes(kind: Kind, in_channels: i64) -> bool {
     match kind {
-        Kind::Float => winograd::available(),
+        Kind::Float => true,
         // SAFETY: no precondition.
         Kind::BFloat16 => in_channels % 2 == 0 && unsafe { ffi::st_has_bf16_products() != 0 },
         _ => false,
@@ -26,12 +31,12 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Packs a weight `[out, in, 1, 1]` or `[out, in]` that [`suits`], and a bias `[out]`, which is kept in float32.
+    /// Packs a weight `[out, in, 1, 1]` or `[out, in]`, float32 or one that [`suits`], and a bias `[out]`, which is kept in float32.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, TorchError> {
         let ([out_channels, in_channels, 1, 1] | [out_channels, in_channels]) = weight.size()[..] else {
             return Err(TorchError::new(&format!("expected a weight [out, in] or [out, in, 1, 1], got {:?}", weight.size())));
         };
-        if !suits(weight.kind(), in_channels) {
+        if !takes(weight.kind(), in_channels) {
             let kind = weight.kind();
             return Err(TorchError::new(&format!("this processor has no products of {in_channels} channels in {kind:?}")));
         }
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn it_is_the_convolution_with_what_follows() {
         crate::manual_seed(1);
-        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind, 2)) {
+        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| takes(*kind, 2)) {
             let tolerance = if kind == Kind::Float { 1e-5 } else { 1.0 / 256.0 };
             for (batch, channels, out, side, stride) in [
                 (1, 64, 256, 9, [1, 1]),
@@ -143,7 +148,7 @@ mod tests {
     fn it_is_the_linear_layer_of_any_batch() {
         crate::set_num_threads(1);
         crate::manual_seed(1);
-        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| suits(*kind, 2)) {
+        for kind in [Kind::Float, Kind::BFloat16].into_iter().filter(|kind| takes(*kind, 2)) {
             let tolerance = if kind == Kind::Float { 1e-5 } else { 1.0 / 256.0 };
             for (batch, input, output) in
                 [(1, 2, 1), (3, 34, 7), (16, 2100, 140), (17, 6, 65), (130, 1024, 72), (61, 1500, 300), (0, 4, 4)]
@@ -164,9 +169,6 @@ mod tests {
     /// Pixels that lie in no rows: one that is repeated, and a part of each row of some of the channels.
     #[test]
     fn images_of_any_layout_are_read() {
-        if !suits(Kind::Float, 1) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         crate::manual_seed(1);
         let weight = random(&[20, 16, 1, 1]);
         let packed = Weight::new(&weight, None).unwrap();
@@ -179,9 +181,6 @@ mod tests {
 
     #[test]
     fn what_is_read_is_not_written_over() {
-        if !suits(Kind::Float, 1) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         crate::manual_seed(1);
         let (weight, x) = (random(&[130, 130, 1, 1]), images(&[1, 130, 4, 4], Kind::Float));
         let expected = x.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1) + &x;
@@ -191,9 +190,6 @@ mod tests {
 
     #[test]
     fn a_nan_is_given_on_and_what_does_not_fit_is_an_error() {
-        if !suits(Kind::Float, 1) {
-            return println!("skipped: this processor has no wide vectors");
-        }
         crate::manual_seed(1);
         let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
         let packed = Weight::new(&ones(&[5, 4, 1, 1]), None).unwrap();

@@ -3,6 +3,7 @@
 //!
 //! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
 //! 2e-6 of the largest value, and by 1e-5 at worst in thousands of random convolutions. Transformed weights take four times the memory.
+use crate::cpu::Level;
 use crate::onednn::Sum;
 use crate::{Frozen, MemoryFormat, TorchError, ffi, memory_format};
 use tch::{Device, Kind, Tensor};
@@ -11,10 +12,9 @@ use tch::{Device, Kind, Tensor};
 pub const LANES: i64 = 16;
 /// Height and width of a tile of the output.
 pub const TILE: i64 = 4;
-/// Whether this processor is fast at it.
+/// Whether this processor is fast at it: it has AVX2 and FMA, and `STRIATE_CPU` does not forbid them.
 pub fn available() -> bool {
-    // SAFETY: no precondition.
-    unsafe { ffi::st_has_wide_vectors() != 0 }
+    Level::in_use() >= Level::Avx2
 }
 
 /// A weight that is transformed and packed.

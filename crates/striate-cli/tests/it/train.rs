@@ -76,7 +76,7 @@ fn plans_in_bfloat16_and_int8_give_the_same_class_for_nearly_all_real_images() {
     let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json"];
     let int8 = [&eval[..], &["--precision", "int8", "--calibrate", "digits"]].concat();
     if !striate_torch::int8::available() {
-        println!("skipped: no AVX-512 VNNI");
+        println!("skipped: no AVX-512 VNNI or AVX-VNNI");
         return;
     }
     check(Plan::calibrated(&network, &[images(&digits.train).narrow(0, 0, 256)]).unwrap(), 990);

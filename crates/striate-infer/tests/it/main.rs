@@ -139,7 +139,7 @@ fn bfloat16_is_close() {
 fn skipped() -> bool {
     let skipped = !striate_torch::int8::available();
     if skipped {
-        println!("skipped: no AVX-512 VNNI");
+        println!("skipped: no AVX-512 VNNI or AVX-VNNI");
     }
     skipped
 }

@@ -1,9 +1,11 @@
 // Values as bytes, and back.
-#include "kernels.h"
+#include "lanes.h"
+
+namespace LEVEL {
 
 namespace {
 
-FOR_EACH_PROCESSOR void quantize_some(const float* from, int64_t first, int64_t last, st_scale scale, uint8_t* to) {
+TARGET void quantize_some(const float* from, int64_t first, int64_t last, st_scale scale, uint8_t* to) {
   const float inverse = 1 / scale.step, zero = scale.zero_point;
   for (int64_t i = first; i < last; ++i) {
     float value = from[i] * inverse + zero;
@@ -13,7 +15,7 @@ FOR_EACH_PROCESSOR void quantize_some(const float* from, int64_t first, int64_t 
   }
 }
 
-FOR_EACH_PROCESSOR void dequantize_some(const uint8_t* from, int64_t first, int64_t last, st_scale scale, float* to) {
+TARGET void dequantize_some(const uint8_t* from, int64_t first, int64_t last, st_scale scale, float* to) {
   const float step = scale.step;
   const int32_t zero = scale.zero_point;
   for (int64_t i = first; i < last; ++i) to[i] = step * static_cast<float>(from[i] - zero);
@@ -28,3 +30,5 @@ void quantize(const float* from, int64_t count, st_scale scale, uint8_t* to) {
 void dequantize(const uint8_t* from, int64_t count, st_scale scale, float* to) {
   parallel(count, kGrain, [&](int64_t first, int64_t last) { dequantize_some(from, first, last, scale, to); });
 }
+
+}  // namespace LEVEL

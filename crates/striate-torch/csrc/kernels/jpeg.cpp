@@ -2,6 +2,8 @@
 // in which a sample is three parts of the nearest and one of the next, and its conversion of colours (jdcolor.c).
 #include "lanes.h"
 
+namespace LEVEL {
+
 namespace {
 
 constexpr int64_t kSide = 8, kBlock = kSide * kSide;
@@ -36,22 +38,6 @@ ALWAYS_INLINE void transform(Eight (&in)[kSide]) {
   }
 }
 
-#define EXCHANGE(apart, first, second)                                \
-  for (int64_t i = 0; i < kSide; ++i)                                 \
-    if ((i & apart) == 0) {                                           \
-      const Eight a = rows[i], b = rows[i + apart];                   \
-      rows[i] = __builtin_shufflevector(a, b, EXPAND first);          \
-      rows[i + apart] = __builtin_shufflevector(a, b, EXPAND second); \
-    }
-#define EXPAND(...) __VA_ARGS__
-ALWAYS_INLINE void transpose(Eight (&rows)[kSide]) {
-  EXCHANGE(1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15))
-  EXCHANGE(2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15))
-  EXCHANGE(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
-}
-#undef EXCHANGE
-#undef EXPAND
-
 ALWAYS_INLINE void block(const int16_t* from, int64_t stride, uint8_t* to) {
   Eight rows[kSide];
   for (int64_t y = 0; y < kSide; ++y) {
@@ -70,7 +56,9 @@ ALWAYS_INLINE void block(const int16_t* from, int64_t stride, uint8_t* to) {
   }
 }
 
-FOR_EACH_PROCESSOR void blocks(const int16_t* from, const uint8_t* flat, int64_t count, int64_t stride, uint8_t* to) {
+}  // namespace
+
+TARGET void jpeg_blocks(const int16_t* from, const uint8_t* flat, int64_t count, int64_t stride, uint8_t* to) {
   for (int64_t i = 0; i < count; ++i, from += kBlock, to += kSide) {
     if (flat[i] == 0) {
       block(from, stride, to);
@@ -80,6 +68,8 @@ FOR_EACH_PROCESSOR void blocks(const int16_t* from, const uint8_t* flat, int64_t
     for (int64_t y = 0; y < kSide; ++y) memset(to + y * stride, value, kSide);
   }
 }
+
+namespace {
 
 // Of output row `y`, the samples of the columns from `first` on, which is even where columns are halved: `count` of them, likewise. `sums` has two more values.
 ALWAYS_INLINE void upsample(const st_plane& plane, bool across, bool down, int64_t y, int64_t first, int64_t count, uint16_t* sums, uint8_t* to) {
@@ -118,7 +108,7 @@ ALWAYS_INLINE void colours(const uint8_t* luma, const uint8_t* blue, const uint8
   }
 }
 
-FOR_EACH_PROCESSOR void pixels(const st_plane* planes, bool across, bool down, const int64_t* region, uint16_t* sums, uint8_t* chroma, uint8_t* to) {
+TARGET void pixels(const st_plane* planes, bool across, bool down, const int64_t* region, uint16_t* sums, uint8_t* chroma, uint8_t* to) {
   const int64_t left = region[0], top = region[1], width = region[2], height = region[3];
   const int64_t first = across ? left & ~int64_t{1} : left, count = across ? (left + width - first + 1) & ~int64_t{1} : width;
   for (int64_t y = top; y < top + height; ++y, to += 3 * width) {
@@ -131,9 +121,7 @@ FOR_EACH_PROCESSOR void pixels(const st_plane* planes, bool across, bool down, c
 
 }  // namespace
 
-void st_jpeg_blocks(const int16_t* from, const uint8_t* flat, int64_t count, int64_t stride, uint8_t* to) { blocks(from, flat, count, stride, to); }
-
-int st_jpeg_pixels(const st_plane* planes, int across, int down, const int64_t* region, uint8_t* to) {
+int jpeg_pixels(const st_plane* planes, int across, int down, const int64_t* region, uint8_t* to) {
   try {
     const int64_t most = region[2] + 2;
     std::vector<uint16_t> sums(most / 2 + 2);
@@ -144,3 +132,5 @@ int st_jpeg_pixels(const st_plane* planes, int across, int down, const int64_t* 
     return 0;  // no memory
   }
 }
+
+}  // namespace LEVEL

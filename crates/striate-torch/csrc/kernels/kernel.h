@@ -8,13 +8,6 @@
 #include <omp.h>
 #endif
 
-// One program serves processors with and without the wide instructions.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
-
 // A few values a task are not worth a thread.
 constexpr int64_t kGrain = 16384;
 

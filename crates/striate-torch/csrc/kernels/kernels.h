@@ -4,10 +4,8 @@
 #include "../shim.h"
 #include "kernel.h"
 
-#include <utility>
-
-// Sixteen channels are computed at once.
-constexpr int64_t kLanes = 16;
+// What channels come in multiples of where they fill vectors, of any level of instructions.
+constexpr int64_t kMultiple = 16;
 
 // pool.cpp
 
@@ -29,14 +27,6 @@ struct Pool {
   bool relu;
 };
 
-// Of pixels that lie `pixel` apart, bytes too; `index`, if there is one, gets the position of each value within its window, and has 16 bytes more than values.
-template <typename T>
-void max_pool(const T* x, int64_t pixel, const Pool& pool, T* y, uint8_t* index);
-
-// For each place the gradients of the windows that took its value, in their order.
-template <typename T>
-void max_pool_gradient(const T* gradient, const uint8_t* index, const Pool& pool, T* to);
-
 // norm.cpp
 
 // y = relu((x - mean) * scale + shift + other); `other`, `weight` and `bias` may be nullptr. `statistics` [4, channels] gets the mean, the inverse standard
@@ -52,8 +42,6 @@ struct Norm {
   float* statistics;
   T* y;
 };
-template <typename T>
-void batch_norm(const Norm<T>& norm);
 
 // `y` is nullptr where there was no ReLU, `of_other` where nothing was added.
 template <typename T>
@@ -64,8 +52,6 @@ struct NormGradient {
   float *of_weight, *of_bias;
   T *of_x, *of_other;
 };
-template <typename T>
-void batch_norm_gradient(const NormGradient<T>& norm);
 
 // pointwise.cpp
 
@@ -81,15 +67,13 @@ template <typename T>
 struct Product {
   const T* input;
   Reading reading;
-  const T* panels;    // [panel][depth][64], of bfloat16 [panel][depth / 2][64][2]
+  const T* panels;    // [panel][depth][columns], of bfloat16 [panel][depth / 2][columns][2]: see `pack`
   const float* bias;  // whole vectors of it
   const T* other;     // nullptr if nothing is added
   T* output;
   int64_t count, depth, out_channels;
   bool relu;
 };
-template <typename T>
-void multiply(const Product<T>& product);
 
 // What a panel multiplies: of column `c` the values `depth`, `step` apart, and zeros in place of columns that fill the last vector.
 template <typename T>
@@ -99,8 +83,6 @@ struct Matrix {
 
   T at(int64_t k, int64_t c) const { return c < columns ? values[k * step + c * column_step] : T{}; }
 };
-template <typename T>
-void pack(const Matrix<T>& matrix, int64_t padded, T* panels);
 
 // weight_gradient.cpp
 
@@ -119,9 +101,6 @@ struct Sums {
   // Of each output channel: for each place of the window the input's channels.
   int64_t width() const { return kernel[0] * kernel[1] * channels; }
 };
-// The gradient of a convolution's weight into `to` [out, kernel height, kernel width, in].
-template <typename T>
-void weight_gradient(const Sums<T>& sums, float* to);
 
 // winograd.cpp
 
@@ -156,8 +135,6 @@ struct Winograd {
   Tiles tiles;
   int64_t channels, out_channels;
 };
-template <typename T>
-void winograd(const Winograd<T>& convolution);
 
 // winograd_train.cpp
 
@@ -169,8 +146,6 @@ struct Kernels {
   float* at(int64_t depth, int64_t column) const { return values + depth * depth_step + column * column_step; }
 };
 
-// A weight transformed and packed in panels: [36, depth * columns].
-void winograd_weight(const Kernels& kernels, int64_t depth, int64_t columns, float* to);
 
 template <typename T>
 struct WinogradGradient {
@@ -178,9 +153,6 @@ struct WinogradGradient {
   Tiles tiles;
   int64_t channels, out_channels;
 };
-// The gradient of a weight.
-template <typename T>
-void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kernels& result);
 
 // pixels.cpp
 
@@ -191,7 +163,17 @@ struct Part {
 // Writes the parts of each pixel beside each other; `row` is the bytes of all.
 void concat_pixels(const std::vector<Part>& parts, int64_t pixels, int64_t row, char* to);
 
-// bytes.cpp
+// Whether the level of instructions in use adds up products of bytes without overflow (levels.cpp).
+bool multiplies_bytes();
 
-void quantize(const float* from, int64_t count, st_scale scale, uint8_t* to);
-void dequantize(const uint8_t* from, int64_t count, st_scale scale, float* to);
+// Of each level of instructions, and, by their plain names, of the one in use (levels.cpp).
+namespace baseline {
+#include "functions.h"
+}
+namespace avx2 {
+#include "functions.h"
+}
+namespace avx512 {
+#include "functions.h"
+}
+#include "functions.h"

@@ -1,32 +1,64 @@
-// Sixteen channels at once, of float32 or bfloat16.
+// Several channels at once, of float32 or bfloat16. What includes this is compiled once for each level of instructions (build.rs), in a namespace of its own.
 #pragma once
 #include "kernels.h"
 
+#include <utility>
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-// A block of products: pixels, or tiles of such, by vectors of output channels, as many as registers hold; and the output channels of a panel of weights.
-constexpr int64_t kRows = 6, kVectors = 4, kPanel = kVectors * kLanes;
-
-// The floats of a weight that are fetched ahead of those that are multiplied: with one image they come from memory.
-constexpr int64_t kAhead = 2048;
-
-// Over the `rows` and `vectors` of a block.
-#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
-#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
-
-// For kernels that only processors of st_has_wide_vectors are to run.
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WIDE_VECTORS __attribute__((target("arch=x86-64-v4")))
+// The namespace; what functions are compiled for, unless they become part of others; and the floats of a vector and the vectors of a block of products.
+#if STRIATE_LEVEL == 2
+#define LEVEL avx512
+#define TARGET __attribute__((target("arch=x86-64-v4")))
+#define LANES 16
+#define VECTORS 4
+#elif STRIATE_LEVEL == 1
+#define LEVEL avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define VECTORS 2
 #else
-#define WIDE_VECTORS
+#define LEVEL baseline
+#define TARGET
+#define LANES 4
+#define VECTORS 2
 #endif
-// For those that only processors of st_has_bf16_products are to run.
-#if defined(__x86_64__) && defined(__GNUC__)
+
+// For kernels that only processors of st_has_bf16_products are to run.
+#if STRIATE_LEVEL == 2
 #include <immintrin.h>
 #define PAIRS __attribute__((target("arch=x86-64-v4,avx512bf16")))
 #endif
 
-// Sixteen channels: one instruction each where the processor has such, several where not.
+namespace LEVEL {
+
+constexpr int64_t kLanes = LANES, kVectors = VECTORS;
+
+// A block of products: pixels, or tiles of such, by vectors of output channels; and the output channels of a panel of weights.
+constexpr int64_t kRows = 6, kPanel = kVectors * kLanes;
+
+// The floats of a line of the cache, and of a weight those that are fetched ahead of those that are multiplied: with one image they come from memory.
+constexpr int64_t kLine = 16, kAhead = 2048;
+
+// Over the `rows` and `vectors` of a block, and over each vector that begins a line.
+#define EACH_ROW _Pragma("GCC unroll 6") for (int64_t r = 0; r < rows; ++r)
+#define EACH_VECTOR _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; ++v)
+#define EACH_LINE _Pragma("GCC unroll 4") for (int64_t v = 0; v < vectors; v += std::max<int64_t>(kLine / kLanes, 1))
+
+// BODY(vectors) for a panel of so many columns. The last one has fewer vectors only where a panel is wider than the multiples that channels come in.
+static_assert(kLanes == kMultiple || kMultiple % kPanel == 0);
+#if VECTORS == 4
+#define FOR_COLUMNS(columns, BODY)                \
+  switch (((columns) + kLanes - 1) / kLanes) {    \
+    case 4: BODY(4) break;                        \
+    case 3: BODY(3) break;                        \
+    case 2: BODY(2) break;                        \
+    default: BODY(1)                              \
+  }
+#else
+#define FOR_COLUMNS(columns, BODY) BODY(VECTORS)
+#endif
+
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(sizeof(uint32_t)), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t)), aligned(sizeof(uint16_t)), may_alias));
@@ -37,23 +69,37 @@ static ALWAYS_INLINE Lanes load(const float* from) { return *reinterpret_cast<co
 static ALWAYS_INLINE void store(float* to, Lanes value) { *reinterpret_cast<Lanes*>(to) = value; }
 static ALWAYS_INLINE void store(uint8_t* to, Bytes values) { *reinterpret_cast<Bytes*>(to) = values; }
 
-// Sixteen rows of sixteen become columns: pairs of rows exchange what lies across the diagonal, single values first, then blocks of 2, 4 and 8.
-#define EXCHANGE(apart, first, second)                        \
-  for (int64_t i = 0; i < kLanes; ++i)                        \
-    if ((i & apart) == 0) {                                   \
-      const Lanes a = rows[i], b = rows[i + apart];           \
-      rows[i] = __builtin_shufflevector(a, b, EXPAND first);  \
-      rows[i + apart] = __builtin_shufflevector(a, b, EXPAND second); \
+template <int count>
+struct OrderOf {
+  typedef int32_t Type __attribute__((vector_size(count * sizeof(int32_t))));
+};
+
+// Pairs of rows exchange what lies across the diagonal, in blocks of `apart`. GCC 11 has but one of the functions that shuffle, Clang but the other.
+template <int apart, typename Vector, int... i>
+static ALWAYS_INLINE void exchange(Vector* rows, std::integer_sequence<int, i...>) {
+  constexpr int count = sizeof...(i);
+  for (int r = 0; r < count; ++r)
+    if ((r & apart) == 0) {
+      const Vector a = rows[r], b = rows[r + apart];
+#ifdef __clang__
+      rows[r] = __builtin_shufflevector(a, b, ((i & apart) == 0 ? i : count + i - apart)...);
+      rows[r + apart] = __builtin_shufflevector(a, b, ((i & apart) == 0 ? i + apart : count + i)...);
+#else
+      using Order = typename OrderOf<count>::Type;
+      rows[r] = __builtin_shuffle(a, b, Order{((i & apart) == 0 ? i : count + i - apart)...});
+      rows[r + apart] = __builtin_shuffle(a, b, Order{((i & apart) == 0 ? i + apart : count + i)...});
+#endif
     }
-#define EXPAND(...) __VA_ARGS__
-static ALWAYS_INLINE void transpose(Lanes (&rows)[kLanes]) {
-  EXCHANGE(1, (0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30), (1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-  EXCHANGE(2, (0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29), (2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-  EXCHANGE(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-  EXCHANGE(8, (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
 }
-#undef EXCHANGE
-#undef EXPAND
+// As many rows as a vector has values become columns.
+template <typename Vector, size_t count>
+static ALWAYS_INLINE void transpose(Vector (&rows)[count]) {
+  constexpr auto order = std::make_integer_sequence<int, count>{};
+  exchange<1>(rows, order);
+  exchange<2>(rows, order);
+  if constexpr (count > 4) exchange<4>(rows, order);
+  if constexpr (count > 8) exchange<8>(rows, order);
+}
 
 // In two steps, each of which is an instruction; one step is sixteen.
 static ALWAYS_INLINE Bytes narrow(Bits values) { return __builtin_convertvector(__builtin_convertvector(values, Halves), Bytes); }
@@ -74,3 +120,5 @@ static ALWAYS_INLINE Bits paired(const uint16_t* first, const uint16_t* second) 
   const Bits lower = __builtin_convertvector(*reinterpret_cast<const Halves*>(first), Bits);
   return lower | __builtin_convertvector(*reinterpret_cast<const Halves*>(second), Bits) << 16;
 }
+
+}  // namespace LEVEL

@@ -3,16 +3,18 @@
 
 #include <cmath>
 
+namespace LEVEL {
+
 namespace {
 
 // Channels that are added up together, and rows until their sums go to float64.
-constexpr int64_t kVectors = 4, kRows = 128;
+constexpr int64_t kVectorsAtOnce = 4, kRowsAtOnce = 128;
 
-// Calls `body` with the number of vectors, up to `kVectors`, of each part of the channels, and where it begins.
+// Calls `body` with the number of vectors, up to `kVectorsAtOnce`, of each part of the channels, and where it begins.
 template <typename Body>
 ALWAYS_INLINE void for_parts(int64_t channels, Body body) {
   int64_t c = 0;
-  for (; c + kVectors * kLanes <= channels; c += kVectors * kLanes) body(std::integral_constant<int64_t, kVectors>{}, c);
+  for (; c + kVectorsAtOnce * kLanes <= channels; c += kVectorsAtOnce * kLanes) body(std::integral_constant<int64_t, kVectorsAtOnce>{}, c);
   for (; c < channels; c += kLanes) body(std::integral_constant<int64_t, 1>{}, c);
 }
 
@@ -25,12 +27,12 @@ ALWAYS_INLINE void add_to(double* totals, const Lanes* sums) {
 // Adds x - origin, and its square, over rows first..last to totals [2, channels].
 template <typename T>
 ALWAYS_INLINE void moments_of(const T* x, const float* origin, int64_t first, int64_t last, int64_t channels, double* totals) {
-  for (int64_t begin = first; begin < last; begin += kRows)
+  for (int64_t begin = first; begin < last; begin += kRowsAtOnce)
     for_parts(channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
       constexpr int64_t vectors = decltype(count)::value;
       Lanes sums[vectors] = {}, squares[vectors] = {}, from[vectors];
       for (int64_t v = 0; v < vectors; ++v) from[v] = load(origin + c + v * kLanes);
-      for (int64_t row = begin; row < std::min(begin + kRows, last); ++row)
+      for (int64_t row = begin; row < std::min(begin + kRowsAtOnce, last); ++row)
         for (int64_t v = 0; v < vectors; ++v) {
           Lanes value = load(x + row * channels + c + v * kLanes) - from[v];
           sums[v] += value;
@@ -66,12 +68,12 @@ ALWAYS_INLINE Lanes through(const T* gradient, const T* y, int64_t at) {
 template <typename T>
 ALWAYS_INLINE void gradient_sums_of(const T* gradient, const T* y, const T* x, const float* mean, int64_t first, int64_t last, int64_t channels,
                                     double* totals) {
-  for (int64_t begin = first; begin < last; begin += kRows)
+  for (int64_t begin = first; begin < last; begin += kRowsAtOnce)
     for_parts(channels, [&](auto count, int64_t c) __attribute__((always_inline)) {
       constexpr int64_t vectors = decltype(count)::value;
       Lanes sums[vectors] = {}, products[vectors] = {}, from[vectors];
       for (int64_t v = 0; v < vectors; ++v) from[v] = load(mean + c + v * kLanes);
-      for (int64_t row = begin; row < std::min(begin + kRows, last); ++row)
+      for (int64_t row = begin; row < std::min(begin + kRowsAtOnce, last); ++row)
         for (int64_t v = 0; v < vectors; ++v) {
           const int64_t at = row * channels + c + v * kLanes;
           Lanes value = through(gradient, y, at);
@@ -97,18 +99,18 @@ ALWAYS_INLINE void gradient_rows(const T* gradient, const T* y, const T* x, cons
 }
 
 #define FOR_BOTH(T)                                                                                                                                    \
-  FOR_EACH_PROCESSOR void moments(const T* x, const float* origin, int64_t first, int64_t last, int64_t channels, double* totals) {                    \
+  TARGET void moments(const T* x, const float* origin, int64_t first, int64_t last, int64_t channels, double* totals) {                    \
     moments_of(x, origin, first, last, channels, totals);                                                                                              \
   }                                                                                                                                                    \
-  FOR_EACH_PROCESSOR void normalise(const T* x, const T* other, bool relu, const float* mean, const float* scale, const float* shift, int64_t first,   \
+  TARGET void normalise(const T* x, const T* other, bool relu, const float* mean, const float* scale, const float* shift, int64_t first,   \
                                     int64_t last, int64_t channels, T* y) {                                                                            \
     normalise_rows(x, other, relu, mean, scale, shift, first, last, channels, y);                                                                      \
   }                                                                                                                                                    \
-  FOR_EACH_PROCESSOR void gradient_sums(const T* gradient, const T* y, const T* x, const float* mean, int64_t first, int64_t last, int64_t channels,   \
+  TARGET void gradient_sums(const T* gradient, const T* y, const T* x, const float* mean, int64_t first, int64_t last, int64_t channels,   \
                                         double* totals) {                                                                                              \
     gradient_sums_of(gradient, y, x, mean, first, last, channels, totals);                                                                             \
   }                                                                                                                                                    \
-  FOR_EACH_PROCESSOR void input_gradient(const T* gradient, const T* y, const T* x, const float* mean, const float* scale, const float* slope,         \
+  TARGET void input_gradient(const T* gradient, const T* y, const T* x, const float* mean, const float* scale, const float* slope,         \
                                          const float* level, int64_t first, int64_t last, int64_t channels, T* to, T* other) {                         \
     gradient_rows(gradient, y, x, mean, scale, slope, level, first, last, channels, to, other);                                                        \
   }
@@ -118,7 +120,7 @@ FOR_BOTH(uint16_t)
 // Adds up [2, channels] over all rows in parts, one a thread: `body(first, last, totals)`.
 template <typename Body>
 std::vector<double> totals_of(int64_t rows, int64_t channels, Body body) {
-  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(thread_count(), rows / kRows)), width = 2 * channels;
+  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(thread_count(), rows / kRowsAtOnce)), width = 2 * channels;
   std::vector<double> parts(threads * width);
   parallel(threads, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) body(rows * i / threads, rows * (i + 1) / threads, parts.data() + i * width);
@@ -175,3 +177,5 @@ void batch_norm_gradient(const NormGradient<T>& norm) {
 }
 template void batch_norm_gradient(const NormGradient<float>&);
 template void batch_norm_gradient(const NormGradient<uint16_t>&);
+
+}  // namespace LEVEL

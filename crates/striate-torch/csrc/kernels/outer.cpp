@@ -1,5 +1,7 @@
 #include "outer.h"
 
+namespace LEVEL {
+
 namespace {
 
 template <int64_t rows, int64_t vectors>
@@ -7,9 +9,10 @@ ALWAYS_INLINE void outer_block(const Outer<float>& o, int64_t row) {
   Lanes sums[rows][vectors] = {};
   if (!o.first) EACH_ROW EACH_VECTOR sums[r][v] = load(o.sums + (row + r) * o.width + v * kLanes);
   const uintptr_t fetched = o.fetched();
-  EACH_ROW EACH_VECTOR __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
+  EACH_ROW EACH_LINE __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
   for (int64_t t = 0; t < o.count; ++t) {
-    __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
+    // Blocks of narrower vectors are so short that this would cost more than it saves.
+    if constexpr (kLanes == kLine) __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
     Lanes values[vectors];
     EACH_VECTOR values[v] = load(o.y + t * o.y_step + v * kLanes);
     EACH_ROW EACH_VECTOR sums[r][v] += o.x[t * o.x_step + row + r] * values[v];
@@ -23,7 +26,7 @@ PAIRS ALWAYS_INLINE void outer_block(const Outer<uint32_t>& o, int64_t row) {
   __m512 sums[rows][vectors] = {};
   if (!o.first) EACH_ROW EACH_VECTOR sums[r][v] = _mm512_loadu_ps(o.sums + (row + r) * o.width + v * kLanes);
   const uintptr_t fetched = o.fetched();
-  EACH_ROW EACH_VECTOR __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
+  EACH_ROW EACH_LINE __builtin_prefetch(o.sums + (row + rows + r) * o.width + v * kLanes, 1);  // those of the next rows
   for (int64_t t = 0; t < o.count; ++t) {
     __builtin_prefetch(reinterpret_cast<const void*>(fetched + t * kLineBytes), 0, 2);
     __m512i values[vectors];
@@ -47,17 +50,12 @@ PAIRS ALWAYS_INLINE void outer_block(const Outer<uint32_t>& o, int64_t row) {
     if (rows - row >= 4) outer_block<4, vectors>(o, row), row += 4;                         \
     if (rows - row >= 2) outer_block<2, vectors>(o, row);                                   \
   }
-#define OUTER                            \
-  switch (columns / kLanes) {            \
-    case 4: OUTER_BLOCKS(4) break;       \
-    case 3: OUTER_BLOCKS(3) break;       \
-    case 2: OUTER_BLOCKS(2) break;       \
-    default: OUTER_BLOCKS(1)             \
-  }
 
-FOR_EACH_PROCESSOR void multiply_outer(const Outer<float>& o, int64_t rows, int64_t columns) { OUTER }
+TARGET void multiply_outer(const Outer<float>& o, int64_t rows, int64_t columns) { FOR_COLUMNS(columns, OUTER_BLOCKS) }
 #ifdef PAIRS
-PAIRS void multiply_outer(const Outer<uint32_t>& o, int64_t rows, int64_t columns) { OUTER }
+PAIRS void multiply_outer(const Outer<uint32_t>& o, int64_t rows, int64_t columns) { FOR_COLUMNS(columns, OUTER_BLOCKS) }
 #else
 void multiply_outer(const Outer<uint32_t>&, int64_t, int64_t) {}  // no image is bfloat16 then
 #endif
+
+}  // namespace LEVEL

@@ -2,7 +2,7 @@
 #pragma once
 #include "lanes.h"
 
-#include <utility>
+namespace LEVEL {
 
 constexpr int64_t kLineBytes = 64;
 
@@ -35,3 +35,5 @@ struct Outer {
 // The sums for `rows` values of x and `columns` of y, multiples of sixteen, added to those that are there unless they are the first.
 void multiply_outer(const Outer<float>& o, int64_t rows, int64_t columns);
 void multiply_outer(const Outer<uint32_t>& o, int64_t rows, int64_t columns);
+
+}  // namespace LEVEL

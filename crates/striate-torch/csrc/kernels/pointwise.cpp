@@ -2,14 +2,14 @@
 // float32.
 #include "lanes.h"
 
+namespace LEVEL {
+
 namespace {
 
 // Blocks that a thread takes through all weights, so that their pixels stay in its cache.
 constexpr int64_t kChunk = 10;
 // Values of a pixel that such blocks take at a time where each weight is read once, so that all multiply it while it is in the cache.
 constexpr int64_t kDepth = 512;
-// The floats of a line of the cache. While a block is computed, the pixels of the next one are fetched.
-constexpr int64_t kLine = 16;
 
 template <typename T>
 int64_t blocks_of(const Product<T>& product) {
@@ -71,11 +71,11 @@ ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t c
   Lanes sums[rows][vectors];
   EACH_ROW EACH_VECTOR sums[r][v] = load(before + r * step + v * kLanes);
   for (int64_t k = part.begin; k < part.end;) {
-    EACH_ROW __builtin_prefetch(from[r] + ahead + k);
+    EACH_ROW __builtin_prefetch(from[r] + ahead + k);  // the pixels of the next block
     for (const int64_t end = std::min(k + kLine, part.end); k < end; ++k, panel += vectors * kLanes) {
       Lanes weights[vectors];
       EACH_VECTOR weights[v] = load(panel + v * kLanes);
-      EACH_VECTOR __builtin_prefetch(panel + v * kLanes + kAhead);
+      EACH_LINE __builtin_prefetch(panel + v * kLanes + kAhead);
       EACH_ROW EACH_VECTOR sums[r][v] += from[r][k] * weights[v];
     }
   }
@@ -129,18 +129,13 @@ PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, 
         default: block<1, vectors>(product, row, column, part);                                                                  \
       }                                                                                                                          \
     }
-#define PANEL                                                                        \
-  const int64_t all = blocks_of(product);                                              \
-  alignas(64) float partials[kChunk * kRows * kPanel];                               \
-  switch ((std::min(kPanel, product.out_channels - column) + kLanes - 1) / kLanes) { \
-    case 4: BLOCKS(4) break;                                                         \
-    case 3: BLOCKS(3) break;                                                         \
-    case 2: BLOCKS(2) break;                                                         \
-    default: BLOCKS(1)                                                               \
-  }
+#define PANEL                                                 \
+  const int64_t all = blocks_of(product);                     \
+  alignas(64) float partials[kChunk * kRows * kPanel];        \
+  FOR_COLUMNS(std::min(kPanel, product.out_channels - column), BLOCKS)
 
 // Macros, since a template that is called by functions of two targets has neither's.
-WIDE_VECTORS void panel(const Product<float>& product, int64_t first, int64_t last, int64_t column, int64_t depth) { PANEL }
+TARGET void panel(const Product<float>& product, int64_t first, int64_t last, int64_t column, int64_t depth) { PANEL }
 #ifdef PAIRS
 PAIRS void panel(const Product<uint16_t>& product, int64_t first, int64_t last, int64_t column, int64_t depth) { PANEL }
 #else
@@ -154,18 +149,18 @@ void pack_values(const Matrix<T>& matrix, int64_t begin, int64_t end, int64_t co
     for (int64_t k = begin; k < end; ++k) panel[(k / together * width + j) * together + k % together] = matrix.at(k, column + j);
 }
 
-// Sixteen values, or pairs of such, of as many columns.
+// As many values, or pairs of such, as a vector has, of as many columns.
 template <typename T>
 constexpr int64_t kPacked = kLanes * sizeof(float) / sizeof(T);
 
-WIDE_VECTORS void pack_block(const Matrix<float>& matrix, int64_t begin, int64_t column, int64_t width, float* to) {
+TARGET void pack_block(const Matrix<float>& matrix, int64_t begin, int64_t column, int64_t width, float* to) {
   const float* from = matrix.values + begin * matrix.step + column * matrix.column_step;
   Lanes rows[kLanes];
   for (int64_t i = 0; i < kLanes; ++i) rows[i] = load(from + i * (matrix.step == 1 ? matrix.column_step : matrix.step));
   if (matrix.step == 1) transpose(rows);
   for (int64_t i = 0; i < kLanes; ++i) store(to + i * width, rows[i]);
 }
-WIDE_VECTORS void pack_block(const Matrix<uint16_t>& matrix, int64_t begin, int64_t column, int64_t width, uint16_t* to) {
+TARGET void pack_block(const Matrix<uint16_t>& matrix, int64_t begin, int64_t column, int64_t width, uint16_t* to) {
   const uint16_t* from = matrix.values + begin * matrix.step + column * matrix.column_step;
   Lanes rows[kLanes];
   if (matrix.step == 1) {
@@ -220,3 +215,5 @@ void pack(const Matrix<T>& matrix, int64_t padded, T* panels) {
 }
 template void pack(const Matrix<float>&, int64_t, float*);
 template void pack(const Matrix<uint16_t>&, int64_t, uint16_t*);
+
+}  // namespace LEVEL

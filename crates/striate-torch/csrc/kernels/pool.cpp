@@ -1,6 +1,8 @@
 // Max pooling, with the ReLU before it. A backward pass needs one byte of each value, where libtorch keeps its input and an int64.
 #include "lanes.h"
 
+namespace LEVEL {
+
 namespace {
 
 // The windows that read each place: the first, and the one after the last.
@@ -14,7 +16,7 @@ Windows windows_of(const Axis& axis) {
   return all;
 }
 
-// The first `count` of 16 values: whole where the memory reaches so far. What lies after them is any number.
+// The first `count` of kLanes values: whole where the memory reaches so far. What lies after them is any number.
 template <typename T>
 ALWAYS_INLINE Lanes load_some(const T* from, const T* end, int64_t count) {
   if (from + kLanes <= end) return load(from);
@@ -31,7 +33,7 @@ ALWAYS_INLINE void store_some(T* to, T* end, int64_t count, Values values) {
   memcpy(to, all, count * sizeof(T));
 }
 
-// Calls `body` for each 16 channels. Of more than 16 the last 16 are taken again for the rest; fewer leave lanes that are not theirs, which what
+// Calls `body` for each kLanes channels. Of more than those the last kLanes are taken again for the rest; fewer leave lanes that are not theirs, which what
 // follows in memory writes over.
 template <typename Body>
 ALWAYS_INLINE void for_channels(int64_t channels, Body body) {
@@ -95,7 +97,7 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
           for (int64_t window_j = j_first; window_j < j_last; ++window_j) {
             const int64_t at = ((above + window_i) * across.out + window_j) * channels + c;
             const uint32_t here = (i - down.begin(window_i)) * across.kernel + j - across.begin(window_j);
-            // The index has 16 bytes more than values.
+            // The index has kMultiple bytes more than values.
             const Bits where = widen(*reinterpret_cast<const Bytes*>(index + at));
             const Lanes value = load_some(gradient + at, end, count);
             sum = where == here ? sum + value : sum;
@@ -107,11 +109,11 @@ ALWAYS_INLINE void spread_rows(const T* gradient, const uint8_t* index, const Po
 }
 
 #define FOR_BOTH(T)                                                                                                                                    \
-  FOR_EACH_PROCESSOR void pool_some(const T* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, T* y, uint8_t* index) {                  \
+  TARGET void pool_some(const T* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, T* y, uint8_t* index) {                  \
     if (index == nullptr) pool_rows<false>(x, pixel, pool, first, last, y, index);                                                                     \
     else pool_rows<true>(x, pixel, pool, first, last, y, index);                                                                                       \
   }                                                                                                                                                    \
-  FOR_EACH_PROCESSOR void spread(const T* gradient, const uint8_t* index, const Pool& pool, const Windows& rows, const Windows& columns,              \
+  TARGET void spread(const T* gradient, const uint8_t* index, const Pool& pool, const Windows& rows, const Windows& columns,              \
                                  int64_t first, int64_t last, T* to) {                                                                                \
     spread_rows(gradient, index, pool, rows, columns, first, last, to);                                                                               \
   }
@@ -119,7 +121,7 @@ FOR_BOTH(float)
 FOR_BOTH(uint16_t)
 
 // Bytes, whose ReLU is themselves; without gradients.
-FOR_EACH_PROCESSOR void pool_some(const uint8_t* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, uint8_t* y, uint8_t*) {
+TARGET void pool_some(const uint8_t* x, int64_t pixel, const Pool& pool, int64_t first, int64_t last, uint8_t* y, uint8_t*) {
   // Copies: what is written through a pointer to bytes could be the pool itself, for all the compiler knows.
   const Axis down = pool.down, across = pool.across;
   const int64_t channels = pool.channels;
@@ -157,3 +159,5 @@ void max_pool_gradient(const T* gradient, const uint8_t* index, const Pool& pool
 }
 template void max_pool_gradient(const float*, const uint8_t*, const Pool&, float*);
 template void max_pool_gradient(const uint16_t*, const uint8_t*, const Pool&, uint16_t*);
+
+}  // namespace LEVEL

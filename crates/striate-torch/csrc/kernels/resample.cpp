@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+namespace LEVEL {
+
 namespace {
 
 constexpr int kBits = 22;
@@ -14,9 +16,11 @@ constexpr int64_t kBlock = 64;
 // Rows that are resized at once, and the bytes that a pixel of colours takes meanwhile.
 constexpr int64_t kRowsAtOnce = 4, kPixel = 4;
 
-// Those of a column in these rows are as many as there are lanes.
-static_assert(kRowsAtOnce * kPixel == kLanes);
-typedef int32_t Sums __attribute__((vector_size(kLanes * sizeof(int32_t))));
+// The values of a column in these rows.
+constexpr int64_t kColumn = kRowsAtOnce * kPixel;
+typedef uint8_t Column __attribute__((vector_size(kColumn), aligned(1), may_alias));
+typedef uint16_t Wider __attribute__((vector_size(kColumn * sizeof(uint16_t))));
+typedef int32_t Sums __attribute__((vector_size(kColumn * sizeof(int32_t))));
 
 double share(double distance, bool cubic) {
   const double x = std::abs(distance);
@@ -79,33 +83,32 @@ ALWAYS_INLINE void rows_of_colours(const uint8_t* columns, const Shares& across,
   const int64_t out = static_cast<int64_t>(across.first.size());
   for (int64_t x = 0; x < out; ++x, to += 3) {
     const int32_t* weights = &across.weights[x * across.most];
-    const auto* column = reinterpret_cast<const Bytes*>(columns) + (across.first[x] - across.begin());
+    const auto* column = reinterpret_cast<const Column*>(columns) + (across.first[x] - across.begin());
     Sums sums = Sums{} + kHalf;
-    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * reinterpret_cast<Sums>(widen(column[k]));
+    for (int64_t k = 0; k < across.count[x]; ++k) sums += weights[k] * __builtin_convertvector(__builtin_convertvector(column[k], Wider), Sums);
     sums >>= kBits;
     sums = sums > 0 ? sums : Sums{};
     sums = sums < 255 ? sums : Sums{} + 255;
-    uint8_t pixels[kLanes];
-    store(pixels, narrow(reinterpret_cast<Bits>(sums)));
+    const Column pixels = __builtin_convertvector(__builtin_convertvector(sums, Wider), Column);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&pixels);
     // A fourth byte is the next pixel's first, which is written later.
     if (x + 1 < out)
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, kPixel);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, bytes + r * kPixel, kPixel);
     else
-      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, pixels + r * kPixel, 3);
+      for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(to + r * row, bytes + r * kPixel, 3);
   }
 }
 
 // So many rows of the source, of the columns that are needed, made as wide as the result.
-FOR_EACH_PROCESSOR
-void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t rows, const Shares& across, uint8_t* to) {
+TARGET void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t channels, int64_t rows, const Shares& across, uint8_t* to) {
   const int64_t row = static_cast<int64_t>(across.first.size()) * channels;
   int64_t y = 0;
   if (channels == 3) {
-    std::vector<uint8_t> columns(width * kLanes);
+    std::vector<uint8_t> columns(width * kColumn);
     for (; y + kRowsAtOnce <= rows; y += kRowsAtOnce) {
       uint8_t* column = columns.data();
       const uint8_t* pixel = from + y * stride;
-      for (int64_t x = 1; x < width; ++x, pixel += 3, column += kLanes)
+      for (int64_t x = 1; x < width; ++x, pixel += 3, column += kColumn)
         for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, kPixel);
       for (int64_t r = 0; r < kRowsAtOnce; ++r) memcpy(column + r * kPixel, pixel + r * stride, 3);
       rows_of_colours(columns.data(), across, row, to + y * row);
@@ -115,8 +118,7 @@ void along_rows(const uint8_t* from, int64_t stride, int64_t width, int64_t chan
 }
 
 // The result of such rows, of which the first is the source's row `first`; they have kBlock more bytes at the end.
-FOR_EACH_PROCESSOR
-void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares& down, uint8_t* to) {
+TARGET void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares& down, uint8_t* to) {
   const int64_t out = static_cast<int64_t>(down.first.size());
   for (int64_t y = 0; y < out; ++y, to += row) {
     const int32_t* weights = &down.weights[y * down.most];
@@ -137,7 +139,7 @@ void along_columns(const uint8_t* wide, int64_t row, int64_t first, const Shares
 
 }  // namespace
 
-int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to) {
+int resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to) {
   try {
     const auto [piece, channels, part, size, window] = *resampling;
     const Shares across(part[2], size[0], window[0], window[2], cubic != 0), down(part[3], size[1], window[1], window[3], cubic != 0);
@@ -155,3 +157,5 @@ int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic,
     return 0;  // no memory
   }
 }
+
+}  // namespace LEVEL

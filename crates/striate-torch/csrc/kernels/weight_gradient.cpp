@@ -2,6 +2,8 @@
 // and of the pixel that is read there.
 #include "outer.h"
 
+namespace LEVEL {
+
 namespace {
 
 // How many pixels, or pairs of such, are multiplied at once, so that a panel of them stays in the nearest cache: half of a map of 14x14.
@@ -61,7 +63,7 @@ ALWAYS_INLINE void copy(const T* values, const int64_t* offsets, int64_t count, 
   }
 }
 #define GATHER(T, Target)                                                                                                                       \
-  WIDE_VECTORS void gather(const T* values, const int64_t* offsets, int64_t count, int64_t width, const Target<Value<T>>& target) {            \
+  TARGET void gather(const T* values, const int64_t* offsets, int64_t count, int64_t width, const Target<Value<T>>& target) {            \
     copy(values, offsets, count, width, target);                                                                                               \
   }
 GATHER(float, Rows)
@@ -76,7 +78,7 @@ struct Places {
 };
 
 // Where those lie that are read some rows down and columns across, `by` values on.
-WIDE_VECTORS void move_places(const Places& places, int64_t down, int64_t across, int64_t by, const int64_t* size, int64_t* offsets) {
+TARGET void move_places(const Places& places, int64_t down, int64_t across, int64_t by, const int64_t* size, int64_t* offsets) {
   for (int64_t i = 0; i < places.count; ++i) {
     const uint64_t row = places.row[i] + down, column = places.column[i] + across;
     offsets[i] = row < static_cast<uint64_t>(size[0]) && column < static_cast<uint64_t>(size[1]) ? places.offset[i] + by : kNowhere;
@@ -162,7 +164,7 @@ struct Adding : Sums<T> {
 };
 
 // Adds `count` lists of `size` values, one after the other, to `to`.
-FOR_EACH_PROCESSOR void add_lists(const float* lists, int64_t count, int64_t size, int64_t first, int64_t last, float* to) {
+TARGET void add_lists(const float* lists, int64_t count, int64_t size, int64_t first, int64_t last, float* to) {
   for (int64_t list = 0; list < count; ++list)
     for (int64_t i = first; i < last; ++i) to[i] += lists[list * size + i];
 }
@@ -194,3 +196,5 @@ void weight_gradient(const Sums<T>& of, float* to) {
 }
 template void weight_gradient(const Sums<float>&, float*);
 template void weight_gradient(const Sums<uint16_t>&, float*);
+
+}  // namespace LEVEL

@@ -3,6 +3,8 @@
 // multiplications. Computes in float32; feature maps may be bfloat16.
 #include "winograd.h"
 
+namespace LEVEL {
+
 namespace {
 
 // Up to these bytes of weights, each thread takes some tiles through all three parts, so that what lies between stays in its own cache. Beyond, all
@@ -77,23 +79,23 @@ ALWAYS_INLINE void output_tile(const float* points, int64_t step, const After<T>
   }
 }
 
-FOR_EACH_PROCESSOR void finish(const float* points, int64_t step, const After<float>& after, int64_t channels, const Tiles& tiles, int64_t tile,
+TARGET void finish(const float* points, int64_t step, const After<float>& after, int64_t channels, const Tiles& tiles, int64_t tile,
                                float* output) {
   output_tile(points, step, after, channels, tiles, tile, output);
 }
-FOR_EACH_PROCESSOR void finish(const float* points, int64_t step, const After<uint16_t>& after, int64_t channels, const Tiles& tiles, int64_t tile,
+TARGET void finish(const float* points, int64_t step, const After<uint16_t>& after, int64_t channels, const Tiles& tiles, int64_t tile,
                                uint16_t* output) {
   output_tile(points, step, after, channels, tiles, tile, output);
 }
 
-// rows x (vectors * 16) products of `values` [rows, depth] and `panel` [depth, vectors * 16].
+// rows x (vectors * kLanes) products of `values` [rows, depth] and `panel` [depth, vectors * kLanes].
 template <int64_t rows, int64_t vectors>
 ALWAYS_INLINE void block(const float* values, int64_t depth, const float* panel, float* products, int64_t width) {
   Lanes sums[rows][vectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
     Lanes weights[vectors];
     for (int64_t v = 0; v < vectors; ++v) weights[v] = load(panel + (k * vectors + v) * kLanes);
-    for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(panel + (k * vectors + v) * kLanes + kAhead);
+    EACH_LINE __builtin_prefetch(panel + (k * vectors + v) * kLanes + kAhead);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t v = 0; v < vectors; ++v) sums[r][v] += values[r * depth + k] * weights[v];
   }
@@ -114,15 +116,12 @@ ALWAYS_INLINE void blocks(const float* values, int64_t rows, int64_t depth, cons
   }
 }
 
-// Products [rows, columns] of `values` [rows, depth] and a panel [depth, columns] of up to 64 columns; rows of products lie `width` apart.
-FOR_EACH_PROCESSOR void multiply(const float* values, int64_t rows, int64_t depth, const float* panel, int64_t columns, float* products,
+// Products [rows, columns] of `values` [rows, depth] and a panel [depth, columns]; rows of products lie `width` apart.
+TARGET void multiply(const float* values, int64_t rows, int64_t depth, const float* panel, int64_t columns, float* products,
                                  int64_t width) {
-  switch (columns / kLanes) {
-    case 4: return blocks<4>(values, rows, depth, panel, products, width);
-    case 3: return blocks<3>(values, rows, depth, panel, products, width);
-    case 2: return blocks<2>(values, rows, depth, panel, products, width);
-    default: return blocks<1>(values, rows, depth, panel, products, width);
-  }
+#define BLOCKS(vectors) blocks<vectors>(values, rows, depth, panel, products, width);
+  FOR_COLUMNS(columns, BLOCKS)
+#undef BLOCKS
 }
 
 template <typename T>
@@ -173,10 +172,10 @@ struct Convolution : Winograd<T> {
 
 }  // namespace
 
-FOR_EACH_PROCESSOR void transform(const float* input, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
+TARGET void transform(const float* input, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
   input_tile(input, channels, tiles, tile, points, step);
 }
-FOR_EACH_PROCESSOR void transform(const uint16_t* input, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
+TARGET void transform(const uint16_t* input, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
   input_tile(input, channels, tiles, tile, points, step);
 }
 
@@ -186,3 +185,5 @@ void winograd(const Winograd<T>& convolution) {
 }
 template void winograd(const Winograd<float>&);
 template void winograd(const Winograd<uint16_t>&);
+
+}  // namespace LEVEL

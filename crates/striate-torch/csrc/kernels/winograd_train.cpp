@@ -3,6 +3,8 @@
 #include "outer.h"
 #include "winograd.h"
 
+namespace LEVEL {
+
 namespace {
 
 // Tiles that are multiplied at once, so that a panel of them stays in the nearest cache.
@@ -41,8 +43,8 @@ ALWAYS_INLINE void gradient_to_points(const Lanes* y, int64_t step, Lanes* t, in
   t[5 * to] = y3;
 }
 
-// Transforms sixteen rows of a panel: what the values from `depth` on add to `width` columns from `column` on. Rows lie `width` apart, points `point_step`.
-FOR_EACH_PROCESSOR void transform_weight(const Kernels& kernels, int64_t depth, int64_t column, int64_t width, float* to, int64_t point_step) {
+// Transforms as many rows of a panel as a vector has values: what the values from `depth` on add to `width` columns from `column` on. Rows lie `width` apart, points `point_step`.
+TARGET void transform_weight(const Kernels& kernels, int64_t depth, int64_t column, int64_t width, float* to, int64_t point_step) {
   for (int64_t c = 0; c < width; c += kLanes) {
     Lanes g[9][kLanes];  // of each place, the rows
     for (int64_t i = 0; i < 3; ++i)
@@ -90,15 +92,15 @@ ALWAYS_INLINE void gradient_tile(const T* gradient, int64_t channels, const Tile
   }
 }
 
-FOR_EACH_PROCESSOR void transform_gradient(const float* gradient, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
+TARGET void transform_gradient(const float* gradient, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
   gradient_tile(gradient, channels, tiles, tile, points, step);
 }
-FOR_EACH_PROCESSOR void transform_gradient(const uint16_t* gradient, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
+TARGET void transform_gradient(const uint16_t* gradient, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step) {
   gradient_tile(gradient, channels, tiles, tile, points, step);
 }
 
 // Transforms the sums for one output channel, [36, in] with points `step` apart, into the gradient of its kernels.
-FOR_EACH_PROCESSOR void finish_weight(const float* sums, int64_t step, int64_t channels, const Kernels& kernels, int64_t column) {
+TARGET void finish_weight(const float* sums, int64_t step, int64_t channels, const Kernels& kernels, int64_t column) {
   for (int64_t c = 0; c < channels; c += kLanes) {
     Lanes p[kPoints], t[18], g[9];
     for (int64_t i = 0; i < kPoints; ++i) p[i] = load(sums + i * step + c);
@@ -163,3 +165,5 @@ void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kern
 }
 template void winograd_weight_gradient(const WinogradGradient<float>&, const Kernels&);
 template void winograd_weight_gradient(const WinogradGradient<uint16_t>&, const Kernels&);
+
+}  // namespace LEVEL
