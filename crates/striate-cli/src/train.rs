@@ -5,7 +5,8 @@ use crate::eval::check_threads;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use striate::{BUNDLE, Outcome, Run, Summary};
+use striate::train::calibration::Calibrated;
+use striate::{Answering, BUNDLE, Outcome, Run, Summary};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError, Workers};
 
@@ -65,10 +66,17 @@ fn tell(summary: &Summary, folder: &Path, json: bool) -> Result<(), CliError> {
     let (test, seconds, epochs, folder) = (&summary.test, summary.seconds, summary.epochs, Shown(folder.display()));
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
+    let calibrated = summary.calibrated.as_ref().map(|calibrated| {
+        let Calibrated { by, answering: Answering { temperature, .. }, before, after, .. } = calibrated;
+        let (before, after) = (before.calibration_error, after.calibration_error);
+        let halves = if summary.val.is_none() { ", each half of it with the temperature of the other" } else { "" };
+        format!("probabilities temperature {temperature:.3} from {by}; calibration error on test {after:.4}, was {before:.4}{halves}\n")
+    });
     print(&format!(
-        "{}test {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
+        "{}test {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n",
         val.unwrap_or_default(),
         test.examples,
+        calibrated.unwrap_or_default(),
     ))
 }
 

@@ -5,7 +5,7 @@
 //!   after each epoch [`evaluate`]; it tells every [`Listener`] each [`Event`];
 //! - [`Step`] is that training step alone, for loops of your own;
 //! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
-//! - [`metrics`] counts.
+//! - [`metrics`] counts, and [`calibration`] makes probabilities believable.
 //!
 //! ```
 //! use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits};
@@ -34,6 +34,7 @@
 //!
 //! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
 
+pub mod calibration;
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -51,7 +52,9 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use optim::{AdamWConfig, Optimizer, OptimizerConfig, SgdConfig};
-pub use recipe::{Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers};
+pub use recipe::{
+    AnsweringSection, Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Recipe, TrainSection, Workers,
+};
 pub use schedule::{Curve, ScheduleConfig};
 pub use step::{Objective, Step, StepOutput};
 pub use striate_torch::Precision;

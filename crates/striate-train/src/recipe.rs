@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use striate_datasets::{Cache, DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
+use striate_models::Tta;
 use striate_torch::{MemoryFormat, Precision, contained, note_file};
 use tch::Kind;
 use toml::{Table, Value};
@@ -53,6 +54,27 @@ pub struct Recipe {
     /// place, or have the section `[augment]` that there was before.
     #[serde(alias = "augment", deserialize_with = "transforms_or_augment")]
     pub transforms: Vec<Transform>,
+    /// `[answering]`: how the trained network answers.
+    pub answering: AnsweringSection,
+}
+
+/// How the trained network answers. What is fitted for it at the end is kept in the bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnsweringSection {
+    /// Whether a temperature is fitted, which makes probabilities believable.
+    pub temperature: bool,
+    /// The share of known pictures that are accepted; pictures below their threshold are unknown. 0 to accept all.
+    pub unknown: f64,
+    /// Views of each picture that are averaged when the run is judged at its end, and afterwards: `"off"`, `"flip"`,
+    /// `"flip-shift"` or `"flip-shift=2"`.
+    pub tta: Tta,
+}
+
+impl Default for AnsweringSection {
+    fn default() -> Self {
+        Self { temperature: true, unknown: 0.99, tta: Tta::Off }
+    }
 }
 
 /// The network.
@@ -360,6 +382,8 @@ impl Recipe {
         )?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
+        let unknown = self.answering.unknown;
+        check((0.0..=1.0).contains(&unknown), "answering.unknown", unknown, "must be from 0 to 1")?;
         self.train_config(Loss::default(), 0.0)?.check()
     }
 
