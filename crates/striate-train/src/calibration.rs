@@ -25,6 +25,8 @@ const WIDEST: f64 = 100.0;
 const MOST_STEPS: u32 = 100;
 /// How closely a temperature is found.
 const TOLERANCE: f64 = 1e-9;
+/// A threshold that accepts all examples lies half of this below them.
+const MARGIN: f64 = 0.01;
 
 /// How a network answers, and what that changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,13 +60,12 @@ pub fn calibrate(
     let knows = section.unknown > 0.0 && !judge.is_multi_label();
     let unknown = knows.then(|| fit_unknown(judge, section.unknown)).transpose()?;
     let answering = Answering { tta: section.tta, temperature: fitted(judge)?, unknown };
-    let after = match (test, judge.examples()) {
-        (Some(test), _) => Probabilities::measure([(test, answering.temperature)])?,
-        (None, 0..2) => Probabilities::measure([(judge, answering.temperature)])?,
-        (None, _) => {
-            let [even, odd] = judge.halves()?;
-            Probabilities::measure([(&even, fitted(&odd)?), (&odd, fitted(&even)?)])?
-        }
+    let crossed = test.is_none() && section.temperature && judge.examples() > 1;
+    let after = if crossed {
+        let [even, odd] = judge.halves()?;
+        Probabilities::measure([(&even, fitted(&odd)?), (&odd, fitted(&even)?)])?
+    } else {
+        Probabilities::measure([(test.unwrap_or(judge), answering.temperature)])?
     };
     let before = Probabilities::measure([(test.unwrap_or(judge), 1.0)])?;
     Ok(Calibrated { by: by.to_owned(), examples: judge.examples() as u64, answering, before, after })
@@ -131,7 +132,8 @@ impl Slope {
     }
 }
 
-/// The largest threshold at which the share `accepted` of these examples, or more, is not unknown.
+/// A threshold that the share `accepted` of these examples, or a little more, lies above. It lies halfway between
+/// two examples, so that rounding does not move any across.
 ///
 /// # Errors
 ///
@@ -143,11 +145,12 @@ pub fn fit_unknown(logits: &LabelledLogits, accepted: f64) -> Result<Unknown, Tr
         Ok(())
     })?;
     energies.sort_unstable_by(f64::total_cmp);
-    let below = ((1.0 - accepted) * energies.len() as f64 + TOLERANCE).floor();
-    let refuse = || TrainError::Option { option: format!("unknown = {accepted}"), reason: "must be from 0 to 1" };
-    let in_range = (0.0..=1.0).contains(&accepted);
-    let energy = energies.get(below as usize).or(energies.last()).filter(|_| in_range).ok_or_else(refuse)?;
-    Ok(Unknown { energy: *energy, accepted })
+    let refused = ((1.0 - accepted) * energies.len() as f64 + TOLERANCE).floor() as usize;
+    let (Some(lowest), true) = (energies.get(refused).or(energies.last()), (0.0..=1.0).contains(&accepted)) else {
+        return Err(TrainError::Option { option: format!("unknown = {accepted}"), reason: "must be from 0 to 1" });
+    };
+    let below = refused.checked_sub(1).map_or(lowest - MARGIN, |last| energies[last]);
+    Ok(Unknown { energy: (below + lowest) / 2.0, accepted })
 }
 
 #[cfg(test)]
@@ -175,7 +178,7 @@ mod tests {
     /// Two classes and equal margins `m`: the probability of the target is `1 - 1 / (2 (N + 1))` then.
     #[test]
     fn no_mistake_is_no_certainty() {
-        for (count, margin) in [(1, 1.0), (9, 0.01), (9, 40.0)] {
+        for (count, margin) in [(1, 1.0), (9, 0.1), (9, 40.0)] {
             let logits = rows(&vec![[margin, 0.0]; count], &vec![0; count]);
             let temperature = fit_temperature(&logits).unwrap();
             let p = 1.0 / (1.0 + (-f64::from(margin) / temperature).exp());
@@ -189,18 +192,22 @@ mod tests {
         assert_eq!(fit_temperature(&rows(&[[f32::NAN, 3.0]], &[1])).unwrap(), 1.0);
     }
 
-    /// SciPy's sorted `logsumexp`.
+    /// SciPy's sorted `logsumexp`: the third is 1.968, the fourth 2.022, and so on.
     #[test]
     fn the_stated_share_is_accepted() {
         let logits = one_class();
-        for (accepted, below, energy) in
-            [(1.0, 0, 1.940_953_110_415_090_8), (0.95, 3, 2.022_321_323_907_451), (0.9, 6, 2.191_612_784_027_860_5)]
-        {
+        let between = [
+            (1.0, 0, 1.940_953_110_415_090_8 - 0.01, 1.940_953_110_415_090_8),
+            (0.95, 3, 1.967_988_581_475_827_8, 2.022_321_323_907_451),
+            (0.9, 6, 2.173_421_704_632_162, 2.191_612_784_027_860_5),
+        ];
+        for (accepted, refused, below, lowest) in between {
             let unknown = fit_unknown(&logits, accepted).unwrap();
-            close(unknown.energy, energy);
+            close(unknown.energy, (below + lowest) / 2.0);
             let unknown = unknown.among(logits.logits()).unwrap();
-            assert_eq!(unknown.into_iter().filter(|unknown| *unknown).count(), below, "{accepted}");
+            assert_eq!(unknown.into_iter().filter(|unknown| *unknown).count(), refused, "{accepted}");
         }
+        assert_eq!(fit_unknown(&logits, 0.0).unwrap().accepted, 0.0);
         let error = fit_unknown(&logits, 1.5).unwrap_err().to_string();
         assert_eq!(error, "unknown = 1.5 must be from 0 to 1");
     }

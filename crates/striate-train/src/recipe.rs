@@ -601,7 +601,7 @@ mod tests {
             ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
             ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [model], [optimizer], "),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [answering], [data], [model], [optimizer], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
             ("train = 1", "`train` must be a section: write [train]"),
@@ -620,6 +620,12 @@ mod tests {
             ("[optimizer]\nkind = 'adam'", "unknown variant `adam`, expected `sgd` or `adamw`"),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
+            ("[answering]\nunknown = 2", "answering.unknown = 2.0 must be from 0 to 1"),
+            ("[answering]\ntta = 'flop'", "there is no test-time augmentation flop: take off, flip, "),
+            (
+                "[answering]\ntemperature = 1.5",
+                "invalid type: floating point `1.5`, expected a boolean in `answering.temperature`",
+            ),
             ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
             ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
         ];

@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn classes_that_exclude_each_other_are_scored_as_by_scikit_learn() {
         let scores = SingleLabelScores::of(&one_class()).unwrap();
-        close(scores.top5, 0.8);
+        close(scores.top5, 52.0 / 60.0);
         close(scores.balanced_accuracy, 0.328_754_578_754_578_77);
         close(scores.macro_f1, 0.296_962_866_493_020_8);
         close(scores.auroc, 0.709_850_011_347_479_4);
@@ -276,7 +276,7 @@ mod tests {
         let areas = [0.853_587_962_962_963, 1.0, 0.844_907_407_407_407_4, 0.815_972_222_222_222_2, 0.865_740_740_740_740_7];
         all(classes, |class| class.auroc, &areas);
         close(scores.auroc, areas.iter().sum::<f64>() / 5.0);
-        let areas = [0.896_858_751_832_912_1, 1.0, 0.810_673_871_356_879, 0.762_166_137_370_311_5, 0.903_833_882_343_977_9];
+        let areas = [0.896_858_751_832_912_1, 1.0, 0.810_673_871_356_879, 0.762_166_137_370_311_5, 0.903_833_823_977_934_3];
         all(classes, |class| class.average_precision, &areas);
     }
 
