@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use striate::Precision;
+use striate::{Precision, Tta};
 use striate_datasets::{ImageSize, Interpolation};
 use striate_layers::Mode;
 use striate_torch::cpu::Level;
@@ -228,6 +228,10 @@ pub(crate) struct EvalArgs {
     /// answers [default: the bundle's]
     #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
     pub(crate) threshold: Option<f64>,
+    /// Average the answers over views of each picture: off, flip, flip-shift (by one pixel) or
+    /// flip-shift=PIXELS [default: the bundle's]
+    #[arg(long, value_name = "VIEWS")]
+    pub(crate) tta: Option<Tta>,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// Print the result as JSON
@@ -276,6 +280,10 @@ pub(crate) struct PredictArgs {
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<String>,
+    /// Average the answers over views of each picture: off, flip, flip-shift (by one pixel) or
+    /// flip-shift=PIXELS [default: the bundle's]
+    #[arg(long, value_name = "VIEWS")]
+    pub(crate) tta: Option<Tta>,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// Print the result as JSON

@@ -2,13 +2,13 @@
 use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
 use crate::progress::Download;
-use crate::table::width;
+use crate::table::{Align, table, width};
 use crate::{print, print_json, signals, source};
 use std::path::Path;
 use striate::data::{self, Opened};
 use striate::infer::Calibration;
-use striate::train::metrics::MultiLabelScores;
-use striate::{Bundle, Classifier, ClassifierOptions, Precision, Report, ReportScores, devices};
+use striate::train::metrics::{ClassMetrics, Probabilities};
+use striate::{Bundle, Classifier, ClassifierOptions, Precision, Report, Scores, devices};
 use striate_torch::Shown;
 use striate_train::DataSection;
 
@@ -25,6 +25,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<(), CliError> {
     options.precision = args.plan.precision;
     options.calibration = calibration(&args.plan, known, &bundle, &args.bundle)?;
     options.threshold = args.threshold;
+    options.tta = args.tta;
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
     let data = opened(&section(&args.data, args.data_dir.as_deref())?, Opened::to_judge)?;
@@ -112,32 +113,54 @@ fn describe(report: &Report) -> String {
     let classes = report.classes.iter().map(|class| Shown(class).to_string()).collect::<Vec<_>>();
     let (accuracy, measure) = (100.0 * report.accuracy, report.measure());
     let start = format!("{} images: {measure} {accuracy:.2}%", report.examples);
+    let probabilities = probabilities(report);
     match &report.scores {
-        ReportScores::SingleLabel { top5, confusion } => {
-            format!("{start}, top-5 {:.2}%, loss {:.4}\n{}", 100.0 * top5, report.loss, confused(&classes, confusion))
-        }
-        ReportScores::MultiLabel(scores) => format!("{start}, loss {:.4}\n{}", report.loss, several(&classes, scores)),
+        Scores::SingleLabel(scores) => format!(
+            "{start}, top-5 {:.2}%, loss {:.4}\nbalanced accuracy {}, macro F1 {}, AUROC {}\n{probabilities}{}\n{}",
+            100.0 * scores.top5,
+            report.loss,
+            percent(scores.balanced_accuracy),
+            percent(scores.macro_f1),
+            percent(scores.auroc),
+            confused(&classes, &scores.confusion),
+            each(&classes, &scores.per_class),
+        ),
+        Scores::MultiLabel(scores) => format!(
+            "{start}, loss {:.4}\nmean average precision {}, AUROC {}, at threshold {}: F1 {} of all answers, {} of the mean class\n{probabilities}\n{}",
+            report.loss,
+            percent(scores.mean_average_precision),
+            percent(scores.auroc),
+            scores.threshold,
+            percent(Some(scores.micro_f1)),
+            percent(Some(scores.macro_f1)),
+            each(&classes, &scores.per_class),
+        ),
     }
 }
 
-/// How well each class was found among others that it does not exclude.
-fn several(classes: &[String], scores: &MultiLabelScores) -> String {
-    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.2}%", 100.0 * share));
-    let mut text = format!(
-        "mean average precision {}, at threshold {}: F1 {} of all answers, {} of the mean class\n",
-        percent(scores.mean_average_precision),
-        scores.threshold,
-        percent(Some(scores.micro_f1)),
-        percent(Some(scores.macro_f1)),
-    );
-    let name_width = width(classes.iter().map(String::as_str));
-    text += &format!("\n{:name_width$}  {:>8}  {:>9}  {:>9}  {:>9}  {:>9}", "", "images", "precision", "recall", "F1", "average");
-    for (name, class) in classes.iter().zip(&scores.per_class) {
-        let shares = [class.precision, class.recall, Some(class.f1), class.average_precision].map(percent);
-        text += &format!("\n{name:name_width$}  {:>8}", class.examples);
-        text += &shares.iter().map(|share| format!("  {share:>9}")).collect::<String>();
-    }
-    text + "\n"
+fn percent(share: Option<f64>) -> String {
+    share.map_or("-".to_owned(), |share| format!("{:.2}%", 100.0 * share))
+}
+
+/// How far the probabilities can be believed.
+fn probabilities(report: &Report) -> String {
+    let (Some(temperature), Some(probabilities)) = (report.temperature, report.probabilities) else { return String::new() };
+    let Probabilities { calibration_error, nll, brier } = probabilities;
+    let unknown = report.unknown.map(|share| format!("; {:.2}% unknown", 100.0 * share)).unwrap_or_default();
+    format!("temperature {temperature:.3}: calibration error {calibration_error:.4}, NLL {nll:.4}, Brier {brier:.4}{unknown}\n")
+}
+
+/// How well each class was told from the others.
+fn each(classes: &[String], per_class: &[ClassMetrics]) -> String {
+    let columns = ["images", "precision", "recall", "F1", "AUROC", "average"];
+    let head = std::iter::once(String::new()).chain(columns.map(str::to_owned)).collect();
+    let row = |(name, class): (&String, &ClassMetrics)| {
+        let shares = [class.precision, class.recall, Some(class.f1), class.auroc, class.average_precision].map(percent);
+        [name.clone(), class.examples.to_string()].into_iter().chain(shares).collect()
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(classes.iter().zip(per_class).map(row)).collect();
+    let [left, right] = [Align::Left, Align::Right];
+    table([left, right, right, right, right, right, right], &rows)
 }
 
 /// Targets in rows and answers in columns.

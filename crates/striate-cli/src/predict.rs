@@ -17,6 +17,9 @@ struct Prediction<'a> {
     image: &'a Path,
     #[serde(skip_serializing_if = "Option::is_none")]
     top: Option<Vec<Answer>>,
+    /// Whether the picture is none of the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -30,6 +33,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     options.calibration = calibration(&args.plan, None, &bundle, &args.bundle)?;
     options.top = args.top;
     options.threshold = args.threshold;
+    options.tta = args.tta;
     options.decode = DecodeOptions { max_pixels: args.max_pixels.unwrap_or(options.decode.max_pixels) };
     let classifier = Classifier::of(&bundle, &args.bundle, options)?;
     drop(bundle);
@@ -37,24 +41,26 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<(), CliError> {
     let mut refused = Vec::new();
     let mut predictions = Vec::new();
     for (Named { name: image, .. }, result) in pictures.iter().zip(classifier.classify_all(&pictures)) {
-        let (top, error) = match result {
-            Ok(prediction) => (Some(prediction.top), None),
+        let (top, unknown, error) = match result {
+            Ok(striate::Prediction { top, unknown }) => (Some(top), Some(unknown), None),
             // A picture's own fault leaves the others their answers; anything else ends it.
             Err(error @ striate::Error::Dataset(_)) => {
                 let line = error.to_string();
                 refused.push(line.clone());
-                (None, Some(line))
+                (None, None, Some(line))
             }
             Err(error) => return Err(error.into()),
         };
-        predictions.push(Prediction { image, top, error });
+        predictions.push(Prediction { image, top, unknown, error });
     }
     if args.json {
         print_json(&predictions)?;
     } else {
-        for (image, top) in predictions.iter().filter_map(|prediction| Some((prediction.image, prediction.top.as_ref()?))) {
+        for Prediction { image, top, unknown, .. } in &predictions {
+            let Some(top) = top else { continue };
             let answers: Vec<String> = top.iter().map(|a| format!("{} {:.1}%", a.class, 100.0 * a.probability)).collect();
             let answers = if answers.is_empty() { "none of the classes".to_owned() } else { answers.join(", ") };
+            let answers = if *unknown == Some(true) { format!("unknown; likeliest {answers}") } else { answers };
             print(&format!("{}\n", Shown(format!("{}: {answers}", image.display()))))?;
         }
     }

@@ -7,7 +7,8 @@ use crate::find::find;
 use crate::progress::{EpochBars, Work};
 use crate::{print, print_json, recipes, signals};
 use std::path::Path;
-use striate::{BUNDLE, Member, Outcome, REPORT, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
+use striate::train::calibration::Calibrated;
+use striate::{Answering, BUNDLE, Member, Outcome, REPORT, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError, Workers};
 
@@ -134,10 +135,17 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
     let page = if args.report { format!("report        {folder}/{REPORT}\n") } else { String::new() };
+    let calibrated = summary.calibrated.as_ref().map(|calibrated| {
+        let Calibrated { by, answering: Answering { temperature, .. }, before, after, .. } = calibrated;
+        let (before, after) = (before.calibration_error, after.calibration_error);
+        let halves = if summary.val.is_none() { ", each half of it with the temperature of the other" } else { "" };
+        format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4}, was {before:.4}{halves}\n")
+    });
     print(&format!(
-        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\nrun folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
+        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
         val.unwrap_or_default(),
         test.examples,
+        calibrated.unwrap_or_default(),
     ))
 }
 

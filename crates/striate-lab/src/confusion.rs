@@ -6,7 +6,7 @@ use crate::page::{document, escape, figure, percent, table};
 use serde::Serialize;
 use std::fmt::Write;
 use striate_datasets::{Loader, Task};
-use striate_train::metrics::{ClassMetrics, ConfusionMatrix};
+use striate_train::metrics::{ClassCounts, ConfusionMatrix};
 use tch::{Kind, Tensor};
 
 /// Of more classes than this the matrix has no numbers in its cells.
@@ -209,10 +209,10 @@ impl Confusion {
         };
         body += "</section>\n<section aria-labelledby=\"classes\">\n<h2 id=\"classes\">Classes</h2>\n";
         let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
-        let class = |(class, metrics): (usize, ClassMetrics)| {
-            vec![name(class), metrics.examples.to_string(), share(metrics.precision), share(metrics.recall)]
+        let class = |(class, counts): (usize, ClassCounts)| {
+            vec![name(class), counts.examples.to_string(), share(counts.precision()), share(counts.recall())]
         };
-        let rows: Vec<Vec<String>> = self.matrix.per_class().into_iter().enumerate().map(class).collect();
+        let rows: Vec<Vec<String>> = self.matrix.counts().into_iter().enumerate().map(class).collect();
         body += &table("Each class", &[("Class", false), ("Examples", true), ("Precision", true), ("Recall", true)], &rows);
         body + "</section>\n"
     }

@@ -1,4 +1,4 @@
-use crate::{Model, ModelError, Registry, Weights, weights};
+use crate::{Answering, Model, ModelError, Registry, Weights, weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ const READS_PER_BYTE: u64 = 16;
 /// | `metrics` | figures of its training |
 /// | `calibration` | the [`Calibration`] for int8, if there is one |
 /// | `threshold` | if classes do not exclude each other: the probability from which on one is an answer |
+/// | `answering` | the [`Answering`], if it is not the default |
 ///
 /// Version 1 had the origin in place of the graph, and is read too.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub struct BundleInfo {
     pub calibration: Option<Calibration>,
     /// If classes do not exclude each other: the probability (sigmoid) from which on one is an answer. The loss tells whether they do.
     pub threshold: Option<f64>,
+    /// How logits become probabilities and answers.
+    pub answering: Answering,
 }
 
 /// Where a bundle's network comes from. It says who made it, and builds nothing: the graph does.
@@ -84,6 +87,8 @@ struct Version2 {
     calibration: Option<Calibration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     threshold: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answering: Option<Answering>,
 }
 
 /// The former form, whose network is a variant of the registry.
@@ -100,8 +105,8 @@ impl BundleInfo {
     /// A description of a network of your own, trained by cross entropy, with no metrics yet.
     pub fn new(graph: Graph, classes: &[String], preprocess: Option<Preprocess>) -> Self {
         let (loss, classes) = (Loss::default(), classes.to_vec());
-        let (metrics, calibration, threshold) = (BTreeMap::new(), None, None);
-        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics, calibration, threshold }
+        let (metrics, calibration, threshold, answering) = (BTreeMap::new(), None, None, Answering::default());
+        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics, calibration, threshold, answering }
     }
 
     /// A description of a model of a registry with no metrics yet.
@@ -135,9 +140,23 @@ impl BundleInfo {
     ///
     /// A layer of your own that does not tell its options.
     pub fn to_metadata(&self) -> Result<(String, String), ModelError> {
-        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold } = self.clone();
+        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, answering } =
+            self.clone();
         let (version, graph) = (VERSION, graph.to_description()?);
-        let form = Version2 { version, graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold };
+        let answering = (answering != Answering::default()).then_some(answering);
+        let form = Version2 {
+            version,
+            graph,
+            loss,
+            aux_weight,
+            classes,
+            preprocess,
+            origin,
+            metrics,
+            calibration,
+            threshold,
+            answering,
+        };
         // Plain data, in which nothing can fail.
         Ok((KEY.to_owned(), serde_json::to_string(&form).unwrap_or_default()))
     }
@@ -195,10 +214,22 @@ impl BundleInfo {
                 Self { metrics, ..info }
             }
             VERSION => {
-                let Version2 { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, .. } =
-                    serde_json::from_str(text).map_err(|error| told(&error))?;
+                let Version2 {
+                    graph,
+                    loss,
+                    aux_weight,
+                    classes,
+                    preprocess,
+                    origin,
+                    metrics,
+                    calibration,
+                    threshold,
+                    answering,
+                    ..
+                } = serde_json::from_str(text).map_err(|error| told(&error))?;
                 let graph = Graph::from_description(graph, registry.layers()).map_err(|error| told(&error))?;
-                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold }
+                let answering = answering.unwrap_or_default();
+                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, answering }
             }
             other => return Err(format!("its version is {other}, and this version of striate reads 1 to {VERSION}")),
         };
@@ -225,6 +256,7 @@ impl BundleInfo {
             }
             _ => {}
         }
+        self.answering.check(self.input(), self.loss.is_multi_label())?;
         let Some(preprocess) = &self.preprocess else { return Ok(()) };
         preprocess.check().map_err(|error| error.to_string())?;
         if self.input() != preprocess.input {
@@ -303,7 +335,7 @@ impl Bundle {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::find;
+    use crate::{Tta, Unknown, find};
     use striate_datasets::{Fit, Normalise};
 
     fn example() -> Bundle {
@@ -419,6 +451,21 @@ mod tests {
         assert_eq!((same.loss, same.threshold), (info.loss, Some(0.3)));
         info.threshold = Some(1.5);
         assert_eq!(back(&info).unwrap_err(), "its threshold is 1.5, and no probability from 0 to 1");
+    }
+
+    #[test]
+    fn the_way_of_answering_comes_back() {
+        let mut info = example().info;
+        let text = |info: &BundleInfo| info.to_metadata().unwrap().1;
+        assert!(!text(&info).contains("answering"), "a bundle that older versions read, too");
+        let unknown = Some(Unknown { energy: 2.5, accepted: 0.99 });
+        info.answering = Answering { tta: Tta::FlipShift(2), temperature: 1.25, unknown };
+        let form = r#""answering":{"tta":"flip-shift=2","temperature":1.25,"unknown":{"energy":2.5,"accepted":0.99}}"#;
+        assert!(text(&info).contains(form), "{}", text(&info));
+        assert_eq!(BundleInfo::parse(&text(&info), &Registry::default()).unwrap().answering, info.answering);
+        info.answering.temperature = -1.0;
+        let error = BundleInfo::parse(&text(&info), &Registry::default()).unwrap_err();
+        assert_eq!(error, "its temperature is -1, and not above 0");
     }
 
     /// A file of no weights whose network averages maps of 1 GB.

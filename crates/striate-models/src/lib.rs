@@ -14,6 +14,7 @@
 //! [`Weights`] come from files of several formats, PyTorch's among them, and [`pretrained()`] lists torchvision's.
 
 mod alexnet;
+mod answering;
 mod bundle;
 mod designs;
 mod error;
@@ -33,6 +34,7 @@ mod vgg;
 mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
+pub use answering::{Answering, Tta, Unknown};
 pub use bundle::{Bundle, BundleInfo, Origin};
 pub use designs::{DESIGN_INPUT, Design, designs};
 pub use error::ModelError;

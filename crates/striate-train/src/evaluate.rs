@@ -1,9 +1,10 @@
 use crate::TrainError;
 use crate::error::check;
 use crate::feed::Feed;
-use crate::metrics::{ConfusionMatrix, MultiLabelAnswers, MultiLabelScores, Running, exact_matches, top_k_correct};
-use striate_datasets::{Batch, Loader, Task};
-use striate_graph::{Graph, Network, Outputs};
+use crate::metrics::{LabelledLogits, MultiLabelScores, Running, SingleLabelScores, exact_matches, top_k_correct};
+use serde::{Deserialize, Serialize};
+use striate_datasets::{Loader, Task};
+use striate_graph::{Graph, Network};
 use striate_layers::{Mode, loss::Loss};
 use tch::{Device, Tensor};
 
@@ -17,20 +18,33 @@ pub struct Evaluation {
     /// The share whose answer is right: the largest logit is the target's. Where an example has several classes, exactly these have to
     /// be answered.
     pub accuracy: f64,
-    /// What else there is to say.
-    pub scores: Scores,
+    /// The logits, from which all else is computed.
+    pub logits: LabelledLogits,
+    /// By what it was judged.
+    pub judge: Judge,
 }
 
-/// What is measured beside loss and accuracy.
-#[derive(Debug, PartialEq)]
+impl Evaluation {
+    /// What is measured beside loss and accuracy. It sorts all logits, which takes a few seconds for
+    /// 50,000 examples of 1,000 classes.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's.
+    pub fn scores(&self) -> Result<Scores, TrainError> {
+        Ok(match self.logits.is_multi_label() {
+            false => Scores::SingleLabel(SingleLabelScores::of(&self.logits)?),
+            true => Scores::MultiLabel(MultiLabelScores::of(&self.logits, self.judge)?),
+        })
+    }
+}
+
+/// What is measured beside loss and accuracy. A temperature changes none of it, but for classes above a threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Scores {
     /// Of classes that exclude each other.
-    SingleLabel {
-        /// The share with the target among the five largest logits.
-        top5: f64,
-        /// Which classes were taken for which.
-        confusion: ConfusionMatrix,
-    },
+    SingleLabel(SingleLabelScores),
     /// Of classes that do not.
     MultiLabel(MultiLabelScores),
 }
@@ -42,6 +56,8 @@ pub struct Judge {
     pub loss: Loss,
     /// If they do not: the probability from which on a class is an answer.
     pub threshold: f64,
+    /// What divides the logits before they become that probability.
+    pub temperature: f64,
 }
 
 impl Judge {
@@ -51,30 +67,31 @@ impl Judge {
 
 impl From<Loss> for Judge {
     fn from(loss: Loss) -> Self {
-        Self { loss, threshold: Self::THRESHOLD }
+        Self { loss, threshold: Self::THRESHOLD, temperature: 1.0 }
     }
 }
 
-/// The answers of a network as they come.
-enum Tally {
-    SingleLabel { top5: u64, confusion: ConfusionMatrix },
-    MultiLabel(MultiLabelAnswers),
+/// Collects logits and targets of one batch after another.
+#[derive(Default)]
+struct Rows {
+    /// `[N, ...]`, made at the first batch, and how many rows of it are filled.
+    all: Option<Tensor>,
+    filled: i64,
 }
 
-impl Tally {
-    /// Counts a batch; returns how many answers are right.
-    fn add(&mut self, logits: &Tensor, batch: &Batch, threshold: f64) -> Result<u64, TrainError> {
-        match self {
-            Self::SingleLabel { top5, confusion } => {
-                *top5 += top_k_correct(logits, &batch.labels, 5)?;
-                confusion.add(logits, &batch.labels)?;
-                top_k_correct(logits, &batch.labels, 1)
-            }
-            Self::MultiLabel(answers) => {
-                answers.add(logits, batch.targets())?;
-                exact_matches(logits, batch.targets(), threshold)
-            }
-        }
+impl Rows {
+    /// Copies a batch into `length` rows on the CPU, where there is room for it.
+    fn add(&mut self, batch: &Tensor, length: i64) -> Result<(), TrainError> {
+        let mut size = batch.size();
+        let rows = size[0].min(length - self.filled);
+        size[0] = length;
+        let all = match &self.all {
+            Some(all) => all,
+            None => self.all.insert(Tensor::f_empty(size, (batch.kind(), Device::Cpu))?),
+        };
+        all.f_narrow(0, self.filled, rows)?.f_copy_(&batch.f_narrow(0, 0, rows)?)?;
+        self.filled += rows;
+        Ok(())
     }
 }
 
@@ -82,50 +99,52 @@ impl Tally {
 ///
 /// Fails if the network has other classes than the dataset, if the loss is for other labels, and if the loader leaves examples out.
 pub fn evaluate(network: &Network, loader: &Loader, judge: impl Into<Judge>) -> Result<Evaluation, TrainError> {
-    let forward = |images: &Tensor| Ok(network.forward(images, Mode::Eval)?);
+    let forward = |images: &Tensor| Ok(network.forward(images, Mode::Eval)?.logits().shallow_clone());
     evaluate_with(network.graph(), network.device(), loader, judge, forward)
 }
 
-/// [`evaluate`], where `forward` runs the network of `graph` on images on `device`: for another way of running it, such as an
-/// inference plan.
+/// [`evaluate`], where `forward` runs the network of `graph` on images on `device` and returns the logits: for another way of
+/// running it, such as an inference plan.
 pub fn evaluate_with(
     graph: &Graph,
     device: Device,
     loader: &Loader,
     judge: impl Into<Judge>,
-    forward: impl Fn(&Tensor) -> Result<Outputs, TrainError>,
+    forward: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
 ) -> Result<Evaluation, TrainError> {
-    let Judge { loss, threshold } = judge.into();
+    let judge = judge.into();
+    let Judge { loss, threshold, temperature } = judge;
     check_classes(graph, loader)?;
     check_labels(loss, loader)?;
     let _no_grad = striate_torch::no_grad();
-    let classes = loader.dataset().classes().len();
-    let mut running = Running::default();
-    let mut tally = match loss.is_multi_label() {
-        false => Tally::SingleLabel { top5: 0, confusion: ConfusionMatrix::new(classes) },
-        true => Tally::MultiLabel(MultiLabelAnswers::new(classes)),
-    };
+    let (length, mut running) = (loader.dataset().len(), Running::default());
+    let (mut logits, mut targets) = (Rows::default(), Rows::default());
     let (feed, mut batches) = (Feed::new(device), loader.epoch(0)?);
     let mut next = feed.next(&mut batches);
     while let Some(batch) = next {
         let mut batch = feed.take(batch?)?;
         let images = std::mem::replace(&mut batch.images, Tensor::new());
-        let outputs = forward(&images)?;
+        let these = forward(&images)?;
         drop(images);
         // While the device computes.
         next = feed.next(&mut batches);
-        let logits = outputs.logits();
-        let mean = f64::try_from(loss.compute(logits, batch.targets())?)?;
-        let correct = tally.add(logits, &batch, threshold)?;
+        let wanted = batch.targets();
+        let mean = f64::try_from(loss.compute(&these, wanted)?)?;
+        let correct = match loss.is_multi_label() {
+            false => top_k_correct(&these, &batch.labels, 1)?,
+            true => exact_matches(&these.f_div_scalar(temperature)?, wanted, threshold)?,
+        };
         running.add(mean, batch.labels.numel() as u64, correct);
+        logits.add(&these, length as i64)?;
+        targets.add(if loss.is_multi_label() { wanted } else { &batch.labels }, length as i64)?;
     }
-    let all = running.examples == loader.dataset().len() as u64;
+    let all = running.examples == length as u64;
     check(all, "drop_last", true, "leaves examples of the evaluation out: use LoaderOptions::eval")?;
-    let scores = match tally {
-        Tally::SingleLabel { top5, confusion } => Scores::SingleLabel { top5: top5 as f64 / running.examples as f64, confusion },
-        Tally::MultiLabel(answers) => Scores::MultiLabel(answers.scores(threshold)),
+    let (Some(logits), Some(targets)) = (logits.all, targets.all) else {
+        return Err(TrainError::Option { option: "the data".to_owned(), reason: "have no examples" });
     };
-    Ok(Evaluation { examples: running.examples, loss: running.loss(), accuracy: running.accuracy(), scores })
+    let logits = LabelledLogits::new(&logits, &targets)?;
+    Ok(Evaluation { examples: running.examples, loss: running.loss(), accuracy: running.accuracy(), logits, judge })
 }
 
 /// Refuses a loss for other labels than the dataset's.

@@ -6,7 +6,7 @@
 //! - a [`Hook`] sees network, gradients and optimizer in every step, and a [`Rule`] is an optimizer: both may be yours;
 //! - [`Step`] is that training step alone, for loops of your own;
 //! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
-//! - [`metrics`] counts.
+//! - [`metrics`] counts, and [`calibration`] makes probabilities believable.
 //!
 //! ```
 //! use striate_datasets::{Fit, Loader, LoaderOptions, Normalise, Preprocess, digits};
@@ -36,6 +36,7 @@
 //! What is absent on purpose: any particular architecture, progress bars, and the program's way of running.
 
 mod average;
+pub mod calibration;
 mod checkpoint;
 mod csv;
 mod distill;
@@ -72,7 +73,7 @@ pub use lr_range::{LrPoint, LrRange, LrRangeOptions, lr_range};
 pub use optim::{AdamConfig, AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
 pub use progressive::Progressive;
 pub use recipe::{
-    Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe,
+    AnsweringSection, Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe,
     Tf32, TrainSection, Workers,
 };
 pub use schedule::{Curve, Plateau, PlateauConfig, ScheduleConfig};

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use striate_datasets::{Cache, DecodeOptions, Sampler, Transform, transforms_or_augment};
 use striate_graph::{Kernels, Network};
 use striate_layers::loss::Loss;
+use striate_models::Tta;
 use striate_torch::{MemoryFormat, Precision, contained, note_file};
 use tch::Kind;
 use toml::{Table, Value};
@@ -69,6 +70,27 @@ pub struct Recipe {
     /// place, or have the section `[augment]` that there was before.
     #[serde(alias = "augment", deserialize_with = "transforms_or_augment")]
     pub transforms: Vec<Transform>,
+    /// `[answering]`: how the trained network answers.
+    pub answering: AnsweringSection,
+}
+
+/// How the trained network answers. What is fitted for it at the end is kept in the bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnsweringSection {
+    /// Whether a temperature is fitted, which makes probabilities believable.
+    pub temperature: bool,
+    /// The share of known pictures that are accepted; pictures below their threshold are unknown. 0 to accept all.
+    pub unknown: f64,
+    /// Views of each picture that are averaged when the run is judged at its end, and afterwards: `"off"`, `"flip"`,
+    /// `"flip-shift"` or `"flip-shift=2"`.
+    pub tta: Tta,
+}
+
+impl Default for AnsweringSection {
+    fn default() -> Self {
+        Self { temperature: true, unknown: 0.99, tta: Tta::Off }
+    }
 }
 
 /// The network.
@@ -470,6 +492,8 @@ impl Recipe {
         self.distill.check()?;
         let smoothing = train.label_smoothing;
         check((0.0..=1.0).contains(&smoothing), "train.label_smoothing", smoothing, "must be from 0 to 1")?;
+        let unknown = self.answering.unknown;
+        check((0.0..=1.0).contains(&unknown), "answering.unknown", unknown, "must be from 0 to 1")?;
         self.train_config(Loss::default(), 0.0)?.check()
     }
 
@@ -732,7 +756,7 @@ mod tests {
             ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
             ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [groups], [model], "),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [answering], [average], [data], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("[[groups]]\nparam = 'fc.*'", "unknown field `param`, expected one of `params`, `kind`, "),
             ("[[groups]]\nparams = 'fc['", "`fc[` is no pattern of names"),
@@ -755,6 +779,12 @@ mod tests {
             ("[optimizer]\nkind = 'adamax'", "unknown variant `adamax`, expected one of `sgd`, `adam`, `adamw`, "),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
+            ("[answering]\nunknown = 2", "answering.unknown = 2.0 must be from 0 to 1"),
+            ("[answering]\ntta = 'flop'", "there is no test-time augmentation flop: take off, flip, "),
+            (
+                "[answering]\ntemperature = 1.5",
+                "invalid type: floating point `1.5`, expected a boolean in `answering.temperature`",
+            ),
             ("[train]\nlabel_smoothing = 2", "train.label_smoothing = 2.0 must be from 0 to 1"),
             ("[schedule]\nkind = 'constant'\nwarmup_epochs = -1", "schedule.warmup_epochs = -1.0 must be 0 or larger"),
             ("[schedule]\nkind = 'constant'\nunit = 'weeks'", "unknown variant `weeks`, expected `epochs` or `steps`"),

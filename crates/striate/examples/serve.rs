@@ -8,7 +8,7 @@
 //! $ cargo run --release -p striate --example serve -- model.safetensors 3000
 //! listening on http://127.0.0.1:3000
 //! $ curl --data-binary @rose.jpg http://127.0.0.1:3000/classify
-//! {"top":[{"class":"rose","index":1,"probability":0.91},...]}
+//! {"top":[{"class":"rose","index":1,"probability":0.91},...],"unknown":false}
 //! ```
 //!
 //! Without a port the system chooses one. Ctrl-C ends the server after the requests that it is

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use striate_datasets::image::DynamicImage;
 use striate_datasets::{Dataset, DecodeOptions, Loader, LoaderOptions, Picture, Preprocess, decode_image};
-use striate_graph::{GraphError, InitOptions, Network, Outputs};
+use striate_graph::{GraphError, InitOptions, Network};
 use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
-use striate_models::{Bundle, BundleInfo, Registry};
+use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta};
 use striate_torch::Precision;
 use striate_train::{Judge, TrainError, evaluate_with};
 use tch::{Cuda, Device, Kind, Tensor};
@@ -38,6 +38,8 @@ pub struct ClassifierOptions {
     pub top: usize,
     /// Where classes do not exclude each other: the probability from which on one is an answer, in place of the bundle's.
     pub threshold: Option<f64>,
+    /// The views of each picture whose logits are averaged, in place of the bundle's.
+    pub tta: Option<Tta>,
     /// Layers and architectures of your own that the bundle may name.
     pub registry: Registry,
     /// Once it is set, work on many pictures ends with [`Error::Stopped`] before the next batch.
@@ -55,6 +57,7 @@ impl Default for ClassifierOptions {
             batch_size: 16,
             top: 5,
             threshold: None,
+            tta: None,
             registry: Registry::default(),
             stop: Arc::default(),
         }
@@ -69,6 +72,7 @@ pub struct Answer {
     /// Its place among the logits.
     pub index: usize,
     /// Its probability, from 0 to 1: the softmax of the logits, or the sigmoid of its own where classes do not exclude each other.
+    /// The bundle's temperature divides the logits first.
     pub probability: f64,
 }
 
@@ -78,6 +82,9 @@ pub struct Prediction {
     /// The likeliest classes, the likeliest first; where classes do not exclude each other, those from the threshold on, which may be
     /// none.
     pub top: Vec<Answer>,
+    /// Whether the picture is none of the classes, by the rule that the bundle has for it; `top` has answers nevertheless. Always
+    /// `false` if the bundle has none.
+    pub unknown: bool,
 }
 
 /// A trained network that classifies pictures: a bundle, opened.
@@ -101,6 +108,7 @@ pub struct Prediction {
 #[derive(Debug)]
 pub struct Classifier {
     info: BundleInfo,
+    answering: Answering,
     preprocess: Preprocess,
     engine: Engine,
     device: Device,
@@ -116,15 +124,16 @@ enum Engine {
 }
 
 impl Engine {
-    fn forward(&self, batch: &Tensor) -> Result<Outputs, GraphError> {
-        match self {
+    fn forward(&self, batch: &Tensor) -> Result<Tensor, GraphError> {
+        let outputs = match self {
             Self::Plan(plan, gate) => gate.pass(|| plan.forward(batch)),
             Self::Towers(network) => {
                 let network = network.lock().unwrap_or_else(PoisonError::into_inner);
                 let _no_grad = striate_torch::no_grad();
                 network.forward(batch, Mode::Eval)
             }
-        }
+        };
+        outputs.map(|outputs| outputs.logits().shallow_clone())
     }
 }
 
@@ -166,6 +175,8 @@ impl Classifier {
                 false => return Err(Error::option(given, "takes a network whose classes do not exclude each other")),
             }
         }
+        let answering = Answering { tta: options.tta.unwrap_or(bundle.info.answering.tta), ..bundle.info.answering };
+        check_tta("tta", answering.tta, bundle.info.input())?;
         let network = network_of(bundle, path, &options.devices)?;
         let (device, info) = (network.device(), bundle.info.clone());
         let engine = match (network.graph().places(), options.precision) {
@@ -177,7 +188,7 @@ impl Classifier {
             (_, Precision::Float32) => Engine::Towers(Mutex::new(network)),
             (_, precision) => return Err(Error::option(format!("precision = {precision}"), "takes one device")),
         };
-        Ok(Self { info, preprocess, engine, device, options })
+        Ok(Self { info, answering, preprocess, engine, device, options })
     }
 
     /// Measures what int8 needs, on training pictures of `data`. Keep it in [`BundleInfo::calibration`], or give it to
@@ -259,13 +270,15 @@ impl Classifier {
     }
 
     /// What the network gives for a batch of inputs (`[N, C, H, W]`, normalised float32): logits, `[N, classes]`, float32, on the CPU.
+    /// With test-time augmentation, they are means over views. No temperature divides them.
     ///
     /// # Errors
     ///
     /// A batch that does not fit the network.
     pub fn logits(&self, batch: &Tensor) -> Result<Tensor, Error> {
-        let outputs = self.engine.forward(&batch.f_to_device(self.device)?)?;
-        Ok(outputs.logits().f_to_device(Device::Cpu)?)
+        let batch = batch.f_to_device(self.device)?;
+        let logits = self.answering.tta.logits(&batch, |view| self.engine.forward(view).map_err(Error::from))?;
+        Ok(logits.f_to_device(Device::Cpu)?)
     }
 
     /// How the network does on pictures whose classes are known, in batches of `batch_size`. Classes are compared by name: they may
@@ -280,11 +293,12 @@ impl Classifier {
         let loader = Loader::new(&*data, self.preprocess.clone(), LoaderOptions::eval(batch_size))?;
         let forward = |images: &Tensor| match self.is_stopped() {
             true => Err(TrainError::Stopped),
-            false => Ok(self.engine.forward(images)?),
+            false => self.answering.tta.logits(images, |view| Ok(self.engine.forward(view)?)),
         };
-        let judge = Judge { loss: self.info.loss.unsmoothed(), threshold: self.threshold() };
+        let judge =
+            Judge { threshold: self.threshold(), temperature: self.answering.temperature, ..self.info.loss.unsmoothed().into() };
         let evaluation = evaluate_with(&self.info.graph, self.device, &loader, judge, forward)?;
-        Ok(Report::new(&evaluation, &self.info.classes))
+        Report::new(&evaluation, &self.info.classes, &self.answering)
     }
 
     /// The probability from which on a class is an answer, if classes do not exclude each other.
@@ -342,11 +356,14 @@ impl Classifier {
     fn answers(&self, batch: &Tensor) -> Result<Vec<Prediction>, Error> {
         let logits = self.logits(batch)?;
         let (count, classes) = logits.size2()?;
+        let Answering { temperature, unknown: rule, .. } = self.answering;
+        let unknown = rule.map(|rule| rule.among(&logits)).transpose()?;
+        let scaled = logits.f_to_kind(Kind::Double)?.f_div_scalar(temperature)?;
         let (probabilities, top, least) = match self.info.loss.is_multi_label() {
-            true => (logits.f_to_kind(Kind::Double)?.f_sigmoid()?, classes, self.threshold()),
+            true => (scaled.f_sigmoid()?, classes, self.threshold()),
             false => {
                 let top = i64::try_from(self.options.top.max(1)).unwrap_or(i64::MAX).min(classes);
-                (logits.f_softmax(1, Kind::Double)?, top, f64::NEG_INFINITY)
+                (scaled.f_softmax(1, Kind::Double)?, top, f64::NEG_INFINITY)
             }
         };
         let (values, indices) = probabilities.f_topk(top, 1, true, true)?;
@@ -356,13 +373,14 @@ impl Classifier {
             Answer { class, index, probability }
         };
         (0..count)
-            .map(|row| {
+            .zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)))
+            .map(|(row, unknown)| {
                 let values = Vec::<f64>::try_from(values.f_get(row)?)?;
                 let indices = Vec::<i64>::try_from(indices.f_get(row)?)?;
                 // What is no number is told, too.
                 let is_answer = |probability: f64| probability >= least || probability.is_nan();
                 let top = values.into_iter().zip(indices).filter(|(probability, _)| is_answer(*probability));
-                Ok(Prediction { top: top.map(answer).collect() })
+                Ok(Prediction { top: top.map(answer).collect(), unknown })
             })
             .collect()
     }
@@ -384,6 +402,11 @@ fn preprocess_of(info: &BundleInfo, path: &Path) -> Result<Preprocess, Error> {
 fn network_of(bundle: &Bundle, path: &Path, devices: &[Device]) -> Result<Network, Error> {
     let options = InitOptions { devices: devices.to_vec(), ..InitOptions::default() };
     Ok(bundle.network(path, &options)?)
+}
+
+/// Refuses views that cannot be had of such inputs; `option` is what the error names.
+pub(crate) fn check_tta(option: &str, tta: Tta, input: &[i64]) -> Result<(), Error> {
+    tta.check(input).map_err(|reason| Error::option(format!("{option} = {tta}"), reason))
 }
 
 /// The devices of these names: `cpu`, `cuda` (the first graphics card) or `cuda:N`.

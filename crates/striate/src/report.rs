@@ -1,5 +1,7 @@
+use crate::Error;
 use serde::{Deserialize, Serialize};
-use striate_train::metrics::MultiLabelScores;
+use striate_models::{Answering, Unknown};
+use striate_train::metrics::Probabilities;
 use striate_train::{Evaluation, Scores};
 
 /// The figures of an evaluation as plain data, as `summary.json` has them.
@@ -7,60 +9,61 @@ use striate_train::{Evaluation, Scores};
 pub struct Report {
     /// How many examples.
     pub examples: u64,
-    /// The mean loss.
+    /// The mean loss of the logits as they are, which no temperature divides.
     pub loss: f64,
     /// The share whose answer is right: the likeliest class, or exactly the classes that a picture has.
     pub accuracy: f64,
     /// The classes' names.
     pub classes: Vec<String>,
+    /// What divides the logits before they become probabilities; none in reports of former versions.
+    pub temperature: Option<f64>,
+    /// How far the probabilities can be believed; none in reports of former versions.
+    pub probabilities: Option<Probabilities>,
+    /// The share of the examples that are said to be none of the classes, if there is a rule for it. Their answers count
+    /// nevertheless.
+    pub unknown: Option<f64>,
     /// What else was measured.
     #[serde(flatten)]
-    pub scores: ReportScores,
-}
-
-/// What is measured beside loss and accuracy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ReportScores {
-    /// Of classes that exclude each other.
-    SingleLabel {
-        /// The share with the right class among the five likeliest.
-        top5: f64,
-        /// How often each class (rows) was taken for each (columns).
-        confusion: Vec<Vec<u64>>,
-    },
-    /// Of classes that do not.
-    MultiLabel(MultiLabelScores),
+    pub scores: Scores,
 }
 
 impl Report {
-    /// The figures of an evaluation on a dataset with these classes.
-    pub fn new(evaluation: &Evaluation, classes: &[String]) -> Self {
-        Self {
+    /// The figures of an evaluation on a dataset with these classes, whose logits become answers in this way.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's.
+    pub fn new(evaluation: &Evaluation, classes: &[String], answering: &Answering) -> Result<Self, Error> {
+        let Answering { temperature, unknown, .. } = *answering;
+        let share = |rule: Unknown| -> Result<f64, Error> {
+            let unknown = rule.among(evaluation.logits.logits())?.into_iter().filter(|unknown| *unknown).count();
+            Ok(unknown as f64 / evaluation.examples as f64)
+        };
+        Ok(Self {
             examples: evaluation.examples,
             loss: evaluation.loss,
             accuracy: evaluation.accuracy,
             classes: classes.to_vec(),
-            scores: match &evaluation.scores {
-                Scores::SingleLabel { top5, confusion } => ReportScores::SingleLabel { top5: *top5, confusion: confusion.rows() },
-                Scores::MultiLabel(scores) => ReportScores::MultiLabel(scores.clone()),
-            },
-        }
+            temperature: Some(temperature),
+            probabilities: Some(Probabilities::measure([(&evaluation.logits, temperature)])?),
+            unknown: unknown.map(share).transpose()?,
+            scores: evaluation.scores()?,
+        })
     }
 
     /// What the accuracy is: `accuracy`, or `exact match` where pictures have several classes.
     pub fn measure(&self) -> &'static str {
         match self.scores {
-            ReportScores::SingleLabel { .. } => "accuracy",
-            ReportScores::MultiLabel(_) => "exact match",
+            Scores::SingleLabel(_) => "accuracy",
+            Scores::MultiLabel(_) => "exact match",
         }
     }
 
     /// How often each class (rows) was taken for each (columns); empty where classes do not exclude each other.
     pub fn confusion(&self) -> &[Vec<u64>] {
         match &self.scores {
-            ReportScores::SingleLabel { confusion, .. } => confusion,
-            ReportScores::MultiLabel(_) => &[],
+            Scores::SingleLabel(scores) => &scores.confusion,
+            Scores::MultiLabel(_) => &[],
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A training run as a value.
+use crate::classifier::check_tta;
 use crate::data::{Data, Parts, SAMPLE, reshaped};
 use crate::pace::{Pace, PaceMeter};
 use crate::recipes::{bundle_file, options};
 use crate::run_folder::{BUNDLE, Claim, METRICS, METRICS_CSV, RECIPE, SUMMARY};
 use crate::weights::{load, weights};
-use crate::{Error, Prepared, Report, ReportScores, devices};
+use crate::{Error, Prepared, Report, Scores, devices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ use striate_datasets::{Loader, LoaderOptions, Preprocess, Task, Transform};
 use striate_files::FilesError;
 use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
-use striate_models::{Bundle, BundleInfo, Registry, Weights};
+use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta, Weights};
+use striate_train::calibration::{Calibrated, calibrate};
 use striate_train::{
     Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv, ModelSection,
     Outcome as Trained, PreprocessFrom, Recipe, Recovery, TensorBoard, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
@@ -102,6 +104,13 @@ impl Outcome {
     }
 }
 
+/// What is measured at the end of a run.
+struct Answers {
+    test: Report,
+    val: Option<Report>,
+    calibrated: Calibrated,
+}
+
 /// The figures of a finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -158,6 +167,8 @@ pub struct Summary {
     /// How it does on the part `val`, if the data has it beside a test set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<Report>,
+    /// What was fitted for its answers at the end, and what that changed; none in runs of former versions.
+    pub calibrated: Option<Calibrated>,
 }
 
 impl Summary {
@@ -358,6 +369,7 @@ impl<'a> Run<'a> {
         }
         let devices = devices(&self.recipe.train.devices)?;
         let (info, weights, data) = self.assemble(SAMPLE)?;
+        check_tta("answering.tta", self.recipe.answering.tta, info.input())?;
         let seed = self.recipe.train.seed;
         let teacher = &mut self.recipe.distill.teacher;
         if !teacher.as_os_str().is_empty() {
@@ -448,29 +460,14 @@ impl<'a> Run<'a> {
         if trained == Trained::Stopped {
             return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
         }
-        let loss = info.loss.unsmoothed();
-        let (stop, progress) = (&self.stop, trainer.progress().clone());
+        let progress = trainer.progress().clone();
         let step = progress.step;
-        let forward = |images: &Tensor| match stop.load(Ordering::Relaxed) {
-            true => Err(TrainError::Stopped),
-            false => Ok(network.forward(images, Mode::Eval)?),
-        };
-        let evaluate = |loader: &Loader<'_>| evaluate_with(network.graph(), network.device(), loader, loss, forward);
-        let report = |evaluation: &Evaluation| Report::new(evaluation, &info.classes);
-        let judge = || -> Result<(Report, Option<Report>), Error> {
-            let judged = match trainer.evaluation() {
-                Some(evaluation) => report(evaluation),
-                // The former process did all but this.
-                None => report(&evaluate(&judge_loader)?),
-            };
-            let Some(loader) = prepared.last_judge_loader()? else { return Ok((judged, None)) };
-            Ok((report(&evaluate(&loader)?), Some(judged)))
-        };
-        let (test, val) = match judge() {
+        let Answers { test, val, calibrated } = match self.answers(&prepared, &trainer) {
             // All epochs are saved; only this is done again.
             Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.into(), step }),
-            judged => judged?,
+            answers => answers?,
         };
+        let answering = calibrated.answering;
         let summary = Summary {
             model: self.recipe.model.name.clone(),
             data: self.recipe.data.name.clone(),
@@ -493,11 +490,38 @@ impl<'a> Run<'a> {
             striate: env!("CARGO_PKG_VERSION").to_owned(),
             test,
             val,
+            calibrated: Some(calibrated),
         };
-        let metrics = metrics(&summary);
-        Bundle { info: BundleInfo { metrics, ..prepared.info.clone() }, state: network.state() }.write(&folder.join(BUNDLE))?;
+        let info = BundleInfo { metrics: metrics(&summary), answering, ..prepared.info.clone() };
+        Bundle { info, state: network.state() }.write(&folder.join(BUNDLE))?;
         striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
         Ok(Outcome::Finished { folder: folder.into(), summary: Box::new(summary) })
+    }
+
+    /// How the network of the last epoch does, and how its logits become answers.
+    fn answers(&self, prepared: &Prepared, trainer: &Trainer<'_>) -> Result<Answers, Error> {
+        let Prepared { info, network, .. } = prepared;
+        let (section, loss) = (&self.recipe.answering, info.loss.unsmoothed());
+        let forward = |images: &Tensor| match self.stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Stopped),
+            false => section.tta.logits(images, |view| Ok(network.forward(view, Mode::Eval)?.logits().shallow_clone())),
+        };
+        let evaluate = |loader: &Loader<'_>| evaluate_with(network.graph(), network.device(), loader, loss, forward);
+        let (name, judge) = prepared.judge_loader()?;
+        let again;
+        let judged = match trainer.evaluation().filter(|_| section.tta == Tta::Off) {
+            Some(evaluation) => evaluation,
+            // The former process did all but this, or pictures are seen from more sides.
+            None => {
+                again = evaluate(&judge)?;
+                &again
+            }
+        };
+        let test = prepared.last_judge_loader()?.map(|loader| evaluate(&loader)).transpose()?;
+        let calibrated = calibrate(section, name, &judged.logits, test.as_ref().map(|test| &test.logits))?;
+        let report = |evaluation: &Evaluation| Report::new(evaluation, &info.classes, &calibrated.answering);
+        let (last, chosen_by) = test.as_ref().map_or((judged, None), |test| (test, Some(judged)));
+        Ok(Answers { test: report(last)?, val: chosen_by.map(report).transpose()?, calibrated })
     }
 
     /// What the run is of: a mistaken model is told before a dataset is downloaded. Mean and deviation of a folder's pictures are
@@ -668,7 +692,8 @@ fn adapted(info: BundleInfo, data: &Data, head: Head) -> Result<BundleInfo, Erro
         (false, Head::Replace) => info.graph.with_classes(theirs as i64)?,
         (false, _) => return Err(Error::OtherClasses { weights: usize::try_from(ours).unwrap_or_default(), data: theirs }),
     };
-    Ok(BundleInfo { graph, classes: data.classes().to_vec(), metrics: Default::default(), calibration: None, ..info })
+    let (classes, metrics, answering) = (data.classes().to_vec(), BTreeMap::new(), Answering::default());
+    Ok(BundleInfo { graph, classes, metrics, calibration: None, answering, ..info })
 }
 
 fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
@@ -693,8 +718,8 @@ pub(crate) fn summary_in(folder: &Path) -> Option<Summary> {
 fn metrics(summary: &Summary) -> BTreeMap<String, f64> {
     let (test, part) = (&summary.test, summary.tested_on());
     let more = match &test.scores {
-        ReportScores::SingleLabel { .. } => None,
-        ReportScores::MultiLabel(scores) => scores.mean_average_precision.map(|mean| ("mean_average_precision", mean)),
+        Scores::SingleLabel(_) => None,
+        Scores::MultiLabel(scores) => scores.mean_average_precision.map(|mean| ("mean_average_precision", mean)),
     };
     let name = test.measure().replace(' ', "_");
     let all = [(name.as_str(), test.accuracy), ("loss", test.loss)].into_iter().chain(more);
@@ -784,6 +809,7 @@ fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
     recipe.train.keep_steps = edited.train.keep_steps;
     recipe.train.keep_newest = edited.train.keep_newest;
     recipe.train.tensorboard = edited.train.tensorboard;
+    recipe.answering.clone_from(&edited.answering);
     if edited.train.threads != 0 {
         recipe.train.threads = edited.train.threads;
     }

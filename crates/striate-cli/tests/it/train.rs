@@ -24,8 +24,20 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
     for bundle in ["run/model.safetensors", "run/last.safetensors"] {
         let mut report = sandbox.json(&["eval", bundle, "--data", "digits", "--threads", "1", "--json"]);
         assert!(close(&report["loss"], &summary["test"]["loss"]), "{bundle}: {report}");
-        report["loss"] = summary["test"]["loss"].clone();
-        assert_eq!(report, summary["test"], "{bundle}");
+        let mut expected = summary["test"].clone();
+        let figures = ["calibration_error", "nll", "brier"];
+        if bundle == "run/last.safetensors" {
+            // Nothing is fitted before the end.
+            assert_eq!((&report["temperature"], &report["unknown"]), (&1.0.into(), &Value::Null));
+            expected["probabilities"] = summary["calibrated"]["before"].clone();
+            expected["temperature"] = 1.0.into();
+            expected["unknown"] = Value::Null;
+        }
+        assert!(figures.iter().all(|name| close(&report["probabilities"][name], &expected["probabilities"][name])), "{report}");
+        for rounded in ["loss", "probabilities"] {
+            report[rounded] = expected[rounded].clone();
+        }
+        assert_eq!(report, expected, "{bundle}");
     }
     let eval = ["eval", "run/model.safetensors", "--data", "digits", "--threads", "1", "--json", "--precision", "bfloat16"];
     let accuracy = |report: &Value| report["accuracy"].as_f64().unwrap();
@@ -45,7 +57,11 @@ fn a_run_leaves_a_folder_whose_bundle_is_evaluated_alike() {
         ["run_started", "epoch_started", step, step, step, "epoch_done", "checkpoint_saved", "checkpoint_saved", "run_done"];
     assert_eq!(events(&sandbox, "run"), expected);
     let text = sandbox.ok(&["eval", "run/model.safetensors", "--data", "digits", "--threads", "1"]);
-    assert!(text.starts_with("899 images: accuracy ") && text.lines().count() == 13, "{text}");
+    // Figures, the matrix, and a line for each class.
+    assert!(text.starts_with("899 images: accuracy ") && text.lines().count() == 3 + 13 + 11, "{text}");
+    let temperature = summary["test"]["temperature"].as_f64().unwrap();
+    assert!(text.contains(&format!("\ntemperature {temperature:.3}: calibration error ")), "{text}");
+    assert!(out.contains(&format!("\nprobabilities temperature {temperature:.3} from test; ")), "{out}");
 }
 
 #[test]
@@ -270,6 +286,7 @@ fn predictions_of_grey_and_colour_files_and_of_the_test_set_agree() {
     assert!(text.starts_with("grey.png: ") && text.lines().count() == 2, "{text}");
     // The same picture by its dataset's name; a file of that name goes before.
     let test_set = sandbox.json(&["predict", "model.safetensors", "digits", "--top", "10", "--json"]);
+    assert_eq!(predictions[0]["unknown"], false);
     assert_eq!((&test_set[0]["image"], test_set.as_array().unwrap().len()), (&"digits/0".into(), 899));
     assert_eq!(test_set[0]["top"], predictions[0]["top"]);
     sandbox.write("digits", "no picture");

@@ -375,7 +375,7 @@ impl<'a> Trainer<'a> {
         let network = self.network;
         let forward = |images: &Tensor| match self.is_stopped() {
             true => Err(TrainError::Stopped),
-            false => Ok(network.forward(images, Mode::Eval)?),
+            false => Ok(network.forward(images, Mode::Eval)?.logits().shallow_clone()),
         };
         let test = evaluate_with(network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
         match test.loss.is_finite() {

@@ -11,7 +11,7 @@ use striate::layers::loss::Loss;
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Mode, Op};
 use striate::tch::{Device, Kind, Tensor};
 use striate::train::{TrainConfig, Trainer, evaluate};
-use striate::{Bundle, BundleInfo, Classifier, ClassifierOptions, Precision, Prediction, Registry};
+use striate::{Answering, Bundle, BundleInfo, Classifier, ClassifierOptions, Precision, Prediction, Registry, Tta, Unknown};
 
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
@@ -61,6 +61,47 @@ fn every_form_of_a_picture_has_the_same_answer() {
     assert_eq!(classifier.classify(bytes.as_slice()).unwrap(), prediction);
     assert_eq!(classifier.classify(&tensor(&image)).unwrap(), prediction);
     assert_eq!(classifier.classify(&DynamicImage::from(image)).unwrap(), prediction);
+}
+
+/// The red mean of a picture counts as in the bundle's views; temperature and energy as they say.
+#[test]
+fn a_bundle_says_how_its_logits_are_read() {
+    striate_torch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = tints::write_bundle(folder.path());
+    let read = |answering: Answering| {
+        let mut bundle = Bundle::read_with(&path, &Registry::default()).unwrap();
+        bundle.info.answering = answering;
+        bundle
+    };
+    let classifier = |bundle: &Bundle, options: ClassifierOptions| Classifier::of(bundle, &path, options);
+    // Logits 2, 10 and 0, of which the logarithm of the sum of exponentials is 10.0004.
+    let image = DynamicImage::from(RgbImage::from_pixel(30, 24, Rgb([51, 255, 0])));
+    for (energy, unknown) in [(10.0, false), (10.001, true)] {
+        let rule = Some(Unknown { energy, accepted: 0.9 });
+        let warm = classifier(&read(Answering { temperature: 4.0, unknown: rule, tta: Tta::Off }), ClassifierOptions::default())
+            .unwrap();
+        let Prediction { top, unknown: told } = warm.classify(&image).unwrap();
+        assert_eq!((told, top[0].class.as_str()), (unknown, "green"));
+        close(top[0].probability, 2.5_f64.exp() / (0.5_f64.exp() + 2.5_f64.exp() + 1.0));
+        close(
+            warm.logits(&decode_image((&image).into(), warm.preprocess(), &Default::default()).unwrap())
+                .unwrap()
+                .double_value(&[0, 1]),
+            10.0,
+        );
+    }
+
+    let flipped = read(Answering { tta: Tta::Flip, ..Answering::default() });
+    let shift = |pixels| ClassifierOptions { tta: Some(Tta::FlipShift(pixels)), ..ClassifierOptions::default() };
+    for options in [ClassifierOptions::default(), shift(1)] {
+        close(
+            classifier(&flipped, options).unwrap().classify(&image).unwrap().top[0].probability,
+            10_f64.exp() / (2_f64.exp() + 10_f64.exp() + 1.0),
+        );
+    }
+    let error = classifier(&flipped, shift(1000)).unwrap_err().to_string();
+    assert!(error.starts_with("tta = flip-shift=1000 shifts pictures by 1000, and the network takes [3, "), "{error}");
 }
 
 #[test]

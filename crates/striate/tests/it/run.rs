@@ -11,8 +11,12 @@ use striate::graph::{Graph, GraphError, NetworkBuilder};
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
 use striate::tch::{Device, Kind, Tensor};
-use striate::train::{AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError};
-use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
+use striate::train::{
+    AnsweringSection, AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
+};
+use striate::{
+    Answering, Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, Tta, models::variant,
+};
 use tempfile::TempDir;
 
 /// A folder with data and runs.
@@ -295,6 +299,34 @@ fn a_folder_without_parts_is_split() {
     assert_eq!((summary.test.examples, summary.steps), (6, 6));
     let per_class: Vec<u64> = summary.test.confusion().iter().map(|row| row.iter().sum()).collect();
     assert_eq!(per_class, [2, 2, 2]);
+}
+
+/// The temperature and the threshold come from `val`, and go into the bundle; `test` is judged with them.
+#[test]
+fn what_is_fitted_at_the_end_is_kept() {
+    let place = Place::new(&[("train", 8), ("val", 4), ("test", 3)]);
+    let mut recipe = place.recipe("constant");
+    recipe.answering.tta = Tta::FlipShift(1000);
+    let error = Run::new(recipe.clone()).folder(place.path("run")).run().unwrap_err().to_string();
+    assert!(error.starts_with("answering.tta = flip-shift=1000 shifts pictures by 1000"), "{error}");
+    recipe.answering.tta = Tta::Flip;
+    let Summary { test, val, calibrated, .. } = finished(Run::new(recipe.clone()).folder(place.path("run")));
+    let (val, calibrated) = (val.unwrap(), calibrated.unwrap());
+    let answering = place.weights("run").info.answering;
+    assert_eq!((calibrated.by.as_str(), calibrated.examples, calibrated.answering), ("val", 12, answering));
+    assert!(answering.tta == Tta::Flip && answering.temperature != 1.0);
+    // Of 12 pictures, 99% are all.
+    assert_eq!((val.unknown, test.temperature), (Some(0.0), Some(answering.temperature)));
+    assert_eq!(test.probabilities, Some(calibrated.after));
+    assert!(calibrated.before != calibrated.after);
+    let checkpoint = Bundle::read(&place.path("run").join(striate::train::LAST)).unwrap();
+    assert_eq!(checkpoint.info.answering, Answering::default());
+
+    recipe.answering = AnsweringSection { temperature: false, unknown: 0.0, tta: Tta::Off };
+    let off = finished(Run::new(recipe).folder(place.path("off")));
+    assert_eq!(place.weights("off").info.answering, Answering::default());
+    assert_eq!((off.test.unknown, off.calibrated.map(|off| off.before == off.after)), (None, Some(true)));
+    place.same("run", "off");
 }
 
 /// One convolution, and a layer of one's own.
