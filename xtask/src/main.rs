@@ -63,6 +63,8 @@ enum Command {
     Weights(Verbatim),
     /// Test the claims of the classic papers, and look inside networks
     Lab(Verbatim),
+    /// Write a bundle as ONNX, for other runtimes
+    Export(Verbatim),
     /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
 }
@@ -124,6 +126,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Cost(verbatim) => striate("cost", verbatim),
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
+        Command::Export(verbatim) => striate("export", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
         Command::Lab(verbatim) => striate("lab", verbatim),
     }

@@ -14,8 +14,7 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    let of_lab = name == "lab" || (name == "data" && args.first().is_some_and(|first| first == "check"));
-    let program = match build(workspace, &[STRIATE], if of_lab { Lab::With } else { Lab::Without })? {
+    let program = match build(workspace, &[STRIATE], part(name, args))? {
         Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
         Built::Failed(code) => return Ok(code),
     };
@@ -35,25 +34,26 @@ pub(crate) enum Built {
 /// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
-/// Whether `striate` has its lab, which takes longest to build. `lab` and `data check` need it.
-#[derive(PartialEq)]
-pub(crate) enum Lab {
-    With,
-    Without,
+/// The feature of `striate` that a command takes, if it takes one: these take long to build.
+fn part(name: &str, args: &[OsString]) -> Option<&'static str> {
+    match name {
+        "lab" => Some("lab"),
+        "data" if args.first().is_some_and(|first| first == "check") => Some("lab"),
+        "export" if args.iter().any(|arg| arg == "--check") => Some("check"),
+        _ => None,
+    }
 }
 
-/// Builds packages, with all programs of each, for release; gets libtorch if there is none.
-pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)], lab: Lab) -> Result<Built> {
+/// Builds packages, with all programs of each, for release, and with one feature if there is one; gets libtorch if there is none.
+pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)], feature: Option<&str>) -> Result<Built> {
     setup::setup(workspace, &Options::default())?;
     let folder = target(workspace)?.join("release");
     let mut build = workspace.cargo();
-    build.args(["build", "--release"]);
-    if lab == Lab::Without {
-        build.arg("--no-default-features");
-    }
+    build.args(["build", "--release", "--no-default-features"]);
+    build.args(feature.iter().flat_map(|feature| ["--features", feature]));
     build.args(packages.iter().flat_map(|(package, _)| ["--package", package]));
-    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds, but for the first with the lab.
-    if lab == Lab::Without && packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
+    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds, but for the first with a feature.
+    if feature.is_none() && packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
         build.arg("--quiet");
     }
     let built = build.status().context("cannot run cargo")?;

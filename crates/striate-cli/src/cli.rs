@@ -354,7 +354,7 @@ pub(crate) enum ExportPrecision {
 pub(crate) enum WeightsCommand {
     /// Show every tensor in a file: name, type, shape
     Inspect(InspectArgs),
-    /// Write the weights of a file as .safetensors, or as a bundle
+    /// Write the weights of a file as .safetensors, as a bundle, or for PyTorch
     #[command(after_help = WIRINGS)]
     Convert(Box<ConvertArgs>),
     /// List published weights
@@ -390,7 +390,7 @@ pub(crate) struct ConvertArgs {
     /// or a published name
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// File to write (.safetensors)
+    /// File to write: .safetensors, or a state dict of PyTorch (.pth, .pt)
     #[arg(value_name = "TO")]
     pub(crate) to: PathBuf,
     /// Write a bundle of this model; the weights must fit it

@@ -92,6 +92,13 @@ fn looking_inside() {
 }
 
 #[test]
+fn ship_a_network() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("digits.safetensors", 10);
+    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 5);
+}
+
+#[test]
 fn train_on_your_own_pictures() {
     let sandbox = Sandbox::new();
     flowers(&sandbox, &["flowers"]);
