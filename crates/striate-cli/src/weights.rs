@@ -68,7 +68,8 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
     };
     if to_pytorch && (args.calibrate.is_some() || args.std.is_some() || args.class_names.is_some()) {
         let to = args.to.display();
-        let line = "a file for PyTorch holds weights only: write a bundle (.safetensors) to keep a calibration, normalisation or names";
+        let line =
+            "a file for PyTorch holds weights only: write a bundle (.safetensors) to keep a calibration, normalisation or names";
         return Err(CliError::Usage(format!("{to}: {line}")));
     }
     let weights = source::weights(&args.from)?;

@@ -37,14 +37,17 @@ impl Content {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".data");
         let data = path.with_file_name(&name);
-        whole(&data, |out| {
-            let large = self.constants.iter().filter(|constant| constant.len() >= SMALL);
-            large.into_iter().try_for_each(|constant| Ok(out.write_all(&constant.bytes(&self.weights)?)?))
-        })?;
-        whole(path, |out| self.write_to(out, Some(&name.to_string_lossy()))).inspect_err(|_| {
-            // What nothing refers to is of no use. If it cannot be removed, the first error is still the one to tell.
+        let new = !data.exists() && !path.exists();
+        let written = whole(&data, |out| {
+            let mut large = self.constants.iter().filter(|constant| constant.len() >= SMALL);
+            large.try_for_each(|constant| Ok(out.write_all(&constant.bytes(&self.weights)?)?))
+        });
+        let written = written.and_then(|()| whole(path, |out| self.write_to(out, Some(&name.to_string_lossy()))));
+        if written.is_err() && new && !path.exists() {
+            // Nothing refers to it. If it cannot be removed, the first error is still the one to tell.
             let _ = std::fs::remove_file(&data);
-        })
+        }
+        written
     }
 
     /// Writes the file. With `data`, the name of another, large tensors are there.
@@ -134,5 +137,108 @@ fn whole(path: &Path, content: impl FnOnce(&mut dyn Write) -> Result<(), Failure
     match failed {
         Some(error) => Err(error),
         None => written.map_err(|error: FilesError| error.into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{ExportOptions, Onnx};
+    use striate_graph::{Graph, InitOptions, Network};
+    use striate_layers::{Flatten, Linear};
+    use striate_models::{Bundle, BundleInfo};
+    use tch::Tensor;
+    use tempfile::TempDir;
+
+    /// What a reader sees of a file here: its tensors.
+    #[derive(Clone, PartialEq, Message)]
+    struct ReadModel {
+        #[prost(message, optional, tag = "7")]
+        graph: Option<ReadGraph>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ReadGraph {
+        #[prost(message, repeated, tag = "5")]
+        initializer: Vec<ReadTensor>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct ReadTensor {
+        #[prost(string, tag = "8")]
+        name: String,
+        #[prost(bytes = "vec", tag = "9")]
+        raw_data: Vec<u8>,
+        #[prost(message, repeated, tag = "13")]
+        external_data: Vec<StringEntry>,
+        #[prost(int32, tag = "14")]
+        data_location: i32,
+    }
+
+    /// A linear layer of 300 features, its weight, and its export.
+    fn linear() -> (TempDir, Vec<u8>, Onnx) {
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 10, 10]);
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(2), x)?;
+            net.output("logits", x)
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle.safetensors");
+        let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
+        let state = network.state();
+        let weight: Vec<f32> = Vec::try_from(state["fc.weight"].flatten(0, -1)).unwrap();
+        Bundle { info: BundleInfo::new(network.graph().clone(), &[], None), state }.write(&path).unwrap();
+        let onnx = Onnx::of_bundle(&path, &ExportOptions { raw: true, ..ExportOptions::default() }).unwrap();
+        (folder, weight.iter().flat_map(|value| value.to_le_bytes()).collect(), onnx)
+    }
+
+    fn tensors(path: &Path) -> Vec<ReadTensor> {
+        ReadModel::decode(&*std::fs::read(path).unwrap()).unwrap().graph.unwrap().initializer
+    }
+
+    #[test]
+    fn large_tensors_lie_in_a_second_file() {
+        let (folder, weight, onnx) = linear();
+        let path = folder.path().join("x.onnx");
+        onnx.content.write(&path, LARGEST).unwrap();
+        let [one, bias] = tensors(&path).try_into().unwrap();
+        assert_eq!((one.name.as_str(), &one.raw_data, bias.name.as_str()), ("fc.weight", &weight, "fc.bias"));
+        assert!(!folder.path().join("x.onnx.data").exists());
+
+        onnx.content.write(&path, 0).unwrap();
+        let [two, same_bias] = tensors(&path).try_into().unwrap();
+        let entries: Vec<(&str, &str)> = two.external_data.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
+        assert_eq!(entries, [("location", "x.onnx.data"), ("offset", "0"), ("length", "2400")]);
+        assert_eq!((two.data_location, two.raw_data.len()), (1, 0));
+        assert_eq!(std::fs::read(folder.path().join("x.onnx.data")).unwrap(), weight);
+        assert_eq!(same_bias, bias, "small ones stay");
+    }
+
+    /// Whichever operation fails, neither file stays.
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_failing_disk_leaves_nothing() {
+        let (folder, _, onnx) = linear();
+        let path = folder.path().join("x.onnx");
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let mut fault = 1;
+        loop {
+            striate_files::inject_fault(fault, false);
+            let written = onnx.content.write(&path, 0);
+            striate_files::inject_fault(0, false);
+            if written.is_ok() {
+                break;
+            }
+            // Syncing the folder comes last: the files are there by then.
+            let left = if path.exists() { 3 } else { 1 };
+            assert_eq!(names(), left, "after operation {fault}");
+            for name in ["x.onnx", "x.onnx.data"] {
+                let _ = std::fs::remove_file(folder.path().join(name));
+            }
+            fault += 1;
+        }
+        assert!(fault > 6 && names() == 3);
     }
 }

@@ -1,9 +1,11 @@
 //! The nodes of each layer.
 use crate::nodes::{CustomNodes, Nodes};
 use crate::onnx::Attribute;
-use crate::{ExportError, pool};
+use crate::{ExportError, Precision, pool};
 use striate_graph::Node;
-use striate_layers::{Activation, BatchNorm2d, Conv2d, LocalResponseNorm, Op, PadShortcut, Shape, SparseConv2d, ZeroChannels};
+use striate_layers::{
+    Activation, BatchNorm2d, Conv2d, Linear, LocalResponseNorm, Op, PadShortcut, Shape, SparseConv2d, ZeroChannels,
+};
 
 /// The amplitude of [`Activation::ScaledTanh`].
 const AMPLITUDE: f32 = 1.7159;
@@ -47,12 +49,7 @@ pub(crate) fn write(
         // It does nothing in evaluation.
         Op::Dropout(_) => input,
         Op::Flatten(_) => nodes.add("Flatten", &[&input], vec![Attribute::int("axis", 1)]),
-        Op::Linear(linear) => {
-            let bias = bias(nodes, linear.bias)?;
-            let mut inputs = vec![input];
-            inputs.extend(weight_and_bias(nodes, None, bias)?);
-            nodes.add("Gemm", &texts(&inputs), vec![Attribute::int("transB", 1)])
-        }
+        Op::Linear(linear) => fully_connected(nodes, linear)?,
         Op::LocalResponseNorm(norm) => local_response_norm(nodes, norm)?,
         Op::PadShortcut(shortcut) => pad_shortcut(nodes, shortcut)?,
         Op::RbfOutput(_) => {
@@ -117,6 +114,19 @@ fn weight_and_bias(
         values.push(nodes.writer.quantised_bias(&nodes.full("bias"), &bias, &steps));
     }
     Ok(values)
+}
+
+fn fully_connected(nodes: &mut Nodes<'_, '_>, linear: &Linear) -> Result<String, ExportError> {
+    let bias = bias(nodes, linear.bias)?;
+    let mut inputs = vec![nodes.input()];
+    inputs.extend(weight_and_bias(nodes, None, bias)?);
+    if nodes.writer.precision != Precision::Float16 {
+        return Ok(nodes.add("Gemm", &texts(&inputs), vec![Attribute::int("transB", 1)]));
+    }
+    // tract has `Gemm` in float32 alone.
+    let weight = nodes.add("Transpose", &[&inputs[1]], vec![Attribute::ints("perm", [1, 0])]);
+    let product = nodes.add("MatMul", &[&inputs[0], &weight], Vec::new());
+    Ok(inputs.get(2).map(|bias| nodes.add("Add", &[&product, bias], Vec::new())).unwrap_or(product))
 }
 
 fn geometry(conv: &Conv2d, [_, height, width]: [i64; 3]) -> Vec<Attribute> {

@@ -2,8 +2,7 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 11] =
-    ["train", "eval", "predict", "models", "summary", "cost", "run", "export", "weights", "data", "lab"];
+const COMMANDS: [&str; 11] = ["train", "eval", "predict", "models", "summary", "cost", "run", "export", "weights", "data", "lab"];
 
 #[test]
 fn the_help_of_each_command() {

@@ -8,9 +8,9 @@ use striate_export::{Batch, CustomNodes, ExportOptions, Onnx, Precision, Runner,
 use striate_graph::{Graph, GraphError, InitOptions, Network, NetworkBuilder, Value};
 use striate_infer::Calibration;
 use striate_layers::{
-    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Forward, Layer,
-    LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, Padding, RbfOutput, Shape, Softmax, SparseConv2d,
-    Subsampling2d, ZeroChannels, loss::Loss,
+    Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Forward,
+    Layer, LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, Padding, RbfOutput, Shape, Softmax,
+    SparseConv2d, Subsampling2d, ZeroChannels, loss::Loss,
 };
 use striate_models::{Bundle, BundleInfo, Registry, find};
 use striate_torch::Generator;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use striate_torch::FileError;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
@@ -55,14 +55,12 @@ struct Storage {
 impl Storage {
     fn new(path: &Path, name: &str, tensor: &Tensor) -> Result<Self, ModelError> {
         let class = DTYPES.iter().find(|(_, _, kind, _)| *kind == Some(tensor.kind())).map(|(class, ..)| *class);
-        let unsupported = || FileError::UnsupportedType {
-            path: path.into(),
-            name: name.to_owned(),
-            dtype: format!("{:?}", tensor.kind()),
-        };
+        let unsupported =
+            || FileError::UnsupportedType { path: path.into(), name: name.to_owned(), dtype: format!("{:?}", tensor.kind()) };
         let class = class.ok_or_else(unsupported)?;
         let torch = |source: tch::TchError| FileError::Torch { path: path.into(), name: name.to_owned(), source: source.into() };
-        let tensor = tensor.f_detach().and_then(|tensor| tensor.f_to_device(Device::Cpu)).and_then(|tensor| tensor.f_contiguous());
+        let tensor =
+            tensor.f_detach().and_then(|tensor| tensor.f_to_device(Device::Cpu)).and_then(|tensor| tensor.f_contiguous());
         Ok(Self { class, tensor: tensor.map_err(torch)? })
     }
 
@@ -127,6 +125,7 @@ fn tuple(out: &mut Vec<u8>, values: &[i64]) {
 mod tests {
     use super::*;
     use crate::{Weights, WeightsFormat};
+    use tch::Kind;
 
     /// `pickletools.optimize(pickle.dumps({"a": 1}, 2))` begins and ends so, and numbers of Python's `struct.pack("<q", 2**33)`.
     #[test]
@@ -145,7 +144,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/x.pth");
         let values = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([2, 3, 4]);
-        let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int16, Kind::Uint8, Kind::Int8];
+        let kinds =
+            [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int16, Kind::Uint8, Kind::Int8];
         let mut tensors: BTreeMap<String, Tensor> =
             kinds.iter().map(|kind| (format!("layer.{kind:?}"), values.to_kind(*kind).transpose(0, 2))).collect();
         tensors.insert("mask".to_owned(), values.gt(5.0));
