@@ -2,6 +2,7 @@
 use crate::cli::{ExportArgs, ExportPrecision};
 use crate::error::CliError;
 use crate::print;
+use crate::source::no_folder;
 use striate_export::{ExportOptions, Onnx, Precision};
 use striate_torch::Shown;
 
@@ -23,6 +24,7 @@ pub(crate) fn export_checked(args: &ExportArgs) -> Result<(), CliError> {
 }
 
 fn prepared(args: &ExportArgs) -> Result<Onnx, CliError> {
+    no_folder(&args.bundle)?;
     let metadata = args.metadata.iter().map(|entry| pair(entry)).collect::<Result<_, _>>()?;
     let (raw, precision, fold) = (args.raw, args.precision.into(), !args.no_fold);
     let options = ExportOptions { raw, precision, fold, metadata, ..ExportOptions::default() };
