@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    program::{Built, Lab, STRIATE, become_command, build, exit_code, target},
+    program::{Built, STRIATE, become_command, build, exit_code, target},
     python,
     workspace::Workspace,
 };
@@ -29,7 +29,7 @@ const NATIVE: &str = r#"build.rustflags=["-Ctarget-cpu=native"]"#;
 /// Builds the program, makes the peers ready if `args` ask for them, and becomes `striate-bench ARGS...`.
 pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
     // `striate` too, whose start is measured.
-    let folder = match build(workspace, &[STRIATE, BENCH], Lab::Without)? {
+    let folder = match build(workspace, &[STRIATE, BENCH], None)? {
         Built::Programs(folder) => folder,
         Built::Failed(code) => return Ok(code),
     };

@@ -15,7 +15,7 @@ use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, and with them on all that these may depend on; development dependencies apart. A crate
 /// that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("striate-cpu", &[]),
     ("striate-files", &[]),
     ("striate-torch", &["striate-cpu", "striate-files"]),
@@ -25,11 +25,12 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("striate-infer", &["striate-graph"]),
     ("striate-datasets", &["striate-torch", "striate-fetch"]),
     ("striate-models", &["striate-infer", "striate-datasets"]),
+    ("striate-export", &["striate-models"]),
     ("striate-train", &["striate-models"]),
     ("striate", &["striate-train"]),
     ("striate-lab", &["striate"]),
     ("striate-bench", &["striate"]),
-    ("striate-cli", &["striate-lab"]),
+    ("striate-cli", &["striate-lab", "striate-export"]),
     ("xtask", &["striate-cpu", "striate-fetch"]),
 ];
 

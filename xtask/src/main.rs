@@ -71,6 +71,8 @@ enum Command {
     Lab(Verbatim),
     /// Write a finished run's page
     Report(Verbatim),
+    /// Write a bundle as ONNX, for other runtimes
+    Export(Verbatim),
     /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
 }
@@ -135,6 +137,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Cost(verbatim) => striate("cost", verbatim),
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
+        Command::Export(verbatim) => striate("export", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
         Command::Report(verbatim) => striate("report", verbatim),
         Command::Lab(verbatim) => striate("lab", verbatim),

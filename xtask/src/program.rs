@@ -14,7 +14,7 @@ use crate::{check::metadata, setup, setup::Options, workspace::Workspace};
 
 /// Builds the program if need be and becomes `striate NAME ARGS...`, in the caller's working directory.
 pub(crate) fn run(workspace: &Workspace, name: &str, args: &[OsString]) -> Result<ExitCode> {
-    let program = match build(workspace, &[STRIATE], Lab::of(name, args))? {
+    let program = match build(workspace, &[STRIATE], part(name, args))? {
         Built::Programs(folder) => folder.join(format!("{}{EXE_SUFFIX}", STRIATE.1)),
         Built::Failed(code) => return Ok(code),
     };
@@ -34,38 +34,27 @@ pub(crate) enum Built {
 /// A package and the program of it that is called.
 pub(crate) const STRIATE: (&str, &str) = ("striate-cli", "striate");
 
-/// Whether `striate` has its lab, which takes longest to build.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Lab {
-    With,
-    Without,
-}
-
-impl Lab {
-    /// What a command needs: `lab`, `report`, `data check` and `train --report` are of the lab.
-    fn of(name: &str, args: &[OsString]) -> Self {
-        let needs = match name {
-            "lab" | "report" => true,
-            "data" => args.first().is_some_and(|first| first == "check"),
-            "train" => args.iter().any(|arg| arg == "--report"),
-            _ => false,
-        };
-        if needs { Self::With } else { Self::Without }
+/// The feature of `striate` that a command takes, if it takes one: these take long to build.
+fn part(name: &str, args: &[OsString]) -> Option<&'static str> {
+    match name {
+        "lab" | "report" => Some("lab"),
+        "train" if args.iter().any(|arg| arg == "--report") => Some("lab"),
+        "data" if args.first().is_some_and(|first| first == "check") => Some("lab"),
+        "export" if args.iter().any(|arg| arg == "--check") => Some("check"),
+        _ => None,
     }
 }
 
-/// Builds packages, with all programs of each, for release; gets libtorch if there is none.
-pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)], lab: Lab) -> Result<Built> {
+/// Builds packages, with all programs of each, for release, and with one feature if there is one; gets libtorch if there is none.
+pub(crate) fn build(workspace: &Workspace, packages: &[(&str, &str)], feature: Option<&str>) -> Result<Built> {
     setup::setup(workspace, &Options::default())?;
     let folder = target(workspace)?.join("release");
     let mut build = workspace.cargo();
-    build.args(["build", "--release"]);
-    if lab == Lab::Without {
-        build.arg("--no-default-features");
-    }
+    build.args(["build", "--release", "--no-default-features"]);
+    build.args(feature.iter().flat_map(|feature| ["--features", feature]));
     build.args(packages.iter().flat_map(|(package, _)| ["--package", package]));
-    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds, but for the first with the lab.
-    if lab == Lab::Without && packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
+    // The first build takes minutes, and cargo tells how far it is. Later ones take seconds, but for the first with a feature.
+    if feature.is_none() && packages.iter().all(|(_, program)| folder.join(format!("{program}{EXE_SUFFIX}")).exists()) {
         build.arg("--quiet");
     }
     let built = build.status().context("cannot run cargo")?;
@@ -94,13 +83,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_needs_the_lab_builds_it() {
-        let of = |name: &str, args: &[&str]| Lab::of(name, &args.iter().map(OsString::from).collect::<Vec<_>>());
-        for (name, args) in [("lab", &["list"][..]), ("report", &["run"]), ("data", &["check", "x"]), ("train", &["--report"])] {
-            assert_eq!(of(name, args), Lab::With, "{name}");
-        }
-        for (name, args) in [("train", &["lenet5"][..]), ("data", &["fetch", "check"]), ("eval", &["--report"])] {
-            assert_eq!(of(name, args), Lab::Without, "{name}");
+    fn only_what_needs_a_feature_builds_it() {
+        for (name, args, feature) in [
+            ("lab", &["list"][..], Some("lab")),
+            ("report", &["run"], Some("lab")),
+            ("data", &["check", "x"], Some("lab")),
+            ("train", &["--report"], Some("lab")),
+            ("export", &["x.safetensors", "--check"], Some("check")),
+            ("export", &["x.safetensors"], None),
+            ("train", &["lenet5"], None),
+            ("data", &["fetch", "check"], None),
+            ("eval", &["--report"], None),
+        ] {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            assert_eq!(part(name, &args), feature, "{name} {args:?}");
         }
     }
 }

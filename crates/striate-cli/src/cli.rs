@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Cost(CostArgs),
     /// Run a network on a tensor; write its outputs and any layer's values
     Run(RunArgs),
+    /// Write a bundle as ONNX, for other runtimes
+    Export(ExportArgs),
     /// Download datasets into the cache, or list them; check, preview, split and pack pictures
     Data(DataArgs),
     /// Test the claims of the classic papers, and look inside networks
@@ -381,11 +383,43 @@ pub(crate) struct RunArgs {
     pub(crate) seed: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Bundle, such as a run's model.safetensors
+    pub(crate) bundle: PathBuf,
+    /// File to write (.onnx)
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Export the network alone, from normalised inputs to logits; by default, pictures of any size go
+    /// in, and probabilities come out
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Compute in this type; int8 takes a bundle with a calibration
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = ExportPrecision::Float32)]
+    pub(crate) precision: ExportPrecision,
+    /// Keep batch norm as operators of its own; by default, it goes into convolutions
+    #[arg(long)]
+    pub(crate) no_fold: bool,
+    /// Add an entry to the file's metadata, such as licence=CC-BY-4.0
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) metadata: Vec<String>,
+    /// Also run the export with tract, and write it only if it answers as the bundle does
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ExportPrecision {
+    Float32,
+    Float16,
+    Int8,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
     /// Show every tensor in a file: name, type, shape
     Inspect(InspectArgs),
-    /// Write the weights of a file as .safetensors, or as a bundle
+    /// Write the weights of a file as .safetensors, as a bundle, or for PyTorch
     #[command(after_help = WIRINGS)]
     Convert(Box<ConvertArgs>),
     /// List published weights
@@ -421,7 +455,7 @@ pub(crate) struct ConvertArgs {
     /// or a published name
     #[arg(value_name = "FROM")]
     pub(crate) from: String,
-    /// File to write (.safetensors)
+    /// File to write: .safetensors, or a state dict of PyTorch (.pth, .pt)
     #[arg(value_name = "TO")]
     pub(crate) to: PathBuf,
     /// Write a bundle of this model; the weights must fit it

@@ -1,4 +1,5 @@
 use striate_datasets::DatasetError;
+use striate_export::ExportError;
 use striate_fetch::FetchError;
 use striate_files::FilesError;
 use striate_graph::GraphError;
@@ -93,6 +94,22 @@ impl From<ModelError> for CliError {
             ModelError::Fetch(FetchError::Stopped) => return Self::Stopped(error.to_string()),
             ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
             _ => return Self::Model(error),
+        };
+        Self::Usage(format!("{error} ({arguments})"))
+    }
+}
+
+impl From<ExportError> for CliError {
+    /// Says which arguments do what the library's error proposes.
+    fn from(error: ExportError) -> Self {
+        let arguments = match error {
+            ExportError::Model(error) => return error.into(),
+            ExportError::File(error) => return error.into(),
+            ExportError::Run { .. } => return Self::Failed(error.to_string()),
+            ExportError::NoPictures { .. } | ExportError::Resizing { .. } => "--raw",
+            ExportError::NoCalibration { .. } => "`striate weights convert` and its --calibrate",
+            ExportError::TooLarge { .. } => "--precision float32",
+            other => return Self::Usage(other.to_string()),
         };
         Self::Usage(format!("{error} ({arguments})"))
     }

@@ -11,6 +11,7 @@ mod diff;
 mod engine;
 mod error;
 mod eval;
+mod export;
 mod find;
 #[cfg(feature = "lab")]
 mod lab;
@@ -124,6 +125,11 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         Command::Summary(args) => models::summary(&args),
         Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => P::compute(|| run::run(&args)),
+        #[cfg(feature = "check")]
+        Command::Export(args) if args.check => P::compute(|| export::export_checked(&args)),
+        #[cfg(not(feature = "check"))]
+        Command::Export(args) if args.check => Err(left_out("export --check")),
+        Command::Export(args) => export::export(&args),
         Command::Data(args) => P::compute(|| data::data(&args)),
         Command::Weights(command) => P::compute(|| weights::weights(&command)),
         #[cfg(feature = "lab")]
@@ -137,8 +143,8 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
     }
 }
 
-/// The answer to a command of the lab in a build that has none.
-#[cfg(not(feature = "lab"))]
+/// The answer to a command in a build that lacks it.
+#[cfg(not(all(feature = "lab", feature = "check")))]
 pub(crate) fn left_out(command: &str) -> CliError {
     CliError::Usage(format!("this program was built without `{command}`: `cargo xtask {command}` builds it"))
 }

@@ -7,12 +7,13 @@ use crate::table::width;
 use crate::{print, print_json};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
 use striate_datasets::{ImageSize, Normalise, Preprocess};
 use striate_files::FilesError;
 use striate_files::path::Exact;
 use striate_graph::{InitOptions, Network};
-use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained};
+use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained, write_state_dict};
 use striate_torch::{Shown, TensorFile};
 use tch::{Kind, Tensor};
 
@@ -55,9 +56,21 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
 }
 
 fn convert(args: &ConvertArgs) -> Result<(), CliError> {
-    if args.to.extension().is_none_or(|extension| extension != "safetensors") {
+    let extension = args.to.extension().and_then(OsStr::to_str);
+    let to_pytorch = match extension {
+        Some("safetensors") => false,
+        Some("pth" | "pt") => true,
+        _ => {
+            let to = args.to.display();
+            let line = "weights are written as .safetensors or, for PyTorch, as .pth: give the file a name that ends so";
+            return Err(CliError::Usage(format!("{to}: {line}")));
+        }
+    };
+    if to_pytorch && (args.calibrate.is_some() || args.std.is_some() || args.class_names.is_some()) {
         let to = args.to.display();
-        return Err(CliError::Usage(format!("{to}: weights are written as .safetensors: give the file a name that ends so")));
+        let line =
+            "a file for PyTorch holds weights only: write a bundle (.safetensors) to keep a calibration, normalisation or names";
+        return Err(CliError::Usage(format!("{to}: {line}")));
     }
     let weights = source::weights(&args.from)?;
     if let [first, ..] = weights.not_finite()?[..] {
@@ -89,6 +102,7 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
     });
     let state = tensors.collect::<Result<BTreeMap<_, _>, CliError>>()?;
     match info {
+        _ if to_pytorch => Ok(write_state_dict(&args.to, &state)?),
         Some(info) => {
             let mut bundle = Bundle { info, state };
             if let Some(data) = &args.calibrate {

@@ -110,6 +110,11 @@ impl Graph {
             .map(|output| (output.name.as_str(), &self.nodes[output.node]))
     }
 
+    /// For each node, whether evaluation computes it: whether an output other than an auxiliary head depends on it.
+    pub fn evaluated(&self) -> Vec<bool> {
+        self.needed(Mode::Eval, &[])
+    }
+
     /// For each node, whether a forward pass in this mode computes it: whether an output or one of `taps` depends on it.
     pub(crate) fn needed(&self, mode: Mode, taps: &[usize]) -> Vec<bool> {
         let outputs = self.outputs.iter().filter(|output| output.is_in(mode)).map(|output| output.node);
@@ -182,6 +187,15 @@ impl Graph {
     /// [`GraphError::Weights`] if a parameter is missing, if `state` holds a name that the network has not, or if a shape differs; it
     /// lists all of them.
     pub fn check_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
+        self.check_shapes(&state.iter().map(|(name, value)| (name.clone(), value.size())).collect())
+    }
+
+    /// [`check_state`](Self::check_state) of names and shapes alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_state`](Self::check_state).
+    pub fn check_shapes(&self, shapes: &BTreeMap<String, Vec<i64>>) -> Result<(), GraphError> {
         let (mut missing, mut mismatched, mut known) = (Vec::new(), Vec::new(), HashSet::new());
         for node in &self.nodes {
             for spec in self.params(node) {
@@ -189,17 +203,15 @@ impl Graph {
                 if let Some(part) = &node.part {
                     size[0] *= part.count;
                 }
-                match state.get(&name) {
+                match shapes.get(&name) {
                     _ if !known.insert(name.clone()) => {}
                     None => missing.push(name),
-                    Some(value) if value.size() != size => {
-                        mismatched.push(format!("{name}: {size:?} here, {:?} in the file", value.size()));
-                    }
+                    Some(other) if *other != size => mismatched.push(format!("{name}: {size:?} here, {other:?} in the file")),
                     Some(_) => {}
                 }
             }
         }
-        let unexpected: Vec<String> = state.keys().filter(|name| !known.contains(*name)).cloned().collect();
+        let unexpected: Vec<String> = shapes.keys().filter(|name| !known.contains(*name)).cloned().collect();
         if missing.is_empty() && unexpected.is_empty() && mismatched.is_empty() {
             return Ok(());
         }

@@ -52,6 +52,9 @@ pub(crate) fn gives_bytes(program: &Program, kinds: &mut [Type]) -> Vec<bool> {
     gives
 }
 
+/// What stands between the names of a step's layers; no name of a layer has a space.
+const BETWEEN: &str = " + ";
+
 /// What the bytes of each feature map stand for in a plan in int8: plain data, which can be kept and used again for the same network.
 ///
 /// Made by [`Calibration::measure`]. In JSON it is an object with the layers that a step of the plan stands for, and for each the
@@ -93,6 +96,12 @@ impl Calibration {
         Ok(Self { scales: first_of_each.map(|index| (name(&program, index), seen[index].best_scale())).collect() })
     }
 
+    /// The names of layers that a plan computes in one step, in their order, and the scale of what the last of them gives. Layers that
+    /// pass on what they read, such as max pooling, have the scale of that.
+    pub fn steps(&self) -> impl Iterator<Item = (impl Iterator<Item = &str>, Scale)> {
+        self.scales.iter().map(|(layers, scale)| (layers.split(BETWEEN), *scale))
+    }
+
     /// The scales of all steps' inputs and outputs.
     pub(crate) fn scales(&self, program: &Program, gives: &[bool]) -> Result<Vec<Scales>, PlanError> {
         let groups = groups(program, gives);
@@ -117,7 +126,7 @@ impl Calibration {
 
 /// The layers that a step stands for.
 fn name(program: &Program, index: usize) -> String {
-    program.steps[index].layers.join(" + ")
+    program.steps[index].layers.join(BETWEEN)
 }
 
 /// For each step the first one whose values have the same scale.

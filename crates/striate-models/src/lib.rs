@@ -49,4 +49,4 @@ pub use registry::{Architecture, BuildError, Model, Paper, Registry, Torchvision
 pub use registry::{build, defaults, loss_of};
 pub use resnet::{ActivationOrder, Block, ResNetConfig, Shortcut, Stem};
 pub use vgg::VggConfig;
-pub use weights::{Loaded, Weights, WeightsFormat};
+pub use weights::{Loaded, Weights, WeightsFormat, write_state_dict};

@@ -1,4 +1,4 @@
-//! Weights from files: `.safetensors`, bundles, and what `torch.save` writes.
+//! Weights from files: `.safetensors`, bundles, and what `torch.save` writes; and files for PyTorch.
 mod allowance;
 mod candidates;
 mod content;
@@ -7,6 +7,7 @@ mod fit;
 mod names;
 mod pickle;
 mod pytorch;
+mod state_dict;
 
 use crate::{BundleInfo, ModelError, Pretrained, Registry, pretrained};
 use content::{Content, content};
@@ -19,6 +20,7 @@ use striate_torch::{FileError, TensorFile, contained, note_file};
 use tch::Tensor;
 
 pub use fit::Loaded;
+pub use state_dict::write_state_dict;
 
 /// How a file keeps its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

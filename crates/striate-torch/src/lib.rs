@@ -19,7 +19,7 @@
 //! - [`jpeg`]: pixels of a JPEG's coefficients;
 //! - [`keep_memory_warm`]: freed activations stay in the process;
 //! - [`Precision`]: the types that networks compute in;
-//! - [`TensorFile`]: `.safetensors` files with metadata, written atomically;
+//! - [`TensorFile`]: `.safetensors` files with metadata, written atomically; [`StoredTensors`] reads their tensors as bytes;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
 //! - [`Shown`]: texts from outside, as one line that a terminal does not obey;
 //! - [`Budget`]: how much memory a file may take to read;
@@ -74,4 +74,4 @@ pub use runtime::{
     torch_version,
 };
 pub use shown::{Shown, is_plain};
-pub use tensor_file::{FileError, MAX_DIMS, TensorFile};
+pub use tensor_file::{FileError, MAX_DIMS, StoredTensors, TensorFile};

@@ -2,7 +2,8 @@ use crate::{Shown, TorchError, contained, note_file};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
 use tch::{Device, Kind, Tensor};
@@ -135,6 +136,53 @@ impl TensorFile {
     }
 }
 
+/// The tensors of a `.safetensors` file as they lie there: read one by one, as bytes, without libtorch.
+#[derive(Debug)]
+pub struct StoredTensors {
+    path: PathBuf,
+    file: File,
+    /// Where the values begin.
+    start: u64,
+    header: Metadata,
+}
+
+impl StoredTensors {
+    /// Opens a file and reads its header, which is checked as [`TensorFile::read`] checks it.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is damaged.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        reading(path, || {
+            let mut file = striate_files::open(path)?;
+            let header = read_header(&mut file, path)?;
+            let start = file.stream_position().map_err(|source| cannot_read(path, source))?;
+            Ok(Self { path: path.into(), file, start, header })
+        })
+    }
+
+    /// The names of the tensors and their shapes.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<i64>> {
+        let tensors = self.header.tensors().into_iter();
+        tensors.map(|(name, info)| (name, info.shape.iter().map(|dim| dim.cast_signed() as i64).collect())).collect()
+    }
+
+    /// The type of a tensor and its values in row-major order, as little-endian bytes; `None` if the file has none of that name.
+    ///
+    /// # Errors
+    ///
+    /// Values that cannot be read, and a type that libtorch has not.
+    pub fn read(&self, name: &str) -> Result<Option<(Kind, Vec<u8>)>, FileError> {
+        let Some(info) = self.header.info(name) else { return Ok(None) };
+        let kind = kind_in(&self.path, name, info)?;
+        let (start, end) = info.data_offsets;
+        let mut values = vec![0; end - start];
+        let read = self.file.read_exact_at(&mut values, self.start + start as u64);
+        read.map_err(|source| cannot_read(&self.path, source))?;
+        Ok(Some((kind, values)))
+    }
+}
+
 /// Notes that the file is read, and makes a panic of the format's library an error.
 fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
     note_file(path);
@@ -181,13 +229,17 @@ fn read_header(file: &mut File, path: &Path) -> Result<Metadata, FileError> {
     }
 }
 
-/// The tensor whose values come next in the file.
-fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> Result<Tensor, FileError> {
-    let kind = kind_of(info.dtype).ok_or_else(|| FileError::UnsupportedType {
+fn kind_in(path: &Path, name: &str, info: &TensorInfo) -> Result<Kind, FileError> {
+    kind_of(info.dtype).ok_or_else(|| FileError::UnsupportedType {
         path: path.into(),
         name: name.to_owned(),
         dtype: format!("{:?}", info.dtype),
-    })?;
+    })
+}
+
+/// The tensor whose values come next in the file.
+fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> Result<Tensor, FileError> {
+    let kind = kind_in(path, name, info)?;
     let dims = info.shape.len();
     if dims > MAX_DIMS {
         return Err(damaged(path, format!("tensor {name} has {dims} dimensions, and libtorch computes with at most {MAX_DIMS}")));
@@ -283,6 +335,12 @@ mod tests {
             assert_eq!(back.tensors[name].kind(), tensor.kind(), "{name}");
             assert_eq!(&back.tensors[name], tensor, "{name}");
         }
+        let stored = StoredTensors::open(&path).unwrap();
+        assert_eq!(stored.shapes()["images"], [1, 2, 3, 4]);
+        let (kind, bytes) = stored.read("images").unwrap().unwrap();
+        let expected: Vec<u8> = (0..24_u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+        assert_eq!((kind, bytes), (Kind::Float, expected));
+        assert!(stored.read("count2").unwrap().is_none());
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
     }

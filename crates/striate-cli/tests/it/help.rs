@@ -2,8 +2,10 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 14] =
-    ["train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "weights", "data", "lab"];
+const COMMANDS: [&str; 15] = [
+    "train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "export", "weights", "data",
+    "lab",
+];
 
 #[test]
 fn the_help_of_each_command() {

@@ -48,6 +48,10 @@ fn networks_are_described_without_libtorch() {
         let output = in_100_mib(&program(), &args);
         assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    sandbox.bundle("digits.safetensors", 10);
+    let [bundle, onnx] = ["digits.safetensors", "digits.onnx"].map(|name| sandbox.path(name).to_str().unwrap().to_owned());
+    let output = in_100_mib(&program(), &["export", &bundle, "-o", &onnx]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let wrong = in_100_mib(&program(), &["summary", "lenet6"]);
     assert_eq!(String::from_utf8_lossy(&wrong.stderr), "error: there is no model lenet6: did you mean lenet5?\n");
     // The limit is one that libtorch does not keep.

@@ -6,6 +6,7 @@ mod data;
 mod devices;
 mod diff;
 mod engine;
+mod export;
 #[cfg(debug_assertions)]
 mod faults;
 mod help;

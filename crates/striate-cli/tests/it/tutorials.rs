@@ -110,6 +110,13 @@ fn what_a_run_leaves() {
 }
 
 #[test]
+fn ship_a_network() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("digits.safetensors", 10);
+    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 5);
+}
+
+#[test]
 fn train_on_your_own_pictures() {
     let sandbox = Sandbox::new();
     flowers(&sandbox, &["flowers"]);

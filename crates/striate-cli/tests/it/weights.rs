@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use striate_graph::{InitOptions, Network};
-use striate_models::{Bundle, find};
+use striate_models::{Bundle, Weights, WeightsFormat, find};
 use striate_torch::TensorFile;
 use tch::{Device, Kind, Tensor};
 
@@ -78,6 +78,19 @@ fn convert_writes_other_types_and_bundles() {
 }
 
 #[test]
+fn convert_writes_what_pytorch_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let state = example(folder);
+    let (code, _, error) = striate(folder, &["weights", "convert", "w.safetensors", "w.pth", "--dtype", "float16"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let back = Weights::read(&folder.join("w.pth")).unwrap();
+    assert_eq!(back.format, WeightsFormat::PytorchZip);
+    assert_eq!(back.tensors.keys().collect::<Vec<_>>(), state.keys().collect::<Vec<_>>());
+    assert_eq!(back.tensors["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"].to_kind(Kind::Half));
+}
+
+#[test]
 fn nothing_is_written_from_bad_input() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -90,7 +103,10 @@ fn nothing_is_written_from_bad_input() {
     assert!(wrong.contains("w.safetensors: the weights do not fit"), "{wrong}");
     let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--model", "resnet-tiny", "--classes", "4"]);
     assert!(wrong.contains("(-o classes=10, or --head replace)"), "{wrong}");
-    assert!(refused(folder, &["weights", "convert", "w.safetensors", "to.pth"]).contains(".safetensors"));
+    let wrong = refused(folder, &["weights", "convert", "w.safetensors", "to.bin"]);
+    assert!(wrong.contains("to.bin: weights are written as .safetensors or, for PyTorch, as .pth"), "{wrong}");
+    let call = ["weights", "convert", "w.safetensors", "to.pth", "--model", "resnet-tiny", "--class-names", "a,b"];
+    assert!(refused(folder, &call).contains("to.pth: a file for PyTorch holds weights only"));
     let large = [("w".to_owned(), Tensor::from_slice(&[1e6_f32]))].into();
     TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();
     let wrong = refused(folder, &["weights", "convert", "large.safetensors", to, "--dtype", "float16"]);

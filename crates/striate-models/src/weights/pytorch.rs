@@ -20,7 +20,7 @@ const LONGEST: usize = 200;
 type Dtype = (&'static str, &'static str, Option<Kind>, u64);
 
 #[rustfmt::skip]
-const DTYPES: [Dtype; 18] = [
+pub(super) const DTYPES: [Dtype; 18] = [
     ("FloatStorage", "float32", Some(Kind::Float), 4),
     ("DoubleStorage", "float64", Some(Kind::Double), 8),
     ("HalfStorage", "float16", Some(Kind::Half), 2),

@@ -1,0 +1,72 @@
+//! `export`: what it writes, and how it refuses.
+use crate::sandbox::Sandbox;
+use std::process::Command;
+use striate_models::{Bundle, Weights};
+
+/// The example that needs nothing of Striate; cargo has built it before the tests.
+fn predict_tract() -> Command {
+    Command::new(crate::sandbox::program().with_file_name("examples").join("predict_tract"))
+}
+
+#[test]
+fn a_picture_has_the_same_answer_from_the_export() {
+    let sandbox = Sandbox::new();
+    sandbox.train_quickly();
+    let line = sandbox.ok(&["export", "run/model.safetensors", "-o", "digits.onnx", "--metadata", "licence=CC0-1.0"]);
+    assert_eq!(line, "digits.onnx: images [batch, height, width, 1] to probabilities [batch, 10], 0.2 MB\n");
+    let written = std::fs::read(sandbox.path("digits.onnx")).unwrap();
+    assert!(written.windows(15).any(|bytes| bytes == b"licence\x12\x07CC0-1."));
+    image::GrayImage::from_fn(30, 41, |x, y| [(7 * x + 5 * y) as u8].into()).save(sandbox.path("x.png")).unwrap();
+    let ours = sandbox.json(&["predict", "run/model.safetensors", "x.png", "--top", "3", "--json"]);
+    let answers = ours[0]["top"].as_array().unwrap().iter();
+    let answers: Vec<(String, f64)> =
+        answers.map(|answer| (answer["class"].as_str().unwrap().to_owned(), answer["probability"].as_f64().unwrap())).collect();
+    let output = predict_tract().args(["digits.onnx", "x.png"]).current_dir(sandbox.path("")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let theirs = String::from_utf8(output.stdout).unwrap();
+    for ((class, probability), line) in answers.iter().zip(theirs.lines()) {
+        let (name, percent) = line.strip_suffix('%').unwrap().split_once(' ').unwrap();
+        let percent: f64 = percent.parse().unwrap();
+        assert!(name == class && (percent - 100.0 * probability).abs() < 0.5, "{answers:?}\n{theirs}");
+    }
+    assert_eq!(theirs.lines().count(), 3);
+}
+
+#[test]
+fn bad_input_is_one_line_and_nothing_is_written() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.bundle("digits.safetensors", 10);
+    let refused = |args: &[&str], told: &str| sandbox.refused_with(&[&["export"], args].concat(), &[told]);
+    refused(&["missing.safetensors", "-o", "x.onnx"], "missing.safetensors");
+    refused(&["digits.safetensors", "-o", "digits.safetensors"], "digits.safetensors is the bundle itself: write the export to");
+    refused(&["digits.safetensors", "-o", "x.onnx", "--metadata", "licence"], "--metadata licence: write it as NAME=VALUE");
+    refused(
+        &["digits.safetensors", "-o", "x.onnx", "--precision", "int8"],
+        "digits.safetensors has no int8 calibration: store one in the bundle first (`striate weights convert` and its --calibrate)",
+    );
+    std::fs::create_dir(sandbox.path("folder")).unwrap();
+    refused(&["folder", "-o", "x.onnx"], "folder is a folder without a model.safetensors");
+    refused(&["digits.safetensors", "-o", "folder"], "folder: it is a folder");
+    let mut bundle = Bundle::read(&path).unwrap();
+    bundle.info.preprocess = None;
+    bundle.write(&path).unwrap();
+    refused(
+        &["digits.safetensors", "-o", "x.onnx"],
+        "does not say how pictures become inputs: export the network alone, with normalised inputs (--raw)",
+    );
+    sandbox.ok(&["weights", "convert", "digits.safetensors", "digits.pth"]);
+    refused(&["digits.pth", "-o", "x.onnx"], "digits.pth holds weights only");
+    assert_eq!(sandbox.names(""), ["digits.pth", "digits.safetensors", "folder"]);
+    assert_eq!(Weights::read(&sandbox.path("digits.pth")).unwrap().tensors.len(), Bundle::read(&path).unwrap().state.len());
+}
+
+#[test]
+fn a_checked_export_is_written_only_if_it_answers_alike() {
+    let sandbox = Sandbox::new();
+    sandbox.bundle("digits.safetensors", 10);
+    for raw in [&["--raw"][..], &[]] {
+        let out = sandbox.ok(&[&["export", "digits.safetensors", "-o", "new/x.onnx", "--check"], raw].concat());
+        assert!(out.lines().nth(1).unwrap().ends_with("4 of 4 classes agree"), "{out}");
+    }
+    assert_eq!(sandbox.names("new"), ["x.onnx"]);
+}
