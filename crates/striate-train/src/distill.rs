@@ -154,7 +154,8 @@ fn digest(path: &Path) -> Result<String, TrainError> {
         if (&mut file).take(1 << 16).read_to_end(&mut block).map_err(cannot)? == 0 {
             return Ok(format!("{digest:016x}"));
         }
-        let words: Vec<u64> = block.chunks(8).map(|bytes| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))).collect();
+        let words: Vec<u64> =
+            block.chunks(8).map(|bytes| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))).collect();
         digest = derive_seed(digest, &words);
     }
 }
@@ -190,8 +191,8 @@ mod tests {
     fn teachers_and_targets_are_mixed_as_hinton_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("teacher.safetensors");
-        let bundle = bundle(&["a", "b", "c"]);
-        bundle.write(&path).unwrap();
+        bundle(&["a", "b", "c"]).write(&path).unwrap();
+        let bundle = Bundle::read(&path).unwrap();
         let section = DistillSection { teacher: path, temperature: 4.0, weight: 0.7 };
         let teacher = section.teacher(&bundle.info, &TrainSection::default(), &[Device::Cpu], &Registry::default());
         let teacher = teacher.unwrap();

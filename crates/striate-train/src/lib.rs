@@ -60,8 +60,8 @@ pub use event::{Event, JsonLines, Listener};
 pub use hook::{Hook, Moment, WEIGHTS};
 pub use optim::{AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
 pub use recipe::{
-    Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe, Tf32,
-    TrainSection, Workers,
+    Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe,
+    Tf32, TrainSection, Workers,
 };
 pub use schedule::{Curve, ScheduleConfig};
 pub use step::{Objective, Step, StepOptions, StepOutput};

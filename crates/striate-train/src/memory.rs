@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn what_a_gpu_has_is_read_from_its_error() {
-        let message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.50 GiB of which 17 MiB is free.";
+        let message =
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.50 GiB of which 17 MiB is free.";
         assert_eq!(total_of_gpu(message), Some(1.5 * 1024.0 * 1024.0 * 1024.0));
         assert_eq!(total_of_gpu("CUDA out of memory"), None);
     }

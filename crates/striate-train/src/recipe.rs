@@ -636,7 +636,7 @@ mod tests {
             ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
             ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
-            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [groups], [model], "),
+            ("[network]\nkind = 'sgd'", "unknown section [network]: there are [data], [distill], [groups], [loss], [model], "),
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("[[groups]]\nparam = 'fc.*'", "unknown field `param`, expected one of `params`, `kind`, "),
             ("[[groups]]\nparams = 'fc['", "`fc[` is no pattern of names"),

@@ -1,8 +1,8 @@
-use crate::error::check;
 use crate::distill::Teacher;
+use crate::error::check;
 use crate::optim::Clip;
-use crate::scaler::Guard;
 use crate::optim::{check_state, load};
+use crate::scaler::Guard;
 use crate::{Optimizer, TrainError};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -158,6 +158,11 @@ impl<N: Borrow<Network>> Step<N> {
     /// Whether steps are [recorded](Self::recorded).
     pub fn is_recorded(&self) -> bool {
         self.recorder.is_some()
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        self.network.borrow()
     }
 
     /// The optimizer.
@@ -391,7 +396,7 @@ mod tests {
         });
         let options = InitOptions { devices: vec![device], ..InitOptions::default() };
         let network = Network::new(layers.unwrap(), &options).unwrap();
-        let objective = Objective { loss: Loss::default(), aux_weight: 0.0 };
+        let objective = Objective::new(Loss::default(), 0.0);
         let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
         let options = StepOptions { clip: Some(Clip::Norm(0.5)), ..StepOptions::default() };
         let mut step = Step::new(&network, objective, optimizer, options).unwrap();

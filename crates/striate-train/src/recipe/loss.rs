@@ -94,7 +94,12 @@ impl ClassWeights {
             }
             Self::Each(weights) => {
                 let option = || format!("{} weights", weights.len());
-                check(weights.len() == classes, "loss.class_weights", format_args!("{}", option()), "must be one for each class")?;
+                check(
+                    weights.len() == classes,
+                    "loss.class_weights",
+                    format_args!("{}", option()),
+                    "must be one for each class",
+                )?;
                 Ok(weights.clone())
             }
         }

@@ -1,6 +1,6 @@
+use super::OnNan;
 use crate::error::check;
 use crate::optim::{Clip, ParamGroup};
-use super::OnNan;
 use crate::{ClassWeights, Objective, OptimizerConfig, Patience, Recipe, ScheduleConfig, StepOptions, TrainError};
 use std::path::PathBuf;
 use striate_datasets::Dataset;

@@ -77,7 +77,9 @@ impl Trainer<'_> {
 
     /// Saves a run that a stop was asked of.
     pub(super) fn save_interrupted(&mut self) -> Result<(), TrainError> {
-        if let (OnNan::Rollback, false, Some(checkpoints)) = (self.config.on_nan, self.progress.recovery.interrupted, &self.checkpoints) {
+        if let (OnNan::Rollback, false, Some(checkpoints)) =
+            (self.config.on_nan, self.progress.recovery.interrupted, &self.checkpoints)
+        {
             let last = striate_files::read(&checkpoints.folder.join(LAST))?;
             striate_files::write_bytes(&checkpoints.folder.join(ROLLBACK), last)?;
             self.progress.recovery.interrupted = true;

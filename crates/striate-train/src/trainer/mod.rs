@@ -9,10 +9,12 @@ use self::saving::fingerprint;
 use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
 use crate::feed::Feed;
 use crate::hook::weights_of;
+use crate::memory::explained;
 use crate::metrics::{Running, exact_matches, top_k_correct};
 use crate::optim::{Rule, grouped};
-use crate::memory::explained;
-use crate::{Evaluation, Event, Hook, Listener, Moment, Objective, Optimizer, Progress, Step, StepOutput, Teacher, TestMetrics, TrainError};
+use crate::{
+    Evaluation, Event, Hook, Listener, Moment, Objective, Optimizer, Progress, Step, StepOutput, Teacher, TestMetrics, TrainError,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,7 +175,8 @@ impl<'a> Trainer<'a> {
         self.emit(Event::RunStarted { epochs, steps_per_epoch, step, judge, measure })?;
         self.prepare_rollback()?;
         let mut outcome = Outcome::Finished;
-        while outcome == Outcome::Finished && self.progress.epoch < epochs && !self.progress.waiting.is_over(self.config.patience) {
+        while outcome == Outcome::Finished && self.progress.epoch < epochs && !self.progress.waiting.is_over(self.config.patience)
+        {
             match self.run_epoch() {
                 Ok(ran) => outcome = ran,
                 Err(error) => self.roll_back(error)?,
