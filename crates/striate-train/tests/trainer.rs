@@ -153,7 +153,7 @@ struct StopAfter {
 
 impl Listener for StopAfter {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::StepDone { step, .. } if *step == self.step) {
+        if matches!(event, Event::StepDone { step, .. } | Event::StepSkipped { step, .. } if *step == self.step) {
             self.flag.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -196,7 +196,9 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
         let whole = tempfile::tempdir().unwrap();
         let outcome = run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
         assert_eq!(outcome, Outcome::Finished);
-        for step in 1..EPOCHS * STEPS {
+        // The first two after each step, the others before and after an epoch ends and something goes wrong.
+        let steps = if case < 2 { (1..EPOCHS * STEPS).collect() } else { vec![1, 7, 8, 9, 12] };
+        for step in steps {
             let parts = tempfile::tempdir().unwrap();
             let flag = Arc::new(AtomicBool::new(false));
             let stop = StopAfter { step, flag: Arc::clone(&flag) };

@@ -17,8 +17,8 @@ use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
 use striate_models::{Bundle, BundleInfo, Registry, Weights};
 use striate_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection, Outcome as Trained,
-    PreprocessFrom, Recipe, Recovery, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Head, JsonLines, Judge, LAST, Listener, ModelSection,
+    Outcome as Trained, PreprocessFrom, Recipe, Recovery, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
