@@ -191,8 +191,8 @@ mod tests {
     fn teachers_and_targets_are_mixed_as_hinton_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("teacher.safetensors");
-        let bundle = bundle(&["a", "b", "c"]);
-        bundle.write(&path).unwrap();
+        bundle(&["a", "b", "c"]).write(&path).unwrap();
+        let bundle = Bundle::read(&path).unwrap();
         let section = DistillSection { teacher: path, temperature: 4.0, weight: 0.7 };
         let teacher = section.teacher(&bundle.info, &TrainSection::default(), &[Device::Cpu], &Registry::default());
         let teacher = teacher.unwrap();

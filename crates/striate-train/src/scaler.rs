@@ -168,3 +168,136 @@ impl Guard {
 fn of_scaler((name, tensor): (&str, &Tensor)) -> (String, Tensor) {
     (format!("{SCALER}{name}"), tensor.shallow_clone())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{AdamWConfig, Objective, OptimizerConfig, Step, StepOptions};
+    use striate_graph::{Graph, InitOptions};
+    use striate_layers::{BatchNorm2d, Conv2d, Flatten, Linear, loss::Loss};
+
+    fn network() -> Network {
+        let graph = Graph::build(|net| {
+            let x = net.input([1, 4, 4]);
+            let x = net.add("conv", Conv2d::same(2, 3), x)?;
+            let x = net.add("bn", BatchNorm2d::new(), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(3), x)?;
+            net.output("logits", x)
+        });
+        Network::new(graph.unwrap(), &InitOptions::default()).unwrap()
+    }
+
+    fn step(options: StepOptions) -> Step<Network> {
+        let network = network();
+        let adamw = OptimizerConfig::AdamW(AdamWConfig::default());
+        let optimizer = Optimizer::new(adamw, network.trainable()).unwrap();
+        Step::new(network, Objective::new(Loss::default(), 0.0), optimizer, options).unwrap()
+    }
+
+    fn batch(number: i64) -> (Tensor, Tensor) {
+        striate_torch::manual_seed(number.unsigned_abs());
+        (Tensor::randn([4, 1, 4, 4], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[0, 1, 2, number % 3]))
+    }
+
+    /// Parameters, running statistics and state.
+    fn all(step: &Step<Network>) -> Vec<(String, Tensor)> {
+        step.network().state().into_iter().chain(step.state()).map(|(name, tensor)| (name, tensor.copy())).collect()
+    }
+
+    fn train(step: &mut Step<Network>, numbers: &[i64]) {
+        for number in numbers {
+            let (images, targets) = batch(*number);
+            step.run(&images, &targets, 0.01).unwrap();
+            assert!(!step.skipped().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_batch_that_would_ruin_the_weights_is_as_if_it_had_not_been() {
+        let [mut whole, mut spoilt] = [(); 2].map(|()| step(StepOptions { skip: true, ..StepOptions::default() }));
+        train(&mut whole, &[1, 2, 3]);
+        train(&mut spoilt, &[1, 2]);
+        let (images, targets) = batch(9);
+        for bad in [f64::NAN, f64::INFINITY] {
+            let output = spoilt.run(&(&images * bad), &targets, 0.01).unwrap();
+            assert!(!output.loss.double_value(&[]).is_finite() && spoilt.skipped().unwrap());
+        }
+        train(&mut spoilt, &[3]);
+        assert_eq!(all(&spoilt), all(&whole));
+    }
+
+    /// What happens on a GPU: the update is made, and undone without anybody knowing.
+    #[test]
+    fn an_update_can_be_undone() {
+        for (found, is_undone) in [(0.0, false), (1.0, true)] {
+            let network = network();
+            let mut optimizer = Optimizer::new(OptimizerConfig::AdamW(AdamWConfig::default()), network.trainable()).unwrap();
+            let mut guard = Guard::new(&network, false).unwrap();
+            let before = |optimizer: &Optimizer| optimizer.tensors().map(Tensor::copy).collect::<Vec<_>>();
+            let (start, mean) = (before(&optimizer), network.state()["bn.running_mean"].copy());
+            let (images, _) = batch(1);
+            network.forward(&images, striate_layers::Mode::Train).unwrap().logits().sum(Kind::Float).backward();
+            let _ = guard.found.fill_(found);
+            let _no_grad = striate_torch::no_grad();
+            guard.step_or_undo(&mut optimizer, |optimizer| optimizer.step(0.1)).unwrap();
+            let same = before(&optimizer) == start && network.state()["bn.running_mean"] == mean;
+            assert_eq!(same, is_undone);
+        }
+    }
+
+    /// A power of two changes no bit.
+    #[test]
+    fn scaled_losses_train_as_others() {
+        let (mut plain, mut scaled) = (step(StepOptions::default()), step(StepOptions { scale: true, ..StepOptions::default() }));
+        train(&mut plain, &[1, 2, 3]);
+        train(&mut scaled, &[1, 2, 3]);
+        assert_eq!(scaled.network().state(), plain.network().state());
+        assert_eq!(scaled.state()["scaler.growth_tracker"], Tensor::from(3_i32));
+    }
+
+    /// As `torch.amp.GradScaler("cpu")`: half after an update that was left out, twice after 2000 that were not.
+    #[test]
+    fn the_scale_follows_pytorchs_rule() {
+        let mut step = step(StepOptions { scale: true, ..StepOptions::default() });
+        let scale = |step: &Step<Network>| step.state()["scaler.scale"].double_value(&[]);
+        assert_eq!(scale(&step), 65536.0);
+        let (images, targets) = batch(1);
+        for expected in [32768.0, 16384.0] {
+            step.run(&(&images * f64::INFINITY), &targets, 0.01).unwrap();
+            assert!(step.skipped().unwrap());
+            assert_eq!(scale(&step), expected);
+        }
+        for number in 1..=2000 {
+            step.update(0.01).unwrap();
+            assert_eq!(scale(&step), if number == 2000 { 32768.0 } else { 16384.0 });
+        }
+        let mut other = self::step(StepOptions { scale: true, ..StepOptions::default() });
+        other.load_state(&step.state()).unwrap();
+        assert_eq!(scale(&other), 32768.0);
+        let unscaled = self::step(StepOptions::default()).load_state(&step.state()).unwrap_err().to_string();
+        assert!(unscaled.contains("it has scaler.growth_tracker, scaler.scale, which"), "{unscaled}");
+    }
+
+    /// In float16, the gradients of a loss of 1e-7 vanish unless it is scaled.
+    #[test]
+    fn small_gradients_of_float16_survive() {
+        let weights = |scale: bool| {
+            let mut network = network();
+            network.set_autocast(Some(Kind::Half));
+            let before = network.state()["fc.weight"].copy();
+            let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
+            let class_weights = Some(Tensor::from_slice(&[1e-7_f32; 3]));
+            let loss = Loss::OneVsRest { label_smoothing: 0.0 };
+            let objective = Objective { class_weights, ..Objective::new(loss, 0.0) };
+            let mut step = Step::new(network, objective, optimizer, StepOptions { scale, ..StepOptions::default() }).unwrap();
+            let (images, targets) = batch(1);
+            step.run(&images, &targets, 1e5).unwrap();
+            assert!(!step.skipped().unwrap());
+            (&step.network().state()["fc.weight"] - before).abs().max().double_value(&[])
+        };
+        assert_eq!(weights(false), 0.0);
+        assert!(weights(true) > 0.0);
+    }
+}

@@ -160,6 +160,11 @@ impl<N: Borrow<Network>> Step<N> {
         self.recorder.is_some()
     }
 
+    /// The network.
+    pub fn network(&self) -> &Network {
+        self.network.borrow()
+    }
+
     /// The optimizer.
     pub fn optimizer(&self) -> &Optimizer {
         &self.core.optimizer
@@ -391,7 +396,7 @@ mod tests {
         });
         let options = InitOptions { devices: vec![device], ..InitOptions::default() };
         let network = Network::new(layers.unwrap(), &options).unwrap();
-        let objective = Objective { loss: Loss::default(), aux_weight: 0.0 };
+        let objective = Objective::new(Loss::default(), 0.0);
         let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
         let options = StepOptions { clip: Some(Clip::Norm(0.5)), ..StepOptions::default() };
         let mut step = Step::new(&network, objective, optimizer, options).unwrap();

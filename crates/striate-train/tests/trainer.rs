@@ -17,7 +17,7 @@ use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::metrics::SingleLabelScores;
 use striate_train::{
-    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, Keep,
+    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, Keep, ClassWeights, NamedWeights, OnNan, Patience, Teacher,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -104,11 +104,16 @@ struct Run {
     test: InMemory,
     network: Network,
     config: TrainConfig,
+    /// Whether another network teaches.
+    taught: bool,
+    /// Whether a step ruins the weights.
+    bombed: bool,
 }
 
 impl Run {
     fn new(optimizer: OptimizerConfig) -> Self {
-        Self { train: data(1), test: data(2), network: network(3), config: config(optimizer) }
+        let (train, test, network, config) = (data(1), data(2), network(3), config(optimizer));
+        Self { train, test, network, config, taught: false, bombed: false }
     }
 
     fn sgd() -> Self {
@@ -123,7 +128,30 @@ impl Run {
         let options = LoaderOptions { transforms, ..LoaderOptions::train(BATCH, self.config.seed) };
         let train = Loader::new(&self.train, preprocess(), options).unwrap();
         let test = Loader::new(&self.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
-        with(Trainer::new(&self.network, &train, &test, self.config.clone()).unwrap())
+        let trainer = Trainer::new(&self.network, &train, &test, self.config.clone()).unwrap();
+        let trainer = if self.taught { trainer.teacher(teacher("a")) } else { trainer };
+        with(if self.bombed { trainer.hook(Bomb).unwrap() } else { trainer })
+    }
+}
+
+fn teacher(digest: &str) -> Teacher {
+    let network = Network::new(graph(3), &InitOptions { seed: 9, ..InitOptions::default() }).unwrap();
+    Teacher::new(network, 2.0, 0.5, digest).unwrap()
+}
+
+/// Ruins the weights in the ninth step of a run that has not gone back yet.
+struct Bomb;
+
+impl Hook for Bomb {
+    fn name(&self) -> &'static str {
+        "bomb"
+    }
+
+    fn after_update(&mut self, at: &Moment<'_>) -> Result<(), TrainError> {
+        if at.progress.step == 8 && at.progress.recovery.rollbacks == 0 {
+            let _ = at.network.state().get_mut("fc.bias").unwrap().f_fill_(f64::NAN)?;
+        }
+        Ok(())
     }
 }
 
@@ -145,7 +173,7 @@ struct StopAfter {
 
 impl Listener for StopAfter {
     fn on_event(&mut self, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::StepDone { step, .. } if *step == self.step) {
+        if matches!(event, Event::StepDone { step, .. } | Event::StepSkipped { step, .. } if *step == self.step) {
             self.flag.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -167,24 +195,47 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
     let _alone = alone();
     let sgd = OptimizerConfig::Sgd(SgdConfig { nesterov: true, weight_decay: 1e-4, ..SgdConfig::default() });
     let adamw = OptimizerConfig::AdamW(AdamWConfig { decay_1d: false, ..AdamWConfig::default() });
-    let ema = AverageConfig::Ema(EmaConfig { every: 3, ..EmaConfig::default() });
-    let swa = AverageConfig::Swa(SwaConfig { from: 0.0, lr: 0.01, ..SwaConfig::default() });
-    let growing = Progressive { from: 4, until: 0.6, multiple: 1 };
-    let cases: [(_, TrainConfig, fn() -> Graph); 4] = [
-        (1, config(sgd.clone()), || graph(3)),
-        (2, config(adamw), || graph(3)),
-        (1, TrainConfig { average: ema, progressive: growing, ..config(sgd.clone()) }, residual),
-        (1, TrainConfig { average: swa, ..config(sgd) }, residual),
+    let of = |network: Graph, config: TrainConfig| {
+        let network = Network::new(network, &InitOptions::default()).unwrap();
+        Run { config, network, ..Run::sgd() }
+    };
+    let growing = || {
+        let average = AverageConfig::Ema(EmaConfig { every: 3, ..EmaConfig::default() });
+        let progressive = Progressive { from: 4, until: 0.6, multiple: 1 };
+        of(residual(), TrainConfig { average, progressive, ..config(sgd.clone()) })
+    };
+    let swapped = || {
+        let average = AverageConfig::Swa(SwaConfig { from: 0.0, lr: 0.01, ..SwaConfig::default() });
+        of(residual(), TrainConfig { average, ..config(sgd.clone()) })
+    };
+    let bombed = || {
+        let mut run = Run { bombed: true, ..Run::sgd() };
+        run.config.on_nan = OnNan::Rollback;
+        run
+    };
+    let waiting = || {
+        let mut run = Run::sgd();
+        (run.config.epochs, run.config.patience) = (9, Patience { epochs: 1, min_delta: 0.5 });
+        run
+    };
+    let cases: [(usize, &dyn Fn() -> Run); 7] = [
+        (1, &|| Run::new(sgd.clone())),
+        (2, &|| Run::new(adamw.clone())),
+        (1, &growing),
+        (1, &swapped),
+        (1, &taught_in_float16),
+        (1, &bombed),
+        (1, &waiting),
     ];
     let before = striate_torch::num_threads();
-    for (threads, config, graph) in cases {
-        striate_torch::set_num_threads(threads);
-        let network = || Network::new(graph(), &InitOptions::default()).unwrap();
-        let run = || Run { config: config.clone(), network: network(), ..Run::sgd() };
+    for (case, (threads, run)) in cases.iter().enumerate() {
+        striate_torch::set_num_threads(*threads);
         let whole = tempfile::tempdir().unwrap();
         let outcome = run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
         assert_eq!(outcome, Outcome::Finished);
-        for step in 1..EPOCHS * STEPS {
+        // The first two after each step, the others before and after an epoch ends and something goes wrong.
+        let steps = if case < 2 { (1..EPOCHS * STEPS).collect() } else { vec![1, 7, 8, 9, 12] };
+        for step in steps {
             let parts = tempfile::tempdir().unwrap();
             let flag = Arc::new(AtomicBool::new(false));
             let stop = StopAfter { step, flag: Arc::clone(&flag) };
@@ -195,13 +246,14 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
             let rest = run();
             let steps = rest.trainer(|mut trainer| {
                 trainer.resume(&parts.path().join(LAST)).unwrap();
-                assert_eq!(trainer.progress().step, step);
+                let goes_back = rest.bombed && step == 9;
+                assert_eq!(trainer.progress().step, if goes_back { STEPS } else { step });
                 let mut trainer = trainer.checkpoints(checkpoints(parts.path()));
                 trainer.run().unwrap();
                 trainer.progress().step
             });
             assert_eq!(steps, EPOCHS * STEPS);
-            assert_eq!(remains(parts.path()), remains(whole.path()), "stopped after step {step}, {threads} threads");
+            assert_eq!(remains(parts.path()), remains(whole.path()), "stopped after step {step}, case {case}");
         }
     }
     striate_torch::set_num_threads(before);
@@ -236,6 +288,104 @@ fn a_plateau_is_remembered() {
         });
         assert_eq!(remains(parts.path()), remains(whole.path()), "stopped after step {step}");
     }
+}
+
+/// A run with most of what there is: its gradients leave float16's range at first, and their updates are left out.
+fn taught_in_float16() -> Run {
+    let mut run = Run { taught: true, ..Run::sgd() };
+    run.network.set_autocast(Some(Kind::Half));
+    let class_weights = ClassWeights::Named(NamedWeights::Balanced);
+    let loss = Loss::Focal { gamma: 2.0, label_smoothing: 0.1 };
+    run.config =
+        TrainConfig { class_weights, loss, scale_loss: true, accumulate: 2, on_nan: OnNan::Skip, lr: 20.0, ..run.config };
+    run
+}
+
+#[test]
+fn updates_that_would_ruin_the_weights_are_left_out_and_told() {
+    let _alone = alone();
+    let (run, heard) = (taught_in_float16(), Heard::default());
+    let progress = run.trainer(|trainer| {
+        let mut trainer = trainer.listener(heard.clone());
+        trainer.run().unwrap();
+        trainer.progress().clone()
+    });
+    let events = heard.0.lock().unwrap();
+    let skipped = events.iter().filter(|event| matches!(event, Event::StepSkipped { .. })).count() as u64;
+    let done = events.iter().filter(|event| matches!(event, Event::StepDone { .. })).count() as u64;
+    assert!(skipped > 0 && done > 0 && skipped + done == EPOCHS * STEPS, "{skipped} of {done}");
+    assert_eq!(progress.recovery.skipped, skipped);
+}
+
+#[test]
+fn a_run_whose_steps_are_all_left_out_ends() {
+    let _alone = alone();
+    let mut run = Run::sgd();
+    run.config.on_nan = OnNan::Skip;
+    let _ = run.network.state().get_mut("fc.bias").unwrap().fill_(f64::NAN);
+    let train = Loader::new(&run.train, preprocess(), LoaderOptions::train(1, 0)).unwrap();
+    let test = Loader::new(&run.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+    let error = Trainer::new(&run.network, &train, &test, run.config).unwrap().run().unwrap_err().to_string();
+    let expected = "the losses or gradients of 32 steps in a row became NaN or infinite in epoch 1 at step 32 ";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn a_run_goes_back_three_times_and_then_ends() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let heard = Heard::default();
+    let mut run = Run::sgd();
+    run.config = TrainConfig { on_nan: OnNan::Rollback, lr: 1e300, schedule: ScheduleConfig::default(), ..run.config };
+    let error = run.trainer(|trainer| {
+        trainer.checkpoints(checkpoints(folder.path())).listener(heard.clone()).run().unwrap_err().to_string()
+    });
+    assert!(error.starts_with("the loss became NaN or infinite in epoch 1 at step 2 with learning rate 1.250e299: "), "{error}");
+    let scales: Vec<(u64, f64)> = heard
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|event| match event {
+            Event::RolledBack { step, lr_scale, .. } => Some((*step, *lr_scale)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(scales, [(0, 0.5), (0, 0.25), (0, 0.125)]);
+    assert_eq!(
+        run.trainer(|mut trainer| trainer.run().unwrap_err().to_string()),
+        "train.on_nan = \"rollback\" goes back to checkpoints: save some"
+    );
+}
+
+#[test]
+fn a_run_that_gets_no_better_stops_and_is_finished() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::sgd();
+    (run.config.epochs, run.config.patience) = (9, Patience { epochs: 2, min_delta: 0.9 });
+    for resumed in [false, true] {
+        let (outcome, progress) = run.trainer(|mut trainer| {
+            if resumed {
+                trainer.resume(&folder.path().join(LAST)).unwrap();
+            }
+            let mut trainer = trainer.checkpoints(checkpoints(folder.path()));
+            (trainer.run().unwrap(), trainer.progress().clone())
+        });
+        assert_eq!((outcome, progress.epoch, progress.waiting.epochs), (Outcome::Finished, 3, 2));
+    }
+}
+
+#[test]
+fn another_teacher_is_refused() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run { taught: true, ..Run::sgd() };
+    run.trainer(|trainer| trainer.checkpoints(checkpoints(folder.path())).run().unwrap());
+    let last = folder.path().join(LAST);
+    run.trainer(|mut trainer| trainer.resume(&last).unwrap());
+    let other = run.trainer(|trainer| trainer.teacher(teacher("b")).resume(&last).unwrap_err().to_string());
+    assert!(other.ends_with("it has learned from another teacher, or from none: take the same"), "{other}");
 }
 
 /// Keeps what it hears.

@@ -89,24 +89,76 @@ fn untimed(summary: &Summary) -> Summary {
     Summary { seconds: 0.0, images_per_second: None, waiting: None, peak_memory: None, ..summary.clone() }
 }
 
+/// A network that sees the mean of all pixels.
+fn mean() -> Graph {
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 4, 4]);
+        let x = net.add("mean", AdaptiveAvgPool2d::new(1), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(3), x)?;
+        net.output("logits", x)
+    });
+    graph.unwrap()
+}
+
+/// A recipe for colours, with more keys of [train] and sections.
+fn of_colours(more: &str) -> Recipe {
+    let text = format!("[train]\nepochs = 8\nbatch_size = 6\nlr = 0.1\nthreads = 1\n{more}");
+    Recipe::parse(&text, Path::new("colours.toml")).unwrap()
+}
+
+#[test]
+fn a_run_with_a_teacher_and_weighted_classes_goes_on_to_the_same_bits() {
+    let place = Place::new(&[]);
+    let few = || Split { train: colours().train.range(0..20).unwrap(), ..colours() };
+    finished(Run::new(of_colours("")).network(mean()).on(few()).folder(place.path("teacher")));
+    let recipe = |teacher: &Path| {
+        of_colours(&format!(
+            "precision = 'float16'\non_nan = 'rollback'\n[loss]\nkind = 'focal'\nclass_weights = 'balanced'\n[distill]\nteacher = '{}'",
+            teacher.display()
+        ))
+    };
+    let teacher = place.path("teacher").join(striate::BUNDLE);
+    let new = |folder: &str| Run::new(recipe(&teacher)).network(mean()).on(few()).folder(place.path(folder));
+    let through = finished(new("through"));
+    // Of 20 labels, 7, 7 and 6.
+    let weights = format!("class_weights = [{0}, {0}, {1}]", 20.0 / 21.0, 20.0 / 18.0);
+    let text = std::fs::read_to_string(place.path("through").join(RECIPE)).unwrap();
+    assert!(text.contains(&weights), "{text}");
+
+    let flag = Arc::new(AtomicBool::new(false));
+    new("stopped").listener(StopAt(9, Arc::clone(&flag))).stop_on(flag).run().unwrap();
+    let moved = place.path("moved.safetensors");
+    std::fs::rename(&teacher, &moved).unwrap();
+    let missing = Run::resume(place.path("stopped")).unwrap().on(few()).run().unwrap_err().to_string();
+    assert!(missing.contains("teacher/model.safetensors"), "{missing}");
+    place.edit("stopped", &teacher.display().to_string(), &moved.display().to_string());
+    let resumed = finished(Run::resume(place.path("stopped")).unwrap().on(few()));
+    assert_eq!(untimed(&resumed), untimed(&through));
+    place.same("through", "stopped");
+
+    // With other pictures, mean and deviation are others too.
+    let other = Run::new(recipe(&moved)).network(mean()).on(colours()).folder(place.path("other")).run();
+    let told = other.unwrap_err().to_string();
+    assert!(told.contains("moved.safetensors sees pictures as 4x4 with mean ") && !told.contains('\n'), "{told}");
+    assert!(!place.path("other").exists());
+}
+
+#[test]
+fn a_run_that_gets_no_better_is_over() {
+    let place = Place::new(&[]);
+    let recipe = of_colours("patience = 2\nmin_delta = 0.99");
+    let summary = finished(Run::new(recipe).network(mean()).on(colours()).folder(place.path("run")));
+    assert_eq!((summary.epochs, summary.stopped_after), (8, Some(3)));
+    let steps = Cell::new(0);
+    let again = finished(Run::resume(place.path("run")).unwrap().on(colours()).listener(Steps(&steps)));
+    assert_eq!((again, steps.get()), (summary, 0));
+}
+
 #[test]
 fn a_network_of_ones_own_is_trained_on_tensors_of_ones_own_and_goes_on() {
     let place = Place::new(&[]);
-    let graph = || {
-        let graph = Graph::build(|net| {
-            let x = net.input([3, 4, 4]);
-            let x = net.add("mean", AdaptiveAvgPool2d::new(1), x)?;
-            let x = net.add("flatten", Flatten, x)?;
-            let x = net.add("fc", Linear::new(3), x)?;
-            net.output("logits", x)
-        });
-        graph.unwrap()
-    };
-    let recipe = "[train]\nepochs = 8\nbatch_size = 6\nlr = 0.1\nthreads = 1";
-    let new = |folder: &str| {
-        let recipe = Recipe::parse(recipe, Path::new("colours.toml")).unwrap();
-        Run::new(recipe).network(graph()).on(colours()).folder(place.path(folder))
-    };
+    let new = |folder: &str| Run::new(of_colours("")).network(mean()).on(colours()).folder(place.path(folder));
     let through = finished(new("through"));
     assert_eq!((through.model.as_str(), through.data.as_str(), through.test.accuracy), ("network", "colours", 1.0));
 
