@@ -226,11 +226,11 @@ impl<'a> Trainer<'a> {
 
     /// Begins a step with one batch.
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
-        let batch = self.feed.take(batch)?;
+        let mut batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
         let steps = self.config.epochs * self.progress.steps_per_epoch;
-        let images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
-        let output = self.run_step(&Batch { images, ..batch }, lr)?;
+        batch.images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
+        let output = self.run_step(&batch, lr)?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
     }
 
