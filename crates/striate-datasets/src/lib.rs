@@ -65,8 +65,8 @@ pub use survey::{
     Count, Finding, PartCounts, Problem, Seen, Sizes, Survey, SurveyOptions, ignored_files, survey, survey_classes,
 };
 pub use transform::{
-    AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, FlipMode, MixUp, MixUpOrCutMix, Policy, RandAugment, RandomAffine,
-    RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey, RandomHorizontalFlip,
-    RandomInvert, RandomPerspective, RandomPosterise, RandomResizedCrop, RandomSharpness, RandomSolarise, RandomVerticalFlip,
-    Resize, Sampling, Transform, TrivialAugment,
+    AugMix, AutoAugment, CentreCrop, ColourJitter, CutMix, Erased, FlipMode, MixUp, MixUpOrCutMix, Policy, RandAugment,
+    RandomAffine, RandomAutocontrast, RandomCrop, RandomEqualise, RandomErasing, RandomGaussianBlur, RandomGrey,
+    RandomHorizontalFlip, RandomInvert, RandomPerspective, RandomPosterise, RandomResizedCrop, RandomSharpness, RandomSolarise,
+    RandomVerticalFlip, Resize, Sampling, Transform, TrivialAugment,
 };

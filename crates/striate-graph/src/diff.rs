@@ -152,9 +152,13 @@ fn role(node: &Node) -> &'static str {
         Op::Activation(_) | Op::Softmax(_) => "activation",
         Op::BatchNorm2d(_) | Op::LocalResponseNorm(_) => "normalisation",
         Op::Linear(_) | Op::RbfOutput(_) => "dense",
-        Op::Add(_) | Op::Concat(_) | Op::Dropout(_) | Op::Flatten(_) | Op::PadShortcut(_) | Op::StochasticDepth(_) | Op::Custom(_) => {
-            node.op_name()
-        }
+        Op::Add(_)
+        | Op::Concat(_)
+        | Op::Dropout(_)
+        | Op::Flatten(_)
+        | Op::PadShortcut(_)
+        | Op::StochasticDepth(_)
+        | Op::Custom(_) => node.op_name(),
     }
 }
 

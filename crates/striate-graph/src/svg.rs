@@ -87,7 +87,14 @@ impl Graph {
 fn follows_value_by_value(node: &Node) -> bool {
     matches!(
         node.kind,
-        NodeKind::Layer(Op::Activation(_) | Op::BatchNorm2d(_) | Op::Dropout(_) | Op::LocalResponseNorm(_) | Op::Softmax(_) | Op::StochasticDepth(_))
+        NodeKind::Layer(
+            Op::Activation(_)
+                | Op::BatchNorm2d(_)
+                | Op::Dropout(_)
+                | Op::LocalResponseNorm(_)
+                | Op::Softmax(_)
+                | Op::StochasticDepth(_)
+        )
     )
 }
 

@@ -38,10 +38,7 @@ impl Kind {
     /// Whether the step adds no values and changes none: its output may be a view of its input.
     pub(crate) fn is_view(&self) -> bool {
         let view = |op: &Op| {
-            matches!(
-                op,
-                Op::Dropout(_) | Op::StochasticDepth(_) | Op::Flatten(_) | Op::AdaptiveAvgPool2d(_) | Op::Custom(_)
-            )
+            matches!(op, Op::Dropout(_) | Op::StochasticDepth(_) | Op::Flatten(_) | Op::AdaptiveAvgPool2d(_) | Op::Custom(_))
         };
         matches!(self, Self::Channels { .. }) || matches!(self, Self::Layer { op, .. } if view(op))
     }

@@ -1,7 +1,7 @@
 use crate::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Forward,
-    Layer, LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, PadShortcut, RbfOutput, Softmax, SparseConv2d, StochasticDepth,
-    Subsampling2d,
+    Layer, LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, PadShortcut, RbfOutput, Softmax, SparseConv2d,
+    StochasticDepth, Subsampling2d,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -82,8 +82,7 @@ mod tests {
         striate_torch::manual_seed(7);
         let trained = StochasticDepth::new(0.2).forward(&[], &[&x], Mode::Train).unwrap();
         // torch.manual_seed(7); torchvision.ops.stochastic_depth(torch.ones(16, 2), 0.2, "row")[:, 0]
-        let expected: [f32; 16] =
-            [1.25, 1.25, 0.0, 1.25, 0.0, 0.0, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 0.0];
+        let expected: [f32; 16] = [1.25, 1.25, 0.0, 1.25, 0.0, 0.0, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25, 0.0];
         for feature in 0..2 {
             assert_eq!(Vec::<f32>::try_from(trained.select(1, feature)).unwrap(), expected);
         }

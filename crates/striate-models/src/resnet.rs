@@ -492,7 +492,8 @@ mod tests {
             let layers = summary.layers.into_iter().filter(|layer| layer.op == "StochasticDepth");
             layers.map(|layer| (layer.name, layer.options)).collect::<Vec<_>>()
         };
-        let expected = [("layer1.0", "p=0.1"), ("layer1.1", "p=0.2"), ("layer2.0", "p=0.30000000000000004"), ("layer2.1", "p=0.4")];
+        let expected =
+            [("layer1.0", "p=0.1"), ("layer1.1", "p=0.2"), ("layer2.0", "p=0.30000000000000004"), ("layer2.1", "p=0.4")];
         let expected = expected.map(|(block, p)| (format!("{block}.stochastic_depth"), p.to_owned()));
         assert_eq!(drops(&config), expected);
         assert_eq!(drops(&deep(ActivationOrder::Post)), []);

@@ -47,7 +47,8 @@ impl Progressive {
         let Some([channels, height, width]) = image.filter(|_| self.is_on()) else { return Ok(()) };
         let [low, across] = self.size([height, width], 0.0);
         let takes = network.graph().check_inputs(&[Shape::image(channels, low, across)]);
-        let reason = "takes a network that images of this size fit: one with global pooling before its head, and larger than its strides";
+        let reason =
+            "takes a network that images of this size fit: one with global pooling before its head, and larger than its strides";
         check(takes.is_ok(), "progressive.from", self.from, reason)
     }
 
@@ -104,8 +105,8 @@ mod tests {
         let resized = four.resized(&images, 0, 100).unwrap();
         // F.interpolate(torch.arange(36.).view(1, 1, 6, 6), (4, 4), mode="bilinear", antialias=True)[0, 0]
         let expected: [f32; 16] = [
-            2.625, 4.027_778, 5.472_222, 6.875, 11.041_667, 12.444_446, 13.888_889, 15.291_667, 19.708_332, 21.111_113, 22.555_553,
-            23.958_332, 28.125, 29.527_78, 30.972_22, 32.375,
+            2.625, 4.027_778, 5.472_222, 6.875, 11.041_667, 12.444_446, 13.888_889, 15.291_667, 19.708_332, 21.111_113,
+            22.555_553, 23.958_332, 28.125, 29.527_78, 30.972_22, 32.375,
         ];
         let expected = Tensor::from_slice(&expected).view([1, 1, 4, 4]);
         assert!((resized - expected).abs().max().double_value(&[]) < 1e-4);

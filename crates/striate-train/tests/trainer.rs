@@ -16,9 +16,9 @@ use striate_layers::{
 use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::{
-    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST, Listener,
-    Moment, OptimizerConfig, Outcome, ParamGroup, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, TrainConfig, TrainError,
-    Trainer, WEIGHTS, evaluate,
+    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST,
+    Listener, Moment, OptimizerConfig, Outcome, ParamGroup, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig,
+    TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -170,22 +170,21 @@ fn a_run_resumed_after_any_step_ends_with_the_same_bits() {
     let ema = AverageConfig::Ema(EmaConfig { every: 3, ..EmaConfig::default() });
     let swa = AverageConfig::Swa(SwaConfig { from: 0.0, lr: 0.01, ..SwaConfig::default() });
     let growing = Progressive { from: 4, until: 0.6, multiple: 1 };
-    let cases: [(_, TrainConfig, fn() -> Graph); 4] = [
-        (1, config(sgd.clone()), || graph(3)),
-        (2, config(adamw), || graph(3)),
-        (1, TrainConfig { average: ema, progressive: growing, ..config(sgd.clone()) }, residual),
-        (1, TrainConfig { average: swa, ..config(sgd) }, residual),
+    let cases: [(_, TrainConfig, fn() -> Graph, _); 4] = [
+        (1, config(sgd.clone()), || graph(3), 1),
+        (2, config(adamw), || graph(3), 1),
+        (1, TrainConfig { average: ema, progressive: growing, ..config(sgd.clone()) }, residual, 3),
+        (1, TrainConfig { average: swa, ..config(sgd) }, residual, 3),
     ];
     let before = striate_torch::num_threads();
-    for (threads, config, graph) in cases {
+    for (threads, config, graph, every) in cases {
         striate_torch::set_num_threads(threads);
         let network = || Network::new(graph(), &InitOptions::default()).unwrap();
         let run = || Run { config: config.clone(), network: network(), ..Run::sgd() };
         let whole = tempfile::tempdir().unwrap();
-        let outcome =
-            run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
+        let outcome = run().trainer(|trainer| trainer.checkpoints(checkpoints(whole.path())).run().unwrap());
         assert_eq!(outcome, Outcome::Finished);
-        for step in 1..EPOCHS * STEPS {
+        for step in (1..EPOCHS * STEPS).step_by(every) {
             let parts = tempfile::tempdir().unwrap();
             let flag = Arc::new(AtomicBool::new(false));
             let stop = StopAfter { step, flag: Arc::clone(&flag) };

@@ -2,7 +2,8 @@
 use crate::harness::{Case, Subject};
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Linear,
-    LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, RbfOutput, Softmax, SparseConv2d, StochasticDepth, Subsampling2d, loss::Loss,
+    LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, RbfOutput, Softmax, SparseConv2d, StochasticDepth, Subsampling2d,
+    loss::Loss,
 };
 
 pub(crate) fn cases() -> Vec<Case> {

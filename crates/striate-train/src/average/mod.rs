@@ -278,7 +278,8 @@ mod tests {
 
     /// Ten images whose pixels are those of the goldens.
     fn images() -> (InMemory, Preprocess) {
-        let pixels = (Tensor::arange(90, (Kind::Int64, Device::Cpu)) * 37).remainder(251).to_kind(Kind::Uint8).view([10, 1, 3, 3]);
+        let pixels =
+            (Tensor::arange(90, (Kind::Int64, Device::Cpu)) * 37).remainder(251).to_kind(Kind::Uint8).view([10, 1, 3, 3]);
         let labels = Tensor::arange(10, (Kind::Int64, Device::Cpu)).remainder(2);
         let data = InMemory::new("pixels", pixels, &labels, ["a", "b"].map(str::to_owned).to_vec()).unwrap();
         let normalise = Normalise { mean: vec![0.5], std: vec![0.25] };

@@ -11,9 +11,7 @@ use striate::graph::{Graph, GraphError, NetworkBuilder};
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
 use striate::models::{Architecture, Paper, Variant};
 use striate::tch::{Device, Kind, Tensor};
-use striate::train::{
-    AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
-};
+use striate::train::{AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError};
 use striate::{Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, models::variant};
 use tempfile::TempDir;
 
@@ -198,7 +196,10 @@ fn a_run_that_ends_with_an_average_goes_on_to_the_same_bits() {
         place.edit(name, "epochs = 3\nbatch_size", "epochs = 4\nbatch_size");
         let error = Run::resume(&folder).unwrap_err().to_string();
         let what = if name == "swa" { "an average" } else { "image sizes" };
-        assert!(error.contains(&format!("epochs was edited from 3 to 4, and the steps that are done had {what} for 3")), "{error}");
+        assert!(
+            error.contains(&format!("epochs was edited from 3 to 4, and the steps that are done had {what} for 3")),
+            "{error}"
+        );
     }
 }
 
