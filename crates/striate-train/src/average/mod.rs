@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use striate_datasets::Loader;
 use striate_graph::Network;
 use striate_layers::ParamKind;
+use striate_torch::foreach;
 use tch::Tensor;
 
 /// Which average of the weights a run keeps: the section `[average]` of a recipe.
@@ -77,51 +78,62 @@ impl AverageConfig {
 /// A copy of a network's state that moves towards it.
 #[derive(Debug)]
 struct Average {
-    averaged: BTreeMap<String, Tensor>,
-    /// What is copied, and not averaged.
-    copied: BTreeMap<String, Tensor>,
-    /// The network's own, where they lie in one piece: making this list in each step takes longer than averaging small networks.
-    live: Option<BTreeMap<String, Tensor>>,
+    averaged: Copies,
+    /// What is copied anew, and not averaged.
+    copied: Copies,
+}
+
+/// Copies of a part of a network's state.
+#[derive(Debug, Default)]
+struct Copies {
+    names: Vec<String>,
+    tensors: Vec<Tensor>,
+    /// The network's own. Where it lies in one piece they are its memory: asking for them in each step takes longer than averaging a
+    /// small network.
+    live: Vec<Tensor>,
 }
 
 impl Average {
     /// A copy of the network's state as it is. Counters are never averaged, and buffers if `buffers` says so.
     fn of(network: &Network, buffers: Buffers) -> Result<Self, TrainError> {
-        let live = network.state();
         let kinds = network.state_kinds();
-        let is_averaged = |name: &str| match kinds.get(name) {
-            Some(ParamKind::Trainable) => true,
-            Some(ParamKind::Buffer) => buffers == Buffers::Average,
-            _ => false,
-        };
-        let copies = live.iter().map(|(name, tensor)| Ok((name.clone(), copy_of(tensor)?)));
-        let copies = copies.collect::<Result<BTreeMap<_, _>, TrainError>>()?;
-        let (averaged, copied) = copies.into_iter().partition(|(name, _)| is_averaged(name));
-        let whole = network.graph().places() == 1;
-        Ok(Self { averaged, copied, live: whole.then_some(live) })
+        let (mut averaged, mut copied) = (Copies::default(), Copies::default());
+        for (name, tensor) in network.state() {
+            let part = match kinds.get(&name) {
+                Some(ParamKind::Trainable) => &mut averaged,
+                Some(ParamKind::Buffer) if buffers == Buffers::Average => &mut averaged,
+                _ => &mut copied,
+            };
+            part.names.push(name);
+            part.tensors.push(copy_of(&tensor)?);
+            part.live.push(tensor);
+        }
+        Ok(Self { averaged, copied })
     }
 
     /// Moves towards the network's state by a share of the way.
     fn approach(&mut self, network: &Network, share: f64) -> Result<(), TrainError> {
-        let made = if self.live.is_none() { network.state() } else { BTreeMap::new() };
-        let live = self.live.as_ref().unwrap_or(&made);
-        for (name, tensor) in &mut self.averaged {
-            let _ = tensor.f_lerp_(&live[name], share)?;
+        if network.graph().places() > 1 {
+            let state = network.state();
+            for part in [&mut self.averaged, &mut self.copied] {
+                part.live = part.names.iter().map(|name| state[name].shallow_clone()).collect();
+            }
         }
-        for (name, tensor) in &mut self.copied {
-            tensor.f_copy_(&live[name])?;
-        }
-        Ok(())
+        foreach::lerp(&self.averaged.tensors, &self.averaged.live, share)?;
+        let mut copies = self.copied.tensors.iter_mut().zip(&self.copied.live);
+        copies.try_for_each(|(tensor, live)| Ok(tensor.f_copy_(live)?))
     }
 
-    /// Takes over buffers and counters of such a state.
+    /// Takes over what is copied anew from a state.
     fn copy_buffers(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
-        self.copied.iter_mut().try_for_each(|(name, tensor)| Ok(tensor.f_copy_(&state[name])?))
+        let mut copies = self.copied.tensors.iter_mut().zip(&self.copied.names);
+        copies.try_for_each(|(tensor, name)| Ok(tensor.f_copy_(&state[name])?))
     }
 
     /// All of it, by the network's names.
     fn weights(&self) -> BTreeMap<String, Tensor> {
-        self.averaged.iter().chain(&self.copied).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+        let parts = [&self.averaged, &self.copied].into_iter();
+        parts.flat_map(|part| part.names.iter().cloned().zip(part.tensors.iter().map(Tensor::shallow_clone))).collect()
     }
 
     /// All of it, by the names that a hook's state has.

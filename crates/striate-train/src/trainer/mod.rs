@@ -247,11 +247,10 @@ impl<'a> Trainer<'a> {
 
     /// Begins a step with one batch.
     fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
-        let batch = self.feed.take(batch)?;
+        let mut batch = self.feed.take(batch)?;
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
         let (steps, parts) = (self.config.epochs * self.progress.steps_per_epoch, self.config.accumulate);
-        let images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
-        let batch = Batch { images, ..batch };
+        batch.images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
         let (graph, device, examples) = (self.network.graph(), self.network.device(), batch.labels.numel());
         let output = self.run_step(&batch, lr).map_err(|error| explained(error, graph, device, examples, parts))?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
