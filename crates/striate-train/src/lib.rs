@@ -73,8 +73,8 @@ pub use lr_range::{LrPoint, LrRange, LrRangeOptions, lr_range};
 pub use optim::{AdamConfig, AdamWConfig, Clip, Optimizer, OptimizerConfig, Param, ParamGroup, ParamKind, Rule, SgdConfig};
 pub use progressive::Progressive;
 pub use recipe::{
-    AnsweringSection, Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights, PreprocessFrom, Recipe,
-    Tf32, TrainSection, Workers,
+    AnsweringSection, Auto, ClassWeights, DataSection, Head, Layout, LossKind, LossSection, ModelSection, NamedWeights,
+    PreprocessFrom, Recipe, Tf32, TrainSection, Workers,
 };
 pub use schedule::{Curve, Plateau, PlateauConfig, ScheduleConfig};
 pub use step::{Objective, Step, StepOptions, StepOutput};

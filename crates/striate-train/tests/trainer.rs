@@ -17,7 +17,9 @@ use striate_models::BundleInfo;
 use striate_torch::Generator;
 use striate_train::metrics::SingleLabelScores;
 use striate_train::{
-    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, Clip, Curve, EmaConfig, Event, Hook, JsonLines, LAST, Listener, Moment, OptimizerConfig, Outcome, ParamGroup, PlateauConfig, Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate, Keep, ClassWeights, NamedWeights, OnNan, Patience, Teacher,
+    AdamWConfig, AverageConfig, BEST, Checkpoint, CheckpointConfig, ClassWeights, Clip, Curve, EmaConfig, Event, Hook, JsonLines,
+    Keep, LAST, Listener, Moment, NamedWeights, OnNan, OptimizerConfig, Outcome, ParamGroup, Patience, PlateauConfig,
+    Progressive, ScheduleConfig, Scores, SgdConfig, SwaConfig, Teacher, TrainConfig, TrainError, Trainer, WEIGHTS, evaluate,
 };
 use tch::{Device, Kind, Tensor};
 

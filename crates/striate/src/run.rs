@@ -20,8 +20,9 @@ use striate_layers::{Mode, loss::Loss};
 use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta, Weights};
 use striate_train::calibration::{Calibrated, calibrate};
 use striate_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv, ModelSection,
-    Outcome as Trained, PreprocessFrom, Recipe, Recovery, TensorBoard, TestMetrics, TrainError, TrainSection, Trainer, evaluate_with,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv,
+    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, Recovery, TensorBoard, TestMetrics, TrainError, TrainSection,
+    Trainer, evaluate_with,
 };
 use tch::Tensor;
 

@@ -3,8 +3,8 @@ use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
 const COMMANDS: [&str; 15] = [
-    "train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "export", "weights", "data",
-    "lab",
+    "train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "export", "weights",
+    "data", "lab",
 ];
 
 #[test]
