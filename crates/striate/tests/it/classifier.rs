@@ -85,9 +85,7 @@ fn a_bundle_says_how_its_logits_are_read() {
         assert_eq!((told, top[0].class.as_str()), (unknown, "green"));
         close(top[0].probability, 2.5_f64.exp() / (0.5_f64.exp() + 2.5_f64.exp() + 1.0));
         close(
-            warm.logits(&decode_image((&image).into(), warm.preprocess(), &Default::default()).unwrap())
-                .unwrap()
-                .double_value(&[0, 1]),
+            warm.logits(&decode_image(&image, warm.preprocess(), &Default::default()).unwrap()).unwrap().double_value(&[0, 1]),
             10.0,
         );
     }
