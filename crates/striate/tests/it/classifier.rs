@@ -63,7 +63,7 @@ fn every_form_of_a_picture_has_the_same_answer() {
     assert_eq!(classifier.classify(&DynamicImage::from(image)).unwrap(), prediction);
 }
 
-/// The red mean of a picture counts as in the bundle's views; temperature and energy as they say.
+/// Views of a picture of one colour have the same logits; the temperature changes probabilities alone.
 #[test]
 fn a_bundle_says_how_its_logits_are_read() {
     striate_torch::set_num_threads(1);
@@ -85,15 +85,17 @@ fn a_bundle_says_how_its_logits_are_read() {
         assert_eq!((told, top[0].class.as_str()), (unknown, "green"));
         close(top[0].probability, 2.5_f64.exp() / (0.5_f64.exp() + 2.5_f64.exp() + 1.0));
         close(
-            warm.logits(&decode_image((&image).into(), warm.preprocess(), &Default::default()).unwrap())
-                .unwrap()
-                .double_value(&[0, 1]),
+            warm.logits(&decode_image(&image, warm.preprocess(), &Default::default()).unwrap()).unwrap().double_value(&[0, 1]),
             10.0,
         );
     }
 
     let flipped = read(Answering { tta: Tta::Flip, ..Answering::default() });
-    let shift = |pixels| ClassifierOptions { tta: Some(Tta::FlipShift(pixels)), ..ClassifierOptions::default() };
+    let shift = |pixels| {
+        let mut options = ClassifierOptions::default();
+        options.tta = Some(Tta::FlipShift(pixels));
+        options
+    };
     for options in [ClassifierOptions::default(), shift(1)] {
         close(
             classifier(&flipped, options).unwrap().classify(&image).unwrap().top[0].probability,
