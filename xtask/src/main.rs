@@ -3,7 +3,6 @@
 //! This binary links no libtorch, so that it builds in seconds on a machine that has none yet.
 
 mod bench;
-mod browser;
 mod check;
 mod dependencies;
 mod doctor;
@@ -12,6 +11,7 @@ mod program;
 mod python;
 mod setup;
 mod test;
+mod wishes;
 mod workspace;
 
 use std::{ffi::OsString, io::ErrorKind, process::ExitCode};

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use striate_cpu::{Level, VARIABLE};
 
-use crate::{browser, check, program::exit_code, setup, setup::Options, workspace::Workspace};
+use crate::{check, program::exit_code, setup, setup::Options, wishes, workspace::Workspace};
 
 /// Runs every step, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -18,7 +18,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if checked != ExitCode::SUCCESS {
         return Ok(checked);
     }
-    browser::install_where_possible();
+    wishes::CHROMIUM.come_true();
     for step in steps(has_nextest(workspace)) {
         announce(&step.to_string());
         let status = workspace.cargo().args(step.cargo.split(' ')).envs(step.variable).status().context("cannot run cargo")?;
@@ -30,6 +30,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     eprintln!("all checks and tests passed");
     Ok(ExitCode::SUCCESS)
 }
+
+/// An emulator of a processor with AVX2, and of one without. It shows instructions that a processor lacks, which [`VARIABLE`] does not.
+const OLDER: [&str; 2] = ["qemu-x86_64 -cpu Haswell", "qemu-x86_64 -cpu Nehalem"];
+/// Tests of each kernel, as many as an emulator runs in some seconds.
+const EMULATED: &str = "test -p striate-torch --lib -- --test-threads=1 cpu::tests::the_level kernels::tests winograd::tests::bfloat16 \
+    pointwise::tests::it_is_the_convolution norm::tests pixels::tests::of_equal conv::tests::autocasting";
 
 /// Arguments of cargo, and an environment variable.
 struct Step {
@@ -62,6 +68,12 @@ fn steps(nextest: bool) -> Vec<Step> {
     };
     let fewer = Level::ALL.into_iter().filter(|level| *level < Level::of_processor());
     steps.extend(fewer.map(|level| Step { cargo: compute, variable: Some((VARIABLE, level.name())) }));
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) && wishes::QEMU.come_true() {
+        steps.extend(
+            OLDER
+                .map(|runner| Step { cargo: EMULATED, variable: Some(("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)) }),
+        );
+    }
     steps.extend([
         plain("test --workspace --doc"),
         Step { cargo: "doc --workspace --no-deps", variable: Some(("RUSTDOCFLAGS", "-D warnings")) },

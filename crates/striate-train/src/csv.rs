@@ -60,7 +60,7 @@ impl Listener for MetricsCsv {
             #[rustfmt::skip]
             Event::EpochDone {
                 epoch, step, train_loss, train_accuracy, test_loss, test_accuracy, best, seconds, images_per_second, waiting,
-                peak_memory,
+                peak_memory, ..
             } => {
                 let (epoch, lr, best) = (epoch + 1, self.lr, u8::from(*best));
                 let peak = peak_memory.map_or_else(String::new, |peak| peak.to_string());

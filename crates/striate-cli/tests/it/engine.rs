@@ -69,3 +69,15 @@ fn the_engine_is_found_through_links_and_missed_in_one_line() {
         "{line}"
     );
 }
+
+#[test]
+fn the_instructions_of_kernels_are_told_and_a_wrong_level_is_refused() {
+    let sandbox = Sandbox::new();
+    let output = |args: &[&str], level: &str| sandbox.striate(args).env("STRIATE_CPU", level).output().unwrap();
+    let told = String::from_utf8(output(&["--version"], "baseline").stdout).unwrap();
+    assert_eq!(told, format!("striate {}\nkernels for baseline\n", env!("CARGO_PKG_VERSION")));
+    let refused = output(&["train"], "avx3");
+    assert_eq!(refused.status.code(), Some(2));
+    let line = "error: STRIATE_CPU is \"avx3\": set it to baseline, avx2 or avx512, or unset it\n";
+    assert_eq!(String::from_utf8(refused.stderr).unwrap(), line);
+}
