@@ -34,9 +34,10 @@ pub(crate) fn write(
         Op::AvgPool2d(layer) => pool::avg(nodes, layer)?,
         Op::MaxPool2d(layer) => pool::max(nodes, layer)?,
         Op::Add(_) => {
+            let others = nodes.inputs.clone();
             let mut sum = input;
-            for other in nodes.inputs[1..].to_vec() {
-                sum = nodes.add("Add", &[&sum, &other], Vec::new());
+            for other in &others[1..] {
+                sum = nodes.add("Add", &[&sum, other], Vec::new());
             }
             sum
         }

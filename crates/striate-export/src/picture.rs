@@ -6,9 +6,6 @@ use striate_datasets::{ImageSize, Interpolation, Preprocess};
 
 /// Adds the input `images`, uint8 `[N, H, W, C]`, and all that makes it the network's input: the name of that, `[N, C, H, W]` in
 /// float32.
-///
-/// A resized picture is rounded to whole values, as training had it. Between its rows and its columns it is not, so that a value may
-/// be off by 1 of 255.
 pub(crate) fn input(writer: &mut Writer<'_>, preprocess: &Preprocess) -> Result<String, ExportError> {
     let [channels, rows, columns] = preprocess.input;
     let sizes = ["batch", "height", "width"].map(|name| Size::Named(name.to_owned()));
@@ -18,14 +15,14 @@ pub(crate) fn input(writer: &mut Writer<'_>, preprocess: &Preprocess) -> Result<
     let value = writer.node("Transpose", "images/Transpose", &[&value], vec![Attribute::ints("perm", [0, 3, 1, 2])]);
     let resized = match preprocess.image {
         ImageSize::Exact(size) => {
-            let sizes = writer.integers("images/size", &size);
-            let resized = resize(writer, &value, &sizes, preprocess.interpolation)?;
+            let [height, width] = size.map(|side| writer.integers("images/size", &[side]));
+            let resized = resize(writer, &value, [&height, &width], preprocess.interpolation)?;
             pad(writer, resized, size, [rows, columns])
         }
         ImageSize::ShorterSide { shorter_side } => {
-            let sizes = sizes_of(writer, &value, shorter_side);
-            let resized = resize(writer, &value, &sizes, preprocess.interpolation)?;
-            crop(writer, &resized, &sizes, preprocess.input)
+            let [height, width] = sizes_of(writer, &value, shorter_side);
+            let resized = resize(writer, &value, [&height, &width], preprocess.interpolation)?;
+            crop(writer, &resized, [&height, &width], preprocess.input)
         }
         other => return Err(ExportError::Resizing { what: other.to_string() }),
     };
@@ -39,13 +36,9 @@ pub(crate) fn input(writer: &mut Writer<'_>, preprocess: &Preprocess) -> Result<
     Ok(writer.node("Add", "images/Add", &[&scaled, &shift], Vec::new()))
 }
 
-/// Resizes height and width, antialiased, to whole values.
-fn resize(writer: &mut Writer<'_>, value: &str, sizes: &str, by: Interpolation) -> Result<String, ExportError> {
-    let mut attributes = vec![
-        Attribute::ints("axes", [2, 3]),
-        Attribute::text("coordinate_transformation_mode", "half_pixel"),
-        Attribute::int("antialias", 1),
-    ];
+/// Resizes rows and then columns, antialiased, each to whole values: as Pillow does it, and Striate.
+fn resize(writer: &mut Writer<'_>, value: &str, [height, width]: [&str; 2], by: Interpolation) -> Result<String, ExportError> {
+    let mut attributes = vec![Attribute::text("coordinate_transformation_mode", "half_pixel"), Attribute::int("antialias", 1)];
     attributes.extend(match by {
         Interpolation::Bicubic => {
             vec![Attribute::text("mode", "cubic"), Attribute::float("cubic_coeff_a", -0.5), Attribute::int("exclude_outside", 1)]
@@ -54,28 +47,44 @@ fn resize(writer: &mut Writer<'_>, value: &str, sizes: &str, by: Interpolation) 
         Interpolation::Bilinear => vec![Attribute::text("mode", "linear")],
         other => return Err(ExportError::Resizing { what: format!("{other:?} interpolation") }),
     });
-    let resized = writer.node("Resize", "images/Resize", &[value, "", "", sizes], attributes);
-    let rounded = writer.node("Round", "images/Round", &[&resized], Vec::new());
     let [least, most] = [("images/least", 0.0), ("images/most", 255.0)].map(|(name, value)| writer.float32(name, &[], &[value]));
-    Ok(writer.node("Clip", "images/Clip", &[&rounded, &least, &most], Vec::new()))
+    // All four sizes: ONNX Runtime mistakes two of them where it moves a `Transpose` across.
+    let outer = sizes(writer, value, 0, 2);
+    let rows = sizes(writer, value, 2, 3);
+    let mut value = value.to_owned();
+    for height in [&rows, height] {
+        let sizes = writer.node("Concat", "images/sizes", &[&outer, height, width], vec![Attribute::int("axis", 0)]);
+        let resized = writer.node("Resize", "images/Resize", &[&value, "", "", &sizes], attributes.clone());
+        let rounded = writer.node("Round", "images/Round", &[&resized], Vec::new());
+        value = writer.node("Clip", "images/Clip", &[&rounded, &least, &most], Vec::new());
+    }
+    Ok(value)
+}
+
+/// Some sizes of a value.
+fn sizes(writer: &mut Writer<'_>, value: &str, start: i64, end: i64) -> String {
+    let between = vec![Attribute::int("start", start), Attribute::int("end", end)];
+    writer.node("Shape", "images/Shape", &[value], between)
 }
 
 /// The height and width at which the shorter side has so many pixels, rounded down.
-fn sizes_of(writer: &mut Writer<'_>, value: &str, shorter_side: i64) -> String {
-    let spatial = vec![Attribute::int("start", 2), Attribute::int("end", 4)];
-    let sides = writer.node("Shape", "images/Shape", &[value], spatial);
-    let shorter = writer.node("ReduceMin", "images/ReduceMin", &[&sides], Vec::new());
+fn sizes_of(writer: &mut Writer<'_>, value: &str, shorter_side: i64) -> [String; 2] {
+    let [rows, columns] = [2, 3].map(|axis| sizes(writer, value, axis, axis + 1));
+    let shorter = writer.node("Min", "images/Min", &[&rows, &columns], Vec::new());
     let wanted = writer.integers("images/shorter_side", &[shorter_side]);
-    let products = writer.node("Mul", "images/sides/Mul", &[&sides, &wanted], Vec::new());
-    writer.node("Div", "images/sides/Div", &[&products, &shorter], Vec::new())
+    [rows, columns].map(|side| {
+        let product = writer.node("Mul", "images/side/Mul", &[&side, &wanted], Vec::new());
+        writer.node("Div", "images/side/Div", &[&product, &shorter], Vec::new())
+    })
 }
 
 /// The middle of a picture of these sizes. It starts where torchvision's does: half of what is left out, rounded to even.
-fn crop(writer: &mut Writer<'_>, value: &str, sizes: &str, [channels, rows, columns]: [i64; 3]) -> String {
+fn crop(writer: &mut Writer<'_>, value: &str, sizes: [&str; 2], [channels, rows, columns]: [i64; 3]) -> String {
+    let sizes = writer.node("Concat", "images/crop/Concat", &sizes, vec![Attribute::int("axis", 0)]);
     let window = writer.integers("images/window", &[rows, columns]);
     let axes = writer.integers("images/axes", &[2, 3]);
     let half = writer.float32("images/half", &[], &[0.5]);
-    let rest = writer.node("Sub", "images/crop/Sub", &[sizes, &window], Vec::new());
+    let rest = writer.node("Sub", "images/crop/Sub", &[&sizes, &window], Vec::new());
     let rest = writer.cast("images/crop/Cast", &rest, Type::Float32);
     let halves = writer.node("Mul", "images/crop/Mul", &[&rest, &half], Vec::new());
     let rounded = writer.node("Round", "images/crop/Round", &[&halves], Vec::new());
