@@ -144,7 +144,7 @@ fn layer_of(param: &str) -> &str {
 fn heads(graph: &Graph) -> Vec<&str> {
     let last = |output: &striate_graph::Node| {
         let before = graph.through(&output.name).unwrap_or_default();
-        before.into_iter().map(|node| &graph.nodes()[node]).filter(|node| !graph.params(node).is_empty()).next_back()
+        before.into_iter().map(|node| &graph.nodes()[node]).rfind(|node| !graph.params(node).is_empty())
     };
     graph.outputs().filter_map(|(_, node)| last(node)).map(|node| node.name.as_str()).collect()
 }
