@@ -17,7 +17,8 @@ pub struct DistillSection {
     /// The teacher's bundle; empty for none.
     #[serde(with = "striate_files::path")]
     pub teacher: PathBuf,
-    /// What the logits of both are divided by before they are compared: the higher, the more the classes count that are not answered.
+    /// What the logits of both are divided by before they are compared: the higher, the more the
+    /// classes count that are not answered.
     pub temperature: f64,
     /// What the teacher's answers count, from 0 to 1; the targets have the rest.
     pub weight: f64,
@@ -36,11 +37,13 @@ impl DistillSection {
         check((0.0..=1.0).contains(&self.weight), "distill.weight", self.weight, "must be from 0 to 1")
     }
 
-    /// The teacher, ready to teach a network that `student` describes on these devices; none if the section names none.
+    /// The teacher, ready to teach a network that `student` describes on these devices; none if the
+    /// section names none.
     ///
     /// # Errors
     ///
-    /// A bundle that cannot be read, and a teacher of other classes or that sees pictures in another way.
+    /// A bundle that cannot be read, and a teacher of other classes or that sees pictures in
+    /// another way.
     pub fn teacher(
         &self,
         student: &BundleInfo,
@@ -101,8 +104,8 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// A network in evaluation. Its answers are compared at this temperature, above 0, and count by a weight from 0 to 1. `digest` tells it
-    /// from others, in checkpoints.
+    /// A network in evaluation. Its answers are compared at this temperature, above 0, and count by
+    /// a weight from 0 to 1. `digest` tells it from others, in checkpoints.
     ///
     /// # Errors
     ///
@@ -133,8 +136,8 @@ pub(crate) struct Lesson<'t> {
 }
 
 impl Lesson<'_> {
-    /// The loss of logits `[N, classes]`, where theirs without a teacher is `loss`: with the temperature's square, by which gradients do
-    /// not depend on it.
+    /// The loss of logits `[N, classes]`, where theirs without a teacher is `loss`: with the
+    /// temperature's square, by which gradients do not depend on it.
     pub(crate) fn mixed_with(&self, loss: &Tensor, logits: &Tensor) -> Result<Tensor, TrainError> {
         let &Teacher { temperature, weight, .. } = self.teacher;
         let log = logits.f_div_scalar(temperature)?.f_log_softmax(1, Kind::Float)?;
@@ -185,8 +188,8 @@ mod tests {
         Bundle { info, state: [("fc.weight".to_owned(), Tensor::eye(channels, (Kind::Float, Device::Cpu)))].into() }
     }
 
-    /// In PyTorch: `0.7 * 16 * kl_div(log_softmax(logits / 4, 1), log_softmax(taught / 4, 1), reduction="batchmean", log_target=True)
-    /// + 0.3 * cross_entropy(logits, labels)`.
+    /// In PyTorch:
+    /// `0.7 * 16 * kl_div(log_softmax(logits / 4, 1), log_softmax(taught / 4, 1), reduction="batchmean", log_target=True) + 0.3 * cross_entropy(logits, labels)`.
     #[test]
     fn teachers_and_targets_are_mixed_as_hinton_does() {
         let folder = tempfile::tempdir().unwrap();

@@ -5,11 +5,12 @@ use striate_layers::LayerError;
 use striate_torch::TorchError;
 use tch::Device;
 
-/// Of what is free, the share that activations may take: gradients of feature maps, workspaces and gaps have the rest.
+/// Of what is free, the share that activations may take: gradients of feature maps, workspaces and
+/// gaps have the rest.
 const USABLE: f64 = 0.6;
 
-/// The error of a step with `batch` images, `parts` of which go through the network one after another. A lack of memory says how many
-/// would fit.
+/// The error of a step with `batch` images, `parts` of which go through the network one after
+/// another. A lack of memory says how many would fit.
 pub(crate) fn explained(error: TrainError, graph: &Graph, device: Device, batch: usize, parts: usize) -> TrainError {
     let Some(torch) = of_torch(&error).filter(|torch| torch.is_out_of_memory()) else { return error };
     let memory = match device {

@@ -610,6 +610,23 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_wrong_and_how_exact_gpus_are_is_chosen() {
+        let recipe =
+            parse("[train]\ntf32 = false\non_nan = 'rollback'\nprecision = 'fp16'\npatience = 3\nmin_delta = 0.01").unwrap();
+        assert_eq!((recipe.train.tf32, Recipe::default().train.tf32), (Tf32::Set(false), Tf32::Chosen(Auto::Auto)));
+        assert_eq!(parse(&recipe.to_toml()).unwrap(), recipe);
+        let config = recipe.train_config(Loss::default(), 0.0).unwrap();
+        assert_eq!((config.on_nan, config.scale_loss, config.step_options().scale), (OnNan::Rollback, true, true));
+        assert_eq!(config.patience, Patience { epochs: 3, min_delta: 0.01 });
+        let off = Recipe::default().train_config(Loss::default(), 0.0).unwrap();
+        assert_eq!(off.step_options(), crate::StepOptions::default());
+        assert!(parse("[train]\nmin_delta = 1.5").unwrap_err().to_string().contains("train.min_delta = 1.5 must be from 0 to"));
+        assert!(
+            parse("[train]\non_nan = 'hope'").unwrap_err().to_string().contains("expected one of `stop`, `skip`, `rollback`")
+        );
+    }
+
+    #[test]
     fn recipes_of_before_there_were_lists_are_read() {
         assert_eq!(parse("[augment]\nhflip = true").unwrap().transforms, [flip()]);
         let mut json = serde_json::to_value(Recipe::default()).unwrap();

@@ -1,4 +1,5 @@
-//! What keeps values that are no numbers out of the weights, and the gradients of float16 within its range.
+//! What keeps values that are no numbers out of the weights, and the gradients of float16 within
+//! its range.
 use crate::{Optimizer, TrainError};
 use std::collections::BTreeMap;
 use striate_graph::Network;
@@ -8,18 +9,20 @@ use tch::{Device, Kind, Tensor};
 
 /// What comes before the names of the scaler's state, which lies beside the optimizer's.
 const SCALER: &str = "scaler.";
-/// As in `torch.amp.GradScaler`: what losses are multiplied by at first, what by when no value was lost for so many updates, and what by
-/// when one was.
+/// As in `torch.amp.GradScaler`: what losses are multiplied by at first, what by when no value was
+/// lost for so many updates, and what by when one was.
 const FIRST_SCALE: f64 = 65536.0;
 const GROWTH: f64 = 2.0;
 const INTERVAL: i64 = 2000;
 const BACKOFF: f64 = 0.5;
 
-/// Leaves out updates whose loss or gradients are no numbers. On a GPU nothing is read back from the device.
+/// Leaves out updates whose loss or gradients are no numbers. On a GPU nothing is read back from
+/// the device.
 #[derive(Debug)]
 pub(crate) struct Guard {
     scaler: Option<Scaler>,
-    /// Above 0 if a loss or a gradient since the last update is no number. Like all here a float32 scalar.
+    /// Above 0 if a loss or a gradient since the last update is no number. Like all here a float32
+    /// scalar.
     found: Tensor,
     /// The same of the last update.
     skipped: Tensor,
@@ -107,7 +110,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Has the optimizer change the parameters, unless that would ruin them: then all is as before the backward passes.
+    /// Has the optimizer change the parameters, unless that would ruin them: then all is as before
+    /// the backward passes.
     pub(crate) fn step(
         &mut self,
         optimizer: &mut Optimizer,
@@ -142,7 +146,8 @@ impl Guard {
         self.undo(before)
     }
 
-    /// Where a value was found to be no number, tensors become what they were, and running statistics too.
+    /// Where a value was found to be no number, tensors become what they were, and running
+    /// statistics too.
     fn undo(&mut self, before: Vec<(Tensor, Tensor)>) -> Result<(), TrainError> {
         let found = self.found.f_gt(0.0)?;
         let buffers = self.buffers.iter().map(|(own, copy)| (own.shallow_clone(), copy.shallow_clone()));
@@ -257,7 +262,8 @@ mod tests {
         assert_eq!(scaled.state()["scaler.growth_tracker"], Tensor::from(3_i32));
     }
 
-    /// As `torch.amp.GradScaler("cpu")`: half after an update that was left out, twice after 2000 that were not.
+    /// As `torch.amp.GradScaler("cpu")`: half after an update that was left out, twice after 2000
+    /// that were not.
     #[test]
     fn the_scale_follows_pytorchs_rule() {
         let mut step = step(StepOptions { scale: true, ..StepOptions::default() });

@@ -59,7 +59,8 @@ mod tests {
         let accuracies = [0.5, 0.75, 0.75, 0.625, 0.875, 0.875, 0.8125, 0.75];
         let patience = |epochs| Patience { epochs, min_delta: 0.0 };
         assert_eq!([0, 1, 2, 3, 4].map(|epochs| stops(patience(epochs), &accuracies)), [None, Some(2), Some(3), Some(7), None]);
-        // A better one has to be better by so much than the last that was, and not than the one before.
+        // A better one has to be better by so much than the last that was, and not than the one
+        // before.
         let slow = [0.5, 0.5625, 0.625, 0.6875];
         assert_eq!(stops(Patience { epochs: 3, min_delta: 0.125 }, &slow), None);
         assert_eq!(stops(Patience { epochs: 3, min_delta: 0.25 }, &slow), Some(3));

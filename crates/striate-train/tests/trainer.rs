@@ -360,6 +360,26 @@ fn a_run_goes_back_three_times_and_then_ends() {
     );
 }
 
+/// Feature maps of 165 TB for a batch, beyond all that a process can address.
+#[test]
+fn a_lack_of_memory_names_the_batch() {
+    let _alone = alone();
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 8, 8]);
+        let x = net.add("huge", AdaptiveAvgPool2d::new(1 << 19), x)?;
+        let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        let x = net.add("fc", Linear::new(3), x)?;
+        net.output("logits", x)
+    });
+    let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
+    let run = Run::sgd();
+    let train = Loader::new(&run.train, preprocess(), LoaderOptions::train(EXAMPLES as usize, 0)).unwrap();
+    let test = Loader::new(&run.test, preprocess(), LoaderOptions::eval(BATCH)).unwrap();
+    let error = Trainer::new(&network, &train, &test, run.config).unwrap().run().unwrap_err().to_string();
+    assert!(error.starts_with("not enough memory on cpu for a batch of 50: take a smaller one"), "{error}");
+}
+
 #[test]
 fn a_run_that_gets_no_better_stops_and_is_finished() {
     let _alone = alone();

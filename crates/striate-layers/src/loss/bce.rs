@@ -2,9 +2,10 @@ use super::probabilities;
 use crate::LayerError;
 use tch::{Reduction, Tensor};
 
-/// Binary cross entropy of sigmoid, as `torch.nn.functional.binary_cross_entropy_with_logits`: the mean over examples and classes.
-/// `targets` (`[N, classes]`) are probabilities, each on its own. `label_smoothing` from 0 to 1 draws them to one half by that share, as in
-/// Keras. A class counts by its weight, whether it is there or not.
+/// Binary cross entropy of sigmoid, as `torch.nn.functional.binary_cross_entropy_with_logits`: the
+/// mean over examples and classes. `targets` (`[N, classes]`) are probabilities, each on its own.
+/// `label_smoothing` from 0 to 1 draws them to one half by that share, as in Keras. A class counts
+/// by its weight, whether it is there or not.
 ///
 /// # Errors
 ///
@@ -19,8 +20,9 @@ pub fn binary_cross_entropy(
     Ok(logits.f_binary_cross_entropy_with_logits(&targets, weights, None::<&Tensor>, Reduction::Mean)?)
 }
 
-/// Binary cross entropy for classes that exclude each other: each is told from all others, as with timm's `--bce-loss`. `targets` are `[N]`
-/// or probabilities; `label_smoothing` spreads as in cross entropy.
+/// Binary cross entropy for classes that exclude each other: each is told from all others, as with
+/// timm's `--bce-loss`. `targets` are `[N]` or probabilities; `label_smoothing` spreads as in cross
+/// entropy.
 ///
 /// # Errors
 ///
@@ -57,8 +59,9 @@ mod tests {
         }
     }
 
-    /// `torch.nn.functional.binary_cross_entropy_with_logits` of PyTorch 2.13, with `weight=weights` and, of classes that exclude each
-    /// other, `torch.nn.functional.one_hot(labels)`, smoothed as `0.9 * one_hot + 0.1 / 3`.
+    /// `torch.nn.functional.binary_cross_entropy_with_logits` of PyTorch 2.13, with
+    /// `weight=weights` and, of classes that exclude each other,
+    /// `torch.nn.functional.one_hot(labels)`, smoothed as `0.9 * one_hot + 0.1 / 3`.
     #[test]
     fn values_are_pytorchs() {
         close(binary_cross_entropy(&logits(), &several(), 0.0, None), 0.595008027131245);

@@ -1,9 +1,9 @@
 use crate::LayerError;
 use tch::{Reduction, Tensor};
 
-/// Cross entropy of softmax, as `torch.nn.functional.cross_entropy`. `label_smoothing` from 0 to 1 spreads that share of
-/// the target's probability evenly over all classes. With class weights and targets `[N]`, the mean is over the examples' weights; with
-/// probabilities, over the examples.
+/// Cross entropy of softmax, as `torch.nn.functional.cross_entropy`. `label_smoothing` from 0 to 1
+/// spreads that share of the target's probability evenly over all classes. With class weights and
+/// targets `[N]`, the mean is over the examples' weights; with probabilities, over the examples.
 ///
 /// # Errors
 ///
@@ -38,7 +38,8 @@ mod tests {
         close(cross_entropy(&logits, &targets, 0.0, None), 0.25 * (log_sum - 1.0) + 0.75 * (log_sum - 4.0));
     }
 
-    /// `torch.nn.functional.cross_entropy(logits, targets, weight=weights, label_smoothing=...)` of PyTorch 2.13.
+    /// `torch.nn.functional.cross_entropy(logits, targets, weight=weights, label_smoothing=...)` of
+    /// PyTorch 2.13.
     #[test]
     fn classes_count_by_their_weights() {
         close(cross_entropy(&logits(), &labels(), 0.0, Some(&weights())), 0.8075055366916284);

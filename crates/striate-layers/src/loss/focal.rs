@@ -2,9 +2,10 @@ use super::probabilities;
 use crate::LayerError;
 use tch::{Kind, Reduction, Tensor};
 
-/// Focal loss of softmax (Lin 2017, arXiv:1708.02002, equation 4): cross entropy, in which what is given probability `p` counts by
-/// `(1 - p)^gamma`. `gamma` is 0, which is cross entropy, or from 1 on: between, gradients have no limit. Targets, smoothing, class
-/// weights and the mean are as in [`cross_entropy`](super::cross_entropy).
+/// Focal loss of softmax (Lin 2017, arXiv:1708.02002, equation 4): cross entropy, in which what is
+/// given probability `p` counts by `(1 - p)^gamma`. `gamma` is 0, which is cross entropy, or from 1
+/// on: between, gradients have no limit. Targets, smoothing, class weights and the mean are as in
+/// [`cross_entropy`](super::cross_entropy).
 ///
 /// # Errors
 ///
@@ -29,9 +30,10 @@ pub fn focal(
     }
 }
 
-/// Focal loss of sigmoid, for classes that do not exclude each other: torchvision's `sigmoid_focal_loss` with `reduction="mean"`.
-/// `targets` (`[N, classes]`) are probabilities, each on its own. `alpha` is the weight of what is there, and the rest of 1 that of what is
-/// not; below 0, both are 1. A class counts by its weight, whether it is there or not.
+/// Focal loss of sigmoid, for classes that do not exclude each other: torchvision's
+/// `sigmoid_focal_loss` with `reduction="mean"`. `targets` (`[N, classes]`) are probabilities, each
+/// on its own. `alpha` is the weight of what is there, and the rest of 1 that of what is not; below
+/// 0, both are 1. A class counts by its weight, whether it is there or not.
 ///
 /// # Errors
 ///
@@ -66,8 +68,9 @@ mod tests {
     use crate::loss::cross_entropy;
     use crate::loss::examples::{close, labels, logits, several, shares, weights};
 
-    /// In PyTorch, with `log = log_softmax(logits, 1)` and `each = -(1 - log.exp()) ** 2 * log`: the mean of
-    /// `each.gather(1, labels[:, None])`, the same weighted, and the mean of `(each * shares).sum(1)`.
+    /// In PyTorch, with `log = log_softmax(logits, 1)` and `each = -(1 - log.exp()) ** 2 * log`:
+    /// the mean of `each.gather(1, labels[:, None])`, the same weighted, and the mean of
+    /// `(each * shares).sum(1)`.
     #[test]
     fn what_is_classified_well_counts_little() {
         close(focal(&logits(), &labels(), 2.0, 0.0, None), 0.6234961092260602);
@@ -85,8 +88,8 @@ mod tests {
         }
     }
 
-    /// `torchvision.ops.sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="mean")` of torchvision 0.28; with weights, the mean of
-    /// those of `reduction="none"` times the weights.
+    /// `torchvision.ops.sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="mean")` of
+    /// torchvision 0.28; with weights, the mean of those of `reduction="none"` times the weights.
     #[test]
     fn several_classes_are_torchvisions() {
         close(sigmoid_focal(&logits(), &several(), 2.0, 0.25, None), 0.11089840257242985);

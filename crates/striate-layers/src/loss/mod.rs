@@ -1,6 +1,6 @@
-//! Losses: from logits `[N, classes]` and targets to a scalar, the mean over the batch. Targets are `[N]` (int64 class numbers) or
-//! `[N, classes]`, the probability of each class. Losses of classes that do not exclude each other take the latter alone, and
-//! [`rbf_loss`] the former.
+//! Losses: from logits `[N, classes]` and targets to a scalar, the mean over the batch. Targets are
+//! `[N]` (int64 class numbers) or `[N, classes]`, the probability of each class. Losses of classes
+//! that do not exclude each other take the latter alone, and [`rbf_loss`] the former.
 //!
 //! Some take class weights, `[classes]`: how much an example counts that has the class.
 mod bce;
@@ -48,7 +48,8 @@ pub enum Loss {
     SigmoidFocal {
         /// How little classes count that are told rightly.
         gamma: f64,
-        /// The weight of classes that are there; those that are not have the rest of 1. Below 0, both have 1.
+        /// The weight of classes that are there; those that are not have the rest of 1. Below 0,
+        /// both have 1.
         alpha: f64,
     },
     /// [`rbf_loss`].
@@ -66,7 +67,8 @@ impl Default for Loss {
 }
 
 impl Loss {
-    /// The plain loss by which test sets are judged: the same for every way of training, so that its values can be compared.
+    /// The plain loss by which test sets are judged: the same for every way of training, so that
+    /// its values can be compared.
     pub fn unsmoothed(self) -> Self {
         match self {
             Self::CrossEntropy { .. } | Self::OneVsRest { .. } | Self::Focal { .. } => Self::default(),
@@ -85,7 +87,8 @@ impl Loss {
         !matches!(self, Self::Rbf { .. })
     }
 
-    /// The mean loss of a batch: a scalar from logits `[N, classes]` and targets `[N]` or, unless it is [`rbf_loss`], `[N, classes]`.
+    /// The mean loss of a batch: a scalar from logits `[N, classes]` and targets `[N]` or, unless
+    /// it is [`rbf_loss`], `[N, classes]`.
     ///
     /// # Errors
     ///
@@ -110,8 +113,8 @@ impl Loss {
         }
     }
 
-    /// What a batch counts in a mean over several, if that is not its number of examples: where examples count by their classes, the sum
-    /// of their weights.
+    /// What a batch counts in a mean over several, if that is not its number of examples: where
+    /// examples count by their classes, the sum of their weights.
     ///
     /// # Errors
     ///
@@ -137,7 +140,8 @@ fn probabilities(logits: &Tensor, targets: &Tensor, label_smoothing: f64) -> Res
     Ok(probabilities.f_mul_scalar(1.0 - label_smoothing)?.f_add_scalar(label_smoothing / classes as f64)?)
 }
 
-/// Targets and logits of four examples and three classes, by which the losses' values were computed elsewhere.
+/// Targets and logits of four examples and three classes, by which the losses' values were computed
+/// elsewhere.
 #[cfg(test)]
 pub(crate) mod examples {
     use tch::Tensor;

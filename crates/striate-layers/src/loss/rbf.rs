@@ -1,11 +1,12 @@
 use crate::LayerError;
 use tch::Tensor;
 
-/// The discriminative loss of LeNet-5's radial basis functions (LeCun 1998, equation 9): the distance `y` to the target's
-/// code plus `log(exp(-j) + sum over all classes of exp(-y))`, where the logits are `-y`.
+/// The discriminative loss of LeNet-5's radial basis functions (LeCun 1998, equation 9): the
+/// distance `y` to the target's code plus `log(exp(-j) + sum over all classes of exp(-y))`, where
+/// the logits are `-y`.
 ///
-/// It is a cross entropy with one more class, "rubbish", whose distance is always `j`: classes that are already farther than
-/// `j` are no longer pushed away.
+/// It is a cross entropy with one more class, "rubbish", whose distance is always `j`: classes that
+/// are already farther than `j` are no longer pushed away.
 ///
 /// # Errors
 ///

@@ -13,12 +13,13 @@ pub struct LossSection {
     pub kind: LossKind,
     /// For `focal`: how little counts what is classified well; 0, or from 1 on.
     pub gamma: f64,
-    /// For `focal` with several classes a picture: the weight of classes that are there, from 0 to 1; below 0, they count as those that
-    /// are not.
+    /// For `focal` with several classes a picture: the weight of classes that are there, from 0 to
+    /// 1; below 0, they count as those that are not.
     pub alpha: f64,
     /// How much classes count.
     pub class_weights: ClassWeights,
-    /// The power of the inverse frequency that balanced weights are: 1 to count all classes the same, 0 all pictures.
+    /// The power of the inverse frequency that balanced weights are: 1 to count all classes the
+    /// same, 0 all pictures.
     pub power: f64,
 }
 
@@ -33,7 +34,8 @@ impl Default for LossSection {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LossKind {
-    /// The model's own: cross entropy, where the data have several classes a picture binary cross entropy, for others of their own.
+    /// The model's own: cross entropy, where the data have several classes a picture binary cross
+    /// entropy, for others of their own.
     #[default]
     Auto,
     /// Cross entropy of softmax.
@@ -71,8 +73,9 @@ impl Default for ClassWeights {
 }
 
 impl ClassWeights {
-    /// The weights as a list, empty if all count the same. Balanced ones are counted: those of a class with `n` of all `N` labels, of `C`
-    /// classes, are `(N / (C n))^power`, and 1 if no example has it.
+    /// The weights as a list, empty if all count the same. Balanced ones are counted: those of a
+    /// class with `n` of all `N` labels, of `C` classes, are `(N / (C n))^power`, and 1 if no
+    /// example has it.
     ///
     /// # Errors
     ///
@@ -186,7 +189,8 @@ mod tests {
         assert!(refused("class_weights = 'balanced'", Loss::Rbf { j: 1.0 }, 0.0).starts_with("loss.class_weights = "));
     }
 
-    /// scikit-learn's `compute_class_weight("balanced", ...)` of the labels 0, 0, 0, 1 and 2, 2: `[2/3, 2, 1]`.
+    /// scikit-learn's `compute_class_weight("balanced", ...)` of the labels 0, 0, 0, 1 and 2, 2:
+    /// `[2/3, 2, 1]`.
     #[test]
     fn rare_classes_count_more() {
         let images = Tensor::zeros([6, 1, 2, 2], (Kind::Uint8, Device::Cpu));

@@ -3,11 +3,12 @@ use super::{LAST, Trainer};
 use crate::{Event, TrainError};
 use serde::{Deserialize, Serialize};
 
-/// In a run that goes back: the checkpoint before [`LAST`], if that was made because a stop was asked for. So where it goes back to does
-/// not depend on stops.
+/// In a run that goes back: the checkpoint before [`LAST`], if that was made because a stop was
+/// asked for. So where it goes back to does not depend on stops.
 pub const ROLLBACK: &str = "rollback.safetensors";
 
-/// Updates that may be left out one after another: far more than a scale of float16 takes to become small enough.
+/// Updates that may be left out one after another: far more than a scale of float16 takes to become
+/// small enough.
 const MOST_SKIPPED: u64 = 32;
 /// How often a run goes back.
 const MOST_ROLLBACKS: i32 = 3;
@@ -20,9 +21,11 @@ pub enum OnNan {
     /// It ends with an error; the last checkpoint stays.
     #[default]
     Stop,
-    /// It leaves out the update of a step whose loss or gradients are no numbers, and ends where that happens 32 times in a row.
+    /// It leaves out the update of a step whose loss or gradients are no numbers, and ends where
+    /// that happens 32 times in a row.
     Skip,
-    /// It goes back to the last checkpoint, and on from there with half the learning rate: three times at most.
+    /// It goes back to the last checkpoint, and on from there with half the learning rate: three
+    /// times at most.
     Rollback,
 }
 
@@ -93,7 +96,8 @@ impl Trainer<'_> {
         self.save(LAST)
     }
 
-    /// Goes back to the last checkpoint where the configuration says so; gives the error back otherwise.
+    /// Goes back to the last checkpoint where the configuration says so; gives the error back
+    /// otherwise.
     pub(super) fn roll_back(&mut self, error: TrainError) -> Result<(), TrainError> {
         let (TrainError::Diverged { step, .. }, Some(checkpoints)) = (&error, &self.checkpoints) else { return Err(error) };
         let mut recovery = self.progress.recovery;

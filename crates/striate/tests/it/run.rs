@@ -15,7 +15,8 @@ use striate::train::{
     AnsweringSection, AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
 };
 use striate::{
-    Answering, Bundle, Classifier, ClassifierOptions, Outcome, RECIPE, Recipe, Registry, Run, Summary, Tta, models::variant,
+    Answering, Bundle, Classifier, ClassifierOptions, Outcome, Precision, RECIPE, Recipe, Registry, Run,
+    Summary, Tta, models::variant,
 };
 use tempfile::TempDir;
 
@@ -142,6 +143,21 @@ fn a_run_with_a_teacher_and_weighted_classes_goes_on_to_the_same_bits() {
     let told = other.unwrap_err().to_string();
     assert!(told.contains("moved.safetensors sees pictures as 4x4 with mean ") && !told.contains('\n'), "{told}");
     assert!(!place.path("other").exists());
+}
+
+/// With the kernels that recipes choose; in 11 bits of mantissa, losses differ a little.
+#[test]
+fn float16_trains_as_float32_does() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    let loss = |precision: Precision| {
+        let mut recipe = place.recipe("constant");
+        recipe.train.precision = precision;
+        let summary = finished(Run::new(recipe).folder(place.path(precision.name())));
+        assert_eq!(summary.recovery, striate::train::Recovery::default());
+        summary.test.loss
+    };
+    let (exact, half) = (loss(Precision::Float32), loss(Precision::Float16));
+    assert!(exact != half && (exact - half).abs() < 0.02 * exact, "{exact} {half}");
 }
 
 #[test]
