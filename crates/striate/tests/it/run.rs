@@ -15,8 +15,8 @@ use striate::train::{
     AnsweringSection, AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
 };
 use striate::{
-    Answering, Bundle, Classifier, ClassifierOptions, Outcome, Precision, RECIPE, Recipe, Registry, Run,
-    Summary, Tta, models::variant,
+    Answering, Bundle, Classifier, ClassifierOptions, Outcome, Precision, RECIPE, Recipe, Registry, Run, Summary, Tta,
+    models::variant,
 };
 use tempfile::TempDir;
 
