@@ -7,7 +7,7 @@ use crate::page::{document, escape, figure, number, percent, picture, table};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use striate::{BUNDLE, Bundle, Prepared, Report, ReportScores, Run, Summary};
+use striate::{BUNDLE, Bundle, Prepared, Report, Run, Scores, Summary};
 use striate_datasets::{Loader, LoaderOptions, Subset};
 use striate_files::FilesError;
 use striate_graph::{Kernels, Network};
@@ -47,8 +47,8 @@ pub fn run_page(mut run: Run<'_>, folder: &Path, worst: usize) -> Result<String,
     body += &curves(&events, &summary)?;
     body += &figures(&summary, &events);
     body += &match &summary.test.scores {
-        ReportScores::SingleLabel { .. } => mistakes(&mut prepared, worst)?,
-        ReportScores::MultiLabel(_) => several(&summary.test),
+        Scores::SingleLabel(_) => mistakes(&mut prepared, worst)?,
+        Scores::MultiLabel(_) => several(&summary.test),
     };
     body += &filters(&prepared.network)?;
     body += &section("recipe", "Recipe", &format!("<pre><code>{}</code></pre>\n", lines_of(&recipe)));
@@ -224,9 +224,9 @@ impl Pictured {
 
 /// How well classes are found that do not exclude each other.
 fn several(report: &Report) -> String {
-    let ReportScores::MultiLabel(scores) = &report.scores else { return String::new() };
+    let Scores::MultiLabel(scores) = &report.scores else { return String::new() };
     let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
-    let row = |(name, class): (&String, &striate_train::metrics::LabelMetrics)| {
+    let row = |(name, class): (&String, &striate_train::metrics::ClassMetrics)| {
         let shares = [class.precision, class.recall, Some(class.f1), class.average_precision].map(share);
         [vec![escape(name), class.examples.to_string()], shares.to_vec()].concat()
     };
