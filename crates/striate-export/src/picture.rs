@@ -47,7 +47,8 @@ fn resize(writer: &mut Writer<'_>, value: &str, [height, width]: [&str; 2], by: 
         Interpolation::Bilinear => vec![Attribute::text("mode", "linear")],
         other => return Err(ExportError::Resizing { what: format!("{other:?} interpolation") }),
     });
-    let [half, least, most] = [("images/half", 0.5), ("images/least", 0.0), ("images/most", 255.0)].map(|(name, value)| writer.float32(name, &[], &[value]));
+    let [half, least, most] = [("images/half", 0.5), ("images/least", 0.0), ("images/most", 255.0)]
+        .map(|(name, value)| writer.float32(name, &[], &[value]));
     // All four sizes: ONNX Runtime mistakes two of them where it moves a `Transpose` across.
     let outer = sizes(writer, value, 0, 2);
     let rows = sizes(writer, value, 2, 3);
