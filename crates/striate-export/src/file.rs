@@ -148,7 +148,6 @@ mod tests {
     use striate_graph::{Graph, InitOptions, Network};
     use striate_layers::{Flatten, Linear};
     use striate_models::{Bundle, BundleInfo};
-    use tch::Tensor;
     use tempfile::TempDir;
 
     /// What a reader sees of a file here: its tensors.

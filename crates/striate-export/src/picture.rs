@@ -47,7 +47,8 @@ fn resize(writer: &mut Writer<'_>, value: &str, [height, width]: [&str; 2], by: 
         Interpolation::Bilinear => vec![Attribute::text("mode", "linear")],
         other => return Err(ExportError::Resizing { what: format!("{other:?} interpolation") }),
     });
-    let [least, most] = [("images/least", 0.0), ("images/most", 255.0)].map(|(name, value)| writer.float32(name, &[], &[value]));
+    let [half, least, most] = [("images/half", 0.5), ("images/least", 0.0), ("images/most", 255.0)]
+        .map(|(name, value)| writer.float32(name, &[], &[value]));
     // All four sizes: ONNX Runtime mistakes two of them where it moves a `Transpose` across.
     let outer = sizes(writer, value, 0, 2);
     let rows = sizes(writer, value, 2, 3);
@@ -55,7 +56,9 @@ fn resize(writer: &mut Writer<'_>, value: &str, [height, width]: [&str; 2], by: 
     for height in [&rows, height] {
         let sizes = writer.node("Concat", "images/sizes", &[&outer, height, width], vec![Attribute::int("axis", 0)]);
         let resized = writer.node("Resize", "images/Resize", &[&value, "", "", &sizes], attributes.clone());
-        let rounded = writer.node("Round", "images/Round", &[&resized], Vec::new());
+        // `Round` would round halves to even, and Pillow rounds them up.
+        let raised = writer.node("Add", "images/Raise", &[&resized, &half], Vec::new());
+        let rounded = writer.node("Floor", "images/Floor", &[&raised], Vec::new());
         value = writer.node("Clip", "images/Clip", &[&rounded, &least, &most], Vec::new());
     }
     Ok(value)
