@@ -47,8 +47,8 @@ pub(crate) fn write(
         }
         Op::BatchNorm2d(norm) => batch_norm(nodes, norm)?,
         Op::Conv2d(conv) => convolution(nodes, conv, norm)?,
-        // It does nothing in evaluation.
-        Op::Dropout(_) => input,
+        // They do nothing in evaluation.
+        Op::Dropout(_) | Op::StochasticDepth(_) => input,
         Op::Flatten(_) => nodes.add("Flatten", &[&input], vec![Attribute::int("axis", 1)]),
         Op::Linear(linear) => fully_connected(nodes, linear)?,
         Op::LocalResponseNorm(norm) => local_response_norm(nodes, norm)?,

@@ -226,7 +226,8 @@ impl Exporter<'_> {
                 let of = writer.float();
                 writer.output(name, &value, shape, of);
             } else {
-                let probabilities = picture::probabilities(writer, &value, info.loss.is_multi_label(), 1.0);
+                let probabilities =
+                    picture::probabilities(writer, &value, info.loss.is_multi_label(), info.answering.temperature);
                 writer.output("probabilities", &probabilities, shape, Type::Float32);
             }
         }

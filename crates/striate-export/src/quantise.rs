@@ -43,5 +43,8 @@ pub(crate) fn scales(graph: &Graph, needed: &[bool], calibration: &Calibration) 
 
 /// Whether a layer gives values of its inputs as they are.
 fn passes_on(node: &Node) -> bool {
-    matches!(&node.kind, NodeKind::Layer(Op::MaxPool2d(_) | Op::Concat(_) | Op::Flatten(_) | Op::Dropout(_)))
+    matches!(
+        &node.kind,
+        NodeKind::Layer(Op::MaxPool2d(_) | Op::Concat(_) | Op::Flatten(_) | Op::Dropout(_) | Op::StochasticDepth(_))
+    )
 }

@@ -60,6 +60,7 @@ mod tests {
                 train_accuracy: 0.5,
                 test_loss: 1.0,
                 test_accuracy: 0.5,
+                raw: None,
                 best: false,
                 seconds,
                 images_per_second,

@@ -10,7 +10,7 @@ use striate_infer::Calibration;
 use striate_layers::{
     Activation, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, Forward,
     Layer, LayerError, Linear, LocalResponseNorm, MaxPool2d, Mode, Op, PadShortcut, Padding, RbfOutput, Shape, Softmax,
-    SparseConv2d, Subsampling2d, ZeroChannels, loss::Loss,
+    SparseConv2d, StochasticDepth, Subsampling2d, ZeroChannels, loss::Loss,
 };
 use striate_models::{Bundle, BundleInfo, Registry, find};
 use striate_torch::Generator;
@@ -142,6 +142,7 @@ fn every_layer_computes_what_libtorch_does() {
         ("same", Conv2d { padding: Padding::Same, ..Conv2d::new(5, [4, 2]).no_bias() }.into()),
         ("flatten", Flatten.into()),
         ("dropout", Dropout::new(0.5).into()),
+        ("stochastic depth", StochasticDepth::new(0.5).into()),
         ("LRN", LocalResponseNorm { alpha: 0.5, ..LocalResponseNorm::new(3) }.into()),
         ("LRN of an even size", LocalResponseNorm { alpha: 0.5, k: 0.7, ..LocalResponseNorm::new(4) }.into()),
         ("LRN in groups", LocalResponseNorm { alpha: 0.5, beta: 0.6, ..LocalResponseNorm::new(3).groups(2) }.into()),
@@ -296,13 +297,14 @@ fn pictures_of_any_size_become_the_inputs_that_striate_makes() {
 }
 
 #[test]
-fn classes_that_do_not_exclude_each_other_have_probabilities_of_their_own() {
+fn classes_that_do_not_exclude_each_other_have_probabilities_of_their_own_at_the_temperature() {
     let mut example = of_pictures(ImageSize::Exact([20, 24]), Interpolation::Bilinear, 3);
     example.info.loss = Loss::BinaryCrossEntropy { label_smoothing: 0.0 };
+    example.info.answering.temperature = 2.5;
     let runner = Runner::new(&example.export(&ExportOptions::default())).unwrap();
     let picture = picture([3, 20, 24]);
     let input = decode_image(&picture, example.info.preprocess.as_ref().unwrap(), &DecodeOptions::default()).unwrap();
-    let expected: Vec<f32> = example.logits(&input).iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
+    let expected: Vec<f32> = example.logits(&input).iter().map(|logit| 1.0 / (1.0 + (-logit / 2.5).exp())).collect();
     let got = runner.run(&[batch(&picture.permute([1, 2, 0]).unsqueeze(0))]).unwrap();
     assert!(largest_difference(&expected, &got[0]) < 1e-5);
 }
