@@ -107,6 +107,7 @@ mod tests {
                 train_accuracy: 0.25,
                 test_loss: 1.5,
                 test_accuracy: 1.0 / 3.0,
+                raw: None,
                 best: true,
                 seconds: 2.0,
                 images_per_second: 1234.56,

@@ -1,7 +1,7 @@
 //! Runs side by side: in what their recipes differ, how well they do, and whether one recipe is better than another.
 use crate::Error;
+use crate::edited::is_repeated;
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::run::is_repeated;
 use crate::runs::{Record, State};
 use crate::verdict::{Check, Interval, Verdict};
 use serde::Serialize;

@@ -1,12 +1,13 @@
 //! A training run as a value.
 use crate::classifier::check_tta;
 use crate::data::{Data, Parts, SAMPLE, reshaped};
+use crate::edited::{extend, heeded, keep_epochs};
 use crate::pace::{Pace, PaceMeter};
 use crate::recipes::{bundle_file, options};
 use crate::run_folder::{BUNDLE, Claim, METRICS, METRICS_CSV, RECIPE, SUMMARY};
+use crate::summary::{Summary, metrics, summary_in};
 use crate::weights::{load, weights};
-use crate::{Error, Prepared, Report, Scores, devices};
-use serde::{Deserialize, Serialize};
+use crate::{Error, Prepared, Report, devices};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,7 @@ use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta, Weights};
 use striate_train::calibration::{Calibrated, calibrate};
 use striate_train::{
     Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv,
-    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, Recovery, TensorBoard, TestMetrics, TrainError, TrainSection,
-    Trainer, evaluate_with,
+    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_with,
 };
 use tch::Tensor;
 
@@ -110,78 +110,6 @@ struct Answers {
     test: Report,
     val: Option<Report>,
     calibrated: Calibrated,
-}
-
-/// The figures of a finished run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// The model's name.
-    pub model: String,
-    /// The dataset's name.
-    pub data: String,
-    /// How many values the network learned.
-    pub params: u64,
-    /// Epochs.
-    pub epochs: u64,
-    /// Steps.
-    pub steps: u64,
-    /// The seed.
-    pub seed: u64,
-    /// Threads of one operator.
-    pub threads: usize,
-    /// Seconds that the last process took.
-    pub seconds: f64,
-    /// The epochs that were done, if the run stopped early since it got no better.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped_after: Option<u64>,
-    /// What was done about losses that were no numbers.
-    #[serde(default)]
-    pub recovery: Recovery,
-    /// How the network's own weights of the last epoch do on what the run was judged by, where it ends with an average of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub raw: Option<TestMetrics>,
-    /// Training examples a second, over all epochs that the last process trained; none if it trained no epoch to its end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images_per_second: Option<f64>,
-    /// The share of that time that the loop waited for batches, from 0 to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waiting: Option<f64>,
-    /// The most memory that the last process had, in bytes, if the system tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peak_memory: Option<u64>,
-    /// The machine of the last process.
-    #[serde(default)]
-    pub machine: String,
-    /// The part of the data that judged each epoch: `val` if there is one, otherwise `test`.
-    #[serde(default = "test")]
-    pub judge: String,
-    /// The best accuracy after any epoch, on that part.
-    #[serde(alias = "best_test_accuracy")]
-    pub best_accuracy: Option<f64>,
-    /// libtorch's version.
-    pub libtorch: String,
-    /// Striate's version.
-    pub striate: String,
-    /// How the network of the last epoch does on the pictures that no epoch was chosen by. If there are none, it is how it does on
-    /// those that [judge](Self::judge) the epochs: [`tested_on`](Self::tested_on) tells.
-    pub test: Report,
-    /// How it does on the part `val`, if the data has it beside a test set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val: Option<Report>,
-    /// What was fitted for its answers at the end, and what that changed; none in runs of former versions.
-    pub calibrated: Option<Calibrated>,
-}
-
-impl Summary {
-    /// The part of the data that [`test`](Self::test) is of: `test`, or `val` if there is no test set beside it.
-    pub fn tested_on(&self) -> &str {
-        if self.val.is_some() { "test" } else { &self.judge }
-    }
-}
-
-/// What judged the epochs of runs that did not say it.
-fn test() -> String {
-    "test".to_owned()
 }
 
 impl<'a> Run<'a> {
@@ -710,23 +638,6 @@ fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
     }
 }
 
-/// The figures of a finished run in its folder, if they can be read.
-pub(crate) fn summary_in(folder: &Path) -> Option<Summary> {
-    serde_json::from_slice(&striate_files::read(&folder.join(SUMMARY)).ok()?).ok()
-}
-
-/// What a bundle says of how its network did.
-fn metrics(summary: &Summary) -> BTreeMap<String, f64> {
-    let (test, part) = (&summary.test, summary.tested_on());
-    let more = match &test.scores {
-        Scores::SingleLabel(_) => None,
-        Scores::MultiLabel(scores) => scores.mean_average_precision.map(|mean| ("mean_average_precision", mean)),
-    };
-    let name = test.measure().replace(' ', "_");
-    let all = [(name.as_str(), test.accuracy), ("loss", test.loss)].into_iter().chain(more);
-    all.map(|(name, value)| (format!("{part}_{name}"), value)).collect()
-}
-
 /// The description of a network that is trained on data of this kind.
 fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
     let (loss, threshold) = match (task, info.loss) {
@@ -745,83 +656,4 @@ fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
 
 fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
     info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
-}
-
-/// What a recipe's steps have that depends on how many epochs there are, if anything does.
-fn depends_on_length(recipe: &Recipe) -> Option<&'static str> {
-    if recipe.schedule.depends_on_length() {
-        Some("learning rates")
-    } else if recipe.average.depends_on_length() {
-        Some("an average")
-    } else {
-        recipe.progressive.is_on().then_some("image sizes")
-    }
-}
-
-/// Whether runs of these recipes differ in nothing that changes a value, the seed aside.
-pub(crate) fn is_repeated(one: &Recipe, other: &Recipe) -> bool {
-    let train = TrainSection { seed: one.train.seed, ..other.train.clone() };
-    one.train.epochs == train.epochs && heeded(one.clone(), Recipe { train, ..other.clone() }, 0).is_ok()
-}
-
-/// Gives a run, of which `done` epochs are finished, so many epochs, or says why it can't have them.
-fn extend(recipe: &mut Recipe, epochs: u64, done: u64) -> Result<(), String> {
-    let was = recipe.train.epochs;
-    if epochs != was
-        && let Some(what) = depends_on_length(recipe)
-    {
-        return Err(format!(
-            "epochs cannot change from {was} to {epochs}: it has {what} for a run of {was}; keep {was}, start a new run, or train on from its bundle"
-        ));
-    }
-    if epochs < done {
-        return Err(format!("epochs cannot change from {was} to {epochs}: {done} are done; set {done} or more"));
-    }
-    recipe.train.epochs = epochs;
-    Ok(())
-}
-
-/// Writes the number of epochs into a run's recipe if it is another one, so that the run goes on with it if it is stopped.
-fn keep_epochs(folder: &Path, epochs: u64) -> Result<(), Error> {
-    let file = folder.join(RECIPE);
-    if !file.is_file() {
-        return Ok(());
-    }
-    let text = striate_files::read_to_string(&file)?;
-    let mut recipe = Recipe::parse(&text, &file)?;
-    if recipe.train.epochs != epochs {
-        recipe.train.epochs = epochs;
-        let why: String = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
-        striate_files::write_bytes(&file, why + &recipe.to_toml())?;
-    }
-    Ok(())
-}
-
-/// The saved recipe of a run, changed as the edited one says, or why it can't be. `done` epochs are finished.
-fn heeded(saved: Recipe, edited: Recipe, done: u64) -> Result<Recipe, String> {
-    let mut recipe = saved.clone();
-    recipe.data.dir.clone_from(&edited.data.dir);
-    recipe.data.workers = edited.data.workers;
-    recipe.data.cache = edited.data.cache;
-    recipe.distill.teacher.clone_from(&edited.distill.teacher);
-    recipe.train.devices.clone_from(&edited.train.devices);
-    recipe.train.checkpoint_steps = edited.train.checkpoint_steps;
-    recipe.train.keep_epochs = edited.train.keep_epochs;
-    recipe.train.keep_steps = edited.train.keep_steps;
-    recipe.train.keep_newest = edited.train.keep_newest;
-    recipe.train.tensorboard = edited.train.tensorboard;
-    recipe.answering.clone_from(&edited.answering);
-    if edited.train.threads != 0 {
-        recipe.train.threads = edited.train.threads;
-    }
-    extend(&mut recipe, edited.train.epochs, done)?;
-    let same = Recipe { train: TrainSection { threads: recipe.train.threads, ..edited.train.clone() }, ..edited };
-    match recipe.differing(&same).as_slice() {
-        [] => Ok(recipe),
-        keys => Err(format!(
-            "{} cannot change within a run: set {} back, or start a new run",
-            keys.join(", "),
-            if keys.len() == 1 { "it" } else { "them" }
-        )),
-    }
 }

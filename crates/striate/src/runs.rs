@@ -1,6 +1,6 @@
 //! What runs left in their folders: how far each has come, and how well it does.
-use crate::run::summary_in;
 use crate::run_folder::METRICS;
+use crate::summary::summary_in;
 use crate::{Error, RECIPE, Summary};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};

@@ -175,7 +175,6 @@ pub(crate) fn with_weights<T>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::metrics::Running;
     use crate::{Moment, Progress};
     use serde::Deserialize;
     use striate_datasets::{Fit, InMemory, LoaderOptions, Normalise, Preprocess};
@@ -227,18 +226,7 @@ mod tests {
     }
 
     fn progress(epoch: u64, step: u64) -> Progress {
-        Progress {
-            data: String::new(),
-            test_data: None,
-            seed: 3,
-            steps_per_epoch: STEPS_PER_EPOCH,
-            epoch,
-            step,
-            running: Running::default(),
-            test: None,
-            raw: None,
-            best_accuracy: None,
-        }
+        Progress { seed: 3, steps_per_epoch: STEPS_PER_EPOCH, epoch, step, ..Progress::default() }
     }
 
     fn moment<'a>(network: &'a Network, progress: &'a Progress) -> Moment<'a> {

@@ -298,6 +298,7 @@ mod tests {
             train_accuracy: 0.25,
             test_loss: 2.5,
             test_accuracy: 0.75,
+            raw: None,
             best: true,
             seconds: 2.0,
             images_per_second: 8.0,
