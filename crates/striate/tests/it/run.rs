@@ -12,7 +12,8 @@ use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatte
 use striate::models::{Architecture, Paper, Variant};
 use striate::tch::{Device, Kind, Tensor};
 use striate::train::{
-    AnsweringSection, AverageConfig, Checkpoint, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig, TrainError,
+    AnsweringSection, AverageConfig, Checkpoint, ClassWeights, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig,
+    TrainError,
 };
 use striate::{
     Answering, Bundle, Classifier, ClassifierOptions, Outcome, Precision, RECIPE, Recipe, Registry, Run, Summary, Tta,
@@ -123,9 +124,9 @@ fn a_run_with_a_teacher_and_weighted_classes_goes_on_to_the_same_bits() {
     let new = |folder: &str| Run::new(recipe(&teacher)).network(mean()).on(few()).folder(place.path(folder));
     let through = finished(new("through"));
     // Of 20 labels, 7, 7 and 6.
-    let weights = format!("class_weights = [{0}, {0}, {1}]", 20.0 / 21.0, 20.0 / 18.0);
-    let text = std::fs::read_to_string(place.path("through").join(RECIPE)).unwrap();
-    assert!(text.contains(&weights), "{text}");
+    let weights = ClassWeights::Each(vec![20.0 / 3.0 / 7.0, 20.0 / 3.0 / 7.0, 20.0 / 3.0 / 6.0]);
+    let resolved = Recipe::read(&place.path("through").join(RECIPE)).unwrap();
+    assert_eq!(resolved.loss.class_weights, weights);
 
     let flag = Arc::new(AtomicBool::new(false));
     new("stopped").listener(StopAt(9, Arc::clone(&flag))).stop_on(flag).run().unwrap();
