@@ -14,7 +14,7 @@ pub const WEIGHTS: &str = "weights/";
 /// [`state`](Self::state), which every checkpoint has.
 ///
 /// A hook may average weights: its state then has tensors under [`WEIGHTS`] and the names of [`Network::state`]. The run is judged by
-/// them, beside the network's own, and ends with them in the network. One hook of a run may do that.
+/// them, beside the network's own, and ends with them in the network. A run has one such hook at most.
 pub trait Hook {
     /// Under what its state is saved: one word, no other hook's of the run.
     fn name(&self) -> &'static str;

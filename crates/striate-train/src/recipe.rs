@@ -114,11 +114,14 @@ impl Recipe {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// Sets the epochs of the run. Warm-up and cool-down of a shorter run are shorter in
-    /// proportion.
+    /// Sets the epochs of the run. Warm-up and cool-down of a shorter run are shorter in proportion, and each group trains in its
+    /// last epoch at least.
     pub fn set_epochs(&mut self, epochs: u64) {
         if epochs < self.train.epochs {
             self.schedule.shorten(epochs as f64 / self.train.epochs as f64);
+            for group in &mut self.groups {
+                group.from_epoch = group.from_epoch.map(|from| from.min(epochs.saturating_sub(1)));
+            }
         }
         self.train.epochs = epochs;
     }
@@ -309,8 +312,9 @@ mod tests {
     #[test]
     fn a_shorter_run_has_a_shorter_warmup() {
         let mut recipe = parse("[train]\nepochs = 20\n[schedule]\nkind = 'cosine'\nwarmup_epochs = 2.0").unwrap();
+        recipe.groups = vec![ParamGroup { from_epoch: Some(3), ..ParamGroup::default() }];
         recipe.set_epochs(1);
-        assert_eq!((recipe.train.epochs, recipe.schedule.warmup_epochs), (1, 0.1));
+        assert_eq!((recipe.train.epochs, recipe.schedule.warmup_epochs, recipe.groups[0].from_epoch), (1, 0.1, Some(0)));
         recipe.check().unwrap();
         recipe.set_epochs(40);
         assert_eq!(recipe.schedule.warmup_epochs, 0.1);

@@ -174,7 +174,6 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
         if model.head == Head::Replace {
             // What a new head asks for in its first steps would spoil the trained layers.
             recipe.groups.push(ParamGroup { kind: ParamKind::Body, from_epoch: Some(1), ..ParamGroup::default() });
-            why += "; the new head is trained alone for an epoch";
         }
     }
     if entry.is_some_and(|entry| !entry.mirrors) {

@@ -117,20 +117,20 @@ pub fn grouped(network: &Network, groups: &[ParamGroup], layer_decay: f64) -> Re
         let through = (!group.through.is_empty()).then(|| graph.through(&group.through)).transpose()?;
         let through: Option<Vec<&str>> =
             through.map(|nodes| nodes.into_iter().map(|node| graph.nodes()[node].name.as_str()).collect());
-        let fits = |param: &&mut Param| {
-            let layer = layer_of(&param.name);
-            group.params.0.matches(&param.name)
+        let fits = |name: &str| {
+            let layer = layer_of(name);
+            group.params.0.matches(name)
                 && through.as_ref().is_none_or(|through| through.contains(&layer))
-                && is_kind(group.kind, graph, &heads, &param.name)
+                && is_kind(group.kind, graph, &heads, name)
         };
-        let mut fitting = params.iter_mut().filter(fits).peekable();
-        if fitting.peek().is_none() {
+        if !network.parameters().any(|param| fits(&param.name)) {
             return Err(TrainError::Option {
                 option: format!("groups.params = \"{}\"", String::from(group.params.clone())),
-                reason: "fits no parameter that is trained: compare names, kind and `through`",
+                reason: "fits no parameter of the network: compare names, kind and `through`",
             });
         }
-        for param in fitting {
+        // What is frozen stays so.
+        for param in params.iter_mut().filter(|param| fits(&param.name)) {
             param.lr_scale *= group.lr_scale.unwrap_or(1.0);
             param.weight_decay = group.weight_decay.or(param.weight_decay);
             param.from_epoch = group.from_epoch.unwrap_or(param.from_epoch);
@@ -294,6 +294,15 @@ mod tests {
         };
         assert_eq!(named(|param| param.head), BTreeSet::from(["fc.bias", "fc.weight"]));
         assert_eq!(named(|param| param.plain), BTreeSet::from(["conv1.bias", "conv1.weight"]));
+    }
+
+    #[test]
+    fn a_group_of_what_is_frozen_changes_nothing() {
+        let mut network = network();
+        network.freeze_through("relu").unwrap();
+        let body = ParamGroup { kind: ParamKind::Body, from_epoch: Some(1), ..ParamGroup::default() };
+        let params = grouped(&network, &[body], 1.0).unwrap();
+        assert!(params.iter().all(|param| param.name.starts_with("fc.") && param.from_epoch == 0) && params.len() == 2);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// Another hook has its name or averages weights too; it reads gradients, and steps are recorded.
+    /// Another hook has its name; it reads gradients, and steps are recorded.
     pub fn hook(mut self, hook: impl Hook + 'a) -> Result<Self, TrainError> {
         let refused = |reason| TrainError::Option { option: hook.name().to_owned(), reason };
         if self.hooks.iter().any(|other| other.name() == hook.name()) {
