@@ -27,7 +27,7 @@ pub struct SwaConfig {
     pub every: u64,
     /// The learning rate that the averaged epochs come to; 0 to leave it to the schedule.
     pub lr: f64,
-    /// Epochs in which the learning rate comes to [`lr`](Self::lr).
+    /// Epochs in which the learning rate comes to `lr`.
     pub anneal_epochs: u64,
     /// How it comes there.
     pub anneal: Anneal,

@@ -41,7 +41,7 @@ pub struct TrainConfig {
     pub clip: Option<Clip>,
     /// In how many parts a batch goes through the network: see [`StepOptions::parts`].
     pub accumulate: usize,
-    /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`].
+    /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`](crate::Step::recorded).
     pub cuda_graph: bool,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
@@ -126,9 +126,9 @@ impl TrainConfig {
 /// Where and when a run saves itself.
 #[derive(Debug, Clone)]
 pub struct CheckpointConfig {
-    /// The folder of [`LAST`], [`BEST`] and the checkpoints that are kept.
+    /// The folder of [`LAST`](crate::LAST), [`BEST`](crate::BEST) and the checkpoints that are kept.
     pub folder: PathBuf,
-    /// Saves [`LAST`] whenever so many steps are done, and not only after each epoch.
+    /// Saves [`LAST`](crate::LAST) whenever so many steps are done, and not only after each epoch.
     pub every_steps: Option<u64>,
     /// Which checkpoints are kept under names of their own.
     pub keep: Keep,
