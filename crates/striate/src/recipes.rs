@@ -165,7 +165,8 @@ pub fn choose(model: ModelSection, data: DataSection, registry: &Registry) -> Re
     };
     let mut recipe = named(name)?;
     let mut why = format!("the recipe {kind} was taken, because {reason}");
-    if kind != Kind::Dataset && !graph.nodes().iter().any(|node| node.op_name() == "BatchNorm2d") {
+    let small_and_tuned = kind == Kind::FineTuning && height <= SMALL;
+    if kind != Kind::Dataset && !small_and_tuned && !graph.nodes().iter().any(|node| node.op_name() == "BatchNorm2d") {
         recipe.train.lr /= WITHOUT_NORM;
         why += "; a tenth of its learning rate, since the network has no batch norm";
     }
@@ -251,8 +252,9 @@ mod tests {
             ("lenet5", "", data::FOLDER, Kind::SmallPictures, 0.01),
             ("resnet18", "", data::FOLDER, Kind::Photographs, 0.0125),
             ("alexnet", "", data::FOLDER, Kind::Photographs, 0.00125),
-            ("resnet18", "resnet18-imagenet1k-v1", data::FOLDER, Kind::FineTuning, 0.005),
-            ("vgg16", "w.pth", "digits", Kind::FineTuning, 0.0005),
+            ("resnet18", "resnet18-imagenet1k-v1", data::FOLDER, Kind::FineTuning, 0.002),
+            ("vgg16", "w.pth", "digits", Kind::FineTuning, 0.0002),
+            ("lenet5", "w.pth", "digits", Kind::FineTuning, 0.002),
         ] {
             let chosen = chosen(model, weights, data);
             assert_eq!((chosen.kind, chosen.recipe.train.lr), (kind, lr), "{model} {data}: {}", chosen.why);
