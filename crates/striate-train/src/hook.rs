@@ -28,6 +28,11 @@ pub trait Hook {
         Ok(())
     }
 
+    /// Whether its state has [`WEIGHTS`], or will have them later in the run.
+    fn averages(&self) -> bool {
+        false
+    }
+
     /// Whether it is called [after a backward pass](Self::after_backward). Steps are then not recorded as CUDA graphs.
     fn reads_gradients(&self) -> bool {
         false

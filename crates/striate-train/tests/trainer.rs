@@ -670,6 +670,10 @@ impl Hook for Mean {
         "mean"
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn epoch_done(&mut self, _at: &Moment<'_>) -> Result<(), TrainError> {
         self.count(0);
         Ok(())
@@ -752,13 +756,16 @@ fn a_hook_that_averages_is_judged_saved_and_resumed() {
 }
 
 #[test]
-fn two_hooks_of_one_name_are_refused() {
-    let run = Run::sgd();
+fn two_hooks_of_one_name_and_two_averages_are_refused() {
+    let mut run = Run::sgd();
     let error = run.trainer(|trainer| {
         let trainer = trainer.hook(Mean::of(&run.network)).unwrap();
         trainer.hook(Mean::of(&run.network)).unwrap_err().to_string()
     });
     assert_eq!(error, "mean is the name of two hooks: give each its own");
+    run.config.average = AverageConfig::Ema(EmaConfig::default());
+    let error = run.trainer(|trainer| trainer.hook(Mean::of(&run.network)).unwrap_err().to_string());
+    assert_eq!(error, "mean averages weights, and so does another hook: keep one of them");
 }
 
 /// A run of a network without batch norm and dropout, which see the parts of a batch.

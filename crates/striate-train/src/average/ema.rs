@@ -123,6 +123,10 @@ impl Hook for Ema {
         "ema"
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn after_update(&mut self, at: &Moment<'_>) -> Result<(), TrainError> {
         let (done, per_epoch) = (at.progress.step, at.progress.steps_per_epoch);
         if !(done % per_epoch).is_multiple_of(self.config.every) {

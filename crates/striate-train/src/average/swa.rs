@@ -137,6 +137,10 @@ impl Hook for Swa<'_> {
         "swa"
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn epoch_done(&mut self, at: &Moment<'_>) -> Result<(), TrainError> {
         let epoch = at.progress.epoch;
         // An epoch whose evaluation was stopped is done twice.

@@ -7,11 +7,11 @@ mod adam;
 mod adamw;
 mod clip;
 mod group;
-mod groups;
 mod lamb;
 mod lars;
 mod lion;
 mod muon;
+mod param_groups;
 mod rmsprop;
 mod sgd;
 
@@ -19,11 +19,11 @@ pub use self::adam::AdamConfig;
 pub use self::adamw::AdamWConfig;
 pub use self::clip::Clip;
 pub use self::group::Group;
-pub use self::groups::{ParamGroup, ParamKind, Pattern, blocks, grouped};
 pub use self::lamb::LambConfig;
 pub use self::lars::LarsConfig;
 pub use self::lion::LionConfig;
 pub use self::muon::MuonConfig;
+pub use self::param_groups::{ParamGroup, ParamKind, Pattern, blocks, grouped};
 pub use self::rmsprop::RmspropConfig;
 pub use self::sgd::SgdConfig;
 

@@ -120,11 +120,14 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// Another hook has its name; it reads gradients, and steps are recorded.
+    /// Another hook has its name, or averages weights too; it reads gradients, and steps are recorded.
     pub fn hook(mut self, hook: impl Hook + 'a) -> Result<Self, TrainError> {
         let refused = |reason| TrainError::Option { option: hook.name().to_owned(), reason };
         if self.hooks.iter().any(|other| other.name() == hook.name()) {
             return Err(refused("is the name of two hooks: give each its own"));
+        }
+        if hook.averages() && self.hooks.iter().any(|other| other.averages()) {
+            return Err(refused("averages weights, and so does another hook: keep one of them"));
         }
         if hook.reads_gradients() && self.step.is_recorded() {
             return Err(refused("reads gradients, which a recorded step does not show: train with `cuda_graph = false`"));
