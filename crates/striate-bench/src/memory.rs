@@ -1,7 +1,7 @@
 //! Peak memory of this process.
-use std::fs;
+use striate_torch::{peak_memory, reset_peak_memory, resident_memory};
 
-const KIB: f64 = 1024.0;
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// Resident memory in MiB at one moment, from which on the peak counts.
 #[derive(Debug)]
@@ -11,8 +11,8 @@ impl Base {
     /// Now.
     pub(crate) fn now() -> Self {
         // Where this cannot be, the peak is that of the whole process.
-        let _ = fs::write("/proc/self/clear_refs", "5");
-        Self(status("VmRSS"))
+        reset_peak_memory();
+        Self(resident_memory().map(mib))
     }
 
     /// For work that another process does.
@@ -28,13 +28,11 @@ impl Base {
 
     /// The peak since then: above what there was, and of the whole process, in MiB. Linux only.
     pub(crate) fn peak(&self) -> Option<[f64; 2]> {
-        let peak = status("VmHWM")?;
+        let peak = mib(peak_memory()?);
         Some([peak - self.0?, peak])
     }
 }
 
-fn status(key: &str) -> Option<f64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / KIB)
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB
 }

@@ -4,19 +4,15 @@
 //! resident memory: what the first forward pass (with `train`, a forward and a backward pass) peaks at, and what three of them
 //! do, above what the process has after a pass of one image of 64x64, which loads the code of all layers.
 use std::error::Error;
-use std::fs;
 use striate_graph::{InitOptions, Network};
 use striate_layers::Mode;
 use striate_models::find;
-use striate_torch::MemoryFormat;
+use striate_torch::{MemoryFormat, peak_memory, reset_peak_memory, resident_memory};
 use tch::{Device, Kind, Tensor};
 
-/// A figure of `/proc/self/status` in MiB.
-fn status(key: &str) -> Result<f64, Box<dyn Error>> {
-    let text = fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find(|line| line.starts_with(key)).ok_or("no such figure")?;
-    let kib: f64 = line.split_whitespace().nth(1).ok_or("no value")?.parse()?;
-    Ok(kib / 1024.0)
+/// Bytes in MiB.
+fn mib(bytes: Option<u64>) -> Result<f64, Box<dyn Error>> {
+    Ok(bytes.ok_or("this system does not tell memory")? as f64 / 1024.0 / 1024.0)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,15 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     };
     pass(&images.f_narrow(0, 0, 1)?.f_narrow(2, 0, 64)?.f_narrow(3, 0, 64)?.copy())?;
-    let base = status("VmRSS")?;
+    let base = mib(resident_memory())?;
     // The peak counts from now on.
-    fs::write("/proc/self/clear_refs", "5")?;
+    reset_peak_memory();
     pass(&images)?;
-    let first = status("VmHWM")? - base;
+    let first = mib(peak_memory())? - base;
     pass(&images)?;
     pass(&images)?;
-    let three = status("VmHWM")? - base;
-    let whole = status("VmHWM")?;
+    let three = mib(peak_memory())? - base;
+    let whole = mib(peak_memory())?;
     println!("{name} batch {batch}: first {first:.1}, three {three:.1}, the whole process {whole:.0} MiB");
     Ok(())
 }

@@ -431,6 +431,7 @@ impl<'a> From<&'a Tensor> for Picture<'a> {
 pub(crate) mod tests {
     use super::*;
     use crate::{Fit, ImageSize, Interpolation, Normalise};
+    use striate_torch::peak_memory;
 
     /// A file that `tests/pictures/make.py` made.
     pub(crate) fn made(name: &str) -> Vec<u8> {
@@ -643,16 +644,14 @@ pub(crate) mod tests {
     #[test]
     fn metadata_unpacks_to_no_more_than_a_decoder_may_take() {
         let profile = [&b"iCCPx\0\0"[..], &zipped(&vec![0; 200_000_000])].concat();
-        let (before, bomb) = (peak_bytes(), png([2, 1], [8, 0], &[&profile], &[0, 1, 2]));
+        let (before, bomb) = (peak_memory().unwrap_or_default(), png([2, 1], [8, 0], &[&profile], &[0, 1, 2]));
         let _ = pixels_of(&bomb, [3, 1, 2]);
-        assert!(peak_bytes() < before + 100_000_000, "{} before, {} after", before, peak_bytes());
-    }
-
-    /// The most memory that this process has had, as far as the system tells it.
-    fn peak_bytes() -> u64 {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        1024 * peak.unwrap_or_default()
+        assert!(
+            peak_memory().unwrap_or_default() < before + 100_000_000,
+            "{} before, {} after",
+            before,
+            peak_memory().unwrap_or_default()
+        );
     }
 
     #[test]

@@ -33,9 +33,19 @@ pub fn to_memory_format(tensor: &Tensor, format: MemoryFormat) -> Result<Tensor,
 
 /// The most memory that this process has had in use at one time, in bytes, as Linux counts it (`VmHWM`); none on other systems.
 pub fn peak_memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// The memory that this process has in use, in bytes, as Linux counts it (`VmRSS`); none on other systems.
+pub fn resident_memory() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// A size in `/proc/self/status`, in bytes.
+fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(1024 * peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+    let size = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(1024 * size.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
 /// Has [`peak_memory`] count from now on. It does nothing where Linux does not let it.

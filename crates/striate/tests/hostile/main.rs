@@ -8,26 +8,20 @@ mod readers;
 use readers::{READERS, Reader};
 use std::fs;
 use std::path::Path;
+use striate_torch::{peak_memory, reset_peak_memory, resident_memory};
 
 /// The most memory that a file of less than 1 MB may take to read.
 const MOST_BYTES: u64 = 256 << 20;
 /// Changes to each file of the corpus.
 const CHANGES: u64 = 600;
 
-/// A number of `/proc/self/status` in bytes.
-fn status(key: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.trim_end().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    1024 * line.unwrap_or_default()
-}
-
 /// How much memory it takes to give a reader these bytes. On other systems than Linux that is not known, and 0.
 fn taken(reader: Reader, bytes: &[u8]) -> u64 {
     // Forgets the peak of what came before.
-    let _ = fs::write("/proc/self/clear_refs", "5");
-    let before = status("VmRSS:");
+    reset_peak_memory();
+    let before = resident_memory().unwrap_or_default();
     reader(bytes);
-    status("VmHWM:").saturating_sub(before)
+    peak_memory().unwrap_or_default().saturating_sub(before)
 }
 
 /// The next number of a sequence that is the same in every run (Marsaglia's xorshift).
@@ -82,8 +76,8 @@ fn changed_files_are_read_or_refused() {
 
 /// The most memory that a file of the corpus, or a change of one, takes.
 fn taken_by_all(reader: Reader, files: &[Vec<u8>]) -> u64 {
-    let _ = fs::write("/proc/self/clear_refs", "5");
-    let before = status("VmRSS:");
+    reset_peak_memory();
+    let before = resident_memory().unwrap_or_default();
     for (bytes, number) in files.iter().zip(0..) {
         reader(bytes);
         let other = &files[(number as usize + 1) % files.len()];
@@ -91,7 +85,7 @@ fn taken_by_all(reader: Reader, files: &[Vec<u8>]) -> u64 {
             reader(&changed(bytes, other, number * CHANGES + change));
         }
     }
-    status("VmHWM:").saturating_sub(before)
+    peak_memory().unwrap_or_default().saturating_sub(before)
 }
 
 #[test]
