@@ -56,7 +56,7 @@ pub use formats::{Loaded, digits};
 pub use image;
 pub use loader::{Epoch, Loader, LoaderOptions, Preview, PreviewInput, PreviewStep};
 pub use pixels::{Pixels, View};
-pub use preprocess::{Fit, ImageSize, Normalise, Preprocess};
+pub use preprocess::{Fit, ImageSize, Normalise, Normaliser, Preprocess};
 pub use resize::Interpolation;
 pub use sampler::Sampler;
 pub use source::{LoadOptions, fetch, load, load_with};

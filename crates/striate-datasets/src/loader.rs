@@ -9,6 +9,8 @@ use crate::{Batch, Dataset, DatasetError, Examples, Preprocess, Sampler, Task, T
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use striate_torch::{Memory, Values};
+use tch::Device;
 
 /// What sets the seeds of mixing apart from others that are derived from the same seed.
 const MIX_SEEDS: u64 = 0x4d49_5853;
@@ -172,6 +174,24 @@ impl<'d> Loader<'d> {
     ///
     /// libtorch's, such as a lack of memory.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
+        self.epoch_for(Device::Cpu, epoch, first)
+    }
+
+    /// The batches of [`epoch_from`](Self::epoch_from) as a device gets them fastest.
+    ///
+    /// For a CUDA device, images come as bytes (uint8, channels-last) in page-locked memory: a quarter of what floats take.
+    /// [`Normaliser::apply`](crate::Normaliser::apply) does the rest there, to the same bits. Where a transform works on
+    /// normalised values, they come normalised.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's, such as a lack of memory.
+    pub fn epoch_for(&self, device: Device, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
+        let bytes = device.is_cuda() && self.way.ends_in_bytes();
+        self.epoch_in(if bytes { Memory::PinnedBytes } else { Memory::Floats }, epoch, first)
+    }
+
+    fn epoch_in(&self, memory: Memory, epoch: u64, first: usize) -> Result<Epoch, DatasetError> {
         let LoaderOptions { sampler, shuffle, seed, .. } = &self.options;
         let order = sampler.order(&*self.way.examples, self.dataset.len(), *shuffle, *seed, epoch)?;
         let mut times = HashMap::new();
@@ -185,7 +205,7 @@ impl<'d> Loader<'d> {
             _ => order.into_iter().map(&mut again).collect(),
         };
         let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
-        let plan = Arc::new(Plan { way, order, epoch, batch_size, batches });
+        let plan = Arc::new(Plan { way, order, epoch, batch_size, batches, memory });
         let workers = match self.options.workers {
             _ if first >= batches => 0,
             Some(workers) => workers,
@@ -221,7 +241,12 @@ impl Way {
         self.examples.in_memory() && self.transforms.iter().all(light)
     }
 
-    fn write(&self, epoch: u64, (index, again): (usize, u64), out: &mut [f32]) -> Result<(), DatasetError> {
+    /// Whether nothing is done to examples once they are normalised.
+    fn ends_in_bytes(&self) -> bool {
+        !self.transforms.iter().any(|transform| matches!(transform.stage(), Stage::Values(_) | Stage::Batch(_)))
+    }
+
+    fn write(&self, epoch: u64, (index, again): (usize, u64), out: Values<'_>) -> Result<(), DatasetError> {
         let [_, height, width] = self.preprocess.input.map(|size| size.unsigned_abs() as usize);
         let size = [width, height];
         let mut rng = Rng::of_example(self.seed, epoch, index, again);
@@ -260,6 +285,13 @@ impl Way {
             let reason = format!("they give a picture of {has}, and the network takes {height}x{width}: end with `centre-crop`");
             return Err(DatasetError::option("transforms", reason));
         }
+        let out = match out {
+            Values::Floats(out) => out,
+            Values::Bytes(out) => {
+                picture.write(out);
+                return Ok(());
+            }
+        };
         self.preprocess.normalise.write(&picture, out);
         for transform in &self.transforms {
             if let Stage::Values(transform) = transform.stage() {
@@ -289,6 +321,7 @@ struct Plan {
     epoch: u64,
     batch_size: usize,
     batches: usize,
+    memory: Memory,
 }
 
 impl Work for Plan {
@@ -305,12 +338,16 @@ impl Work for Plan {
         self.way.preprocess.input
     }
 
-    fn write(&self, place: usize, out: &mut [f32]) -> Result<(), DatasetError> {
+    fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    fn write(&self, place: usize, out: Values<'_>) -> Result<(), DatasetError> {
         self.way.write(self.epoch, self.order[place], out)
     }
 }
 
-/// The batches of one epoch: images `[B, C, H, W]` in normalised float32, labels `[B]` in int64.
+/// The batches of one epoch: images `[B, C, H, W]` in normalised float32 (but see [`Loader::epoch_for`]), labels `[B]` in int64.
 pub struct Epoch {
     plan: Arc<Plan>,
     workers: Option<Workers>,
@@ -449,6 +486,33 @@ mod tests {
     }
 
     #[test]
+    fn bytes_become_the_same_values_on_their_device() {
+        let data = counting(21, [1, 12, 12]);
+        let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+        let preprocess = Preprocess::new([1, 12, 12], [3, 16, 16], Fit::Resize, normalise).unwrap();
+        let transforms = Transform::preset("cifar").unwrap();
+        let normaliser = preprocess.normalise.on(Device::Cpu).unwrap();
+        for workers in [0, 2] {
+            let options = LoaderOptions { transforms: transforms.clone(), workers: Some(workers), ..LoaderOptions::train(8, 3) };
+            let loader = Loader::new(&data, preprocess.clone(), options).unwrap();
+            let bytes = loader.epoch_in(Memory::Bytes, 1, 1).unwrap();
+            for (bytes, floats) in bytes.zip(loader.epoch_from(1, 1).unwrap()) {
+                let (bytes, floats) = (bytes.unwrap(), floats.unwrap());
+                assert_eq!(bytes.images.kind(), Kind::Uint8);
+                assert_eq!(striate_torch::memory_format(&bytes.images), Some(striate_torch::MemoryFormat::ChannelsLast));
+                assert_eq!((normaliser.apply(bytes.images).unwrap(), bytes.labels), (floats.images, floats.labels));
+            }
+        }
+        let ends_in_bytes = |last: Transform| {
+            let transforms = transforms.iter().cloned().chain([last]).collect();
+            let options = LoaderOptions { transforms, ..LoaderOptions::train(8, 3) };
+            Loader::new(&data, preprocess.clone(), options).unwrap().way.ends_in_bytes()
+        };
+        assert!(!ends_in_bytes(Transform::MixUp(crate::MixUp::default())));
+        assert!(!ends_in_bytes(Transform::RandomErasing(crate::RandomErasing::default())));
+    }
+
+    #[test]
     fn each_epoch_draws_anew() {
         let data = counting(70, [1, 12, 12]);
         let of_epoch = |number| epoch(&data, LoaderOptions { shuffle: false, ..augmented(5) }, number, 0).remove(0).images;
@@ -543,6 +607,7 @@ mod tests {
             epoch: 0,
             batch_size: 3,
             batches: 3,
+            memory: Memory::Floats,
         });
         assert_eq!(in_line(&*plan, 1).unwrap_err().to_string(), "picture: 3");
         for count in [1, 4] {

@@ -234,6 +234,17 @@ impl<'a> Pixels<'a> {
         Ok(Pixels::new([width, height], channels, data))
     }
 
+    /// Writes all samples, pixel by pixel; grey is repeated where `out` has more channels.
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        if out.len() == self.data.len() {
+            return out.copy_from_slice(&self.data);
+        }
+        let channels = out.len() / (self.width * self.height);
+        for (pixel, grey) in out.chunks_exact_mut(channels).zip(self.data.iter()) {
+            pixel.fill(*grey);
+        }
+    }
+
     /// Grey for a network that takes one channel, else in colour.
     pub(crate) fn in_channels(self, channels: i64) -> Self {
         let size = [self.width, self.height];

@@ -3,7 +3,7 @@ use crate::resize::{Interpolation, centre, resize, resize_window};
 use crate::{Dataset, DatasetError, Pixels, View, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
 use striate_torch::Rect;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// No side of an input or of a resized image is longer.
 const MAX_SIDE: i64 = 65_535;
@@ -93,6 +93,27 @@ pub struct Normalise {
     pub mean: Vec<f64>,
     /// Each channel's standard deviation.
     pub std: Vec<f64>,
+}
+
+/// A [`Normalise`] on a device.
+#[derive(Debug)]
+pub struct Normaliser {
+    /// What pixels are multiplied by, and then moved by: `[C, 1, 1]` or `[1, 1, 1]`, float32.
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl Normaliser {
+    /// Normalises raw pixels as [`Normalise::apply`] does, to the same bits. It waits for no device.
+    ///
+    /// # Errors
+    ///
+    /// Images on another device, or with other channels.
+    pub fn apply(&self, images: Tensor) -> Result<Tensor, DatasetError> {
+        let mut images = images.f_to_kind(Kind::Float)?;
+        let _ = images.f_mul_(&self.scale)?.f_add_(&self.shift)?;
+        Ok(images)
+    }
 }
 
 impl Preprocess {
@@ -220,20 +241,22 @@ impl Normalise {
     ///
     /// A number of channels that does not fit.
     pub fn apply(&self, images: Tensor) -> Result<Tensor, DatasetError> {
+        self.on(images.device())?.apply(images)
+    }
+
+    /// The same on a device, with values that are there already.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's, where there is no such device.
+    pub fn on(&self, device: Device) -> Result<Normaliser, DatasetError> {
         // (x / 255 - mean) / std = x * scale + shift
-        let scale: Vec<f64> = self.std.iter().map(|std| 1.0 / (255.0 * std)).collect();
-        let shift: Vec<f64> = self.mean.iter().zip(&self.std).map(|(mean, std)| -mean / std).collect();
-        let mut images = images.f_to_kind(Kind::Float)?;
-        if let ([scale], [shift]) = (&scale[..], &shift[..]) {
-            let _ = images.f_mul_scalar_(*scale)?.f_add_scalar_(*shift)?;
-            return Ok(images);
-        }
-        let by_channel = |values: &[f64]| -> Result<Tensor, DatasetError> {
-            Ok(Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_view([-1, 1, 1])?.f_to_device(images.device())?)
+        let scale = self.std.iter().map(|std| (1.0 / (255.0 * std)) as f32);
+        let shift = self.mean.iter().zip(&self.std).map(|(mean, std)| (-mean / std) as f32);
+        let by_channel = |values: Vec<f32>| -> Result<Tensor, DatasetError> {
+            Ok(Tensor::f_from_slice(&values)?.f_view([-1, 1, 1])?.f_to_device(device)?)
         };
-        let (scale, shift) = (by_channel(&scale)?, by_channel(&shift)?);
-        let _ = images.f_mul_(&scale)?.f_add_(&shift)?;
-        Ok(images)
+        Ok(Normaliser { scale: by_channel(scale.collect())?, shift: by_channel(shift.collect())? })
     }
 
     /// The same for one picture, to the last bit: `out` is `[C, H, W]`. Grey is repeated where there are more channels.
@@ -276,7 +299,6 @@ mod tests {
     use super::*;
     use crate::{DecodeOptions, decode_image};
     use std::path::Path;
-    use tch::Device;
 
     fn floats(tensor: &Tensor) -> Vec<f32> {
         tensor.flatten(0, -1).try_into().unwrap()

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use striate_torch::{Part, TorchError, Unfinished};
+use striate_torch::{Memory, Part, TorchError, Unfinished, Values};
 use tch::Tensor;
 
 /// Batches that are made ahead of the one that is used.
@@ -27,27 +27,40 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// The shape `[C, H, W]` of every example.
     fn shape(&self) -> [i64; 3];
 
-    /// Writes the example at a place of the epoch.
-    fn write(&self, place: usize, out: &mut [f32]) -> Result<(), DatasetError>;
+    /// What examples are written into.
+    fn memory(&self) -> Memory;
+
+    /// Writes the example at a place of the epoch: floats channel by channel, bytes pixel by pixel.
+    fn write(&self, place: usize, out: Values<'_>) -> Result<(), DatasetError>;
 }
 
 /// Writes the examples of a part, unless it is told to stop.
-fn write(work: &dyn Work, places: Range<usize>, mut part: Part, stop: &AtomicBool) -> Result<(), DatasetError> {
+fn write(work: &dyn Work, mut places: Range<usize>, mut part: Part, stop: &AtomicBool) -> Result<(), DatasetError> {
     let len = work.shape().iter().product::<i64>().unsigned_abs() as usize;
-    for (place, out) in places.zip(part.zeroed().chunks_exact_mut(len)) {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        work.write(place, out)?;
-    }
-    Ok(())
+    part.zeroed().try_for_each(len, |out| match places.next() {
+        Some(place) if !stop.load(Ordering::Relaxed) => work.write(place, out),
+        _ => Ok(()),
+    })
 }
 
 /// A batch's memory, in parts of so many examples.
 fn begin(work: &dyn Work, batch: usize, examples: usize) -> Result<(Unfinished, Vec<Part>), TorchError> {
     let [channels, height, width] = work.shape();
-    let size = [work.places(batch).len().cast_signed() as i64, channels, height, width];
-    Unfinished::new(&size, examples * (channels * height * width).unsigned_abs() as usize)
+    let count = work.places(batch).len().cast_signed() as i64;
+    let size = match work.memory() {
+        Memory::Floats => [count, channels, height, width],
+        Memory::Bytes | Memory::PinnedBytes => [count, height, width, channels],
+    };
+    Unfinished::new(&size, work.memory(), examples * (channels * height * width).unsigned_abs() as usize)
+}
+
+/// A batch's images `[B, C, H, W]`, however they lie.
+fn end(work: &dyn Work, images: Unfinished) -> Result<Tensor, DatasetError> {
+    let images = images.finish()?;
+    Ok(match work.memory() {
+        Memory::Floats => images,
+        Memory::Bytes | Memory::PinnedBytes => images.f_permute([0, 3, 1, 2])?,
+    })
 }
 
 /// Makes a batch's images `[B, C, H, W]` at once, on this thread.
@@ -55,7 +68,7 @@ pub(crate) fn in_line(work: &dyn Work, batch: usize) -> Result<Tensor, DatasetEr
     let places = work.places(batch);
     let (images, parts) = begin(work, batch, places.len())?;
     parts.into_iter().try_for_each(|part| write(work, places.clone(), part, &AtomicBool::new(false)))?;
-    Ok(images.finish()?)
+    end(work, images)
 }
 
 /// Threads that live as long as an epoch: a new one costs less than a small picture.
@@ -134,7 +147,7 @@ impl Workers {
         match fault {
             Some((_, Fault::Error(error))) => Err(error),
             Some((_, Fault::Panic(panic))) => resume_unwind(panic),
-            None => Ok(images?.finish()?),
+            None => end(&*self.shared.work, images?),
         }
     }
 }

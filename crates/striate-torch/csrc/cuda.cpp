@@ -65,9 +65,14 @@ char* st_copy_ahead(int device, st_tensor tensor, st_tensor* out) {
   return caught([&] {
     const c10::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
     c10::StreamGuard guard(copies_to(place));
-    const at::Tensor pinned = tensor_of(tensor).pin_memory();
+    const at::Tensor& source = tensor_of(tensor);
+    const at::Tensor pinned = source.is_pinned() ? source : source.pin_memory();
     *out = new at::Tensor(pinned.to(place, pinned.scalar_type(), /*non_blocking=*/true));
   });
+}
+
+char* st_pinned_bytes(const int64_t* size, size_t dimensions, st_tensor* out) {
+  return caught([&] { *out = new at::Tensor(at::empty({size, dimensions}, at::TensorOptions().dtype(at::kByte).pinned_memory(true))); });
 }
 
 char* st_await_copy(st_tensor tensor) {

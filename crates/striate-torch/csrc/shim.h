@@ -148,6 +148,8 @@ char* st_stream_switch(st_stream stream, st_stream* former);
 // Begins to copy a tensor of the CPU's to a device; what this thread launches may use the copy after st_await_copy.
 char* st_copy_ahead(int device, st_tensor tensor, st_tensor* out);
 char* st_await_copy(st_tensor copy);
+// A new tensor of uint8 in memory of the CPU's that stays in its place; it takes a CUDA device.
+char* st_pinned_bytes(const int64_t* size, size_t dimensions, st_tensor* out);
 // What this thread launches between the two calls is recorded, not run: on `stream`, which it was switched to. A graph is to be freed only if both succeeded.
 int st_has_graphs();
 char* st_graph_begin(st_stream stream, st_graph* out);

@@ -229,6 +229,7 @@ unsafe extern "C" {
     pub(crate) fn st_stream_free(stream: *mut CStream);
     pub(crate) fn st_stream_switch(stream: *mut CStream, former: *mut *mut CStream) -> *mut c_char;
     pub(crate) fn st_copy_ahead(device: c_int, tensor: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    pub(crate) fn st_pinned_bytes(size: *const i64, dimensions: usize, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_await_copy(copy: *const C_tensor) -> *mut c_char;
     pub(crate) fn st_has_graphs() -> c_int;
     pub(crate) fn st_graph_begin(stream: *mut CStream, out: *mut *mut CGraph) -> *mut c_char;

@@ -67,7 +67,7 @@ pub use memory::{
     resident_memory, to_memory_format,
 };
 pub use nearest::{nearest, nearest_few};
-pub use parts::{Part, Unfinished};
+pub use parts::{Memory, Part, Unfinished, Values};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
     Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,

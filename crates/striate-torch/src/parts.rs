@@ -1,15 +1,19 @@
-use crate::TorchError;
+use crate::{TorchError, ffi};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// A new float32 tensor on the CPU that several threads write, each a part of its own.
+/// A new tensor on the CPU that several threads write, each a part of its own.
 ///
 /// ```
-/// use striate_torch::Unfinished;
-/// let (tensor, parts) = Unfinished::new(&[3, 2], 4)?;
+/// use striate_torch::{Memory, Unfinished, Values};
+/// let (tensor, parts) = Unfinished::new(&[3, 2], Memory::Floats, 4)?;
 /// std::thread::scope(|scope| {
 ///     for mut part in parts {
-///         scope.spawn(move || part.zeroed().fill(1.0));
+///         scope.spawn(move || {
+///             if let Values::Floats(values) = part.zeroed() {
+///                 values.fill(1.0);
+///             }
+///         });
 ///     }
 /// });
 /// assert_eq!(tensor.finish()?.numel(), 6);
@@ -18,11 +22,32 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 pub struct Unfinished(Arc<Whole>);
 
+/// What an [`Unfinished`] tensor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// float32.
+    Floats,
+    /// uint8.
+    Bytes,
+    /// uint8 in memory that no system moves away, from which a copy to a CUDA device goes on beside the program: it takes such a device.
+    PinnedBytes,
+}
+
+/// Values that one thread writes.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// float32.
+    Floats(&'a mut [f32]),
+    /// uint8.
+    Bytes(&'a mut [u8]),
+}
+
 /// A part of an [`Unfinished`] tensor.
 #[derive(Debug)]
 pub struct Part {
-    start: *mut f32,
+    start: *mut u8,
     len: usize,
+    memory: Memory,
     // Keeps the memory.
     _whole: Arc<Whole>,
 }
@@ -36,16 +61,34 @@ unsafe impl Sync for Whole {}
 // SAFETY: a part is the only way to its values until it is dropped, and its `Arc` keeps their memory.
 unsafe impl Send for Part {}
 
+impl Memory {
+    fn bytes_of_a_value(self) -> usize {
+        match self {
+            Self::Floats => size_of::<f32>(),
+            Self::Bytes | Self::PinnedBytes => 1,
+        }
+    }
+
+    fn tensor(self, size: &[i64]) -> Result<Tensor, TorchError> {
+        match self {
+            Self::Floats => Ok(Tensor::f_empty(size, (Kind::Float, Device::Cpu))?),
+            Self::Bytes => Ok(Tensor::f_empty(size, (Kind::Uint8, Device::Cpu))?),
+            // SAFETY: the sizes live for the call.
+            Self::PinnedBytes => ffi::tensor_from(|out| unsafe { ffi::st_pinned_bytes(size.as_ptr(), size.len(), out) }),
+        }
+    }
+}
+
 impl Unfinished {
     /// A contiguous tensor of this size in parts of `len` values, the last perhaps of fewer.
-    pub fn new(size: &[i64], len: usize) -> Result<(Self, Vec<Part>), TorchError> {
-        let tensor = Tensor::f_empty(size, (Kind::Float, Device::Cpu))?;
-        let (numel, memory) = (tensor.numel(), tensor.data_ptr().cast::<f32>());
+    pub fn new(size: &[i64], memory: Memory, len: usize) -> Result<(Self, Vec<Part>), TorchError> {
+        let tensor = memory.tensor(size)?;
+        let (numel, first_byte) = (tensor.numel(), tensor.data_ptr().cast::<u8>());
         let whole = Arc::new(Whole(tensor));
         let part = |first: usize| {
             // SAFETY: `first` lies within the tensor's contiguous values.
-            let start = unsafe { memory.add(first) };
-            Part { start, len: len.min(numel - first), _whole: Arc::clone(&whole) }
+            let start = unsafe { first_byte.add(first * memory.bytes_of_a_value()) };
+            Part { start, len: len.min(numel - first), memory, _whole: Arc::clone(&whole) }
         };
         let parts = (0..numel).step_by(len.max(1)).map(part).collect();
         Ok((Self(whole), parts))
@@ -61,12 +104,25 @@ impl Unfinished {
 
 impl Part {
     /// The values, set to zero.
-    pub fn zeroed(&mut self) -> &mut [f32] {
+    pub fn zeroed(&mut self) -> Values<'_> {
         // SAFETY: parts do not overlap, and nothing else reads or writes the tensor as long as one is left. The values are
-        // written before there is a reference to them.
+        // written before there is a reference to them. libtorch aligns memory for every type, and parts begin at whole values.
         unsafe {
-            self.start.write_bytes(0, self.len);
-            std::slice::from_raw_parts_mut(self.start, self.len)
+            self.start.write_bytes(0, self.len * self.memory.bytes_of_a_value());
+            match self.memory {
+                Memory::Floats => Values::Floats(std::slice::from_raw_parts_mut(self.start.cast(), self.len)),
+                Memory::Bytes | Memory::PinnedBytes => Values::Bytes(std::slice::from_raw_parts_mut(self.start, self.len)),
+            }
+        }
+    }
+}
+
+impl Values<'_> {
+    /// Calls `each` with every `len` of them in turn, until it fails.
+    pub fn try_for_each<E>(self, len: usize, mut each: impl FnMut(Values<'_>) -> Result<(), E>) -> Result<(), E> {
+        match self {
+            Self::Floats(values) => values.chunks_exact_mut(len.max(1)).try_for_each(|values| each(Values::Floats(values))),
+            Self::Bytes(values) => values.chunks_exact_mut(len.max(1)).try_for_each(|values| each(Values::Bytes(values))),
         }
     }
 }
@@ -78,23 +134,39 @@ mod tests {
 
     #[test]
     fn each_part_is_written_where_it_lies() {
-        let (tensor, parts) = Unfinished::new(&[5, 2], 4).unwrap();
-        assert_eq!(parts.iter().map(|part| part.len).collect::<Vec<_>>(), [4, 4, 2]);
-        std::thread::scope(|scope| {
-            for (mut part, number) in parts.into_iter().zip([1.0, 2.0, 3.0]) {
-                scope.spawn(move || part.zeroed()[1..].fill(number));
-            }
-        });
-        let values = Vec::<f32>::try_from(tensor.finish().unwrap().flatten(0, -1)).unwrap();
-        assert_eq!(values, [0.0, 1.0, 1.0, 1.0, 0.0, 2.0, 2.0, 2.0, 0.0, 3.0]);
+        for (memory, kind) in [(Memory::Floats, Kind::Float), (Memory::Bytes, Kind::Uint8)] {
+            let (tensor, parts) = Unfinished::new(&[5, 2], memory, 4).unwrap();
+            assert_eq!(parts.iter().map(|part| part.len).collect::<Vec<_>>(), [4, 4, 2]);
+            std::thread::scope(|scope| {
+                for (mut part, number) in parts.into_iter().zip([1_u8, 2, 3]) {
+                    scope.spawn(move || match part.zeroed() {
+                        Values::Floats(values) => values[1..].fill(number.into()),
+                        Values::Bytes(values) => values[1..].fill(number),
+                    });
+                }
+            });
+            let tensor = tensor.finish().unwrap();
+            assert_eq!(tensor.kind(), kind);
+            let values = Vec::<f32>::try_from(tensor.to_kind(Kind::Float).flatten(0, -1)).unwrap();
+            assert_eq!(values, [0.0, 1.0, 1.0, 1.0, 0.0, 2.0, 2.0, 2.0, 0.0, 3.0]);
+        }
     }
 
     #[test]
     fn a_tensor_is_not_finished_before_its_parts_are() {
-        let (tensor, parts) = Unfinished::new(&[2], 1).unwrap();
+        let (tensor, parts) = Unfinished::new(&[2], Memory::Floats, 1).unwrap();
         assert!(tensor.finish().is_err());
         drop(parts);
-        let (nothing, parts) = Unfinished::new(&[0, 3], 0).unwrap();
+        let (nothing, parts) = Unfinished::new(&[0, 3], Memory::Bytes, 0).unwrap();
         assert!(parts.is_empty() && nothing.finish().unwrap().numel() == 0);
+    }
+
+    #[test]
+    fn pinned_memory_takes_a_cuda_device() {
+        let pinned = Unfinished::new(&[2, 2], Memory::PinnedBytes, 4);
+        match tch::Cuda::is_available() {
+            true => assert!(pinned.unwrap().0.finish().unwrap().is_pinned(Device::Cuda(0))),
+            false => assert!(!pinned.unwrap_err().to_string().contains('\n')),
+        }
     }
 }

@@ -119,15 +119,15 @@ pub fn evaluate_with(
     let _no_grad = striate_torch::no_grad();
     let (length, mut running) = (loader.dataset().len(), Running::default());
     let (mut logits, mut targets) = (Rows::default(), Rows::default());
-    let (feed, mut batches) = (Feed::new(device), loader.epoch(0)?);
-    let mut next = feed.next(&mut batches);
+    let mut feed = Feed::new(loader, device, 0, 0)?;
+    let mut next = feed.next();
     while let Some(batch) = next {
         let mut batch = feed.take(batch?)?;
         let images = std::mem::replace(&mut batch.images, Tensor::new());
         let these = forward(&images)?;
         drop(images);
         // While the device computes.
-        next = feed.next(&mut batches);
+        next = feed.next();
         let wanted = batch.targets();
         let mean = f64::try_from(loss.compute(&these, wanted)?)?;
         let correct = match loss.is_multi_label() {

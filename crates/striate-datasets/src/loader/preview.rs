@@ -5,6 +5,7 @@ use crate::transform::Stage;
 use crate::{Batch, DatasetError, Pixels, Transform};
 use std::path::PathBuf;
 use std::sync::Arc;
+use striate_torch::Values;
 use tch::{Kind, Tensor};
 
 /// An example on its way into the first batch: see [`Loader::preview`].
@@ -111,7 +112,7 @@ impl Way {
         let mut images = Vec::new();
         for example in examples {
             let mut values = vec![0.0; len];
-            self.write(epoch, *example, &mut values)?;
+            self.write(epoch, *example, Values::Floats(&mut values))?;
             images.push(Tensor::f_from_slice(&values)?.f_view(self.preprocess.input)?);
         }
         let labels = examples.iter().map(|(index, _)| self.examples.labels(*index));

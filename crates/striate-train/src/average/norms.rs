@@ -41,8 +41,8 @@ pub(super) fn measure(network: &Network, train: &Loader<'_>, at: &Moment<'_>) ->
     let zeros = |tensor: &Tensor| tensor.f_zeros_like()?.f_to_kind(Kind::Double);
     let sums = norms.iter().map(|norm| Ok([zeros(&norm.mean)?, zeros(&norm.var)?]));
     let mut sums = sums.collect::<Result<Vec<_>, TrainError>>()?;
-    let (feed, mut batches, mut count) = (Feed::new(network.device()), train.epoch(epoch)?, 0);
-    while let Some(batch) = feed.next(&mut batches) {
+    let (mut feed, mut count) = (Feed::new(train, network.device(), epoch, 0)?, 0);
+    while let Some(batch) = feed.next() {
         if at.is_stopped() {
             return Err(TrainError::Stopped);
         }

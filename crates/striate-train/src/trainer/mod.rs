@@ -45,7 +45,6 @@ pub struct Trainer<'a> {
     test: &'a Loader<'a>,
     config: TrainConfig,
     step: Step<&'a Network>,
-    feed: Feed,
     progress: Progress,
     checkpoints: Option<CheckpointConfig>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -83,7 +82,6 @@ impl<'a> Trainer<'a> {
         config.progressive.check_network(network)?;
         let objective = config.objective(train.dataset(), network.device())?;
         let step = step(network, objective, &config, config.optimizer.clone())?;
-        let feed = Feed::new(network.device());
         let progress = Progress {
             data: fingerprint(train.dataset())?,
             test_data: Some(fingerprint(test.dataset())?),
@@ -94,7 +92,7 @@ impl<'a> Trainer<'a> {
         let hooks = config.average.hook(network, train, config.epochs)?.into_iter().collect();
         let (checkpoints, listeners) = (None, Vec::new());
         let (stop, evaluation, judge) = (None, None, "test");
-        Ok(Self { network, train, test, config, step, feed, progress, checkpoints, listeners, hooks, stop, evaluation, judge })
+        Ok(Self { network, train, test, config, step, progress, checkpoints, listeners, hooks, stop, evaluation, judge })
     }
 
     /// Trains by a rule of your own, in place of the configuration's optimizer.
@@ -207,8 +205,8 @@ impl<'a> Trainer<'a> {
         self.call_hooks(Hook::epoch_started)?;
         let mut speed = Speed::start();
         let first = usize::try_from(step - epoch * steps_per_epoch).unwrap_or(usize::MAX);
-        let mut batches = self.train.epoch_from(epoch, first)?;
-        let mut next = speed.wait_for(|| self.feed.next(&mut batches));
+        let mut feed = Feed::new(self.train, self.network.device(), epoch, first)?;
+        let mut next = speed.wait_for(|| feed.next());
         while let Some(batch) = next {
             if self.is_stopped() {
                 self.check_weights()?;
@@ -216,9 +214,9 @@ impl<'a> Trainer<'a> {
                 return Ok(Outcome::Stopped);
             }
             let lr = self.lr(self.progress.step);
-            let launched = self.launch(batch?, lr)?;
+            let launched = self.launch(feed.take(batch?)?, lr)?;
             // While the device computes.
-            next = speed.wait_for(|| self.feed.next(&mut batches));
+            next = speed.wait_for(|| feed.next());
             let loss = self.finish(launched, &mut speed)?;
             let (step, in_a_row) = (self.progress.step, self.progress.recovery.skipped_in_a_row);
             let (images_per_second, waiting) = (speed.images_per_second(), speed.waiting());
@@ -249,8 +247,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Begins a step with one batch.
-    fn launch(&mut self, batch: Batch, lr: f64) -> Result<Launched, TrainError> {
-        let mut batch = self.feed.take(batch)?;
+    fn launch(&mut self, mut batch: Batch, lr: f64) -> Result<Launched, TrainError> {
         manual_seed(derive_seed(self.config.seed, &[STEP_SEEDS, self.progress.step]));
         let (steps, parts) = (self.config.epochs * self.progress.steps_per_epoch, self.config.accumulate);
         batch.images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
