@@ -150,7 +150,7 @@ impl<N: Borrow<Network>> Step<N> {
         if let device @ Device::Cuda(_) = network.device() {
             check(has_graphs(), "train.cuda_graph", true, "takes a libtorch with CUDA, and CUDA's headers when this is built")?;
             let (stream, lr) = (Stream::new(device)?, Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?);
-            self.recorder = Some(Recorder { stream, lr, shape: Vec::new(), seen: 0, recording: None });
+            self.recorder = Some(Recorder { stream, lr, lr_set: None, shape: Vec::new(), seen: 0, recording: None });
         }
         Ok(self)
     }
@@ -317,6 +317,8 @@ struct Recorder {
     stream: Stream,
     /// Read by all steps, so that recorded ones take the same number as others.
     lr: Tensor,
+    /// What it was set to.
+    lr_set: Option<f64>,
     /// The last images' shape, and how many batches of it came in a row.
     shape: Vec<i64>,
     seen: u32,
@@ -340,7 +342,7 @@ impl Recorder {
         lr: f64,
         mut launch: impl FnMut(&Tensor, &Tensor, LearningRate) -> Result<StepOutput, TrainError>,
     ) -> Result<StepOutput, TrainError> {
-        let Self { stream, lr: lr_tensor, shape, seen, recording } = self;
+        let Self { stream, lr: lr_tensor, lr_set, shape, seen, recording } = self;
         if *shape != images.size() {
             (*shape, *seen) = (images.size(), 0);
         }
@@ -351,15 +353,16 @@ impl Recorder {
             let (graph, output) = recorded.map_err(|error| TrainError::NotRecorded { reason: error.to_string() })?;
             *recording = Some(Recording { graph, images, targets, output });
         }
-        stream.run(|| {
+        if std::mem::replace(lr_set, Some(lr)) != Some(lr) {
             let _ = lr_tensor.f_fill_(lr)?;
-            match recording {
-                Some(recording) if recording.images.size() == images.size() && recording.targets.size() == targets.size() => {
-                    recording.replay(images, targets)
-                }
-                _ => launch(images, targets, LearningRate::Tensor(lr_tensor)),
+        }
+        match recording {
+            // What was recorded runs on any stream, and needs not wait for another.
+            Some(recording) if recording.images.size() == images.size() && recording.targets.size() == targets.size() => {
+                recording.replay(images, targets)
             }
-        })
+            _ => stream.run(|| launch(images, targets, LearningRate::Tensor(lr_tensor))),
+        }
     }
 }
 
