@@ -3,10 +3,13 @@
 #include "launch.h"
 
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <ucontext.h>
 #include <vector>
 
@@ -28,43 +31,56 @@ alignas(16) static float shared_memory[48 * 1024 / sizeof(float)];
 static Index thread, block, threads, blocks;
 
 struct Fibre {
-  ucontext_t context;
-  std::vector<char> stack;
-  bool done;
+  ucontext_t start;
+  jmp_buf at;
+  std::vector<char> stack = std::vector<char>(32 * 1024);
+  bool begun = false, done = false;
 };
 
-static std::vector<Fibre> fibres;
-static ucontext_t scheduler;
+static std::vector<std::unique_ptr<Fibre>> fibres;
+static jmp_buf scheduler;
 static size_t current;
 static void (*entry)(const void*);
 static const void* parameters;
 
-static void begin() {
-  entry(parameters);
-  fibres[current].done = true;
-  swapcontext(&fibres[current].context, &scheduler);
+// The scheduler goes on, and comes back here. Jumps, unlike swapcontext, are no calls of the system.
+static void barrier() {
+  if (_setjmp(fibres[current]->at) == 0) _longjmp(scheduler, 1);
 }
 
-static void barrier() { swapcontext(&fibres[current].context, &scheduler); }
+// A fibre is a thread of one block after another.
+static void begin() {
+  for (;;) {
+    entry(parameters);
+    fibres[current]->done = true;
+    barrier();
+  }
+}
+
+static void go_on(Fibre& fibre) {
+  if (_setjmp(scheduler) != 0) return;
+  if (fibre.begun) _longjmp(fibre.at, 1);
+  fibre.begun = true;
+  getcontext(&fibre.start);
+  fibre.start.uc_stack.ss_sp = fibre.stack.data();
+  fibre.start.uc_stack.ss_size = fibre.stack.size();
+  makecontext(&fibre.start, begin, 0);
+  setcontext(&fibre.start);
+}
 
 static void run_block() {
   // What a block finds in shared memory is anything.
   memset(shared_memory, 0xff, sizeof(shared_memory));
-  for (Fibre& fibre : fibres) {
-    fibre.done = false;
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.data();
-    fibre.context.uc_stack.ss_size = fibre.stack.size();
-    makecontext(&fibre.context, begin, 0);
-  }
+  const size_t count = threads.x * threads.y;
+  for (size_t i = 0; i < count; ++i) fibres[i]->done = false;
   for (bool more = true; more;) {
     size_t done = 0;
-    for (current = 0; current < fibres.size(); ++current) {
+    for (current = 0; current < count; ++current) {
       thread = {static_cast<unsigned>(current % threads.x), static_cast<unsigned>(current / threads.x)};
-      swapcontext(&scheduler, &fibres[current].context);
-      done += fibres[current].done;
+      go_on(*fibres[current]);
+      done += fibres[current]->done;
     }
-    if (done > 0 && done < fibres.size()) {
+    if (done > 0 && done < count) {
       fprintf(stderr, "threads of a block meet different numbers of barriers\n");
       abort();
     }
@@ -73,6 +89,8 @@ static void run_block() {
 }
 
 static void run(void (*kernel)(const void*), const Launch& launch) {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
   if (launch.shared > sizeof(shared_memory) || launch.threads[0] * launch.threads[1] > 1024 || launch.blocks[1] > 65535) {
     fprintf(stderr, "no card launches that\n");
     abort();
@@ -81,8 +99,7 @@ static void run(void (*kernel)(const void*), const Launch& launch) {
   parameters = launch.parameters;
   threads = {launch.threads[0], launch.threads[1]};
   blocks = {launch.blocks[0], launch.blocks[1]};
-  fibres.resize(threads.x * threads.y);
-  for (Fibre& fibre : fibres) fibre.stack.resize(32 * 1024);
+  while (fibres.size() < threads.x * threads.y) fibres.push_back(std::make_unique<Fibre>());
   for (block.y = 0; block.y < blocks.y; ++block.y)
     for (block.x = 0; block.x < blocks.x; ++block.x) run_block();
 }
@@ -166,7 +183,8 @@ TABLE;
 }  // namespace float16
 
 // Launches on the CPU; `element` is STRIATE_ELEMENT.
-extern "C" void striate_host_launch(int element, const Launch* launch) {
+extern "C" void striate_host_launch(int element, const void* what) {
+  const Launch& launch = *static_cast<const Launch*>(what);
   const auto* table = element == 0 ? float32::table : element == 1 ? bfloat16::table : float16::table;
-  host::run(table[static_cast<int>(launch->kernel)], *launch);
+  host::run(table[static_cast<int>(launch.kernel)], launch);
 }

@@ -5,18 +5,8 @@
 // turns, so that all of them move through memory together. Sums over blocks are partial results in memory, which each block of the next kernel adds up
 // for its own channels in one order: no atomics, so that equal inputs give equal bits. The next kernel goes through the rows backwards: what was read last is still in the cache.
 
-#ifndef STRIATE_AHEAD
-#define STRIATE_AHEAD 4  // vectors that a thread reads before it uses the first
-#endif
-#ifndef STRIATE_THREADS
-#define STRIATE_THREADS 512  // of a block, at most
-#endif
-#ifndef STRIATE_BLOCKS
-#define STRIATE_BLOCKS 2  // of a multiprocessor
-#endif
-
 #define NORM_KERNEL KERNEL __launch_bounds__(STRIATE_THREADS, STRIATE_BLOCKS)
-#define POOL_KERNEL KERNEL __launch_bounds__(256)
+#define POOL_KERNEL KERNEL __launch_bounds__(STRIATE_POOL_THREADS)
 
 typedef unsigned int Word;
 typedef unsigned char Byte;

@@ -34,8 +34,6 @@ class Card {
   virtual void launch(const Launch& launch) const = 0;
 };
 
-// As kernels.cu is compiled for: threads of a block, blocks of a multiprocessor, vectors that a thread reads ahead.
-constexpr int kNormThreads = 512, kNormBlocks = 2, kAhead = 4, kPoolThreads = 256;
 // Of a tile: 128 bytes of each row.
 constexpr int kTileVectors = 8;
 // So many rows, or vectors of a map, count in an int.
@@ -46,8 +44,8 @@ struct NormShape {
   int tiles, tile, lanes, parts;
 
   NormShape(int rows, int vectors, const Card& card)
-      : tiles((vectors + kTileVectors - 1) / kTileVectors), tile((vectors + tiles - 1) / tiles), lanes(kNormThreads / tile),
-        parts(std::clamp((rows - 1) / (lanes * kAhead) + 1, 1, std::max(1, kNormBlocks * card.multiprocessors() / tiles))) {}
+      : tiles((vectors + kTileVectors - 1) / kTileVectors), tile((vectors + tiles - 1) / tiles), lanes(STRIATE_THREADS / tile),
+        parts(std::clamp((rows - 1) / (lanes * STRIATE_AHEAD) + 1, 1, std::max(1, STRIATE_BLOCKS * card.multiprocessors() / tiles))) {}
 
   // Bytes of the ReLU's bits.
   size_t mask(int rows) const { return static_cast<size_t>(tiles) * tile * rows; }
@@ -79,7 +77,7 @@ inline void launch_norm_gradient(NormBackward norm, bool relu, int values, const
 
 template <typename Pooling>
 Launch pool_launch(Kernel kernel, const Pooling& pool) {
-  return {kernel, {static_cast<unsigned>((pool.items - 1) / kPoolThreads + 1), 1}, {kPoolThreads, 1}, 0, &pool};
+  return {kernel, {static_cast<unsigned>((pool.items - 1) / STRIATE_POOL_THREADS + 1), 1}, {STRIATE_POOL_THREADS, 1}, 0, &pool};
 }
 
 inline void launch_pool(const MaxPooling& pool, const Card& card) {

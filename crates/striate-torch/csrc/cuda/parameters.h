@@ -2,6 +2,18 @@
 // `channels` values, which are read in vectors of 16 bytes. Nothing may be included here: NVRTC has no headers.
 #pragma once
 
+// What kernels.cu is compiled for, and launched with.
+#ifndef STRIATE_THREADS
+#define STRIATE_THREADS 512  // of a block of batch norm's, at most
+#endif
+#ifndef STRIATE_BLOCKS
+#define STRIATE_BLOCKS 2  // of a multiprocessor
+#endif
+#ifndef STRIATE_AHEAD
+#define STRIATE_AHEAD 4  // vectors that a thread reads before it uses the first
+#endif
+#define STRIATE_POOL_THREADS 256
+
 #define FOR_KERNELS(X)                                                                                                        \
   X(norm_moments) X(norm_forward) X(norm_forward_relu) X(norm_forward_add) X(norm_forward_add_relu)                          \
   X(norm_sums) X(norm_sums_relu) X(norm_sums_add_relu) X(norm_backward) X(norm_backward_relu) X(norm_backward_add_relu)       \
