@@ -35,7 +35,11 @@ pub(crate) const MOST: usize = 1 << 32;
 /// Why there are none: another device or type, no NVRTC, no driver, one that is too old, or a card that NVRTC doesn't know.
 pub fn prepare(device: Device, kind: Kind) -> Result<(), TorchError> {
     static READY: Mutex<BTreeMap<(i32, i32), Result<(), TorchError>>> = Mutex::new(BTreeMap::new());
-    let (number, element) = (super::number(device)?, element(kind)?);
+    let Device::Cuda(number) = device else {
+        return Err(TorchError::new(&format!("{device:?} has no kernels: they are for CUDA devices")));
+    };
+    let number = i32::try_from(number).map_err(|_| TorchError::new("there is no such CUDA device"))?;
+    let element = element(kind)?;
     let mut ready = READY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     ready.entry((number, element)).or_insert_with(|| load(number, element)).clone()
 }
@@ -72,7 +76,7 @@ fn load(device: i32, element: i32) -> Result<(), TorchError> {
     ffi::check(unsafe { ffi::st_cuda_capability(device, &mut capability) })?;
     let cache = dirs::cache_dir().map(|cache| cache.join("striate/kernels"));
     let cubin = cubin(capability, element, cache.as_deref()).map_err(|error| TorchError::new(&error))?;
-    // SAFETY: the compiler's output, whole, for this card; the driver copies it.
+    // SAFETY: the compiler's output, whole, for this card, of which the driver keeps a copy.
     ffi::check(unsafe { ffi::st_cuda_load(device, element, cubin.as_ptr().cast()) })
 }
 
@@ -180,6 +184,92 @@ pub(crate) mod host {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// The cards that are told apart, from Turing to the newest Blackwell.
+    const CAPABILITIES: [i32; 7] = [75, 80, 86, 89, 90, 100, 120];
+
+    /// NVRTC, or none with a line that says so: `STRIATE_NVRTC` names a folder that has it.
+    fn nvrtc() -> Option<&'static Nvrtc> {
+        Nvrtc::get().inspect_err(|error| eprintln!("skipped: {error}")).ok()
+    }
+
+    /// Numbers before `what` in what the assembler says of a kernel.
+    fn resource(said: &str, what: &str) -> u32 {
+        let before = said.split(what).next().unwrap_or_default();
+        before.rsplit([' ', '\n']).find_map(|word| word.parse().ok()).unwrap()
+    }
+
+    #[test]
+    fn kernels_compile_for_every_card_and_keep_their_values_in_registers() {
+        let Some(nvrtc) = nvrtc() else { return };
+        let halves = CAPABILITIES.map(|capability| (capability, 1));
+        for (capability, element) in halves.into_iter().chain([(90, 0), (90, 2)]) {
+            let mut options = options(capability, element);
+            options.push("--ptxas-options=-v".to_owned());
+            let compiled = nvrtc.compile(source().unwrap(), &options).unwrap();
+            let kernels: Vec<&str> = compiled.log.split("Compiling entry function '").skip(1).collect();
+            assert_eq!(kernels.len(), 17);
+            for said in kernels {
+                let name = said.split('\'').next().unwrap();
+                let (registers, spilled) = (resource(said, " registers"), resource(said, " bytes spill stores"));
+                eprintln!("sm_{capability} {:?} {name}: {registers} registers, {spilled} bytes spilled", ELEMENTS[usize::try_from(element).unwrap()]);
+                assert!(registers <= 64 && spilled <= 32, "{said}");
+            }
+        }
+        let error = nvrtc.compile(c"int broken(", &options(90, 0)).unwrap_err();
+        assert!(error.starts_with("NVRTC ") && error.contains("kernels.cu(1): error"), "{error}");
+        assert!(nvrtc.compile(source().unwrap(), &options(1, 0)).unwrap_err().contains("gpu-architecture"));
+    }
+
+    #[test]
+    fn what_is_compiled_is_kept_and_a_damaged_file_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kept.cubin");
+        assert_eq!(read(&file), None);
+        write(&file, b"machine code").unwrap();
+        assert_eq!(read(&file).unwrap(), b"machine code");
+        let whole = std::fs::read(&file).unwrap();
+        let changed = [&whole[..whole.len() - 1], b"x"].concat();
+        for damaged in [&whole[..whole.len() - 1], &whole[..20], &changed, b""] {
+            std::fs::write(&file, damaged).unwrap();
+            assert_eq!(read(&file), None);
+        }
+        let name = |version, capability, element| file_name(version, &options(capability, element));
+        let all = [name((13, 0), 90, 1), name((13, 1), 90, 1), name((13, 0), 80, 1), name((13, 0), 90, 2)];
+        assert!(all.iter().enumerate().all(|(i, a)| all[..i].iter().all(|b| a != b)));
+
+        if nvrtc().is_none() {
+            return;
+        }
+        let compiled = cubin(90, 0, Some(folder.path())).unwrap();
+        let kept = folder.path().join(name(Nvrtc::get().unwrap().version, 90, 0));
+        assert_eq!(read(&kept).unwrap(), compiled);
+        std::fs::write(&kept, &compiled).unwrap();
+        assert_eq!(cubin(90, 0, Some(folder.path())).unwrap(), compiled);
+        assert_eq!(read(&kept).unwrap(), compiled);
+        // A folder that cannot be written costs time, and nothing else.
+        assert_eq!(cubin(90, 0, Some(&kept)).unwrap(), compiled);
+    }
+
+    #[test]
+    fn where_there_are_none_one_line_says_why() {
+        let told = |device, kind| prepare(device, kind).unwrap_err().to_string();
+        assert_eq!(told(Device::Cpu, Kind::Float), "Cpu has no kernels: they are for CUDA devices");
+        assert_eq!(told(Device::Cuda(0), Kind::Double), "there are no kernels for Double: use float32, bfloat16 or float16");
+        if !tch::Cuda::is_available() {
+            assert!(!told(Device::Cuda(0), Kind::Float).is_empty());
+            assert!(!serve(Device::Cuda(0), Kind::Float) && !serve(Device::Cpu, Kind::Float));
+        }
+    }
+
+    /// Skipped where there is no CUDA device.
+    #[test]
+    fn on_a_card_the_kernels_compute_what_float64_does() {
+        for device in (0..usize::try_from(tch::Cuda::device_count()).unwrap()).map(Device::Cuda) {
+            let checks = self_check(device).unwrap();
+            assert!(checks.iter().all(Check::holds), "{:#?}", checks.iter().filter(|check| !check.holds()).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn on_the_cpu_the_kernels_compute_what_float64_does() {

@@ -35,7 +35,7 @@ pub(crate) struct Nvrtc {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) cubin: Vec<u8>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests read the resources of kernels in it"))]
+    #[cfg(test)] // which read there what kernels take
     pub(crate) log: String,
 }
 
@@ -87,7 +87,11 @@ impl Nvrtc {
         let code = unsafe { (self.compile)(program, c_int::try_from(pointers.len()).unwrap_or(0), pointers.as_ptr()) };
         let log = String::from_utf8_lossy(&bytes(program, self.log_size, self.log)).trim_end_matches('\0').to_owned();
         let result = if code == 0 {
-            Ok(Compiled { cubin: bytes(program, self.cubin_size, self.cubin), log })
+            Ok(Compiled {
+                cubin: bytes(program, self.cubin_size, self.cubin),
+                #[cfg(test)]
+                log,
+            })
         } else {
             let line = log.lines().find(|line| line.contains("error")).unwrap_or_default();
             Err(format!("NVRTC {}.{} gave error {code}: {}", self.version.0, self.version.1, line.trim()))
