@@ -90,18 +90,15 @@ __device__ __forceinline__ void for_rows(Body& body, int first, int rows, int st
   }
 }
 
-// Count, mean and sum of squared deviations.
-struct Moments {
-  float count, mean, squares;
+// Chan's formula, of means and sums of squared deviations of two groups of values.
+struct Joining {
+  float total, share, both;
 
-  // Chan's formula: the moments of both.
-  __device__ __forceinline__ void add(const Moments& other) {
-    const float total = count + other.count;
-    if (total == 0.0f) return;
-    const float share = other.count / total, delta = other.mean - mean;
+  __device__ __forceinline__ Joining(float count, float other) : total(count + other), share(total > 0.0f ? other / total : 0.0f), both(count * share) {}
+  __device__ __forceinline__ void add(float& mean, float& squares, float other_mean, float other_squares) const {
+    const float delta = other_mean - mean;
     mean += delta * share;
-    squares += other.squares + delta * delta * (count * share);
-    count = total;
+    squares += other_squares + delta * delta * both;
   }
 };
 
@@ -146,13 +143,12 @@ NORM_KERNEL norm_moments(const NormForward p) {
     count = (p.rows - 1 - place.first) / place.step + 1;
     for_rows<STRIATE_AHEAD>(add, place.first, p.rows, place.step);
   }
-  Moments own[kValues];
+  float mean[kValues], square[kValues], own = count;
 #pragma unroll
   for (int k = 0; k < kValues; ++k) {
-    const float offset = count > 0 ? add.sum[k] / count : 0.0f;
-    own[k].count = count;
-    own[k].mean = add.origin[k] + offset;
-    own[k].squares = fmaxf(add.square[k] - add.sum[k] * offset, 0.0f);
+    const float offset = count > 0 ? add.sum[k] / own : 0.0f;
+    mean[k] = add.origin[k] + offset;
+    square[k] = fmaxf(add.square[k] - add.sum[k] * offset, 0.0f);
   }
   // The rows of the block, half of them at a time.
   const int threads = thread_count(), number = thread_number();
@@ -160,18 +156,20 @@ NORM_KERNEL norm_moments(const NormForward p) {
   for (int lanes = blockDim.y; lanes > 1;) {
     const int half = (lanes + 1) / 2, y = threadIdx.y;
     if (y >= half && y < lanes) {
-      counts[number] = own[0].count;
+      counts[number] = own;
 #pragma unroll
       for (int k = 0; k < kValues; ++k) {
-        means[k * threads + number] = own[k].mean;
-        squares[k * threads + number] = own[k].squares;
+        means[k * threads + number] = mean[k];
+        squares[k * threads + number] = square[k];
       }
     }
     __syncthreads();
     if (y + half < lanes) {
       const int other = number + half * blockDim.x;
+      const Joining joining(own, counts[other]);
 #pragma unroll
-      for (int k = 0; k < kValues; ++k) own[k].add(Moments{counts[other], means[k * threads + other], squares[k * threads + other]});
+      for (int k = 0; k < kValues; ++k) joining.add(mean[k], square[k], means[k * threads + other], squares[k * threads + other]);
+      own = joining.total;
     }
     lanes = half;
   }
@@ -180,46 +178,16 @@ NORM_KERNEL norm_moments(const NormForward p) {
     float* to = p.partials + (size_t)blockIdx.y * 2 * channels + place.vector * kValues;
 #pragma unroll
     for (int k = 0; k < kValues; ++k) {
-      to[k] = own[k].mean;
-      to[channels + k] = own[k].squares;
+      to[k] = mean[k];
+      to[channels + k] = square[k];
     }
   }
 }
 
-// Adds up the parts' results for the channels of this block's tile: each channel by `groups` threads, of which the first has the result. `Sum` has
-// `of(part, channel)` and `add`.
-template <typename Sum, typename Partials>
-__device__ __forceinline__ Sum over_parts(const Partials& partials, int parts, int channel, int group, int groups, int width, bool inside) {
-  Sum sum = {};
-  if (inside && group < groups)
-    for (int part = group; part < parts; part += 4 * groups) {
-      Sum four[4] = {};
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (part + i * groups < parts) four[i] = partials.of(part + i * groups, channel);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum.add(four[i]);
-    }
-  Sum* sums = reinterpret_cast<Sum*>(shared);
-  for (int left = groups; left > 1;) {
-    const int half = (left + 1) / 2;
-    if (group >= half && group < left) sums[thread_number()] = sum;
-    __syncthreads();
-    if (group + half < left) sum.add(sums[thread_number() + half * width]);
-    left = half;
-  }
-  __syncthreads();
-  return sum;
-}
-
-struct PartialMoments {
-  const float* partials;
-  int channels, parts, lanes, rows;
-
-  __device__ __forceinline__ Moments of(int part, int channel) const {
-    const float* from = partials + (size_t)part * 2 * channels + channel;
-    return Moments{(float)rows_of(part, parts, lanes, rows), from[0], from[channels]};
-  }
+// The partial results of the first pass.
+struct Parts {
+  const float* results;
+  int channels, count, rows;
 };
 
 // What a thread is in the adding up of parts: `width` channels of the tile, several threads for each.
@@ -231,6 +199,53 @@ struct Adder {
       : width(blockDim.x * kValues), group(thread_number() / width), groups(thread_count() / width),
         channel(blockIdx.x * width + thread_number() % width), inside(channel < vectors * kValues) {}
 };
+
+// The moments of some parts.
+struct Moments {
+  float count, mean, squares;
+
+  __device__ __forceinline__ void add(const Moments& other) {
+    const Joining joining(count, other.count);
+    joining.add(mean, squares, other.mean, other.squares);
+    count = joining.total;
+  }
+  __device__ __forceinline__ void add(const Parts& parts, int part, float first, float second) {
+    add(Moments{(float)rows_of(part, parts.count, blockDim.y, parts.rows), first, second});
+  }
+};
+
+// Adds up the parts' results for the channels of this block's tile: each channel by several threads, of which the first has the result.
+template <typename Sum>
+__device__ __forceinline__ Sum over_parts(const Parts& parts, const Adder& adder) {
+  Sum sum = {};
+  const int group = adder.group, groups = adder.groups;
+  if (adder.inside && group < groups) {
+    const float* from = parts.results + adder.channel;
+    const size_t part_size = 2 * (size_t)parts.channels;
+    for (int part = group; part < parts.count; part += STRIATE_BATCH * groups) {
+      float first[STRIATE_BATCH], second[STRIATE_BATCH];
+#pragma unroll
+      for (int i = 0; i < STRIATE_BATCH; ++i)
+        if (part + i * groups < parts.count) {
+          first[i] = from[(part + i * groups) * part_size];
+          second[i] = from[(part + i * groups) * part_size + parts.channels];
+        }
+#pragma unroll
+      for (int i = 0; i < STRIATE_BATCH; ++i)
+        if (part + i * groups < parts.count) sum.add(parts, part + i * groups, first[i], second[i]);
+    }
+  }
+  Sum* sums = reinterpret_cast<Sum*>(shared);
+  for (int left = groups; left > 1;) {
+    const int half = (left + 1) / 2;
+    if (group >= half && group < left) sums[thread_number()] = sum;
+    __syncthreads();
+    if (group + half < left) sum.add(sums[thread_number() + half * adder.width]);
+    left = half;
+  }
+  __syncthreads();
+  return sum;
+}
 
 // A half type has lost more to a mean far from zero than folding the mean into the shift loses, and folding saves registers.
 enum { kFolds = STRIATE_ELEMENT != 0 };
@@ -283,8 +298,7 @@ template <bool kAdd, bool kRelu>
 __device__ __forceinline__ void normalise(const NormForward& p) {
   const int channels = p.vectors * kValues;
   const Adder adder(p.vectors);
-  const PartialMoments partials = {p.partials, channels, p.parts, (int)blockDim.y, p.rows};
-  const Moments all = over_parts<Moments>(partials, p.parts, adder.channel, adder.group, adder.groups, adder.width, adder.inside);
+  const Moments all = over_parts<Moments>(Parts{p.partials, channels, p.parts, p.rows}, adder);
   float *means = shared, *scales = means + adder.width, *shifts = scales + adder.width;
   if (adder.group == 0 && adder.inside) {
     const int c = adder.channel, at = thread_number();
@@ -326,7 +340,8 @@ NORM_KERNEL norm_forward_add_relu(const NormForward p) { normalise<true, true>(p
 
 // ---- batch norm, backward ----
 
-// How the ReLU's sign is known: there was none; from x, as the forward pass computed it; from the bits that it kept.
+// How the ReLU's sign is known: there was none; from x, as the forward pass computed it; from the bits that it kept. With the latter, the first pass writes what
+// the ReLU let through, which is the gradient of what was added, and the second reads that.
 enum Sign { kNone, kFromInput, kFromMask };
 
 // A row of the gradient, where the ReLU let it through, and of x - mean.
@@ -334,18 +349,14 @@ template <Sign kSign>
 struct GradientRows {
   static constexpr int kAhead = STRIATE_AHEAD / 2;
   const Vector *gradient, *x;
-  const Byte* mask;
-  int vectors, lanes;
+  int vectors;
   Vector gradients[kAhead], read[kAhead];
-  Byte bits[kAhead];
   Affine affine;  // of the ReLU's input
 
   __device__ __forceinline__ GradientRows(const NormBackward& p, const Place& place) {
     gradient = static_cast<const Vector*>(p.gradient) + place.vector;
     x = static_cast<const Vector*>(p.x) + place.vector;
-    mask = kSign == kFromMask ? p.mask + (size_t)blockIdx.x * p.rows * blockDim.x + threadIdx.x : nullptr;
     vectors = p.vectors;
-    lanes = blockDim.x;
     const int channels = p.vectors * kValues;
     const float* own = p.statistics + place.vector * kValues;
     affine.load(own, own + 2 * channels, own + 3 * channels);
@@ -355,7 +366,6 @@ struct GradientRows {
     const size_t at = (size_t)row * vectors;
     gradients[slot] = gradient[at];
     read[slot] = x[at];
-    if (kSign == kFromMask) bits[slot] = mask[(size_t)row * lanes];
   }
 
   __device__ __forceinline__ void unpack_row(int slot, float* values, float* inputs) const {
@@ -364,22 +374,50 @@ struct GradientRows {
 #pragma unroll
     for (int k = 0; k < kValues; ++k) {
       if (kSign == kFromInput && !(affine.of(inputs[k], k) > 0.0f)) values[k] = 0.0f;
-      if (kSign == kFromMask && !(bits[slot] >> k & 1)) values[k] = 0.0f;
     }
   }
 };
 
-template <Sign kSign>
+template <Sign kSign, bool kSecond>
 struct AddGradients : GradientRows<kSign> {
+  using GradientRows<kSign>::kAhead;
+  const Vector* second;
+  const Byte* mask;
+  Vector* passed;
+  int lanes;
+  Vector seconds[kAhead];
+  Byte bits[kAhead];
   float mean[kValues], sum[kValues] = {}, product[kValues] = {};
 
   __device__ __forceinline__ AddGradients(const NormBackward& p, const Place& place) : GradientRows<kSign>(p, place) {
     load_floats(p.statistics + place.vector * kValues, mean);
+    if (kSecond) second = static_cast<const Vector*>(p.second) + place.vector;
+    if (kSign == kFromMask) {
+      mask = p.mask + (size_t)blockIdx.x * p.rows * blockDim.x + threadIdx.x;
+      lanes = blockDim.x;
+      passed = static_cast<Vector*>(p.of_other) + place.vector;
+    }
   }
-  __device__ __forceinline__ void load(int slot, int row) { this->read_row(slot, row); }
-  __device__ __forceinline__ void use(int slot, int) {
-    float values[kValues], inputs[kValues];
+  __device__ __forceinline__ void load(int slot, int row) {
+    this->read_row(slot, row);
+    if (kSecond) seconds[slot] = second[(size_t)row * this->vectors];
+    if (kSign == kFromMask) bits[slot] = mask[(size_t)row * lanes];
+  }
+  __device__ __forceinline__ void use(int slot, int row) {
+    float values[kValues], inputs[kValues], others[kValues];
     this->unpack_row(slot, values, inputs);
+    if (kSecond) unpack(seconds[slot], others);
+    if (kSign == kFromMask) {
+#pragma unroll
+      for (int k = 0; k < kValues; ++k) {
+        if (kSecond) values[k] += others[k];
+        if (!(bits[slot] >> k & 1)) values[k] = 0.0f;
+      }
+      const Vector rounded = pack(values);
+      passed[(size_t)row * this->vectors] = rounded;
+      // The second pass sees rounded values.
+      unpack(rounded, values);
+    }
 #pragma unroll
     for (int k = 0; k < kValues; ++k) {
       sum[k] += values[k];
@@ -388,12 +426,12 @@ struct AddGradients : GradientRows<kSign> {
   }
 };
 
-template <Sign kSign>
+template <Sign kSign, bool kSecond = false>
 __device__ __forceinline__ void gradient_sums(const NormBackward& p) {
   const Place place(p.vectors);
   float sum[kValues] = {}, product[kValues] = {};
   if (place.inside) {
-    AddGradients<kSign> add(p, place);
+    AddGradients<kSign, kSecond> add(p, place);
     for_rows<add.kAhead>(add, place.first, p.rows, place.step);
     load_floats(add.sum, sum);
     load_floats(add.product, product);
@@ -434,6 +472,7 @@ __device__ __forceinline__ void gradient_sums(const NormBackward& p) {
 NORM_KERNEL norm_sums(const NormBackward p) { gradient_sums<kNone>(p); }
 NORM_KERNEL norm_sums_relu(const NormBackward p) { gradient_sums<kFromInput>(p); }
 NORM_KERNEL norm_sums_add_relu(const NormBackward p) { gradient_sums<kFromMask>(p); }
+NORM_KERNEL norm_sums_two_add_relu(const NormBackward p) { gradient_sums<kFromMask, true>(p); }
 
 struct Sums {
   float sum, product;
@@ -442,27 +481,17 @@ struct Sums {
     sum += other.sum;
     product += other.product;
   }
-};
-
-struct PartialSums {
-  const float* partials;
-  int channels;
-
-  __device__ __forceinline__ Sums of(int part, int channel) const {
-    const float* from = partials + (size_t)part * 2 * channels + channel;
-    return Sums{from[0], from[channels]};
-  }
+  __device__ __forceinline__ void add(const Parts&, int, float first, float second) { add(Sums{first, second}); }
 };
 
 template <Sign kSign>
 struct InputGradient : GradientRows<kSign> {
-  Vector *of_x, *of_other;
+  Vector* of_x;
   int last;
   float slope[kValues], level[kValues];
 
   __device__ __forceinline__ InputGradient(const NormBackward& p, const Place& place) : GradientRows<kSign>(p, place) {
     of_x = static_cast<Vector*>(p.of_x) + place.vector;
-    of_other = p.of_other == nullptr ? nullptr : static_cast<Vector*>(p.of_other) + place.vector;
     last = p.rows - 1;
   }
   __device__ __forceinline__ void load(int slot, int row) { this->read_row(slot, last - row); }
@@ -470,7 +499,6 @@ struct InputGradient : GradientRows<kSign> {
     const size_t at = (size_t)(last - row) * this->vectors;
     float values[kValues], inputs[kValues];
     this->unpack_row(slot, values, inputs);
-    if (kSign == kFromMask && of_other != nullptr) of_other[at] = pack(values);
 #pragma unroll
     for (int k = 0; k < kValues; ++k) values[k] = fmaf(values[k], this->affine.scale[k], -fmaf(kFolds ? inputs[k] : inputs[k] - this->affine.mean[k], slope[k], level[k]));
     of_x[at] = pack(values);
@@ -481,8 +509,7 @@ template <Sign kSign>
 __device__ __forceinline__ void input_gradient(const NormBackward& p) {
   const int channels = p.vectors * kValues;
   const Adder adder(p.vectors);
-  const PartialSums partials = {p.partials, channels};
-  const Sums all = over_parts<Sums>(partials, p.parts, adder.channel, adder.group, adder.groups, adder.width, adder.inside);
+  const Sums all = over_parts<Sums>(Parts{p.partials, channels, p.parts, p.rows}, adder);
   float *slopes = shared, *levels = slopes + adder.width;
   if (adder.group == 0 && adder.inside) {
     const int c = adder.channel, at = thread_number();
@@ -505,7 +532,6 @@ __device__ __forceinline__ void input_gradient(const NormBackward& p) {
 
 NORM_KERNEL norm_backward(const NormBackward p) { input_gradient<kNone>(p); }
 NORM_KERNEL norm_backward_relu(const NormBackward p) { input_gradient<kFromInput>(p); }
-NORM_KERNEL norm_backward_add_relu(const NormBackward p) { input_gradient<kFromMask>(p); }
 
 // ---- max pooling ----
 
@@ -574,11 +600,13 @@ __device__ __forceinline__ void spread(const MaxPoolingGradient& p) {
     for (int a = 0; a < rows; ++a)
 #pragma unroll
       for (int b = 0; b < columns; ++b) {
+        // A window that is not there is another again, whose place it is not: so all reads come before the first use.
         const int i = first_row + a, j = first_column + b;
-        if (kWindows > 0 && (i > last_row || j > last_column)) continue;
-        const size_t at = (((size_t)image * p.out[0] + i) * p.out[1] + j) * p.vectors + vector;
+        const bool there = first_row <= last_row && first_column <= last_column;
+        if (!there) continue;
+        const size_t at = (((size_t)image * p.out[0] + min(i, last_row)) * p.out[1] + min(j, last_column)) * p.vectors + vector;
         const Bytes where = reinterpret_cast<const Bytes*>(p.index)[at];
-        const int here = (down - i * p.stride[0]) * p.kernel[1] + across - j * p.stride[1];
+        const int here = i <= last_row && j <= last_column ? (down - i * p.stride[0]) * p.kernel[1] + across - j * p.stride[1] : -1;
         float values[kValues];
         unpack(static_cast<const Vector*>(p.gradient)[at], values);
 #pragma unroll

@@ -70,9 +70,14 @@ inline void launch_norm(NormForward norm, bool relu, int values, const Card& car
 inline void launch_norm_gradient(NormBackward norm, bool relu, int values, const Card& card) {
   const NormShape shape(norm.rows, norm.vectors, card);
   norm.parts = shape.parts;
-  const bool mask = norm.mask != nullptr;
-  card.launch(shape.launch(mask ? Kernel::norm_sums_add_relu : relu ? Kernel::norm_sums_relu : Kernel::norm_sums, 2 * values, &norm));
-  card.launch(shape.launch(mask ? Kernel::norm_backward_add_relu : relu ? Kernel::norm_backward_relu : Kernel::norm_backward, 2, &norm));
+  if (norm.mask != nullptr) {
+    card.launch(shape.launch(norm.second != nullptr ? Kernel::norm_sums_two_add_relu : Kernel::norm_sums_add_relu, 2 * values, &norm));
+    norm.gradient = norm.of_other;
+    card.launch(shape.launch(Kernel::norm_backward, 2, &norm));
+    return;
+  }
+  card.launch(shape.launch(relu ? Kernel::norm_sums_relu : Kernel::norm_sums, 2 * values, &norm));
+  card.launch(shape.launch(relu ? Kernel::norm_backward_relu : Kernel::norm_backward, 2, &norm));
 }
 
 template <typename Pooling>

@@ -12,11 +12,14 @@
 #ifndef STRIATE_AHEAD
 #define STRIATE_AHEAD 4  // vectors that a thread reads before it uses the first
 #endif
+#ifndef STRIATE_BATCH
+#define STRIATE_BATCH 8  // partial results that a thread reads before it adds up the first
+#endif
 #define STRIATE_POOL_THREADS 256
 
 #define FOR_KERNELS(X)                                                                                                        \
   X(norm_moments) X(norm_forward) X(norm_forward_relu) X(norm_forward_add) X(norm_forward_add_relu)                          \
-  X(norm_sums) X(norm_sums_relu) X(norm_sums_add_relu) X(norm_backward) X(norm_backward_relu) X(norm_backward_add_relu)       \
+  X(norm_sums) X(norm_sums_relu) X(norm_sums_add_relu) X(norm_sums_two_add_relu) X(norm_backward) X(norm_backward_relu)       \
   X(pool_any) X(pool_2) X(pool_3) X(spread_any) X(spread_1) X(spread_2)
 
 // Batch norm in training: y = relu((x - mean) * scale + shift + other).
@@ -34,12 +37,13 @@ struct NormForward {
 };
 
 struct NormBackward {
-  const void *gradient, *x;
+  const void *gradient, *second;  // `second`, which may be nullptr, is added to the gradient where there is a mask
+  const void* x;
   const unsigned char* mask;
   const float* statistics;
   float* partials;  // [parts, 2, channels]: sums of the gradient and of its products with x - mean
   float *of_weight, *of_bias;
-  void *of_x, *of_other;
+  void *of_x, *of_other;  // `of_other` is written where there is a mask
   int rows, vectors, parts;
 };
 
