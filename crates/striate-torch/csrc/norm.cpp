@@ -1,4 +1,5 @@
-// Batch norm in training (kernels/norm.cpp), of channels-last float32 or bfloat16 images.
+// Batch norm in training, of channels-last images: float32 or bfloat16 on the CPU (kernels/norm.cpp), those and float16 on a GPU (cuda/kernels.cu).
+#include "cuda_kernels.h"
 #include "kernels/kernels.h"
 #include "pixels.h"
 
@@ -14,10 +15,98 @@ const T* values(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
 }
 
-at::Tensor laid_out(const at::Tensor& tensor) { return tensor.contiguous(at::MemoryFormat::ChannelsLast); }
+at::Tensor laid_out(const at::Tensor& tensor) {
+  const at::Tensor laid = tensor.contiguous(at::MemoryFormat::ChannelsLast);
+  return laid.is_cpu() || is_aligned(laid) ? laid : laid.clone();
+}
 
-bool is_channels(const at::Tensor& tensor, int64_t channels) {
-  return tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.is_contiguous() && tensor.numel() == channels;
+bool is_channels(const at::Tensor& tensor, int64_t channels, at::Device device) {
+  return tensor.scalar_type() == at::kFloat && tensor.device() == device && tensor.is_contiguous() && tensor.numel() == channels;
+}
+
+// What normalises, and what follows.
+struct Arguments {
+  std::optional<at::Tensor> weight, bias;
+  at::Tensor added, running_mean, running_var;
+  double momentum, eps;
+  bool relu;
+
+  static const float* parameter(const std::optional<at::Tensor>& tensor) { return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr; }
+};
+
+at::Tensor unwritten(at::IntArrayRef size, at::ScalarType type, const at::Tensor& like) {
+  return at::empty(size, like.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
+}
+
+// Writes `y` and `statistics`; gives what the gradient needs to know which values the ReLU let through.
+at::Tensor forward_on_cpu(const Arguments& with, const at::Tensor& x, const at::Tensor& statistics, const at::Tensor& y) {
+  with_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    batch_norm(Norm<T>{values<T>(x), values<T>(with.added), with.parameter(with.weight), with.parameter(with.bias), with.running_mean.data_ptr<float>(),
+                       with.running_var.data_ptr<float>(), with.momentum, with.eps, with.relu, rows_of(x), x.size(1), statistics.data_ptr<float>(),
+                       static_cast<T*>(y.data_ptr())});
+  });
+  return with.relu ? y : at::Tensor();
+}
+
+at::Tensor forward_on(const Card& card, const Arguments& with, const at::Tensor& x, const at::Tensor& statistics, const at::Tensor& y) {
+  TORCH_CHECK(x.numel() / vector_values(x) < kMost, "this batch norm takes fewer values on a GPU");
+  const int rows = static_cast<int>(rows_of(x)), vectors = static_cast<int>(x.size(1)) / vector_values(x);
+  const NormShape shape(rows, vectors, card);
+  const at::Tensor partials = unwritten({shape.parts, 2, x.size(1)}, at::kFloat, x);
+  at::Tensor mask;
+  if (with.relu && with.added.defined()) mask = unwritten({static_cast<int64_t>(shape.mask(rows))}, at::kByte, x);
+  const NormForward norm{.x = x.const_data_ptr(),
+                         .other = with.added.defined() ? with.added.const_data_ptr() : nullptr,
+                         .weight = with.parameter(with.weight),
+                         .bias = with.parameter(with.bias),
+                         .running_mean = with.running_mean.data_ptr<float>(),
+                         .running_var = with.running_var.data_ptr<float>(),
+                         .partials = partials.data_ptr<float>(),
+                         .statistics = statistics.data_ptr<float>(),
+                         .y = y.data_ptr(),
+                         .mask = mask.defined() ? mask.data_ptr<uint8_t>() : nullptr,
+                         .momentum = with.momentum,
+                         .eps = with.eps,
+                         .rows = rows,
+                         .vectors = vectors,
+                         .parts = shape.parts};
+  launch_norm(norm, with.relu, vector_values(x), card);
+  return mask;
+}
+
+// Gradients; `of_other` is undefined where nobody wants it.
+struct Gradients {
+  at::Tensor of_x, of_weight, of_bias, of_other;
+};
+
+void backward_on_cpu(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& y, const at::Tensor& statistics, const Gradients& to) {
+  with_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    batch_norm_gradient(NormGradient<T>{values<T>(gradient), values<T>(y), values<T>(x), statistics.const_data_ptr<float>(), rows_of(x), x.size(1),
+                                        to.of_weight.data_ptr<float>(), to.of_bias.data_ptr<float>(), static_cast<T*>(to.of_x.data_ptr()),
+                                        to.of_other.defined() ? static_cast<T*>(to.of_other.data_ptr()) : nullptr});
+  });
+}
+
+void backward_on(const Card& card, const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& mask, bool relu, const at::Tensor& statistics,
+                 const Gradients& to) {
+  const int rows = static_cast<int>(rows_of(x)), vectors = static_cast<int>(x.size(1)) / vector_values(x);
+  const NormShape shape(rows, vectors, card);
+  const at::Tensor partials = unwritten({shape.parts, 2, x.size(1)}, at::kFloat, x);
+  const NormBackward norm{.gradient = gradient.const_data_ptr(),
+                          .x = x.const_data_ptr(),
+                          .mask = mask.defined() ? mask.const_data_ptr<uint8_t>() : nullptr,
+                          .statistics = statistics.const_data_ptr<float>(),
+                          .partials = partials.data_ptr<float>(),
+                          .of_weight = to.of_weight.data_ptr<float>(),
+                          .of_bias = to.of_bias.data_ptr<float>(),
+                          .of_x = to.of_x.data_ptr(),
+                          .of_other = to.of_other.defined() ? to.of_other.data_ptr() : nullptr,
+                          .rows = rows,
+                          .vectors = vectors,
+                          .parts = shape.parts};
+  launch_norm_gradient(norm, relu, vector_values(x), card);
 }
 
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
@@ -26,48 +115,51 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                             const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other, at::Tensor running_mean,
                             at::Tensor running_var, double momentum, double eps, bool relu) {
     const int64_t channels = x.dim() == 4 ? x.size(1) : 0;
-    TORCH_CHECK(x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && channels > 0 && channels % kMultiple == 0,
-                "this batch norm takes float32 or bfloat16 images with a multiple of 16 channels, on the CPU");
-    TORCH_CHECK(!other.has_value() || (other->sizes() == x.sizes() && other->scalar_type() == x.scalar_type() && other->is_cpu()),
+    const Card* card = card_of(x);
+    const bool half = x.scalar_type() == at::kBFloat16;
+    TORCH_CHECK(card != nullptr || (x.is_cpu() && (x.scalar_type() == at::kFloat || half)),
+                "this batch norm takes float32 or bfloat16 images on the CPU, and images on a GPU whose kernels are loaded");
+    TORCH_CHECK(channels > 0 && channels % (card != nullptr ? kCardMultiple : kMultiple) == 0,
+                "this batch norm takes images with a multiple of 16 channels, or 8 on a GPU");
+    TORCH_CHECK(!other.has_value() || (other->sizes() == x.sizes() && other->scalar_type() == x.scalar_type() && other->device() == x.device()),
                 "what is added has another shape or type");
-    TORCH_CHECK(is_channels(running_mean, channels) && is_channels(running_var, channels) && (!weight.has_value() || is_channels(*weight, channels)) &&
-                    (!bias.has_value() || is_channels(*bias, channels)),
+    const auto fits = [&](const at::Tensor& tensor) { return is_channels(tensor, channels, x.device()); };
+    TORCH_CHECK(fits(running_mean) && fits(running_var) && (!weight.has_value() || fits(*weight)) && (!bias.has_value() || fits(*bias)),
                 "batch norm takes float32 parameters, one for each channel");
     x = laid_out(x);
-    const int64_t rows = rows_of(x);
-    TORCH_CHECK(rows > 1, "batch norm needs more than one value for each channel");
-    const at::Tensor added = other.has_value() ? laid_out(*other) : at::Tensor();
-    at::Tensor y = at::empty_like(x);
-    at::Tensor statistics = at::empty({4, channels}, x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
-    const auto parameter = [](const std::optional<at::Tensor>& tensor) { return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr; };
-    with_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      batch_norm(Norm<T>{values<T>(x), values<T>(added), parameter(weight), parameter(bias), running_mean.data_ptr<float>(), running_var.data_ptr<float>(),
-                         momentum, eps, relu, rows, channels, statistics.data_ptr<float>(), static_cast<T*>(y.data_ptr())});
-    });
-    context->save_for_backward({x, relu ? y : at::Tensor(), statistics});
+    TORCH_CHECK(rows_of(x) > 1, "batch norm needs more than one value for each channel");
+    const Arguments with{weight, bias, other.has_value() ? laid_out(*other) : at::Tensor(), running_mean, running_var, momentum, eps, relu};
+    const at::Tensor y = at::empty_like(x), statistics = unwritten({4, channels}, at::kFloat, x);
+    const at::Tensor let_through = card != nullptr ? forward_on(*card, with, x, statistics, y) : forward_on_cpu(with, x, statistics, y);
+    context->saved_data["relu"] = relu;
+    context->saved_data["given"] = std::vector<int64_t>{weight.has_value(), bias.has_value(), other.has_value()};
+    context->save_for_backward({x, let_through, statistics});
     return y;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "this batch norm has no second derivative: derive libtorch's for that");
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &y = saved[1], &statistics = saved[2];
+    const at::Tensor &x = saved[0], &let_through = saved[1], &statistics = saved[2];
     const at::Tensor gradient = laid_out(gradients[0].to(x.scalar_type()));
-    const int64_t channels = x.size(1);
+    const Card* card = card_of(x);
+    const bool relu = context->saved_data["relu"].toBool();
+    // Inputs that were not given have no number.
+    const std::vector<int64_t> given = context->saved_data["given"].toIntVector();
+    size_t number = 1;
+    const auto wants = [&](int64_t is_given) { return is_given != 0 && context->needs_input_grad(number++); };
+    const bool wants_weight = wants(given[0]), wants_bias = wants(given[1]), wants_other = wants(given[2]);
     torch::autograd::variable_list result(9);
-    at::Tensor of_weight = at::empty({channels}, statistics.options()), of_bias = at::empty_like(of_weight);
-    at::Tensor of_x = at::empty_like(x), of_other = context->needs_input_grad(3) ? at::empty_like(x) : at::Tensor();
-    with_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      batch_norm_gradient(NormGradient<T>{values<T>(gradient), values<T>(y), values<T>(x), statistics.const_data_ptr<float>(), rows_of(x), channels,
-                                          of_weight.data_ptr<float>(), of_bias.data_ptr<float>(), static_cast<T*>(of_x.data_ptr()),
-                                          of_other.defined() ? static_cast<T*>(of_other.data_ptr()) : nullptr});
-    });
-    result[0] = of_x;
-    if (context->needs_input_grad(1)) result[1] = of_weight;
-    if (context->needs_input_grad(2)) result[2] = of_bias;
-    result[3] = of_other;
+    at::Tensor of_weight = at::empty({x.size(1)}, statistics.options()), of_bias = at::empty_like(of_weight);
+    // On a GPU without a ReLU, what was added has the gradient itself.
+    const bool passes = card != nullptr && !relu;
+    const Gradients to{at::empty_like(x), of_weight, of_bias, wants_other && !passes ? at::empty_like(x) : at::Tensor()};
+    if (card != nullptr) backward_on(*card, gradient, x, let_through, relu, statistics, to);
+    else backward_on_cpu(gradient, x, let_through, statistics, to);
+    result[0] = to.of_x;
+    if (wants_weight) result[1] = of_weight;
+    if (wants_bias) result[2] = of_bias;
+    result[3] = wants_other && passes ? gradient : to.of_other;
     return result;
   }
 };

@@ -3,6 +3,7 @@
 
 #include "conv_train.cpp"
 #include "cuda.cpp"
+#include "cuda_kernels.cpp"
 #include "foreach.cpp"
 #include "int8.cpp"
 #include "norm.cpp"

@@ -124,7 +124,7 @@ char* st_int8_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_int8_linear(st_tensor input, double step, st_tensor weight, st_tensor scales, st_tensor bias, int relu, const st_scale* output,
                      st_tensor* out);
 
-// Channels-last feature maps of float32, bfloat16 or uint8 on the CPU; 0 if a tensor is no such, and nothing is written then.
+// Channels-last feature maps of float32, bfloat16 or uint8 on the CPU, and for max pooling of float32, bfloat16 or float16 on a GPU whose kernels are loaded; 0 if a tensor is no such, and nothing is written then.
 // Max pooling, of what a ReLU gives if there is one, with gradients (pool.cpp); `window` is the kernel's size, stride and padding, each height and width.
 int st_max_pool(st_tensor input, const int64_t* window, int64_t out_height, int64_t out_width, int relu, st_tensor* out);
 int st_concat_channels(const st_tensor* tensors, size_t n, st_tensor* out);
@@ -156,10 +156,17 @@ char* st_graph_begin(st_stream stream, st_graph* out);
 char* st_graph_end(st_stream stream, st_graph graph);
 char* st_graph_replay(st_graph graph);
 void st_graph_free(st_graph graph);
+// Our kernels for NVIDIA GPUs (cuda_kernels.cpp). The device's compute capability: 90 is that of sm_90.
+char* st_cuda_capability(int device, int* out);
+// Has tensors on that device, of float32 (element 0), bfloat16 (1) or float16 (2), served by a compiled program.
+char* st_cuda_load(int device, int element, const void* program);
+// Has this thread run the kernels on the CPU, on tensors there, by a function of cuda/host.cpp, until it is called with nullptr: for tests.
+typedef void (*st_host_launch)(int element, const void* launch);
+void st_host_kernels(st_host_launch launch);
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
 // given back.
 int st_autocast(int cuda, int kind);
-// Batch norm in training of channels-last images with a multiple of 16 channels, with what follows it (norm.cpp): `other`, which may be nullptr, is added,
+// Batch norm in training of channels-last images with a multiple of 16 channels (8 on a GPU), with what follows it (norm.cpp): `other`, which may be nullptr, is added,
 // and a ReLU applied. `weight` and `bias` may be nullptr. The running statistics are moved.
 char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, double momentum,
                     double eps, int relu, st_tensor* out);

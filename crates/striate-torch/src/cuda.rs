@@ -1,4 +1,9 @@
 //! Streams of CUDA devices, on which work goes on beside the default stream's, and graphs: recorded work that is launched by one call.
+mod check;
+mod dynamic;
+pub mod kernels;
+mod nvrtc;
+
 use crate::ffi::{CGraph, CStream};
 use crate::{TorchError, ffi};
 use tch::{Device, Tensor};

@@ -1,6 +1,6 @@
 //! The C interface of `csrc/shim.h`.
 use crate::TorchError;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
@@ -25,6 +25,10 @@ pub(crate) struct Plane {
     pub(crate) start: [i64; 2],
     pub(crate) size: [i64; 2],
 }
+
+/// `striate_host_launch` of `csrc/cuda/host.cpp`.
+#[cfg(test)]
+pub(crate) type HostLaunch = unsafe extern "C" fn(element: c_int, launch: *const c_void);
 
 #[repr(C)]
 pub(crate) struct CStream {
@@ -216,6 +220,10 @@ unsafe extern "C" {
         relu: c_int,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_cuda_capability(device: c_int, out: *mut c_int) -> *mut c_char;
+    pub(crate) fn st_cuda_load(device: c_int, element: c_int, program: *const c_void) -> *mut c_char;
+    #[cfg(test)]
+    pub(crate) fn st_host_kernels(launch: Option<HostLaunch>);
     pub(crate) fn st_fast_cuda();
     pub(crate) fn st_set_tf32(on: c_int);
     pub(crate) fn st_tf32() -> c_int;

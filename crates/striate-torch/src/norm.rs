@@ -1,4 +1,5 @@
 //! Batch norm in training as one pass with what follows it, where libtorch's operators, one for each, read and write every map again.
+use crate::cuda::kernels;
 use crate::winograd::LANES;
 use crate::{TorchError, ffi};
 use tch::{Device, Kind, Tensor};
@@ -29,14 +30,20 @@ pub struct After<'a> {
     pub relu: bool,
 }
 
-/// Whether [`BatchNorm::forward`] takes these images: `[N, C, H, W]`, float32 or bfloat16, on the CPU, with a multiple of [`LANES`] channels.
+/// Whether [`BatchNorm::forward`] takes these images, `[N, C, H, W]`: on the CPU, float32 or bfloat16 with a multiple of [`LANES`] channels; on a CUDA
+/// device, where [`kernels`] can be had, float32, bfloat16 or float16 with a multiple of 8 channels.
 pub fn takes(images: &Tensor) -> bool {
-    let kind = matches!(images.kind(), Kind::Float | Kind::BFloat16);
-    matches!(images.size()[..], [_, channels, _, _] if channels % LANES == 0) && kind && images.device() == Device::Cpu
+    let (kind, device) = (images.kind(), images.device());
+    let [_, channels, _, _] = images.size()[..] else { return false };
+    if kernels::serve(device, kind) {
+        return channels % kernels::LANES == 0 && images.numel() < kernels::MOST;
+    }
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16) && channels % LANES == 0
 }
 
 impl BatchNorm<'_> {
-    /// Images normalised by the mean and variance of the batch, and what follows: channels-last, with gradients. Sums are kept in float64.
+    /// Images normalised by the mean and variance of the batch, and what follows: channels-last, with gradients. Sums are kept in float64,
+    /// and on CUDA devices in float32, of differences that are small.
     ///
     /// Fails unless [`takes`] is true, and with one value for each channel. A second derivative is an error.
     pub fn forward(&self, images: &Tensor, after: After) -> Result<Tensor, TorchError> {

@@ -1,8 +1,8 @@
 //! Pooling and concatenation of channels-last feature maps `[N, C, H, W]` in float32, bfloat16 or uint8 on the CPU: libtorch's own write and keep
-//! indices of eight bytes, or copy value by value.
+//! indices of eight bytes, or copy value by value. Pooling on CUDA devices too, of float32, bfloat16 or float16.
 //!
 //! Channels of other tensors' pixels, as [`Tensor::narrow`] gives them, are taken as they are.
-use crate::ffi;
+use crate::{cuda::kernels, ffi};
 use tch::Tensor;
 
 /// A window of max pooling; pairs are height and width.
@@ -18,7 +18,7 @@ pub struct Window {
 
 /// The largest value of each window, for an output of this height and width, and with `relu` no less than 0: pooling after a ReLU. With
 /// gradients, which take one byte for each value of the output, and no second ones. Of values that are equal the first has the gradient; a
-/// NaN is given on, and its gradient is the largest number's.
+/// NaN is given on, and its gradient is the largest number's, or on CUDA devices its own.
 ///
 /// `None` if the tensor is no such feature map, if gradients are wanted and the window has more than 255 places, or if it leaves its place with nothing to read.
 pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool) -> Option<Tensor> {
@@ -34,6 +34,8 @@ pub fn max_pool(input: &Tensor, window: &Window, out_size: [i64; 2], relu: bool)
     }
     let pairs = [window.kernel_size, window.stride, window.padding].concat();
     let [height, width] = out_size;
+    // A CUDA device's are loaded by the first call.
+    kernels::serve(input.device(), input.kind());
     // SAFETY: the tensor and the array of six live for the call; every window reads a value of the input, as checked.
     ffi::tensor_where_taken(|out| unsafe {
         ffi::st_max_pool(input.as_ptr(), pairs.as_ptr(), height, width, i32::from(relu), out)
