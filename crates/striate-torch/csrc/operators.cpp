@@ -3,6 +3,7 @@
 
 #include "conv_train.cpp"
 #include "cuda.cpp"
+#include "cudnn.cpp"
 #include "foreach.cpp"
 #include "int8.cpp"
 #include "norm.cpp"
