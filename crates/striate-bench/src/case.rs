@@ -64,6 +64,7 @@ pub(crate) fn short_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Float32 => "fp32",
         Precision::Bfloat16 => "bf16",
+        Precision::Float16 => "fp16",
         other => other.name(),
     }
 }
@@ -83,7 +84,8 @@ pub struct Case {
     pub batch: i64,
     /// Height and width of an image, or rows and columns of a matrix.
     pub size: i64,
-    /// The type that is computed in: in ids and in JSON `fp32`, `bf16` or `int8`, which is for plans on the CPU alone.
+    /// The type that is computed in: in ids and in JSON `fp32`, `bf16`, `int8`, which is for plans on the CPU alone, or `fp16`, which is
+    /// for plans on a GPU alone.
     #[serde(serialize_with = "short")]
     pub precision: Precision,
     /// How images lie in memory.
@@ -121,7 +123,7 @@ impl FromStr for Case {
             mode: parsed(mode).ok_or_else(|| refuse(mode, "mode"))?,
             batch: number(batch, "b").ok_or_else(|| refuse(batch, "batch, such as b16"))?.into(),
             size: number(size, "").ok_or_else(|| refuse(size, "size, such as 224"))?.into(),
-            precision: parsed(precision).ok_or_else(|| refuse(precision, "precision: fp32, bf16 or int8"))?,
+            precision: parsed(precision).ok_or_else(|| refuse(precision, "precision: fp32, bf16, fp16 or int8"))?,
             memory_format: parsed(memory_format).ok_or_else(|| refuse(memory_format, "memory format"))?,
             threads: number(threads, "t").ok_or_else(|| refuse(threads, "number of threads, such as t2"))? as usize,
             device: device.to_owned(),
@@ -137,6 +139,9 @@ impl FromStr for Case {
         }
         if case.precision == Precision::Int8 && (case.mode != Mode::Plan || device != "cpu") {
             return Err(refuse(precision, "precision but of plan on cpu"));
+        }
+        if case.precision == Precision::Float16 && (!matches!(case.mode, Mode::Plan | Mode::Product) || device == "cpu") {
+            return Err(refuse(precision, "precision but of plan on a GPU"));
         }
         case.torch_device()?;
         Ok(case)
@@ -267,7 +272,7 @@ pub fn full_set(threads: usize) -> Vec<Case> {
             let runs = mode <= Mode::Train;
             let batches: &[i64] = if runs { &[1, 4, 16, 64, 128] } else { &[1] };
             let precisions: &[Precision] = match mode {
-                Mode::Plan => &[Precision::Float32, Precision::Bfloat16, Precision::Int8],
+                Mode::Plan => &Precision::ALL,
                 Mode::Infer | Mode::Train => &[Precision::Float32, Precision::Bfloat16],
                 _ => &[Precision::Float32],
             };
@@ -280,7 +285,12 @@ pub fn full_set(threads: usize) -> Vec<Case> {
             let all = Case::of(variant.name, mode, 1, threads);
             for device in &devices {
                 for &batch in batches {
-                    for &precision in precisions.iter().filter(|precision| **precision != Precision::Int8 || device == "cpu") {
+                    let on_device = |precision: &&Precision| match precision {
+                        Precision::Int8 => device == "cpu",
+                        Precision::Float16 => device != "cpu",
+                        _ => true,
+                    };
+                    for &precision in precisions.iter().filter(on_device) {
                         for &memory_format in layouts {
                             for threads in [1, threads] {
                                 cases.push(Case {
@@ -412,6 +422,7 @@ mod tests {
             ("resnet50/plan/b0/224/fp32/channels-last/t1/cpu", "`b0` is no batch"),
             ("resnet50/optimizer/b1/224/bf16/channels-last/t1/cpu", "which is fp32"),
             ("resnet50/infer/b1/224/int8/channels-last/t1/cpu", "but of plan"),
+            ("resnet50/plan/b1/224/fp16/channels-last/t1/cpu", "but of plan on a GPU"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/tpu", "no such device"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/cuda:99", "graphics card"),
             ("resnet50/load/b1/224/fp32/channels-last/t1/cpu", "loader-plain"),

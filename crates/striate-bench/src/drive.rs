@@ -136,7 +136,7 @@ impl Measuring<'_> {
                 Err(error) => records.push(absent(case, peer.name, error.to_string())),
             }
         }
-        let tolerance = TOLERANCE[usize::from(case.precision == Precision::Bfloat16)];
+        let tolerance = TOLERANCE[usize::from(matches!(case.precision, Precision::Bfloat16 | Precision::Float16))];
         let turns = take_turns(sides, &request, self.options.rounds, tolerance);
         records.splice(0..0, self.rows(case, turns, limit));
         Ok(records)

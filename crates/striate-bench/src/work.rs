@@ -80,6 +80,7 @@ impl Work {
 fn kind(precision: Precision) -> Kind {
     match precision {
         Precision::Bfloat16 => Kind::BFloat16,
+        Precision::Float16 => Kind::Half,
         Precision::Int8 => Kind::Int8,
         _ => Kind::Float,
     }

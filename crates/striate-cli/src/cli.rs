@@ -243,8 +243,12 @@ pub(crate) struct EvalArgs {
 
 /// Parses the name of a precision.
 fn precision() -> impl TypedValueParser<Value = Precision> {
-    let names =
-        [PossibleValue::new("float32").alias("fp32"), PossibleValue::new("bfloat16").alias("bf16"), PossibleValue::new("int8")];
+    let names = [
+        PossibleValue::new("float32").alias("fp32"),
+        PossibleValue::new("bfloat16").alias("bf16"),
+        PossibleValue::new("float16").alias("fp16"),
+        PossibleValue::new("int8"),
+    ];
     PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
 
@@ -252,7 +256,7 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Compute in this type; bfloat16 and int8 are faster on processors that support them, and less
-    /// exact
+    /// exact; float16 takes a GPU
     #[arg(long, value_name = "TYPE", default_value_t, value_parser = precision())]
     pub(crate) precision: Precision,
     /// For int8: measure the range of values on training images of this dataset or folder

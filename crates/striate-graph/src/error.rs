@@ -127,6 +127,23 @@ pub enum GraphError {
         /// The first such parameter.
         name: String,
     },
+    /// Too little memory on a GPU.
+    #[error(
+        "not enough memory on {device} for a batch of {batch}: {} more needed, {} free{}: take a smaller batch",
+        size(*asked), size(*free), fits.map_or_else(String::new, |fits| format!(", and about {fits} would fit"))
+    )]
+    OutOfMemory {
+        /// The device, such as `cuda:0`.
+        device: String,
+        /// The examples in the batch.
+        batch: i64,
+        /// The bytes that were asked for.
+        asked: u64,
+        /// The bytes that were free.
+        free: u64,
+        /// A batch that would fit, if the network tells one.
+        fits: Option<i64>,
+    },
     /// libtorch failed outside of a layer.
     #[error(transparent)]
     Torch(#[from] striate_torch::TorchError),
@@ -135,7 +152,7 @@ pub enum GraphError {
 impl GraphError {
     /// Whether libtorch failed, as for lack of memory, where otherwise something that was given is wrong.
     pub fn is_failure(&self) -> bool {
-        matches!(self, Self::Torch(_) | Self::Layer { source: LayerError::Torch(_), .. })
+        matches!(self, Self::Torch(_) | Self::OutOfMemory { .. } | Self::Layer { source: LayerError::Torch(_), .. })
     }
 }
 
@@ -150,6 +167,14 @@ fn did_you_mean(nearest: &[String]) -> String {
         [] => ": the network's summary lists them".to_owned(),
         [one] => format!(": did you mean {one}?"),
         [first @ .., last] => format!(": did you mean {} or {last}?", first.join(", ")),
+    }
+}
+
+/// Bytes, as people read them.
+fn size(bytes: u64) -> String {
+    match bytes as f64 / f64::from(1 << 30) {
+        few if few < 1.0 => format!("{:.0} MiB", few * 1024.0),
+        many => format!("{many:.1} GiB"),
     }
 }
 

@@ -4,7 +4,8 @@ use striate_layers::{Conv2d, LayerError, Shape};
 use striate_torch::int8::{self, Scale};
 use striate_torch::kernels::{Kernel as Choice, Purpose};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
-use striate_torch::{Frozen, MemoryFormat, TorchError, memory_format, pixels, pointwise, to_memory_format, winograd};
+use striate_torch::{Frozen, MemoryFormat, TorchError, cudnn, memory_format, pixels, pointwise, to_memory_format, winograd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind as Type, Tensor};
 
 #[derive(Debug)]
@@ -27,6 +28,11 @@ pub(crate) enum Kernel {
     Pointwise(pointwise::Weight),
     OneDnn(Params<Frozen>),
     Int8(int8::Conv),
+    /// By libtorch's operators from when on cuDNN `refused` it.
+    CuDnn {
+        params: Params<Frozen>,
+        refused: AtomicBool,
+    },
     Plain(Params<Frozen>),
 }
 
@@ -59,6 +65,9 @@ impl Kernel {
                 few: (one != many).then(packed).transpose()?,
             }),
             Choice::OneDnn => Ok(Self::OneDnn(packed()?)),
+            Choice::CuDnn if cudnn::available() => {
+                Ok(Self::CuDnn { params: channels_last(params, kind)?.freeze(), refused: AtomicBool::new(false) })
+            }
             _ => plain(),
         }
     }
@@ -80,7 +89,8 @@ impl Kernel {
             Self::Winograd { .. } => "Winograd",
             Self::Pointwise(_) => "pointwise",
             Self::OneDnn(_) | Self::Int8(_) => "oneDNN",
-            Self::Plain(_) => "",
+            Self::CuDnn { refused, .. } if !refused.load(Ordering::Relaxed) => "cuDNN",
+            Self::CuDnn { .. } | Self::Plain(_) => "",
         }
     }
 }
@@ -114,20 +124,39 @@ impl Conv {
                     _ => finish(self.post, conv.forward(&input, &geometry, sum.relu, scales.and_then(Scales::of_output))?),
                 };
             }
-            Kernel::Plain(Params { weight, bias }) => {
-                let Geometry { padding, stride, dilation, groups } = geometry;
-                let mut output = input.f_conv2d(weight, bias.as_deref(), stride, padding, dilation, groups)?;
-                if let Some(other) = other {
-                    output = output.f_add_(other)?;
+            Kernel::CuDnn { params, refused } => {
+                if !refused.load(Ordering::Relaxed) {
+                    let Params { weight, bias } = params;
+                    match cudnn::conv_relu(&input, weight, bias.as_deref(), &geometry, other) {
+                        Err(error) if !error.is_out_of_memory() => refused.store(true, Ordering::Relaxed),
+                        done => return Ok(done?),
+                    }
                 }
-                return apply(self.post, output);
+                return self.plain(&input, params, geometry, other);
             }
+            Kernel::Plain(params) => return self.plain(&input, params, geometry, other),
             Kernel::OneDnn(params) => params,
         };
         Ok(match other {
             Some(other) => onednn::conv_add(&input, weight, bias.as_deref(), &geometry, other, sum)?,
             None => onednn::conv(&input, weight, bias.as_deref(), &geometry, self.post)?,
         })
+    }
+
+    /// By libtorch's operators.
+    fn plain(
+        &self,
+        input: &Tensor,
+        Params { weight, bias }: &Params<Frozen>,
+        geometry: Geometry,
+        other: Option<&Tensor>,
+    ) -> Result<Tensor, LayerError> {
+        let Geometry { padding, stride, dilation, groups } = geometry;
+        let mut output = input.f_conv2d(weight, bias.as_deref(), stride, padding, dilation, groups)?;
+        if let Some(other) = other {
+            output = output.f_add_(other)?;
+        }
+        apply(self.post, output)
     }
 
     /// Whether Winograd's algorithm is the fastest for a batch.

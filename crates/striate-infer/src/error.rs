@@ -8,8 +8,8 @@ pub enum PlanError {
     /// A device or a processor that has no int8.
     #[error("int8 needs a CPU with AVX-512 VNNI or AVX-VNNI, and libtorch's oneDNN: use float32 or bfloat16")]
     NoInt8,
-    /// Plans compute in no float16.
-    #[error("float16 is for training: use float32 or bfloat16")]
+    /// Plans compute in no float16 on a CPU.
+    #[error("float16 needs a CUDA device: use float32 or bfloat16")]
     NoFloat16,
     /// A plan in int8 without a calibration.
     #[error("int8 needs a calibration: measure one with `Calibration::measure`")]

@@ -39,11 +39,15 @@ mod error;
 mod gate;
 mod int8;
 mod linear;
+mod memory;
 mod passes;
 mod plan;
 mod program;
+mod recent;
+mod recording;
 mod schedule;
 mod step;
+mod steps;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;

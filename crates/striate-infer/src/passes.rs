@@ -1,8 +1,11 @@
 //! The passes: each makes the program do the same with less.
+mod bias;
 mod fold;
 mod fuse;
 mod identity;
 mod merge;
+
+pub(crate) use bias::join as join_biases;
 
 use crate::program::Program;
 use striate_torch::TorchError;

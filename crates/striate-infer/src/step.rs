@@ -216,6 +216,7 @@ impl fmt::Display for Ready {
         }
         let kind = match self.kind {
             Type::BFloat16 => "bf16",
+            Type::Half => "fp16",
             Type::Uint8 => "int8",
             _ => "",
         };

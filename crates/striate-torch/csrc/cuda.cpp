@@ -17,6 +17,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 
 namespace {
 
@@ -89,13 +90,15 @@ char* st_await_copy(st_tensor tensor) {
 
 int st_has_graphs() { return 1; }
 
-char* st_graph_begin(st_stream stream, st_graph* out) {
+void st_graph_pool(uint64_t* pool) { std::tie(pool[0], pool[1]) = at::cuda::graph_pool_handle(); }
+
+char* st_graph_begin(st_stream stream, const uint64_t* pool, st_graph* out) {
   return caught([&] {
     // Recording is of the current stream of the current device, which switching streams does not set.
     const c10::DeviceGuard device(stream_of(stream).device());
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
     // Other threads may go on using CUDA meanwhile.
-    graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    graph->capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : at::cuda::MempoolId_t{pool[0], pool[1]}, cudaStreamCaptureModeThreadLocal);
     *out = graph.release();
   });
 }
@@ -118,7 +121,8 @@ void st_graph_free(st_graph graph) { delete static_cast<at::cuda::CUDAGraph*>(gr
 static char* no_graphs() { return strdup("built without CUDA graphs: libtorch is for the CPU alone, or CUDA's headers were not found"); }
 
 int st_has_graphs() { return 0; }
-char* st_graph_begin(st_stream, st_graph*) { return no_graphs(); }
+void st_graph_pool(uint64_t* pool) { pool[0] = pool[1] = 0; }
+char* st_graph_begin(st_stream, const uint64_t*, st_graph*) { return no_graphs(); }
 char* st_graph_end(st_stream, st_graph) { return no_graphs(); }
 char* st_graph_replay(st_graph) { return no_graphs(); }
 void st_graph_free(st_graph) {}

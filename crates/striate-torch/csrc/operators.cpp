@@ -4,6 +4,7 @@
 #include "conv_train.cpp"
 #include "cuda.cpp"
 #include "cuda_kernels.cpp"
+#include "cudnn.cpp"
 #include "foreach.cpp"
 #include "int8.cpp"
 #include "norm.cpp"

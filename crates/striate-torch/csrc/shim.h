@@ -152,7 +152,9 @@ char* st_await_copy(st_tensor copy);
 char* st_pinned_bytes(const int64_t* size, size_t dimensions, st_tensor* out);
 // What this thread launches between the two calls is recorded, not run: on `stream`, which it was switched to. A graph is to be freed only if both succeeded.
 int st_has_graphs();
-char* st_graph_begin(st_stream stream, st_graph* out);
+// `pool`, which may be nullptr, names memory that graphs share of which only one runs at a time; st_graph_pool makes such a name.
+void st_graph_pool(uint64_t* pool);
+char* st_graph_begin(st_stream stream, const uint64_t* pool, st_graph* out);
 char* st_graph_end(st_stream stream, st_graph graph);
 char* st_graph_replay(st_graph graph);
 void st_graph_free(st_graph graph);
@@ -163,6 +165,12 @@ char* st_cuda_load(int device, int element, const void* program);
 // Has this thread run the kernels on the CPU, on tensors there, by a function of cuda/host.cpp, until it is called with nullptr: for tests.
 typedef void (*st_host_launch)(int element, const void* launch);
 void st_host_kernels(st_host_launch launch);
+// Relu of a convolution in one group, of images and a weight on CUDA, by cuDNN (cudnn.cpp): `geometry` is as for st_conv; `bias`, and `other`, which is added
+// before the ReLU, may be nullptr.
+char* st_cudnn_conv_relu(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor other, st_tensor* out);
+// The process's switches of CUDA, as bits: 1 and 2 for TF32 in products and in convolutions, 4 for cuDNN to try its algorithms out.
+int st_cuda_switches();
+void st_set_cuda_switches(int switches);
 // Switches autocasting to bfloat16 (kind 15) or float16 (5) on, or off (kind -1), on this thread, for the CPU or CUDA; the former state is the result, to be
 // given back.
 int st_autocast(int cuda, int kind);

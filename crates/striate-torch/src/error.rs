@@ -23,6 +23,37 @@ impl TorchError {
     }
 }
 
+/// What a GPU lacked, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    /// What was asked for.
+    pub asked: u64,
+    /// What is free.
+    pub free: u64,
+    /// What the device has.
+    pub total: u64,
+}
+
+impl TorchError {
+    /// What was lacking, if it is memory on a GPU and CUDA's allocator says how much.
+    pub fn lack_on_gpu(&self) -> Option<Lack> {
+        let size = |before: &str| {
+            let (_, size) = self.message.split_once(before)?;
+            let mut words = size.split_whitespace();
+            let number: f64 = words.next()?.parse().ok()?;
+            let unit = match words.next()?.trim_end_matches('.') {
+                "GiB" => 30,
+                "MiB" => 20,
+                "KiB" => 10,
+                "bytes" => 0,
+                _ => return None,
+            };
+            Some((number * f64::from(1_u32 << unit)) as u64)
+        };
+        Some(Lack { asked: size("Tried to allocate ")?, free: size(" of which ")?, total: size("total capacity of ")? })
+    }
+}
+
 impl From<TchError> for TorchError {
     fn from(error: TchError) -> Self {
         match error {
@@ -44,6 +75,14 @@ mod tests {
         // What CUDA's allocator says.
         assert!(TorchError::new("CUDA out of memory. Tried to allocate 2.00 GiB.").is_out_of_memory());
         assert!(!TorchError::new("mat1 and mat2 shapes cannot be multiplied").is_out_of_memory());
+    }
+
+    #[test]
+    fn what_a_gpu_lacks_is_read_from_its_error() {
+        let message = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1.50 GiB of which 512 bytes is free. \
+                       Including non-PyTorch memory, this process has 17179869184.00 GiB memory in use.";
+        assert_eq!(TorchError::new(message).lack_on_gpu(), Some(Lack { asked: 20 << 20, free: 512, total: 3 << 29 }));
+        assert_eq!(TorchError::new("CUDA out of memory").lack_on_gpu(), None);
     }
 
     #[test]

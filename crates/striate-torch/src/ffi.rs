@@ -240,10 +240,21 @@ unsafe extern "C" {
     pub(crate) fn st_pinned_bytes(size: *const i64, dimensions: usize, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_await_copy(copy: *const C_tensor) -> *mut c_char;
     pub(crate) fn st_has_graphs() -> c_int;
-    pub(crate) fn st_graph_begin(stream: *mut CStream, out: *mut *mut CGraph) -> *mut c_char;
+    pub(crate) fn st_graph_pool(pool: *mut u64);
+    pub(crate) fn st_graph_begin(stream: *mut CStream, pool: *const u64, out: *mut *mut CGraph) -> *mut c_char;
     pub(crate) fn st_graph_end(stream: *mut CStream, graph: *mut CGraph) -> *mut c_char;
     pub(crate) fn st_graph_replay(graph: *mut CGraph) -> *mut c_char;
     pub(crate) fn st_graph_free(graph: *mut CGraph);
+    pub(crate) fn st_cudnn_conv_relu(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        other: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_cuda_switches() -> c_int;
+    pub(crate) fn st_set_cuda_switches(switches: c_int);
     pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;
     pub(crate) fn st_winograd_weight(weight: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_conv3x3(

@@ -1,7 +1,7 @@
 //! Which kernel serves which convolution: the one table, for training and for plans.
 use crate::onednn::{self, Post};
 use crate::winograd::{self, LANES, TILE};
-use crate::{conv, pointwise};
+use crate::{conv, cudnn, pointwise};
 use tch::{Device, Kind};
 
 /// What computes a convolution.
@@ -12,6 +12,8 @@ pub enum Kernel {
     Libtorch,
     /// oneDNN's, on a packed weight: [`onednn`].
     OneDnn,
+    /// cuDNN's, with the ReLU after it: [`cudnn`].
+    CuDnn,
     /// A matrix product of pixels and weights: [`pointwise`].
     Pointwise,
     /// Winograd's algorithm: [`winograd`].
@@ -95,6 +97,9 @@ impl Convolution {
     }
 
     fn for_plan(&self, batch: i64, post: Post) -> Kernel {
+        if self.device.is_cuda() && post == Post::Relu && self.groups == 1 && cudnn::takes(self.kind) {
+            return Kernel::CuDnn;
+        }
         if !onednn::takes(self.device, self.kind) {
             return Kernel::Libtorch;
         }
@@ -156,10 +161,14 @@ mod tests {
         Convolution { kernel_size: [1, 1], pads: [(0, 0); 2], ..three(channels, side, kind) }
     }
 
+    fn on_cuda(convolution: Convolution) -> Convolution {
+        Convolution { device: Device::Cuda(0), ..convolution }
+    }
+
     #[test]
     fn each_convolution_has_its_kernel() {
-        use Kernel::{Libtorch, OneDnn, Pointwise, Windows, Winograd};
-        use Kind::{BFloat16, Double, Float};
+        use Kernel::{CuDnn, Libtorch, OneDnn, Pointwise, Windows, Winograd};
+        use Kind::{BFloat16, Double, Float, Half};
         let (train, plan) = (Purpose::Training, Purpose::Plan(Post::Relu));
         let table = [
             // 16 tiles of a 14x14 map, 4 of 7x7, 64 of 32x32.
@@ -177,7 +186,7 @@ mod tests {
             (Convolution { pads: [(0, 1); 2], ..three(64, 14, Float) }, 8, train, Libtorch),
             (Convolution { groups: 2, ..three(64, 14, Float) }, 8, train, Libtorch),
             (Convolution { weight_kind: Double, ..three(64, 14, Float) }, 8, train, Libtorch),
-            (Convolution { device: Device::Cuda(0), ..three(64, 14, Float) }, 8, train, Libtorch),
+            (on_cuda(three(64, 14, Float)), 8, train, Libtorch),
             (three(64, 14, Double), 8, train, Libtorch),
             (one(64, 14, Float), 1, train, Windows),
             (one(64, 14, BFloat16), 1, train, Windows),
@@ -195,11 +204,18 @@ mod tests {
             (three(64, 14, Float), 8, Purpose::Plan(Post::Tanh), OneDnn),
             (one(64, 14, Float), 8, Purpose::Plan(Post::Sigmoid), OneDnn),
             (three(64, 14, Double), 8, plan, Libtorch),
-            (Convolution { device: Device::Cuda(0), ..one(64, 14, Float) }, 8, plan, Libtorch),
+            (on_cuda(one(64, 14, Float)), 8, plan, CuDnn),
+            (on_cuda(three(3, 14, Half)), 1, plan, CuDnn),
+            (on_cuda(three(64, 7, BFloat16)), 1, plan, CuDnn),
+            (on_cuda(Convolution { pads: [(0, 1); 2], ..three(64, 14, Half) }), 8, plan, CuDnn),
+            (on_cuda(Convolution { groups: 2, ..three(64, 14, Half) }), 8, plan, Libtorch),
+            (on_cuda(three(64, 14, Double)), 8, plan, Libtorch),
+            (on_cuda(three(64, 14, Half)), 8, Purpose::Plan(Post::None), Libtorch),
+            (on_cuda(three(64, 14, Half)), 8, Purpose::Plan(Post::Tanh), Libtorch),
         ];
         let halves = onednn::supports_bf16() && pointwise::takes(BFloat16, 2);
         for (convolution, batch, purpose, expected) in table {
-            if convolution.kind == BFloat16 && !halves {
+            if convolution.kind == BFloat16 && !convolution.device.is_cuda() && !halves {
                 continue;
             }
             // Without wide vectors none is ours.

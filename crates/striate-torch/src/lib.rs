@@ -14,6 +14,7 @@
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`cpu`]: which instructions our kernels use;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
+//! - [`cudnn`]: convolutions computed together with what follows them on CUDA, for inference;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
 //! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
 //! - [`jpeg`]: pixels of a JPEG's coefficients;
@@ -34,6 +35,7 @@ mod contained;
 pub mod conv;
 pub mod cpu;
 pub mod cuda;
+pub mod cudnn;
 mod error;
 mod ffi;
 pub mod foreach;
@@ -59,7 +61,7 @@ pub mod winograd;
 pub use budget::Budget;
 pub use bytes::{Piece, Rect, Resampling, picture_from_bytes, picture_to_bytes, resample};
 pub use contained::{contained, is_contained, last_file, note_file};
-pub use error::TorchError;
+pub use error::{Lack, TorchError};
 pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{

@@ -15,7 +15,7 @@ pub(crate) fn explained(error: TrainError, graph: &Graph, device: Device, batch:
     let Some(torch) = of_torch(&error).filter(|torch| torch.is_out_of_memory()) else { return error };
     let memory = match device {
         Device::Cpu => free_on_cpu(),
-        _ => total_of_gpu(&torch.to_string()),
+        _ => torch.lack_on_gpu().map(|lack| lack.total as f64),
     };
     let at_once = batch.div_ceil(parts.max(1));
     let fits = memory.map(|memory| fitting(graph, memory)).filter(|fits| (1..at_once as u64).contains(fits));
@@ -56,19 +56,6 @@ fn number_after(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// What CUDA's allocator says that the device has.
-fn total_of_gpu(message: &str) -> Option<f64> {
-    let (_, total) = message.split_once("total capacity of ")?;
-    let mut words = total.split_whitespace();
-    let number: f64 = words.next()?.parse().ok()?;
-    let unit = match words.next()? {
-        "GiB" => 30,
-        "MiB" => 20,
-        _ => return None,
-    };
-    Some(number * f64::from(1_u32 << unit))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -99,13 +86,5 @@ mod tests {
         assert!(few.starts_with("not enough memory on cpu for a batch of 1: take a smaller one"), "{few}");
         let other = TrainError::from(Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).f_reshape([7]).unwrap_err());
         assert!(matches!(explained(other, &graph, Device::Cpu, 8, 1), TrainError::Torch(_)));
-    }
-
-    #[test]
-    fn what_a_gpu_has_is_read_from_its_error() {
-        let message =
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.50 GiB of which 17 MiB is free.";
-        assert_eq!(total_of_gpu(message), Some(1.5 * 1024.0 * 1024.0 * 1024.0));
-        assert_eq!(total_of_gpu("CUDA out of memory"), None);
     }
 }

@@ -13,6 +13,7 @@ use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
 use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta};
 use striate_torch::Precision;
+use striate_torch::cuda::bring;
 use striate_train::{Judge, TrainError, evaluate_with};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -24,10 +25,12 @@ const CALIBRATION_BATCHES: usize = 8;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClassifierOptions {
-    /// The type that the network computes in. int8 needs a calibration, here or in the bundle.
+    /// The type that the network computes in. int8 needs a calibration, here or in the bundle; float16 needs a GPU.
     pub precision: Precision,
     /// What the bytes of int8 stand for, in place of the bundle's: see [`Classifier::calibrate`].
     pub calibration: Option<Calibration>,
+    /// On a GPU, whether float32 is multiplied in TF32: see [`PlanOptions::tf32`].
+    pub tf32: Option<bool>,
     /// Where to compute; several devices for a network in as many towers, which then runs as it was trained, one batch at a time.
     pub devices: Vec<Device>,
     /// How pictures are decoded.
@@ -52,6 +55,7 @@ impl Default for ClassifierOptions {
         Self {
             precision: Precision::Float32,
             calibration: None,
+            tf32: None,
             devices: vec![Device::Cpu],
             decode: DecodeOptions::default(),
             batch_size: 16,
@@ -182,7 +186,7 @@ impl Classifier {
         let engine = match (network.graph().places(), options.precision) {
             (1, precision) => {
                 let calibration = options.calibration.clone().or_else(|| info.calibration.clone());
-                let plan = Plan::new(&network, &PlanOptions { precision, calibration })?;
+                let plan = Plan::new(&network, &PlanOptions { precision, calibration, tf32: options.tf32 })?;
                 Engine::Plan(plan, Gate::new(striate_torch::num_threads()))
             }
             (_, Precision::Float32) => Engine::Towers(Mutex::new(network)),
@@ -222,36 +226,44 @@ impl Classifier {
     /// A picture that is missing, cut off, damaged, of an unknown format or too large.
     pub fn classify<'a>(&self, picture: impl Into<Picture<'a>>) -> Result<Prediction, Error> {
         let input = self.decode(picture.into())?;
-        let mut answers = self.answers(&input)?;
+        let mut answers = self.answers(&self.launch(&input)?)?;
         answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
     }
 
     /// The likeliest classes of many pictures, in their order, computed in batches. A picture that cannot be read has its error in its
-    /// place, and the others their answers.
+    /// place, and the others their answers. While a GPU computes a batch, the next one is decoded.
     pub fn classify_all<'a, P: Into<Picture<'a>>>(
         &self,
         pictures: impl IntoIterator<Item = P>,
     ) -> Vec<Result<Prediction, Error>> {
-        let mut results = Vec::new();
+        let (mut results, mut launched) = (Vec::new(), None);
         let mut pictures = pictures.into_iter().map(Into::into).peekable();
         while pictures.peek().is_some() {
             let batch: Vec<Picture<'a>> = pictures.by_ref().take(self.options.batch_size).collect();
             if self.is_stopped() {
+                results.extend(launched.take().into_iter().flat_map(|batch| self.finish(batch)));
                 results.extend(batch.iter().map(|_| Err(Error::Stopped)));
                 continue;
             }
-            results.extend(self.classify_batch(batch));
+            let inputs = self.decode_all(batch);
+            results.extend(launched.take().into_iter().flat_map(|batch| self.finish(batch)));
+            launched = Some(self.launch_all(inputs));
         }
+        results.extend(launched.into_iter().flat_map(|batch| self.finish(batch)));
         results
     }
 
-    fn classify_batch(&self, pictures: Vec<Picture<'_>>) -> Vec<Result<Prediction, Error>> {
-        let inputs = self.decode_all(pictures);
+    fn launch_all(&self, inputs: Vec<Result<Tensor, Error>>) -> Launched {
         let sound: Vec<&Tensor> = inputs.iter().filter_map(|input| input.as_ref().ok()).collect();
-        let together = match sound.as_slice() {
-            [] => Ok(Vec::new()),
-            sound => Tensor::f_cat(sound, 0).map_err(Error::from).and_then(|batch| self.answers(&batch)),
+        let logits = match sound.as_slice() {
+            [] => None,
+            sound => Some(Tensor::f_cat(sound, 0).map_err(Error::from).and_then(|batch| self.launch(&batch))),
         };
+        Launched { inputs, logits }
+    }
+
+    fn finish(&self, Launched { inputs, logits }: Launched) -> Vec<Result<Prediction, Error>> {
+        let together = logits.map_or_else(|| Ok(Vec::new()), |logits| logits.and_then(|logits| self.answers(&logits)));
         match together {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
@@ -262,7 +274,7 @@ impl Classifier {
             Err(_) => inputs
                 .into_iter()
                 .map(|input| {
-                    let mut answers = self.answers(&input?)?;
+                    let mut answers = self.answers(&self.launch(&input?)?)?;
                     answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
                 })
                 .collect(),
@@ -276,9 +288,13 @@ impl Classifier {
     ///
     /// A batch that does not fit the network.
     pub fn logits(&self, batch: &Tensor) -> Result<Tensor, Error> {
-        let batch = batch.f_to_device(self.device)?;
-        let logits = self.answering.tta.logits(&batch, |view| self.engine.forward(view).map_err(Error::from))?;
-        Ok(logits.f_to_device(Device::Cpu)?)
+        Ok(self.launch(batch)?.f_to_device(Device::Cpu)?)
+    }
+
+    /// [`logits`](Self::logits) on the device, which may still compute them.
+    fn launch(&self, batch: &Tensor) -> Result<Tensor, Error> {
+        let batch = bring(batch, self.device)?;
+        self.answering.tta.logits(&batch, |view| self.engine.forward(view).map_err(Error::from))
     }
 
     /// How the network does on pictures whose classes are known, in batches of `batch_size`. Classes are compared by name: they may
@@ -352,9 +368,9 @@ impl Classifier {
         decoded.into_iter().map(|(_, input)| input).collect()
     }
 
-    /// The answers for a batch of inputs.
-    fn answers(&self, batch: &Tensor) -> Result<Vec<Prediction>, Error> {
-        let logits = self.logits(batch)?;
+    /// The answers that logits on the device stand for.
+    fn answers(&self, logits: &Tensor) -> Result<Vec<Prediction>, Error> {
+        let logits = logits.f_to_device(Device::Cpu)?;
         let (count, classes) = logits.size2()?;
         let Answering { temperature, unknown: rule, .. } = self.answering;
         let unknown = rule.map(|rule| rule.among(&logits)).transpose()?;
@@ -384,6 +400,12 @@ impl Classifier {
             })
             .collect()
     }
+}
+
+/// A batch that the device computes: its inputs, and the logits of those that are sound, if any is.
+struct Launched {
+    inputs: Vec<Result<Tensor, Error>>,
+    logits: Option<Result<Tensor, Error>>,
 }
 
 /// A picture as another thread can have it.

@@ -185,7 +185,7 @@ fn int8_needs_images_with_finite_values() {
     assert!(error(&[nan]).starts_with("input: the calibration images give values that are not finite"));
     let refused = |precision| Plan::new(&network, &PlanOptions { precision, ..PlanOptions::default() }).unwrap_err().to_string();
     assert_eq!(refused(Precision::Int8), "int8 needs a calibration: measure one with `Calibration::measure`");
-    assert_eq!(refused(Precision::Float16), "float16 is for training: use float32 or bfloat16");
+    assert_eq!(refused(Precision::Float16), "float16 needs a CUDA device: use float32 or bfloat16");
 }
 
 /// From its JSON a calibration makes the same plan, to the last bit.
@@ -203,7 +203,7 @@ fn a_calibration_can_be_kept() {
         assert!((100..4000).contains(&text.len()), "{text}");
         let again: Calibration = serde_json::from_str(&text).unwrap();
         assert_eq!(again, calibration);
-        let options = PlanOptions { precision: Precision::Int8, calibration: Some(again) };
+        let options = PlanOptions { precision: Precision::Int8, calibration: Some(again), ..PlanOptions::default() };
         let logits = |plan: Plan| plan.forward(&images).unwrap().logits().copy();
         let plan = Plan::calibrated(&network, std::slice::from_ref(&images)).unwrap();
         assert_eq!(logits(Plan::new(&network, &options).unwrap()), logits(plan));
@@ -224,7 +224,7 @@ fn a_calibration_that_does_not_fit_is_one_line() {
         let mut value = good.clone();
         change(value.as_object_mut().unwrap());
         let calibration = Some(serde_json::from_value(value).unwrap());
-        let options = PlanOptions { precision: Precision::Int8, calibration };
+        let options = PlanOptions { precision: Precision::Int8, calibration, ..PlanOptions::default() };
         Plan::new(&network, &options).unwrap_err().to_string()
     };
     let first = good.as_object().unwrap().keys().find(|layers| *layers != "input").unwrap();
