@@ -11,7 +11,7 @@ pub(crate) enum Fused<'a> {
         /// Its node.
         node: usize,
         /// What is added to it.
-        other: Option<usize>,
+        added: Option<Added>,
         /// Whether a ReLU follows.
         relu: bool,
     },
@@ -23,11 +23,20 @@ pub(crate) enum Fused<'a> {
     },
 }
 
+/// What is added to a batch norm.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    /// The addition's node.
+    pub(crate) sum: usize,
+    /// The other that it reads.
+    pub(crate) other: usize,
+}
+
 impl Fused<'_> {
     /// What it is computed from.
     pub(crate) fn reads(self, graph: &Graph) -> impl Iterator<Item = usize> {
         let (first, other) = match self {
-            Self::Norm { node, other, .. } => (node, other),
+            Self::Norm { node, added, .. } => (node, added.map(|added| added.other)),
             Self::Pool { relu, .. } => (relu, None),
         };
         graph.nodes[first].inputs.iter().copied().chain(other)
@@ -39,6 +48,7 @@ impl Fused<'_> {
 pub(crate) struct Fusions<'a> {
     at: Vec<Option<Fused<'a>>>,
     within: Vec<bool>,
+    second_readers: Vec<Option<usize>>,
 }
 
 impl<'a> Fusions<'a> {
@@ -52,6 +62,11 @@ impl<'a> Fusions<'a> {
         for (index, fused) in self.at.iter().enumerate() {
             fused.iter().flat_map(|fused| fused.reads(graph)).for_each(|input| last_uses[input] = last_uses[input].max(index));
         }
+    }
+
+    /// The second of the two nodes that read what is computed at a node, if that adds their gradients better than anybody else.
+    pub(crate) fn second_reader(&self, node: usize) -> Option<usize> {
+        self.second_readers.get(node).copied().flatten()
     }
 
     /// Whether the node's own value is never made.
@@ -76,10 +91,11 @@ impl Graph {
             NodeKind::Layer(op) => Some(op),
             NodeKind::Input => None,
         };
-        let mut fusions = Fusions { at: vec![None; self.nodes.len()], within: vec![false; self.nodes.len()] };
+        let count = self.nodes.len();
+        let mut fusions = Fusions { at: vec![None; count], within: vec![false; count], second_readers: vec![None; count] };
         for norm in (0..self.nodes.len()).filter(|index| needed[*index] && !frozen[*index]) {
             let Some(Op::BatchNorm2d(layer)) = op(norm) else { continue };
-            let (mut chain, mut other) = (vec![norm], None);
+            let (mut chain, mut added) = (vec![norm], None);
             if let Some(sum) = only_reader(norm)
                 && let (Some(Op::Add(_)), &[a, b]) = (op(sum), self.nodes[sum].inputs.as_slice())
             {
@@ -87,7 +103,7 @@ impl Graph {
                 let other_is_within = fusions.within[if a == norm { b } else { a }];
                 if !other_is_within {
                     chain.push(sum);
-                    other = Some(if a == norm { b } else { a });
+                    added = Some(Added { sum, other: if a == norm { b } else { a } });
                 }
             }
             let last = chain[chain.len() - 1];
@@ -96,7 +112,10 @@ impl Graph {
             chain.extend(relu);
             if let Some(end) = chain.pop() {
                 chain.into_iter().for_each(|index| fusions.within[index] = true);
-                fusions.at[end] = Some(Fused::Norm { layer, node: norm, other, relu: relu.is_some() });
+                fusions.at[end] = Some(Fused::Norm { layer, node: norm, added, relu: relu.is_some() });
+                if let ([_, second], Some(_), Some(_)) = (readers[end].as_slice(), added, relu) {
+                    fusions.second_readers[end] = Some(*second);
+                }
             }
         }
         for relu in (0..self.nodes.len()).filter(|index| needed[*index]) {
@@ -173,8 +192,8 @@ mod tests {
             let told = |index: usize| {
                 let name = |index: usize| graph.nodes[index].name.as_str();
                 Some(match fusions.at(index)? {
-                    Fused::Norm { node, other, relu, .. } => {
-                        let other = other.map_or(String::new(), |other| format!(" + {}", name(other)));
+                    Fused::Norm { node, added, relu, .. } => {
+                        let other = added.map_or(String::new(), |added| format!(" + {}", name(added.other)));
                         format!("{}: {}{other}{}", name(index), name(node), if relu { ", ReLU" } else { "" })
                     }
                     Fused::Pool { relu, .. } => format!("{}: {}", name(index), name(relu)),
