@@ -261,6 +261,57 @@ mod tests {
         }
     }
 
+    /// A block with a shortcut of its own, one that adds its input, and another after these.
+    fn residual() -> Graph {
+        Graph::build(|net| {
+            let mut x = net.input([32, 6, 5]);
+            for (name, projected) in [("first", true), ("second", false), ("third", true)] {
+                let mut block = net.scope(name);
+                let body = block.add("conv", Conv2d::new(32, 3).padding(1).no_bias(), x)?;
+                let body = block.add("bn", BatchNorm2d::new(), body)?;
+                let shortcut = match projected {
+                    true => block.add("projection", Conv2d::new(32, 1), x)?,
+                    false => x,
+                };
+                let sum = block.add("sum", Add, [body, shortcut])?;
+                x = block.add("relu", RELU, sum)?;
+            }
+            let pooled = net.add("pool", AdaptiveAvgPool2d::new(1), x)?;
+            let flat = net.add("flatten", Flatten, pooled)?;
+            let logits = net.add("fc", Linear::new(5), flat)?;
+            net.output("logits", logits)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn the_second_reader_of_a_block_has_a_value_of_its_own() {
+        let graph = residual();
+        let all = vec![true; graph.nodes.len()];
+        let none = vec![false; graph.nodes.len()];
+        let fusions = graph.fusions(&all, &none, &none);
+        let second =
+            |name: &str| fusions.second_reader(graph.index_of(name).unwrap()).map(|reader| graph.nodes[reader].name.as_str());
+        assert_eq!(second("first.relu"), Some("second.sum"));
+        assert_eq!(second("second.relu"), Some("third.projection"));
+        assert_eq!(second("third.relu"), None);
+
+        striate_torch::manual_seed(6);
+        let images = Tensor::randn([4, 32, 6, 5], (Kind::Float, Device::Cpu));
+        let trained = |kernels: Kernels| {
+            let mut network = Network::new(residual(), &InitOptions { seed: 2, ..InitOptions::default() }).unwrap();
+            network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+            network.set_kernels(kernels);
+            step(&network, &images, &["second.relu"])
+        };
+        let (expected, expected_taps) = trained(Kernels::Libtorch);
+        let (got, taps) = trained(Kernels::Fast);
+        for (got, expected) in got.iter().chain(&taps).zip(expected.iter().chain(&expected_taps)) {
+            let worst = ((got - expected).abs().max() / expected.abs().max().clamp_min(1e-3)).double_value(&[]);
+            assert!(worst < 1e-4, "{worst:.1e}");
+        }
+    }
+
     #[test]
     fn frozen_batch_norms_do_not_move() {
         let mut network = Network::new(graph(), &InitOptions::default()).unwrap();

@@ -222,14 +222,7 @@ impl Network {
         Ok((if relu { output.f_relu_()? } else { output }, None))
     }
 
-    fn run_layer(
-        &self,
-        index: usize,
-        op: &Op,
-        values: &Values,
-        mode: Mode,
-        one_device: bool,
-    ) -> Result<Tensor, GraphError> {
+    fn run_layer(&self, index: usize, op: &Op, values: &Values, mode: Mode, one_device: bool) -> Result<Tensor, GraphError> {
         let node = &self.graph.nodes[index];
         let mode = if self.frozen[index] { Mode::Eval } else { mode };
         let inputs = values.of_inputs(&self.graph, index);

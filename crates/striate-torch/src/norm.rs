@@ -167,8 +167,7 @@ mod tests {
             let [x, other] = [(); 2].map(|()| random(&size, kind));
             let upstream = [(); 2].map(|()| random(&size, kind));
             let [mean, var] = [0.0, 1.0].map(|value| Tensor::full([CHANNELS], value, (Kind::Float, Device::Cpu)));
-            let norm =
-                BatchNorm { weight: None, bias: None, running_mean: &mean, running_var: &var, momentum: 0.1, eps: 1e-5 };
+            let norm = BatchNorm { weight: None, bias: None, running_mean: &mean, running_var: &var, momentum: 0.1, eps: 1e-5 };
             // Gradients where both read it, or only the first, or only the second.
             let gradients = |twins: bool, readers: &[usize]| {
                 let [x, other] = [&x, &other].map(|tensor| tensor.detach().set_requires_grad(true));
