@@ -11,7 +11,7 @@ pub(crate) enum Fused<'a> {
         /// Its node.
         node: usize,
         /// What is added to it.
-        other: Option<usize>,
+        added: Option<Added>,
         /// Whether a ReLU follows.
         relu: bool,
     },
@@ -23,11 +23,20 @@ pub(crate) enum Fused<'a> {
     },
 }
 
+/// What is added to a batch norm.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added {
+    /// The addition's node.
+    pub(crate) sum: usize,
+    /// The other that it reads.
+    pub(crate) other: usize,
+}
+
 impl Fused<'_> {
     /// What it is computed from.
     pub(crate) fn reads(self, graph: &Graph) -> impl Iterator<Item = usize> {
         let (first, other) = match self {
-            Self::Norm { node, other, .. } => (node, other),
+            Self::Norm { node, added, .. } => (node, added.map(|added| added.other)),
             Self::Pool { relu, .. } => (relu, None),
         };
         graph.nodes[first].inputs.iter().copied().chain(other)
@@ -39,6 +48,7 @@ impl Fused<'_> {
 pub(crate) struct Fusions<'a> {
     at: Vec<Option<Fused<'a>>>,
     within: Vec<bool>,
+    second_readers: Vec<Option<usize>>,
 }
 
 impl<'a> Fusions<'a> {
@@ -52,6 +62,11 @@ impl<'a> Fusions<'a> {
         for (index, fused) in self.at.iter().enumerate() {
             fused.iter().flat_map(|fused| fused.reads(graph)).for_each(|input| last_uses[input] = last_uses[input].max(index));
         }
+    }
+
+    /// The second of the two nodes that read what is computed at a node, if that adds their gradients better than anybody else.
+    pub(crate) fn second_reader(&self, node: usize) -> Option<usize> {
+        self.second_readers.get(node).copied().flatten()
     }
 
     /// Whether the node's own value is never made.
@@ -76,10 +91,11 @@ impl Graph {
             NodeKind::Layer(op) => Some(op),
             NodeKind::Input => None,
         };
-        let mut fusions = Fusions { at: vec![None; self.nodes.len()], within: vec![false; self.nodes.len()] };
+        let count = self.nodes.len();
+        let mut fusions = Fusions { at: vec![None; count], within: vec![false; count], second_readers: vec![None; count] };
         for norm in (0..self.nodes.len()).filter(|index| needed[*index] && !frozen[*index]) {
             let Some(Op::BatchNorm2d(layer)) = op(norm) else { continue };
-            let (mut chain, mut other) = (vec![norm], None);
+            let (mut chain, mut added) = (vec![norm], None);
             if let Some(sum) = only_reader(norm)
                 && let (Some(Op::Add(_)), &[a, b]) = (op(sum), self.nodes[sum].inputs.as_slice())
             {
@@ -87,7 +103,7 @@ impl Graph {
                 let other_is_within = fusions.within[if a == norm { b } else { a }];
                 if !other_is_within {
                     chain.push(sum);
-                    other = Some(if a == norm { b } else { a });
+                    added = Some(Added { sum, other: if a == norm { b } else { a } });
                 }
             }
             let last = chain[chain.len() - 1];
@@ -96,7 +112,10 @@ impl Graph {
             chain.extend(relu);
             if let Some(end) = chain.pop() {
                 chain.into_iter().for_each(|index| fusions.within[index] = true);
-                fusions.at[end] = Some(Fused::Norm { layer, node: norm, other, relu: relu.is_some() });
+                fusions.at[end] = Some(Fused::Norm { layer, node: norm, added, relu: relu.is_some() });
+                if let ([_, second], Some(_), Some(_)) = (readers[end].as_slice(), added, relu) {
+                    fusions.second_readers[end] = Some(*second);
+                }
             }
         }
         for relu in (0..self.nodes.len()).filter(|index| needed[*index]) {
@@ -173,8 +192,8 @@ mod tests {
             let told = |index: usize| {
                 let name = |index: usize| graph.nodes[index].name.as_str();
                 Some(match fusions.at(index)? {
-                    Fused::Norm { node, other, relu, .. } => {
-                        let other = other.map_or(String::new(), |other| format!(" + {}", name(other)));
+                    Fused::Norm { node, added, relu, .. } => {
+                        let other = added.map_or(String::new(), |added| format!(" + {}", name(added.other)));
                         format!("{}: {}{other}{}", name(index), name(node), if relu { ", ReLU" } else { "" })
                     }
                     Fused::Pool { relu, .. } => format!("{}: {}", name(index), name(relu)),
@@ -239,6 +258,57 @@ mod tests {
             assert_eq!(tapped[0].kind(), Kind::BFloat16);
             let worst = furthest(&half[..1], &expected[..1]);
             assert!(worst > 1e-4 && worst < 0.05, "{worst:.1e}");
+        }
+    }
+
+    /// A block with a shortcut of its own, one that adds its input, and another after these.
+    fn residual() -> Graph {
+        Graph::build(|net| {
+            let mut x = net.input([32, 6, 5]);
+            for (name, projected) in [("first", true), ("second", false), ("third", true)] {
+                let mut block = net.scope(name);
+                let body = block.add("conv", Conv2d::new(32, 3).padding(1).no_bias(), x)?;
+                let body = block.add("bn", BatchNorm2d::new(), body)?;
+                let shortcut = match projected {
+                    true => block.add("projection", Conv2d::new(32, 1), x)?,
+                    false => x,
+                };
+                let sum = block.add("sum", Add, [body, shortcut])?;
+                x = block.add("relu", RELU, sum)?;
+            }
+            let pooled = net.add("pool", AdaptiveAvgPool2d::new(1), x)?;
+            let flat = net.add("flatten", Flatten, pooled)?;
+            let logits = net.add("fc", Linear::new(5), flat)?;
+            net.output("logits", logits)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn the_second_reader_of_a_block_has_a_value_of_its_own() {
+        let graph = residual();
+        let all = vec![true; graph.nodes.len()];
+        let none = vec![false; graph.nodes.len()];
+        let fusions = graph.fusions(&all, &none, &none);
+        let second =
+            |name: &str| fusions.second_reader(graph.index_of(name).unwrap()).map(|reader| graph.nodes[reader].name.as_str());
+        assert_eq!(second("first.relu"), Some("second.sum"));
+        assert_eq!(second("second.relu"), Some("third.projection"));
+        assert_eq!(second("third.relu"), None);
+
+        striate_torch::manual_seed(6);
+        let images = Tensor::randn([4, 32, 6, 5], (Kind::Float, Device::Cpu));
+        let trained = |kernels: Kernels| {
+            let mut network = Network::new(residual(), &InitOptions { seed: 2, ..InitOptions::default() }).unwrap();
+            network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+            network.set_kernels(kernels);
+            step(&network, &images, &["second.relu"])
+        };
+        let (expected, expected_taps) = trained(Kernels::Libtorch);
+        let (got, taps) = trained(Kernels::Fast);
+        for (got, expected) in got.iter().chain(&taps).zip(expected.iter().chain(&expected_taps)) {
+            let worst = ((got - expected).abs().max() / expected.abs().max().clamp_min(1e-3)).double_value(&[]);
+            assert!(worst < 1e-4, "{worst:.1e}");
         }
     }
 

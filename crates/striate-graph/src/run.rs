@@ -1,5 +1,6 @@
 use crate::fuse::{Fused, Fusions};
 use crate::{Graph, GraphError, Kernels, Network, NodeKind};
+use std::collections::BTreeMap;
 use striate_layers::{Forward, Layer, Mode, Op, Shape};
 use striate_torch::norm::{self, After};
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
@@ -50,6 +51,33 @@ fn find<'a>(values: &'a [(String, Tensor)], name: &str) -> Option<&'a Tensor> {
     values.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+/// The values of nodes, while they are needed.
+#[derive(Default)]
+struct Values {
+    all: Vec<Option<Tensor>>,
+    /// Of values that two nodes read: the second of these, and what it reads instead.
+    twins: BTreeMap<usize, (usize, Tensor)>,
+}
+
+impl Values {
+    /// The value of `node`, for its reader.
+    fn get(&self, node: usize, reader: usize) -> Option<&Tensor> {
+        match self.twins.get(&node) {
+            Some((second, twin)) if *second == reader => Some(twin),
+            _ => self.all[node].as_ref(),
+        }
+    }
+
+    fn of_inputs(&self, graph: &Graph, reader: usize) -> Vec<&Tensor> {
+        graph.nodes[reader].inputs.iter().filter_map(|input| self.get(*input, reader)).collect()
+    }
+
+    fn forget(&mut self, node: usize) {
+        self.all[node] = None;
+        self.twins.remove(&node);
+    }
+}
+
 impl Network {
     /// Runs the network on a batch `[N, ...]` of its one input.
     ///
@@ -78,24 +106,28 @@ impl Network {
         let fusions = if together { self.fusions(&needed, &taps) } else { Fusions::default() };
         fusions.prolong(&self.graph, &mut last_uses);
         let mut batches = batches.iter();
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
+        let mut values = Values::default();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let value = match &node.kind {
                 NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
                 NodeKind::Layer(_) if !needed[index] || fusions.is_within(index) => None,
-                NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => Some(self.run_fused(index, fused, &values)?),
-                NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values, &last_uses)? {
+                NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => {
+                    let (value, twin) = self.run_fused(index, fused, &values, fusions.second_reader(index))?;
+                    values.twins.extend(twin.map(|twin| (index, twin)));
+                    Some(value)
+                }
+                NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values.all, &last_uses)? {
                     Some(value) => Some(value),
                     None => Some(self.run_layer(index, op, &values, mode, one_device)?),
                 },
             };
-            values.push(value);
+            values.all.push(value);
             let fused = fusions.at(index).into_iter().flat_map(|fused| fused.reads(&self.graph));
             for input in fused.chain(node.inputs.iter().copied()).filter(|input| last_uses[*input] == index) {
-                values[input] = None;
+                values.forget(input);
             }
         }
-        let value = |index: usize| values[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
+        let value = |index: usize| values.all[index].as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
         let outputs = self.graph.outputs.iter().filter(|output| output.is_in(mode));
         let outputs = outputs.map(|output| Ok((output.name.clone(), value(output.node).f_to_kind(self.kind())?)));
         let outputs = outputs.collect::<Result<_, TchError>>()?;
@@ -150,46 +182,50 @@ impl Network {
         self.graph.fusions(needed, &kept, &self.frozen)
     }
 
-    /// What is computed at a node in training, together where it can be.
-    fn run_fused(&self, index: usize, fused: Fused, values: &[Option<Tensor>]) -> Result<Tensor, GraphError> {
-        let inputs = |index: usize| -> Vec<&Tensor> {
-            self.graph.nodes[index].inputs.iter().filter_map(|input| values[*input].as_ref()).collect()
-        };
+    /// What is computed at a node in training, together where it can be, and a twin of it for its second reader, if it has one.
+    fn run_fused(
+        &self,
+        index: usize,
+        fused: Fused,
+        values: &Values,
+        second_reader: Option<usize>,
+    ) -> Result<(Tensor, Option<(usize, Tensor)>), GraphError> {
         let name = |index: usize| self.graph.nodes[index].name.clone();
-        let (layer, node, other, relu) = match fused {
+        let (layer, node, added, relu) = match fused {
             Fused::Pool { layer, relu } => {
                 let error = |source| GraphError::Layer { layer: name(index), op: layer.name(), source };
-                return layer.forward_fast(&inputs(relu), true).map_err(error);
+                return Ok((layer.forward_fast(&values.of_inputs(&self.graph, relu), true).map_err(error)?, None));
             }
-            Fused::Norm { layer, node, other, relu } => (layer, node, other.and_then(|other| values[other].as_ref()), relu),
+            Fused::Norm { layer, node, added, relu } => (layer, node, added, relu),
         };
-        let (params, inputs) = (&self.params[node], inputs(node));
+        let other = added.and_then(|added| values.get(added.other, added.sum));
+        let (params, inputs) = (&self.params[node], values.of_inputs(&self.graph, node));
         let error = |source| GraphError::Layer { layer: name(node), op: layer.name(), source };
         let together = |input: &Tensor| norm::takes(input) && other.is_none_or(|other| other.kind() == input.kind());
         if let &[input] = inputs.as_slice()
             && together(input)
             && self.kind() == Kind::Float
         {
-            return layer.forward_fast(params, input, After { other, relu }).map_err(error);
+            let after = After { other, relu };
+            return match second_reader {
+                Some(reader) => {
+                    let [value, twin] = layer.forward_fast_for_two(params, input, after).map_err(error)?;
+                    Ok((value, Some((reader, twin))))
+                }
+                None => Ok((layer.forward_fast(params, input, after).map_err(error)?, None)),
+            };
         }
         let mut output = layer.forward(params, &inputs, Mode::Train).map_err(error)?;
         if let Some(other) = other {
             output = output.f_add(other)?;
         }
-        Ok(if relu { output.f_relu_()? } else { output })
+        Ok((if relu { output.f_relu_()? } else { output }, None))
     }
 
-    fn run_layer(
-        &self,
-        index: usize,
-        op: &Op,
-        values: &[Option<Tensor>],
-        mode: Mode,
-        one_device: bool,
-    ) -> Result<Tensor, GraphError> {
+    fn run_layer(&self, index: usize, op: &Op, values: &Values, mode: Mode, one_device: bool) -> Result<Tensor, GraphError> {
         let node = &self.graph.nodes[index];
         let mode = if self.frozen[index] { Mode::Eval } else { mode };
-        let inputs: Vec<&Tensor> = node.inputs.iter().filter_map(|input| values[*input].as_ref()).collect();
+        let inputs = values.of_inputs(&self.graph, index);
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: op.layer().name(), source };
         if one_device {
             let params = &self.params[index];

@@ -82,6 +82,11 @@ impl BatchNorm2d {
         Ok(self.prepared(params, input, Mode::Train)?.forward(input, after)?)
     }
 
+    /// The same for each of two readers, by [`norm::BatchNorm::forward_for_two`].
+    pub fn forward_fast_for_two(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<[Tensor; 2], LayerError> {
+        Ok(self.prepared(params, input, Mode::Train)?.forward_for_two(input, after)?)
+    }
+
     /// The parameters in their places; in training, counts the batch.
     fn prepared<'a>(&self, params: &'a [Tensor], input: &Tensor, mode: Mode) -> Result<norm::BatchNorm<'a>, LayerError> {
         let (affine, state) = params.split_at(if self.affine { 2 } else { 0 });

@@ -89,12 +89,14 @@ void backward_on_cpu(const at::Tensor& gradient, const at::Tensor& x, const at::
   });
 }
 
-void backward_on(const Card& card, const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& mask, bool relu, const at::Tensor& statistics,
-                 const Gradients& to) {
+// `second` may be undefined; with `mask`, `to.of_other` is not.
+void backward_on(const Card& card, const at::Tensor& gradient, const at::Tensor& second, const at::Tensor& x, const at::Tensor& mask, bool relu,
+                 const at::Tensor& statistics, const Gradients& to) {
   const int rows = static_cast<int>(rows_of(x)), vectors = static_cast<int>(x.size(1)) / vector_values(x);
   const NormShape shape(rows, vectors, card);
   const at::Tensor partials = unwritten({shape.parts, 2, x.size(1)}, at::kFloat, x);
   const NormBackward norm{.gradient = gradient.const_data_ptr(),
+                          .second = second.defined() ? second.const_data_ptr() : nullptr,
                           .x = x.const_data_ptr(),
                           .mask = mask.defined() ? mask.const_data_ptr<uint8_t>() : nullptr,
                           .statistics = statistics.const_data_ptr<float>(),
@@ -111,9 +113,10 @@ void backward_on(const Card& card, const at::Tensor& gradient, const at::Tensor&
 
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, at::Tensor x, const std::optional<at::Tensor>& weight,
-                            const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other, at::Tensor running_mean,
-                            at::Tensor running_var, double momentum, double eps, bool relu) {
+  // With `twice`, the output is given a second time, for another reader: their gradients come apart and are added on the way.
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::Tensor x, const std::optional<at::Tensor>& weight,
+                                                const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other, at::Tensor running_mean,
+                                                at::Tensor running_var, double momentum, double eps, bool relu, bool twice) {
     const int64_t channels = x.dim() == 4 ? x.size(1) : 0;
     const Card* card = card_of(x);
     const bool half = x.scalar_type() == at::kBFloat16;
@@ -134,32 +137,43 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     context->saved_data["relu"] = relu;
     context->saved_data["given"] = std::vector<int64_t>{weight.has_value(), bias.has_value(), other.has_value()};
     context->save_for_backward({x, let_through, statistics});
-    return y;
+    context->set_materialize_grads(false);
+    if (!twice) return {y};
+    // The same memory, and for the autograd engine another tensor.
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return {y, y.alias()};
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "this batch norm has no second derivative: derive libtorch's for that");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &let_through = saved[1], &statistics = saved[2];
-    const at::Tensor gradient = laid_out(gradients[0].to(x.scalar_type()));
+    torch::autograd::variable_list result(10);
+    std::vector<at::Tensor> given_back;
+    for (const at::Tensor& gradient : gradients)
+      if (gradient.defined()) given_back.push_back(laid_out(gradient.to(x.scalar_type())));
+    if (given_back.empty()) return result;
     const Card* card = card_of(x);
+    // Where sums are taken of what the ReLU let through, they take both.
+    const bool both = card != nullptr && let_through.defined();
+    const at::Tensor second = both && given_back.size() > 1 ? given_back[1] : at::Tensor();
+    const at::Tensor gradient = given_back.size() > 1 && !both ? given_back[0] + given_back[1] : given_back[0];
     const bool relu = context->saved_data["relu"].toBool();
     // Inputs that were not given have no number.
     const std::vector<int64_t> given = context->saved_data["given"].toIntVector();
     size_t number = 1;
     const auto wants = [&](int64_t is_given) { return is_given != 0 && context->needs_input_grad(number++); };
     const bool wants_weight = wants(given[0]), wants_bias = wants(given[1]), wants_other = wants(given[2]);
-    torch::autograd::variable_list result(9);
     at::Tensor of_weight = at::empty({x.size(1)}, statistics.options()), of_bias = at::empty_like(of_weight);
     // On a GPU without a ReLU, what was added has the gradient itself.
     const bool passes = card != nullptr && !relu;
-    const Gradients to{at::empty_like(x), of_weight, of_bias, wants_other && !passes ? at::empty_like(x) : at::Tensor()};
-    if (card != nullptr) backward_on(*card, gradient, x, let_through, relu, statistics, to);
+    const Gradients to{at::empty_like(x), of_weight, of_bias, both || (wants_other && !passes) ? at::empty_like(x) : at::Tensor()};
+    if (card != nullptr) backward_on(*card, gradient, second, x, let_through, relu, statistics, to);
     else backward_on_cpu(gradient, x, let_through, statistics, to);
     result[0] = to.of_x;
     if (wants_weight) result[1] = of_weight;
     if (wants_bias) result[2] = of_bias;
-    result[3] = wants_other && passes ? gradient : to.of_other;
+    if (wants_other) result[3] = passes ? gradient : to.of_other;
     return result;
   }
 };
@@ -167,10 +181,12 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
 }  // namespace
 
 char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, double momentum,
-                    double eps, int relu, st_tensor* out) {
+                    double eps, int relu, st_tensor* out, st_tensor* twin) {
   return caught([&] {
     const auto optional = [](st_tensor tensor) { return tensor == nullptr ? std::optional<at::Tensor>() : std::optional<at::Tensor>(tensor_of(tensor)); };
-    *out = new at::Tensor(BatchNorm::apply(tensor_of(x), optional(weight), optional(bias), optional(other), tensor_of(running_mean),
-                                           tensor_of(running_var), momentum, eps, relu != 0));
+    const auto outputs = BatchNorm::apply(tensor_of(x), optional(weight), optional(bias), optional(other), tensor_of(running_mean), tensor_of(running_var),
+                                          momentum, eps, relu != 0, twin != nullptr);
+    *out = new at::Tensor(outputs[0]);
+    if (twin != nullptr) *twin = new at::Tensor(outputs[1]);
   });
 }

@@ -2,7 +2,9 @@
 use crate::cuda::kernels;
 use crate::winograd::LANES;
 use crate::{TorchError, ffi};
+use std::ffi::c_char;
 use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
 
 /// What normalises, channel by channel; all tensors `[C]`, float32.
 #[derive(Debug)]
@@ -47,9 +49,29 @@ impl BatchNorm<'_> {
     ///
     /// Fails unless [`takes`] is true, and with one value for each channel. A second derivative is an error.
     pub fn forward(&self, images: &Tensor, after: After) -> Result<Tensor, TorchError> {
+        // SAFETY: as in `call`; there is no twin to own.
+        ffi::tensor_from(|out| unsafe { self.call(images, after, out, std::ptr::null_mut()) })
+    }
+
+    /// The output for each of two readers: the same values in the same memory. Their gradients are added in the pass that reads them, and not
+    /// in one of their own, as those of one tensor that is read twice.
+    ///
+    /// Fails as [`forward`](Self::forward) does.
+    pub fn forward_for_two(&self, images: &Tensor, after: After) -> Result<[Tensor; 2], TorchError> {
+        let mut twin = std::ptr::null_mut();
+        // SAFETY: as in `call`.
+        let first = ffi::tensor_from(|out| unsafe { self.call(images, after, out, &mut twin) })?;
+        // SAFETY: a call that succeeded has written a tensor that is ours to own.
+        Ok([first, unsafe { Tensor::from_ptr(twin) }])
+    }
+
+    /// # Safety
+    ///
+    /// Where the call succeeds, it writes a tensor to own to `out`, and one to `twin` unless that is null.
+    unsafe fn call(&self, images: &Tensor, after: After, out: *mut *mut C_tensor, twin: *mut *mut C_tensor) -> *mut c_char {
         let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
         // SAFETY: tensors live for the call; the shim checks the shapes and types.
-        ffi::tensor_from(|out| unsafe {
+        unsafe {
             ffi::st_batch_norm(
                 images.as_ptr(),
                 pointer(self.weight),
@@ -61,8 +83,9 @@ impl BatchNorm<'_> {
                 self.eps,
                 i32::from(after.relu),
                 out,
+                twin,
             )
-        })
+        }
     }
 }
 
@@ -132,6 +155,34 @@ mod tests {
             for (index, (got, expected)) in got.iter().zip(expected(&inputs, added, relu, &upstream)).enumerate() {
                 let worst = ((got - &expected).abs().max() / expected.abs().max()).double_value(&[]);
                 assert!(worst < bound, "{size:?} {kind:?} {added} {relu}, {index}: {worst:.1e}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_readers_have_what_one_that_is_read_twice_has() {
+        crate::manual_seed(5);
+        let size = [2, CHANNELS, 5, 4];
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let [x, other] = [(); 2].map(|()| random(&size, kind));
+            let upstream = [(); 2].map(|()| random(&size, kind));
+            let [mean, var] = [0.0, 1.0].map(|value| Tensor::full([CHANNELS], value, (Kind::Float, Device::Cpu)));
+            let norm = BatchNorm { weight: None, bias: None, running_mean: &mean, running_var: &var, momentum: 0.1, eps: 1e-5 };
+            // Gradients where both read it, or only the first, or only the second.
+            let gradients = |twins: bool, readers: &[usize]| {
+                let [x, other] = [&x, &other].map(|tensor| tensor.detach().set_requires_grad(true));
+                let after = After { other: Some(&other), relu: true };
+                let outputs = match twins {
+                    true => norm.forward_for_two(&x, after).unwrap(),
+                    false => norm.forward(&x, after).map(|y| [y.shallow_clone(), y]).unwrap(),
+                };
+                assert_eq!(outputs[0].data_ptr(), outputs[1].data_ptr());
+                let read = readers.iter().map(|reader| (&outputs[*reader] * &upstream[*reader]).sum(Kind::Float));
+                read.reduce(|a, b| a + b).unwrap().backward();
+                [x.grad(), other.grad()]
+            };
+            for readers in [&[0, 1][..], &[0], &[1]] {
+                assert_eq!(gradients(true, readers), gradients(false, readers), "{kind:?} {readers:?}");
             }
         }
     }

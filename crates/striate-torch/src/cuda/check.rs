@@ -37,7 +37,9 @@ pub fn self_check(device: Device) -> Result<Vec<Check>, TorchError> {
         if device != Device::Cpu {
             kernels::prepare(device, kind)?;
         }
-        for size in [[5, 8, 1, 1], [3, 16, 17, 19], [1, 24, 5, 3], [3, 64, 17, 23], [2, 72, 33, 9], [1, 520, 3, 3], [4, 256, 9, 11]] {
+        for size in
+            [[5, 8, 1, 1], [3, 16, 17, 19], [1, 24, 5, 3], [3, 64, 17, 23], [2, 72, 33, 9], [1, 520, 3, 3], [4, 256, 9, 11]]
+        {
             for (added, relu, affine) in
                 [(false, false, true), (false, true, true), (true, true, true), (true, false, true), (true, true, false)]
             {
@@ -91,7 +93,11 @@ impl Cases {
             let expected = expected.f_detach()?;
             let difference = (exact(got)?.f_detach()?.f_sub(&expected)?).f_abs()?.f_max()?.f_double_value(&[])?;
             // NaN, too, is no small difference.
-            let error = if difference.is_nan() { f64::INFINITY } else { difference / expected.f_abs()?.f_max()?.f_double_value(&[])?.max(1e-6) };
+            let error = if difference.is_nan() {
+                f64::INFINITY
+            } else {
+                difference / expected.f_abs()?.f_max()?.f_double_value(&[])?.max(1e-6)
+            };
             self.checks.push(Check { name: format!("{case}: {name}"), error, bound });
         }
         Ok(())
@@ -101,11 +107,13 @@ impl Cases {
         let channels = [size[1]];
         let far = if kind == Kind::Float { 30.0 } else { 3.0 };
         let (x, other, upstream) = (self.images(size, kind, far)?, self.images(size, kind, 1.0)?, self.images(size, kind, 0.0)?);
+        let second = self.images(size, kind, 0.0)?;
         let (weight, bias) = (self.normal(&channels, 1.0)?, self.normal(&channels, 1.0)?);
         let (mean, var) = (self.normal(&channels, 1.0)?, self.normal(&channels, 1.0)?.f_square()?);
         let exactly = [&x, &weight, &bias, &other].map(exact).into_iter().collect::<Result<Vec<_>, _>>()?;
         let exact_running = [exact(&mean)?.f_detach()?, exact(&var)?.f_detach()?];
-        let [x, weight, bias, other] = [x, self.placed(&weight)?, self.placed(&bias)?, other].map(|tensor| tensor.set_requires_grad(true));
+        let [x, weight, bias, other] =
+            [x, self.placed(&weight)?, self.placed(&bias)?, other].map(|tensor| tensor.set_requires_grad(true));
         let running = || Ok::<_, TorchError>([self.placed(&mean)?.f_mul_scalar(1.0)?, self.placed(&var)?.f_mul_scalar(1.0)?]);
         let forward = |running: &[Tensor; 2]| {
             let norm = BatchNorm {
@@ -116,25 +124,40 @@ impl Cases {
                 momentum: MOMENTUM,
                 eps: EPS,
             };
-            norm.forward(&x, After { other: added.then_some(&other), relu })
+            norm.forward_for_two(&x, After { other: added.then_some(&other), relu })
         };
         let moved = running()?;
-        let y = forward(&moved)?;
-        let inputs: Vec<&Tensor> = [&x].into_iter().chain(affine.then_some([&weight, &bias]).into_iter().flatten()).chain(added.then_some(&other)).collect();
-        let gradients = |y: &Tensor| Ok::<_, TorchError>(Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(Kind::Float)?], &inputs, false, false)?);
-        let got = gradients(&y)?;
+        let outputs = forward(&moved)?;
+        let inputs: Vec<&Tensor> = [&x]
+            .into_iter()
+            .chain(affine.then_some([&weight, &bias]).into_iter().flatten())
+            .chain(added.then_some(&other))
+            .collect();
+        // Each reader gives a gradient.
+        let gradients = |[y, twin]: &[Tensor; 2]| {
+            let sum = y.f_mul(&upstream)?.f_sum(Kind::Float)?.f_add(&twin.f_mul(&second)?.f_sum(Kind::Float)?)?;
+            Ok::<_, TorchError>(Tensor::f_run_backward(&[sum], &inputs, false, false)?)
+        };
+        let got = gradients(&outputs)?;
         // Equal inputs give equal bits.
         let again = forward(&running()?)?;
-        let same = again == y && gradients(&again)?.iter().zip(&got).all(|(a, b)| a == b);
+        let same = again == outputs && gradients(&again)?.iter().zip(&got).all(|(a, b)| a == b);
+        let [y, _] = outputs;
 
         let [ex, eweight, ebias, eother] = exactly.as_slice() else { return Ok(()) };
         let (eweight, ebias) = (affine.then_some(eweight), affine.then_some(ebias));
-        let sum = ex.f_batch_norm(eweight, ebias, Some(&exact_running[0]), Some(&exact_running[1]), true, MOMENTUM, EPS, false)?;
+        let sum =
+            ex.f_batch_norm(eweight, ebias, Some(&exact_running[0]), Some(&exact_running[1]), true, MOMENTUM, EPS, false)?;
         let sum = if added { sum.f_add(eother)? } else { sum };
         // A value near zero may have another sign in float64, and gradients go by ours.
         let passed = if relu { sum.f_mul(&exact(&y)?.f_detach()?.f_gt(0.0)?)? } else { sum.f_add_scalar(0.0)? };
         let exact_inputs: Vec<&Tensor> = [Some(ex), eweight, ebias, added.then_some(eother)].into_iter().flatten().collect();
-        let expected = Tensor::f_run_backward(&[passed.f_mul(&exact(&upstream)?.f_detach()?)?.f_sum(Kind::Double)?], &exact_inputs, false, false)?;
+        let expected = Tensor::f_run_backward(
+            &[passed.f_mul(&exact(&upstream.f_add(&second)?)?.f_detach()?)?.f_sum(Kind::Double)?],
+            &exact_inputs,
+            false,
+            false,
+        )?;
 
         let [exact_mean, exact_var] = exact_running;
         let mut results = vec![
@@ -161,8 +184,12 @@ impl Cases {
         };
         let upstream = self.images([out[0], out[1], out[2], out[3]], kind, 0.0)?;
         let got = Tensor::f_run_backward(&[pooled.f_mul(&upstream)?.f_sum(Kind::Float)?], &[&x], false, false)?;
-        let exact_gradient =
-            Tensor::f_run_backward(&[expected.f_mul(&exact(&upstream)?.f_detach()?)?.f_sum(Kind::Double)?], &[&exactly], false, false)?;
+        let exact_gradient = Tensor::f_run_backward(
+            &[expected.f_mul(&exact(&upstream)?.f_detach()?)?.f_sum(Kind::Double)?],
+            &[&exactly],
+            false,
+            false,
+        )?;
         let mut results = vec![("output", &pooled, expected)];
         results.extend(got.iter().zip(exact_gradient).map(|(got, expected)| ("gradient", got, expected)));
         self.compare(&format!("max pooling {kind:?} {kernel}/{stride}, padding {padding}, ReLU {relu}"), kind, &results)

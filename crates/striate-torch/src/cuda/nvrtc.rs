@@ -12,7 +12,8 @@ const NAMES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc.so.12"];
 const FOLDER: &str = "STRIATE_NVRTC";
 
 type Program = *mut c_void;
-type Create = unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+type Create =
+    unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
 type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
 type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
 type Bytes = unsafe extern "C" fn(Program, *mut u8) -> c_int;
