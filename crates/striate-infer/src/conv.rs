@@ -1,11 +1,11 @@
 //! Convolutions, with the kernel that is the fastest for each and its weight as that wants it.
 use crate::step::{Params, Scales, apply, finish};
+use std::sync::atomic::{AtomicBool, Ordering};
 use striate_layers::{Conv2d, LayerError, Shape};
 use striate_torch::int8::{self, Scale};
 use striate_torch::kernels::{Kernel as Choice, Purpose};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::{Frozen, MemoryFormat, TorchError, cudnn, memory_format, pixels, pointwise, to_memory_format, winograd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind as Type, Tensor};
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@ use crate::step::{Params, Scales, apply, finish};
 use striate_layers::LayerError;
 use striate_torch::int8::{self, Scale};
 use striate_torch::onednn::{self, Post};
-use striate_torch::{Frozen, TorchError, pointwise};
+use striate_torch::{Frozen, TorchError, cudnn, pointwise};
 use tch::{Kind as Type, Tensor};
 
 /// The batch that bfloat16 weights are packed for by oneDNN; it is as good for others.
@@ -64,28 +64,9 @@ impl Linear {
             Kernel::OneDnn(Params { weight, bias }) => Ok(onednn::linear(input, weight, bias.as_deref(), self.post)?),
             Kernel::Int8(linear) => finish(self.post, linear.forward(input, relu, scales.and_then(Scales::of_output))?),
             Kernel::Plain(Params { weight, bias: Some(bias) }) if relu && input.device().is_cuda() && input.dim() == 2 => {
-                linear_relu(input, weight, bias)
+                Ok(cudnn::linear_relu(input, weight, bias)?)
             }
             Kernel::Plain(Params { weight, bias }) => apply(self.post, input.f_linear(weight, bias.as_deref())?),
         }
-    }
-}
-
-/// On CUDA, the ReLU is the last thing that the product does.
-fn linear_relu(input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, LayerError> {
-    Ok(bias.f_internal_addmm_activation(input, &weight.f_transpose(0, 1)?, false)?)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_linear_layer_ends_in_its_relu() {
-        let [x, bias] = [&[1.0_f32, 2.0][..], &[0.5, -20.0, 1.0]].map(Tensor::from_slice);
-        let weight = Tensor::from_slice(&[1.0_f32, 1.0, 2.0, 3.0, -4.0, 1.0]).view([3, 2]);
-        let got = linear_relu(&x.view([1, 2]), &weight, &bias).unwrap();
-        assert_eq!(got, Tensor::from_slice(&[3.5_f32, 0.0, 0.0]).view([1, 3]));
     }
 }

@@ -71,13 +71,17 @@ mod tests {
     #[test]
     fn a_lack_of_memory_is_one_line_with_a_batch_that_fits() {
         // What libtorch 2.11 says.
-        let message = "CUDA out of memory. Tried to allocate 3.06 GiB. GPU 0 has a total capacity of 79.11 GiB of which 17.00 MiB is free.";
+        let message =
+            "CUDA out of memory. Tried to allocate 3.06 GiB. GPU 0 has a total capacity of 79.11 GiB of which 17.00 MiB is free.";
         let lacking = || GraphError::from(tch::TchError::Torch(message.to_owned()));
         let told = |examples| explained(lacking(), Device::Cuda(0), examples, 100 << 20).to_string();
         // 60% of 79.11 GiB in parts of 100 MiB.
         let few = "not enough memory on cuda:0 for a batch of 600: 3.1 GiB more needed, 17 MiB free, and about 486 would fit: take a smaller batch";
         assert_eq!(told(600), few);
-        assert_eq!(told(4), "not enough memory on cuda:0 for a batch of 4: 3.1 GiB more needed, 17 MiB free: take a smaller batch");
+        assert_eq!(
+            told(4),
+            "not enough memory on cuda:0 for a batch of 4: 3.1 GiB more needed, 17 MiB free: take a smaller batch"
+        );
         assert_eq!(explained(GraphError::NoOutput, Device::Cuda(0), 4, 1), GraphError::NoOutput);
     }
 }

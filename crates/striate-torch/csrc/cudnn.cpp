@@ -1,7 +1,8 @@
-// cuDNN's convolutions with what follows them. libtorch has these operators on CUDA alone, and their names everywhere.
+// cuDNN's convolutions and cuBLAS's products with what follows them. libtorch has these operators on CUDA alone, and their names everywhere.
 #include "common.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/_addmm_activation.h>
 #include <ATen/ops/cudnn_convolution_add_relu.h>
 #include <ATen/ops/cudnn_convolution_relu.h>
 
@@ -21,6 +22,13 @@ char* st_cudnn_conv_relu(st_tensor input, st_tensor weight, st_tensor bias, cons
     *out = new at::Tensor(other == nullptr
                               ? at::cudnn_convolution_relu(x, w, b, stride, padding, dilation, kGroups)
                               : at::cudnn_convolution_add_relu(x, w, tensor_of(other), std::nullopt, b, stride, padding, dilation, kGroups));
+  });
+}
+
+char* st_linear_relu(st_tensor input, st_tensor weight, st_tensor bias, st_tensor* out) {
+  return caught([&] {
+    at::AutoDispatchBelowAutograd guard;
+    *out = new at::Tensor(at::_addmm_activation(tensor_of(bias), tensor_of(input), tensor_of(weight).t()));
   });
 }
 

@@ -168,6 +168,8 @@ void st_host_kernels(st_host_launch launch);
 // Relu of a convolution in one group, of images and a weight on CUDA, by cuDNN (cudnn.cpp): `geometry` is as for st_conv; `bias`, and `other`, which is added
 // before the ReLU, may be nullptr.
 char* st_cudnn_conv_relu(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor other, st_tensor* out);
+// Relu of input weight^T + bias, in one operator on CUDA.
+char* st_linear_relu(st_tensor input, st_tensor weight, st_tensor bias, st_tensor* out);
 // The process's switches of CUDA, as bits: 1 and 2 for TF32 in products and in convolutions, 4 for cuDNN to try its algorithms out.
 int st_cuda_switches();
 void st_set_cuda_switches(int switches);

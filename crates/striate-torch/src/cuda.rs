@@ -275,7 +275,8 @@ mod tests {
             assert_eq!(seen, MEASURE | if on { TF32 } else { 0 });
             assert_eq!(state(), former);
         }
-        let panicked = std::panic::catch_unwind(|| switched(Switches { measure: true, ..Switches::default() }, || panic!("on purpose")));
+        let panicked =
+            std::panic::catch_unwind(|| switched(Switches { measure: true, ..Switches::default() }, || panic!("on purpose")));
         assert!(panicked.is_err() && state() == former);
         assert_eq!(switched(Switches::default(), state), former);
     }

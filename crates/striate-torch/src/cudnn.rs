@@ -1,4 +1,4 @@
-//! cuDNN's convolutions together with the ReLU after them, for inference on CUDA devices.
+//! cuDNN's convolutions, and cuBLAS's products, together with the ReLU after them, for inference on CUDA devices.
 use crate::onednn::{Geometry, pointer};
 use crate::{TorchError, ffi};
 use tch::{Cuda, Kind, Tensor};
@@ -36,6 +36,18 @@ pub fn conv_relu(
     })
 }
 
+/// `max(input weight^T + bias, 0)` of `[N, in]`, with a weight `[out, in]`, all of one type. On CUDA, the ReLU is the end of the product;
+/// the CPU computes it after that.
+///
+/// # Errors
+///
+/// Tensors that do not fit.
+pub fn linear_relu(input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, TorchError> {
+    // tch's own function takes `use_gelu` for a factor of the bias.
+    // SAFETY: the tensors live for the call.
+    ffi::tensor_from(|out| unsafe { ffi::st_linear_relu(input.as_ptr(), weight.as_ptr(), bias.as_ptr(), out) })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -52,6 +64,14 @@ mod tests {
         assert!(error.contains("cudnn_convolution_relu") && !error.contains('\n'), "{error}");
         let error = conv_relu(&x, &w, None, &Geometry { groups: 2, ..GEOMETRY }, None).unwrap_err().to_string();
         assert_eq!(error, "this convolution of cuDNN's has one group: got 2");
+    }
+
+    #[test]
+    fn a_linear_layer_ends_in_its_relu() {
+        let [x, bias] = [&[1.0_f32, 2.0][..], &[0.5, -20.0, 1.0]].map(Tensor::from_slice);
+        let weight = Tensor::from_slice(&[1.0_f32, 1.0, 2.0, 3.0, -4.0, 1.0]).view([3, 2]);
+        let got = linear_relu(&x.view([1, 2]), &weight, &bias).unwrap();
+        assert_eq!(got, Tensor::from_slice(&[3.5_f32, 0.0, 0.0]).view([1, 3]));
     }
 
     /// Skipped where there is no CUDA device.

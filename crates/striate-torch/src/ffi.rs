@@ -254,6 +254,12 @@ unsafe extern "C" {
         other: *const C_tensor,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_linear_relu(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_cuda_switches() -> c_int;
     pub(crate) fn st_set_cuda_switches(switches: c_int);
     pub(crate) fn st_autocast(cuda: c_int, kind: c_int) -> c_int;

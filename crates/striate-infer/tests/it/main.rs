@@ -289,6 +289,94 @@ fn a_plan_takes_its_inputs_in_any_layout_and_type_and_keeps_no_tie_to_the_networ
     assert!(!logits.requires_grad());
 }
 
+/// A network of this variant on the first graphics card, and on the CPU; `None`, which says so, where there is none.
+fn on_a_gpu(name: &str) -> Option<(Model, Network, Network)> {
+    if !tch::Cuda::is_available() {
+        println!("skipped: there is no CUDA device");
+        return None;
+    }
+    let model = small(find(name).unwrap());
+    let on_cpu = network(&model);
+    let options = InitOptions { devices: vec![Device::Cuda(0)], ..InitOptions::default() };
+    let mut on_gpu = Network::new(model.graph().unwrap(), &options).unwrap();
+    on_gpu.load_state(&on_cpu.state()).unwrap();
+    Some((model, on_cpu, on_gpu))
+}
+
+/// Each shape's first calls run step by step and the later ones as a graph: all give what the network does, wherever the batch lies.
+#[test]
+fn on_a_gpu_plans_compute_what_networks_do_before_and_after_they_are_recorded() {
+    for name in SOME_OF_EACH_KIND.into_iter().chain(["lenet5-paper", "inception-v3-tiny", "preact-resnet-tiny"]) {
+        let Some((model, on_cpu, on_gpu)) = on_a_gpu(name) else { return };
+        let batches: Vec<Tensor> = [1, 4].map(|batch| images(&model, batch, 0, Kind::Float)).into();
+        for (precision, most) in [(Precision::Float32, 1e-4), (Precision::Bfloat16, BF16), (Precision::Float16, 2e-2)] {
+            let options = PlanOptions { precision, tf32: Some(false), ..PlanOptions::default() };
+            let plan = Plan::new(&on_gpu, &options).unwrap();
+            for call in 0..5 {
+                for batch in &batches {
+                    let expected = {
+                        let _no_grad = striate_torch::no_grad();
+                        on_cpu.forward(batch, Mode::Eval).unwrap()
+                    };
+                    let given = if call % 2 == 0 { batch.shallow_clone() } else { batch.to_device(Device::Cuda(0)) };
+                    let got = plan.forward(&given).unwrap().logits().to_device(Device::Cpu);
+                    let distance = ((got - expected.logits()).abs().max() / expected.logits().abs().max()).double_value(&[]);
+                    assert!(distance < most, "{name} {precision} call {call}: {distance:.1e}\n{plan}");
+                }
+            }
+            let recorded = if name == "lenet5-paper" { 0 } else { batches.len() };
+            assert_eq!(plan.recorded(), recorded, "{name} {precision}: {:?}", plan.not_recorded());
+            if ["resnet50", "googlenet-tiny", "vgg-tiny"].contains(&name) {
+                assert!(plan.to_string().contains("[cuDNN"), "{plan}");
+            }
+            println!("{name} {precision}: {} recorded, {:?}", plan.recorded(), plan.not_recorded());
+            if (name, precision) == ("resnet50", Precision::Bfloat16) {
+                println!("{plan}");
+            }
+        }
+    }
+}
+
+#[test]
+fn on_a_gpu_threads_share_one_plan_and_graphs_are_bounded() {
+    let Some((model, _, on_gpu)) = on_a_gpu("googlenet-tiny") else { return };
+    let plan = Plan::new(&on_gpu, &PlanOptions { precision: Precision::Bfloat16, ..PlanOptions::default() }).unwrap();
+    let batches: Vec<Tensor> = (1..=10).map(|batch| images(&model, batch, 0, Kind::Float)).collect();
+    let logits = |batch: &Tensor| plan.forward(batch).unwrap().logits().to_device(Device::Cpu);
+    for batch in batches.iter().flat_map(|batch| [batch; 4]) {
+        logits(batch);
+    }
+    assert_eq!(plan.recorded(), 8);
+    let expected: Vec<Tensor> = batches.iter().map(logits).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (batches, expected): (Vec<Tensor>, Vec<Tensor>) =
+                batches.iter().zip(&expected).map(|(batch, logits)| (batch.copy(), logits.copy())).unzip();
+            let plan = &plan;
+            scope.spawn(move || {
+                for call in 0..60 {
+                    let index = (thread * 3 + call) % batches.len();
+                    let got = plan.forward(&batches[index]).unwrap().logits().to_device(Device::Cpu);
+                    let worst = (got - &expected[index]).abs().max() / expected[index].abs().max();
+                    // Without a graph, another thread chooses its own algorithms.
+                    assert!(worst.double_value(&[]) < BF16, "batch {}", index + 1);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn on_a_gpu_what_does_not_fit_is_one_line() {
+    let Some((model, _, on_gpu)) = on_a_gpu("resnet18") else { return };
+    let plan = Plan::new(&on_gpu, &PlanOptions::default()).unwrap();
+    let huge = images(&model, 1, 0, Kind::Float).to_device(Device::Cuda(0)).expand([1 << 24, -1, -1, -1], false);
+    let error = plan.forward(&huge).unwrap_err().to_string();
+    assert!(error.starts_with("not enough memory on cuda:0 for a batch of 16777216: ") && !error.contains('\n'), "{error}");
+    let int8 = PlanOptions { precision: Precision::Int8, ..PlanOptions::default() };
+    assert!(Plan::new(&on_gpu, &int8).unwrap_err().to_string().starts_with("int8 needs a CPU"));
+}
+
 /// Sizes at which 3x3 convolutions have tiles enough for Winograd's algorithm in every stage.
 #[test]
 fn deep_networks_keep_their_logits_with_winograds_algorithm() {
