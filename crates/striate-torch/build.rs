@@ -89,7 +89,8 @@ fn kernels(names: &[&str]) -> cc::Build {
     build
 }
 
-/// Adds libtorch's folder to the run-time path of all programs and tests above.
+/// Adds libtorch's folder to the run-time path of all programs and tests above, after the folder `lib` beside a program's own:
+/// an archive with programs in `bin` and libtorch in `lib` runs wherever it is unpacked.
 ///
 /// Cargo hands folders of libraries on to whatever depends on this crate, but link arguments to this
 /// crate's own targets only. A folder's name that begins with an `@` is one that the linker's driver
@@ -98,7 +99,7 @@ fn find_at_run_time(lib: &Path) -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     let arguments = out.join("libtorch.args");
     let lib = lib.display();
-    fs::write(&arguments, format!("\"{lib}\"\n\"-Wl,-rpath,{lib}\"\n"))?;
+    fs::write(&arguments, format!("\"{lib}\"\n\"-Wl,-rpath,$ORIGIN/../lib\"\n\"-Wl,-rpath,{lib}\"\n"))?;
     println!("cargo::rustc-link-search=native=@{}", arguments.display());
     Ok(())
 }

@@ -16,9 +16,11 @@ use crate::{
 };
 
 /// A package and its program.
-const BENCH: (&str, &str) = ("striate-bench", "striate-bench");
+pub(crate) const BENCH: (&str, &str) = ("striate-bench", "striate-bench");
 /// Does in Python what the program asks.
 const SCRIPT: &str = "xtask/peers/bench.py";
+/// Does so for `striate-bench gpu`.
+pub(crate) const CUDA_SCRIPT: &str = "xtask/peers/torch_cuda.py";
 /// Has a package for each of the Rust peers, in a folder of its name, and one that they share. They belong to no workspace, so that
 /// ordinary builds know nothing of them.
 const RUST_PEERS: &str = "xtask/peers/rust";
@@ -36,6 +38,9 @@ pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> 
     let program = folder.join(format!("{}{EXE_SUFFIX}", BENCH.1));
     let mut bench = Command::new(&program);
     bench.args(args);
+    if args.first().is_some_and(|first| first == "gpu") && !wants(args, "--script") {
+        bench.arg("--script").arg(workspace.root.join(CUDA_SCRIPT));
+    }
     if wants(args, "--peers") && !wants(args, "--list") {
         let (rust, others) = rust_peers(workspace, args)?;
         if others && !wants(args, "--python") {

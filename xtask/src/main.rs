@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod dependencies;
+mod dist;
 mod doctor;
 mod fixtures;
 mod program;
@@ -43,6 +44,8 @@ enum Command {
     Test,
     /// Measure the speed of networks, and of peers
     Bench(Verbatim),
+    /// Pack the programs for machines that have no Rust
+    Dist(dist::Options),
     /// Regenerate test fixtures with PyTorch, in a Python environment of its own
     Fixtures(fixtures::Options),
     /// Train a network
@@ -125,6 +128,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check => check::run(&workspace),
         Command::Test => test::run(&workspace),
         Command::Bench(verbatim) => bench::run(&workspace, &verbatim.args),
+        Command::Dist(options) => dist::run(&workspace, &options),
         Command::Fixtures(options) => fixtures::run(&workspace, &options),
         Command::Train(verbatim) => striate("train", verbatim),
         Command::Sweep(verbatim) => striate("sweep", verbatim),

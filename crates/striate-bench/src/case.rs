@@ -331,7 +331,7 @@ fn sorted(mut cases: Vec<Case>) -> Vec<Case> {
 }
 
 /// Whether some parts of the id that follow one another are those of the pattern; `*` stands for any letters of a part.
-fn matches(id: &str, pattern: &str) -> bool {
+pub(crate) fn matches(id: &str, pattern: &str) -> bool {
     let parts: Vec<&str> = id.split('/').collect();
     let patterns: Vec<&str> = pattern.split('/').collect();
     parts.windows(patterns.len()).any(|window| window.iter().zip(&patterns).all(|(part, pattern)| glob(part, pattern)))
@@ -353,8 +353,7 @@ fn glob(text: &str, pattern: &str) -> bool {
 /// Nothing matches; the error names the nearest ids, or tells that `--full` has some.
 pub fn select(full: bool, threads: usize, filters: &[String]) -> Result<Vec<Case>, BenchError> {
     if let [id] = filters
-        && id.split('/').count() == 8
-        && !id.contains('*')
+        && is_id(id)
     {
         return Ok(vec![id.parse()?]);
     }
@@ -377,6 +376,11 @@ pub fn select(full: bool, threads: usize, filters: &[String]) -> Result<Vec<Case
         }
     }
     Err(BenchError::Usage(format!("nothing matches {wanted}; the nearest are {}", near(&full_set(threads), filters).join(", "))))
+}
+
+/// Whether a filter is a whole id.
+pub(crate) fn is_id(filter: &str) -> bool {
+    filter.split('/').count() == 8 && !filter.contains('*')
 }
 
 /// Up to three ids whose parts are those of the filters, or the nearest to them.

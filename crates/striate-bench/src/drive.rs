@@ -116,15 +116,6 @@ impl Measuring<'_> {
 
     fn in_turns(&mut self, case: &Case, peers: &[&Peer], limit: Option<f64>) -> Result<Vec<Record>, BenchError> {
         let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
-        let model = find(&case.model).ok();
-        let request = Request {
-            side: OURS.to_owned(),
-            case: case.clone(),
-            seed: self.options.seed,
-            shared: folder.path().join("shared.safetensors"),
-            torchvision: model.and_then(|variant| Some(variant.torchvision.as_ref()?.name.to_owned())),
-            aux_weight: model.and_then(|variant| Some(variant.model(&[]).ok()?.aux_weight())).unwrap_or(0.0),
-        };
         let mut command = this_program()?;
         command.arg("work");
         // Ours first: it writes what the others read.
@@ -137,44 +128,67 @@ impl Measuring<'_> {
             }
         }
         let tolerance = TOLERANCE[usize::from(matches!(case.precision, Precision::Bfloat16 | Precision::Float16))];
-        let turns = take_turns(sides, &request, self.options.rounds, tolerance);
-        records.splice(0..0, self.rows(case, turns, limit));
+        let turns = take_turns(&mut sides, &request(case, self.options.seed, folder.path()), self.options.rounds, tolerance);
+        records.splice(0..0, rows(case, turns, limit, &mut self.versions));
         Ok(records)
-    }
-
-    /// The rows of what came of the turns: ours, then the peers' with their ratios.
-    fn rows(&mut self, case: &Case, turns: Vec<Turns>, limit: Option<f64>) -> Vec<Record> {
-        let ours = turns.iter().find(|turns| turns.side == OURS);
-        let size = match ours.and_then(|turns| turns.ready.as_ref()) {
-            Some(Answer::Ready { size, .. }) => *size,
-            _ => Size::default(),
-        };
-        let our_ms = ours.and_then(|turns| turns.ms.clone().ok());
-        let mut records = Vec::new();
-        for Turns { side, ready, ms, memory } in turns {
-            match ms {
-                Ok(ms) => {
-                    let ratio = our_ms.as_ref().filter(|_| side != OURS).map(|ours| Spread::of_ratios(&ms, ours));
-                    let mut row = Row { ratio, ..Row::new(case, &side, ms, size, limit, memory) };
-                    if let Some(Answer::Ready { distance, versions, .. }) = ready {
-                        row.distance = distance;
-                        self.versions.extend(versions);
-                    }
-                    records.push(Record::Row(row.into()));
-                }
-                Err(reason) => records.push(absent(case, &side, reason)),
-            }
-        }
-        records
     }
 }
 
+/// What sides are asked to do for a case; what they share goes into `folder`.
+pub(crate) fn request(case: &Case, seed: u64, folder: &Path) -> Request {
+    let model = find(&case.model).ok();
+    Request {
+        side: OURS.to_owned(),
+        case: case.clone(),
+        seed,
+        shared: folder.join("shared.safetensors"),
+        torchvision: model.and_then(|variant| Some(variant.torchvision.as_ref()?.name.to_owned())),
+        aux_weight: model.and_then(|variant| Some(variant.model(&[]).ok()?.aux_weight())).unwrap_or(0.0),
+    }
+}
+
+/// The rows of what came of the turns: ours, then the peers' with their ratios. The versions that they tell are added.
+pub(crate) fn rows(
+    case: &Case,
+    turns: Vec<Turns>,
+    limit: Option<f64>,
+    known: &mut BTreeMap<String, String>,
+) -> Vec<Record> {
+    let ours = turns.iter().find(|turns| turns.side == OURS);
+    let size = match ours.and_then(|turns| turns.ready.as_ref()) {
+        Some(Answer::Ready { size, .. }) => *size,
+        _ => Size::default(),
+    };
+    let our_ms = ours.and_then(|turns| turns.ms.clone().ok());
+    let mut records = Vec::new();
+    for Turns { side, ready, ms, memory } in turns {
+        match ms {
+            Ok(ms) => {
+                let ratio = our_ms.as_ref().filter(|_| side != OURS).map(|ours| Spread::of_ratios(&ms, ours));
+                let mut row = Row { ratio, ..Row::new(case, &side, ms, size, limit, memory) };
+                if let Some(Answer::Ready { distance, versions, .. }) = ready {
+                    row.distance = distance;
+                    known.extend(versions);
+                }
+                records.push(Record::Row(row.into()));
+            }
+            Err(reason) => records.push(absent(case, &side, reason)),
+        }
+    }
+    records
+}
+
 fn absent(case: &Case, side: &str, reason: String) -> Record {
-    let reason: String = reason.lines().next().unwrap_or_default().chars().take(REASON).collect();
+    let reason = first_line(&reason);
     eprintln!("  {side}: {reason}");
     Record::Absent(Absent { id: case.to_string(), side: side.to_owned(), reason })
 }
 
-fn this_program() -> Result<Command, BenchError> {
+/// What is told of a reason.
+pub(crate) fn first_line(reason: &str) -> String {
+    reason.lines().next().unwrap_or_default().chars().take(REASON).collect()
+}
+
+pub(crate) fn this_program() -> Result<Command, BenchError> {
     Ok(Command::new(std::env::current_exe().map_err(BenchError::io("find this program"))?))
 }

@@ -4,15 +4,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use striate_bench::{
-    BenchError, Case, Options, Programs, Results, choose, cores, measure, plots, publish, sample, select, serve, slower, table,
+    BenchError, Case, GPU_SIDES, GpuOptions, Options, Programs, Results, choose, cores, gpu_script, gpu_select, gpu_set, measure,
+    measure_gpu, plots, publish, sample, select, serve, slower, table,
 };
+use std::time::{Duration, Instant};
 
 /// Measures how fast networks are, and others beside them. Prints a table; `results.jsonl`, `table.md` and figures go into a folder.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    hidden: Option<Hidden>,
+    other: Option<Other>,
     /// Measures only what matches: parts of an id, such as `resnet*/plan/b16`; several must all match. A whole id is measured in any case
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
@@ -57,15 +59,58 @@ struct Cli {
     rust_peers: Option<PathBuf>,
 }
 
-/// What the program does in processes of its own.
+/// What else the program does; the hidden ones in processes of its own.
 #[derive(Subcommand)]
-enum Hidden {
+enum Other {
+    /// Measures a graphics card: ours and the PyTorch of a Python (eager, in a CUDA graph, by torch.compile) in turns
+    Gpu(GpuArgs),
     /// Takes turns with others
     #[command(hide = true)]
     Work,
     /// Has criterion measure one case
     #[command(hide = true)]
     Sample { id: String, seed: u64, answer: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct GpuArgs {
+    /// Measures only what matches one of these: parts of an id, such as `resnet*/train`, or a whole id
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    filter: Vec<String>,
+    /// Prints the ids of what would be measured
+    #[arg(long)]
+    list: bool,
+    /// The card
+    #[arg(long, value_name = "DEVICE", default_value = "cuda:0")]
+    device: String,
+    /// A Python that has torch
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+    /// The script of PyTorch's sides [default: share/striate/peers/torch_cuda.py of this archive]
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// What PyTorch computes by: eager, graph, compile
+    #[arg(long, value_name = "SIDES", value_delimiter = ',', default_values = GPU_SIDES, value_parser = GPU_SIDES)]
+    sides: Vec<String>,
+    /// Measures ours alone
+    #[arg(long, conflicts_with = "sides")]
+    alone: bool,
+    /// Turns of each side
+    #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    rounds: u64,
+    /// Begins no further case after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    limit_seconds: Option<u64>,
+    /// Processes in which torch.compile works for all cases before the first is measured; 0 leaves it to each case [default: a fourth of the
+    /// cores, at most 4]
+    #[arg(long, value_name = "N")]
+    compilers: Option<usize>,
+    /// What weights and inputs are drawn from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Writes all times into results.jsonl in this folder
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -97,12 +142,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, BenchError> {
     striate_torch::cpu::check().map_err(|error| BenchError::Usage(error.to_string()))?;
-    if cli.hidden.is_some() {
+    if matches!(cli.other, Some(Other::Work | Other::Sample { .. })) {
         striate_torch::keep_memory_warm();
     }
-    match &cli.hidden {
-        Some(Hidden::Work) => serve(std::io::stdin().lock(), std::io::stdout())?,
-        Some(Hidden::Sample { id, seed, answer }) => {
+    match &cli.other {
+        Some(Other::Gpu(args)) => gpu(args)?,
+        Some(Other::Work) => serve(std::io::stdin().lock(), std::io::stdout())?,
+        Some(Other::Sample { id, seed, answer }) => {
             let sample = sample(&id.parse()?, *seed)?;
             let text = serde_json::to_string(&sample).map_err(|error| BenchError::Failed(error.to_string()))?;
             striate_files::write_bytes(answer, &text)?;
@@ -110,6 +156,26 @@ fn run(cli: Cli) -> Result<ExitCode, BenchError> {
         None => return matrix(&cli),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn gpu(args: &GpuArgs) -> Result<(), BenchError> {
+    let begun = Instant::now();
+    if args.list {
+        let ids: Vec<String> = gpu_set(&args.device).iter().map(Case::to_string).collect();
+        return print(&(ids.join("\n") + "\n"));
+    }
+    let cases = gpu_select(&args.device, &args.filter)?;
+    let sides = if args.alone { Vec::new() } else { args.sides.clone() };
+    let options = GpuOptions {
+        python: args.python.clone(),
+        script: args.script.clone().map_or_else(gpu_script, Ok)?,
+        sides,
+        rounds: usize::try_from(args.rounds).unwrap_or(usize::MAX),
+        compilers: args.compilers.unwrap_or_else(|| (cores() / 4).clamp(1, 4)),
+        until: args.limit_seconds.map(|seconds| begun + Duration::from_secs(seconds)),
+        seed: args.seed,
+    };
+    measure_gpu(&cases, &options, args.out.as_deref(), print)
 }
 
 fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {

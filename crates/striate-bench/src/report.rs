@@ -60,7 +60,7 @@ fn day(time: u64) -> String {
 }
 
 /// Three digits that count.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     let decimals = (2.0 - value.abs().max(1e-9).log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{value:.decimals$}")
 }
@@ -69,7 +69,7 @@ fn time(spread: &Spread) -> String {
     format!("{} ({} to {})", digits(spread.median), digits(spread.q1), digits(spread.q3))
 }
 
-fn factor(ratio: &Spread) -> String {
+pub(crate) fn factor(ratio: &Spread) -> String {
     format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.q1, ratio.q3)
 }
 

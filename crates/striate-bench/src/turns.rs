@@ -2,7 +2,8 @@
 //!
 //! A side reads a line of JSON, a [`Request`], on standard input and answers with a line of JSON: [`Answer::Ready`], or
 //! [`Answer::Error`] with a reason. Then for each line `run N` it does the work N times and answers with the milliseconds of one,
-//! and for a line `memory` with its peak. It ends when its input does.
+//! and for a line `memory` with its peak. It ends when its input does. Sides of [`measure_gpu`](crate::measure_gpu) take another
+//! request too, which replaces the former.
 use crate::{BenchError, Case};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -85,6 +86,11 @@ impl Side {
         Ok(Self { name: name.to_owned(), child, input, answers, complaints })
     }
 
+    /// Whether its process still runs, so that it can take another case.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Sends a line and waits for the answer.
     ///
     /// # Errors
@@ -107,7 +113,11 @@ impl Side {
     }
 
     /// Has it get ready.
-    fn prepare(&mut self, request: &Request) -> Result<Answer, String> {
+    ///
+    /// # Errors
+    ///
+    /// Its reason, in one line.
+    pub(crate) fn prepare(&mut self, request: &Request) -> Result<Answer, String> {
         let line = serde_json::to_string(request).map_err(|error| error.to_string())?;
         match self.ask(&line)? {
             ready @ Answer::Ready { .. } => Ok(ready),
@@ -154,10 +164,10 @@ pub struct Turns {
 
 /// Gets all sides ready, one after the other, and lets them run in turns: the first, the second, ..., and again the first. A side
 /// whose logits are further than `tolerance` from ours, or that fails, takes no further part.
-pub fn take_turns(sides: Vec<Side>, request: &Request, rounds: usize, tolerance: f64) -> Vec<Turns> {
-    let mut taking: Vec<(Side, Turns, usize)> = Vec::new();
+pub fn take_turns(sides: &mut [Side], request: &Request, rounds: usize, tolerance: f64) -> Vec<Turns> {
+    let mut taking: Vec<(&mut Side, Turns, usize)> = Vec::new();
     let mut done = Vec::new();
-    for mut side in sides {
+    for side in sides {
         let ready = side.prepare(&Request { side: side.name.clone(), ..request.clone() }).and_then(|ready| match ready {
             Answer::Ready { distance: Some(distance), .. } if distance.is_nan() || distance > tolerance => {
                 Err(format!("its logits differ by {distance:.1e} of the largest, and {tolerance:.0e} is allowed"))
@@ -183,7 +193,7 @@ pub fn take_turns(sides: Vec<Side>, request: &Request, rounds: usize, tolerance:
             }
         }
     }
-    for (mut side, turns, _) in taking {
+    for (side, turns, _) in taking {
         let memory = if turns.ms.is_ok() { side.memory() } else { None };
         done.push(Turns { memory, ..turns });
     }
@@ -212,7 +222,7 @@ pub fn serve(input: impl BufRead, mut output: impl Write) -> Result<(), BenchErr
         }
         let repeats: usize = line.strip_prefix("run ").and_then(|repeats| repeats.parse().ok()).unwrap_or(1);
         let start = std::time::Instant::now();
-        let ran = (0..repeats).try_for_each(|_| work.run());
+        let ran = work.run_times(repeats);
         let ms = 1e3 * start.elapsed().as_secs_f64() / repeats as f64;
         say(&ran.map_or_else(|error| Answer::Error(error.to_string()), |()| Answer::Ms(ms)))?;
     }
@@ -252,8 +262,8 @@ mod tests {
     #[test]
     fn sides_run_in_turns_and_short_runs_are_repeated() {
         let folder = tempfile::tempdir().unwrap();
-        let sides = vec![fake("a", folder.path(), GOOD), fake("b", folder.path(), GOOD)];
-        let turns = take_turns(sides, &request(folder.path()), 2, 1e-3);
+        let mut sides = vec![fake("a", folder.path(), GOOD), fake("b", folder.path(), GOOD)];
+        let turns = take_turns(&mut sides, &request(folder.path()), 2, 1e-3);
         assert_eq!(turns.iter().map(|turns| turns.ms.clone().unwrap()).collect::<Vec<_>>(), [[20.0, 20.0], [20.0, 20.0]]);
         assert!(turns.iter().all(|turns| turns.memory == Some([1.0, 2.0])));
         let order = fs::read_to_string(folder.path().join("turns")).unwrap();
@@ -263,14 +273,14 @@ mod tests {
     #[test]
     fn a_side_that_cannot_is_told_of_and_the_others_go_on() {
         let folder = tempfile::tempdir().unwrap();
-        let sides = vec![
+        let mut sides = vec![
             fake("far", folder.path(), r#"read r; echo '{"ready":{"distance":0.5}}'"#),
             fake("nan", folder.path(), r#"read r; echo '{"ready":{"distance":null}}'; read r; echo '{"ms":-1}'; read r"#),
             fake("dies", folder.path(), "echo first >&2; echo No module named torch >&2; exit 1"),
             fake("refuses", folder.path(), r#"read r; echo '{"error":"no such network"}'; read r"#),
             fake("good", folder.path(), GOOD),
         ];
-        let turns = take_turns(sides, &request(folder.path()), 3, 1e-3);
+        let turns = take_turns(&mut sides, &request(folder.path()), 3, 1e-3);
         let of = |name: &str| turns.iter().find(|turns| turns.side == name).unwrap().ms.clone();
         assert!(of("far").unwrap_err().contains("differ by 5.0e-1"));
         assert!(of("nan").unwrap_err().contains("to a run"));

@@ -69,7 +69,12 @@ impl Work {
 
     /// Does it once, and waits until it is done.
     pub fn run(&mut self) -> Result<(), BenchError> {
-        (self.run)()?;
+        self.run_times(1)
+    }
+
+    /// Does it so often, one after the other, and waits until all is done.
+    pub fn run_times(&mut self, times: usize) -> Result<(), BenchError> {
+        (0..times).try_for_each(|_| (self.run)())?;
         if let Device::Cuda(card) = self.device {
             Cuda::synchronize(i64::try_from(card).unwrap_or(0));
         }

@@ -4,6 +4,7 @@ use crate::data::args::DataArgs;
 #[cfg(feature = "lab")]
 use crate::lab::args::LabCommand;
 use crate::runs::RunsArgs;
+use crate::self_test::SelfTestArgs;
 use crate::sweep::SweepArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -69,6 +70,18 @@ pub(crate) enum Command {
     /// Inspect, convert or download weights
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Check kernels, networks, graphs and training on the devices of this machine
+    SelfTest(SelfTestArgs),
+    /// Measure the speed of networks, and of peers
+    #[command(disable_help_flag = true)]
+    Bench(Verbatim),
+}
+
+/// Arguments that another program reads, `--help` included.
+#[derive(Debug, Args)]
+pub(crate) struct Verbatim {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<std::ffi::OsString>,
 }
 
 /// Arguments of a command that this build leaves out.

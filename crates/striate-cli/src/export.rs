@@ -23,6 +23,9 @@ pub(crate) fn export_checked(args: &ExportArgs) -> Result<(), CliError> {
     print(&format!("{agreement}\n"))
 }
 
+#[cfg(feature = "check")]
+pub(crate) use check::compare;
+
 fn prepared(args: &ExportArgs) -> Result<Onnx, CliError> {
     no_folder(&args.bundle)?;
     let metadata = args.metadata.iter().map(|entry| pair(entry)).collect::<Result<_, _>>()?;
@@ -57,6 +60,7 @@ mod check {
     use super::{CliError, ExportArgs, Onnx};
     use crate::cli::ExportPrecision;
     use crate::source;
+    use std::path::Path;
     use striate::{Classifier, ClassifierOptions};
     use striate_datasets::ImageSize;
     use striate_export::{Batch, Runner, Values};
@@ -72,9 +76,9 @@ mod check {
     const SIDES: [[f64; 2]; 4] = [[1.0, 1.0], [1.3, 1.7], [2.1, 1.1], [0.6, 0.9]];
 
     /// How far two answers are apart.
-    struct Agreement {
+    pub(crate) struct Agreement {
         /// The largest difference: of values, as a share of the largest; or of probabilities.
-        difference: f64,
+        pub(crate) difference: f64,
         /// How many have the same likeliest class.
         agree: usize,
         count: usize,
@@ -94,18 +98,9 @@ mod check {
     /// Runs the export with tract, and the bundle, on random inputs: one line, or an error if they differ by more than the precision
     /// explains.
     pub(super) fn agreement(args: &ExportArgs, onnx: &Onnx) -> Result<String, CliError> {
-        let bundle = source::bundle(&args.bundle)?;
-        let runner = Runner::new(onnx)?;
-        let mut agreement = Agreement { difference: 0.0, agree: 0, count: 0 };
         let (what, bound) = match args.raw {
-            true => {
-                inputs(args, &bundle, &runner, &mut agreement)?;
-                ("of the largest value", [1e-4, 0.02, 0.3])
-            }
-            false => {
-                pictures(args, &bundle, &runner, &mut agreement)?;
-                ("of a probability", [0.01, 0.02, 0.2])
-            }
+            true => ("of the largest value", [1e-4, 0.02, 0.3]),
+            false => ("of a probability", [0.01, 0.02, 0.2]),
         };
         let [float32, float16, int8] = bound;
         let bound = match args.precision {
@@ -113,15 +108,25 @@ mod check {
             ExportPrecision::Float16 => float16,
             ExportPrecision::Int8 => int8,
         };
-        let Agreement { difference, agree, count } = agreement;
+        let Agreement { difference, agree, count } = compare(&args.bundle, args.raw, onnx)?;
         let line = format!("tract: largest difference {difference:.1e} {what}, {agree} of {count} classes agree");
         // NaN is no agreement either.
         if difference <= bound { Ok(line) } else { Err(CliError::Failed(format!("{line}, beyond {bound}: nothing was written"))) }
     }
 
+    /// Runs the export of a bundle with tract, and the bundle.
+    pub(crate) fn compare(path: &Path, raw: bool, onnx: &Onnx) -> Result<Agreement, CliError> {
+        let bundle = source::bundle(path)?;
+        let runner = Runner::new(onnx)?;
+        let mut agreement = Agreement { difference: 0.0, agree: 0, count: 0 };
+        let compare = if raw { inputs } else { pictures };
+        compare(path, &bundle, &runner, &mut agreement)?;
+        Ok(agreement)
+    }
+
     /// Compares the outputs for normalised inputs.
-    fn inputs(args: &ExportArgs, bundle: &Bundle, runner: &Runner, agreement: &mut Agreement) -> Result<(), CliError> {
-        let network = bundle.network(&args.bundle, &InitOptions::default())?;
+    fn inputs(path: &Path, bundle: &Bundle, runner: &Runner, agreement: &mut Agreement) -> Result<(), CliError> {
+        let network = bundle.network(path, &InitOptions::default())?;
         let mut random = Generator::new(0);
         let mut tensors = Vec::new();
         for input in network.graph().inputs() {
@@ -147,11 +152,11 @@ mod check {
     }
 
     /// Compares the probabilities of pictures.
-    fn pictures(args: &ExportArgs, bundle: &Bundle, runner: &Runner, agreement: &mut Agreement) -> Result<(), CliError> {
+    fn pictures(path: &Path, bundle: &Bundle, runner: &Runner, agreement: &mut Agreement) -> Result<(), CliError> {
         let mut options = ClassifierOptions::default();
         options.top = bundle.info.classes.len();
         options.threshold = bundle.info.threshold.map(|_| 0.0);
-        let classifier = Classifier::of(bundle, &args.bundle, options)?;
+        let classifier = Classifier::of(bundle, path, options)?;
         let preprocess = classifier.preprocess();
         let size = match preprocess.image {
             ImageSize::ShorterSide { shorter_side } => [shorter_side; 2],

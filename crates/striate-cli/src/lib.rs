@@ -15,6 +15,7 @@ mod export;
 mod find;
 #[cfg(feature = "lab")]
 mod lab;
+mod libtorch;
 mod models;
 mod output;
 mod page;
@@ -26,6 +27,7 @@ mod recipes;
 mod report;
 mod run;
 mod runs;
+mod self_test;
 mod signals;
 mod source;
 mod sweep;
@@ -125,6 +127,8 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         Command::Summary(args) => models::summary(&args),
         Command::Cost(args) => cost::cost(&args),
         Command::Run(args) => P::compute(|| run::run(&args)),
+        Command::SelfTest(args) => P::compute(|| self_test::self_test(&args)),
+        Command::Bench(args) => engine::bench(&args.args),
         #[cfg(feature = "check")]
         Command::Export(args) if args.check => P::compute(|| export::export_checked(&args)),
         #[cfg(not(feature = "check"))]

@@ -1,0 +1,139 @@
+//! `cargo xtask dist`: one archive with all that a machine without Rust and Python needs.
+
+mod archive;
+mod programs;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    bench::{BENCH, CUDA_SCRIPT},
+    program::{Built, STRIATE, build, target},
+    setup::{self, Libtorch},
+    workspace::{Workspace, parse_toml},
+};
+use programs::Program;
+
+/// The programs of an archive. The first is the one that people call.
+const PROGRAMS: [&str; 3] = ["striate", "striate-engine", "striate-bench"];
+/// What takes long to build, and belongs into an archive.
+const FEATURES: &str = "striate-cli/lab,striate-cli/check";
+/// Files of this checkout, and their places in an archive.
+const FILES: [(&str, &str); 5] = [
+    ("LICENSE-APACHE", "licenses/LICENSE-APACHE"),
+    ("LICENSE-MIT", "licenses/LICENSE-MIT"),
+    ("xtask/dist/striate.service", "share/striate/striate.service"),
+    ("xtask/dist/Dockerfile", "share/striate/Dockerfile"),
+    (CUDA_SCRIPT, "share/striate/peers/torch_cuda.py"),
+];
+const README: &str = include_str!("../../dist/README.md");
+
+/// What is asked of `dist`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Takes a libtorch that can use an NVIDIA GPU
+    #[arg(long)]
+    cuda: bool,
+    /// Leaves libtorch out: the programs then take the one of the machine that they run on
+    #[arg(long)]
+    without_libtorch: bool,
+    /// The archive to write (.tar.xz) [default: dist/NAME.tar.xz in cargo's target folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Packs programs that are built already, and lie in this folder
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
+}
+
+/// Builds the programs and packs them.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let folder = target(workspace)?.join("dist");
+    let name = name(workspace, options)?;
+    let out = match &options.out {
+        // It would be found out after some minutes of building.
+        Some(out) if out.exists() => bail!("{} exists: remove it, or name another file", out.display()),
+        Some(out) => out.clone(),
+        None => folder.join(format!("{name}.tar.xz")),
+    };
+    let libtorch = setup::setup(workspace, &setup::Options { cuda: options.cuda, force: false })?;
+    let built = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => match build(workspace, &[STRIATE, BENCH], Some(FEATURES))? {
+            Built::Programs(folder) => folder,
+            Built::Failed(code) => return Ok(code),
+        },
+    };
+    let staged = folder.join(&name);
+    striate_files::swap_folder(&staged, |folder| stage(workspace, options, &libtorch, &built, folder))?;
+    let packed = archive::pack(&staged, &out)?;
+    eprintln!("{}: {} MB, unpacked {} MB", out.display(), megabytes(packed), megabytes(archive::size(&staged)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name(workspace: &Workspace, options: &Options) -> Result<String> {
+    let manifest = parse_toml(&workspace.root.join("Cargo.toml"))?;
+    let version = manifest["workspace"]["package"]["version"].as_str().context("Cargo.toml lacks a version")?;
+    let cuda = if options.cuda { "-cuda" } else { "" };
+    let libtorch = if options.without_libtorch { "-without-libtorch" } else { "" };
+    Ok(format!("striate-{version}-x86_64-linux{cuda}{libtorch}"))
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+/// Lays the archive out in a folder.
+fn stage(workspace: &Workspace, options: &Options, libtorch: &Libtorch, built: &Path, folder: &Path) -> Result<()> {
+    let lib = libtorch.path().join("lib");
+    let mut glibc = programs::Glibc::default();
+    let mut libraries = Vec::new();
+    for name in PROGRAMS {
+        let program = Program::read(&built.join(name), &lib)?;
+        glibc = glibc.max(program.glibc());
+        libraries.extend(program.libraries()?);
+        program.write(&folder.join("bin").join(name))?;
+    }
+    if options.cuda {
+        // These open further ones when they are used.
+        libraries.extend(programs::libraries_in(&lib)?);
+    }
+    libraries.sort();
+    libraries.dedup();
+    let own = |path: &&PathBuf| !options.without_libtorch || !path.starts_with(&lib);
+    for path in libraries.iter().filter(own) {
+        let name = path.file_name().with_context(|| format!("{} is no library", path.display()))?;
+        glibc = glibc.max(programs::Glibc::of(&striate_files::read(path)?));
+        archive::put(path, &folder.join("lib").join(name))?;
+    }
+    for (from, to) in FILES {
+        archive::put(&workspace.root.join(from), &folder.join(to))?;
+    }
+    let version = workspace.libtorch_version()?;
+    let mut readme = README.replace("GLIBC", &glibc.to_string());
+    if options.without_libtorch {
+        let note = format!("version = \"{version}\"\ncuda = {}\n", libtorch.has_cuda());
+        striate_files::write_new(&folder.join("lib/libtorch.toml"), |file| file.write_all(note.as_bytes()))?;
+        let with = if libtorch.has_cuda() { " with CUDA" } else { "" };
+        readme += &format!(
+            "\n## libtorch\n\nThis archive has none. Its programs take libtorch {version}{with} from the folder in `LIBTORCH`, or else from the torch \
+             of\nthe active Python environment or of `python3`.\n"
+        );
+    }
+    striate_files::write_new(&folder.join("README.md"), |file| file.write_all(readme.as_bytes()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_file_of_the_checkout_is_there() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (from, _) in super::FILES {
+            assert!(root.join(from).is_file(), "{from}");
+        }
+    }
+}
