@@ -215,6 +215,7 @@ unsafe extern "C" {
         other: *const C_tensor,
         running_mean: *const C_tensor,
         running_var: *const C_tensor,
+        counter: *const C_tensor,
         momentum: f64,
         eps: f64,
         relu: c_int,
