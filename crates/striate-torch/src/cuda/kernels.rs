@@ -74,7 +74,7 @@ fn load(device: i32, element: i32) -> Result<(), TorchError> {
     let mut capability = 0;
     // SAFETY: the number is written where the call succeeds.
     ffi::check(unsafe { ffi::st_cuda_capability(device, &mut capability) })?;
-    let cache = dirs::cache_dir().map(|cache| cache.join("striate/kernels"));
+    let cache = striate_files::cache_folder().map(|cache| cache.join("kernels"));
     let cubin = cubin(capability, element, cache.as_deref()).map_err(|error| TorchError::new(&error))?;
     // SAFETY: the compiler's output, whole, for this card, of which the driver keeps a copy.
     ffi::check(unsafe { ffi::st_cuda_load(device, element, cubin.as_ptr().cast()) })
