@@ -84,6 +84,8 @@ typedef enum {
   ST_COPY,        // a
 } st_foreach_op;
 char* st_foreach(st_foreach_op op, const st_tensor* tensors, const st_tensor* a, const st_tensor* b, size_t n, double value);
+// The tensors, at least one and all of one type, in the type of that number, with gradients.
+char* st_cast_all(const st_tensor* tensors, size_t n, int kind, st_tensor* out);
 // The Euclidean norm of each tensor.
 char* st_foreach_norm(const st_tensor* tensors, size_t n, st_tensor* out);
 
