@@ -58,7 +58,9 @@ pub(crate) fn serve(device: Device, kind: Kind) -> bool {
         Ok(()) => true,
         Err(error) => {
             if !TOLD.swap(true, Ordering::Relaxed) {
-                tracing::warn!("training uses libtorch's operators, which are slower than Striate's kernels: {error}");
+                tracing::warn!(
+                    "batch norm and max pooling run by libtorch's operators, which are slower than Striate's kernels: {error}"
+                );
             }
             false
         }
