@@ -40,11 +40,7 @@ pub use install::{Installed, Lock, install_dir, replace_dir};
 ///
 /// [`FetchError::NoCacheDir`] when there is neither `STRIATE_HOME` nor a home folder.
 pub fn cache_dir() -> Result<PathBuf, FetchError> {
-    if let Some(home) = env::var_os("STRIATE_HOME").filter(|home| !home.is_empty()) {
-        // Absolute, since the path outlives the working directory: it is written into configuration files.
-        return std::path::absolute(PathBuf::from(home)).map_err(|_| FetchError::NoCacheDir);
-    }
-    dirs::cache_dir().map(|cache| cache.join("striate")).ok_or(FetchError::NoCacheDir)
+    striate_files::cache_folder().ok_or(FetchError::NoCacheDir)
 }
 
 /// The address of `path` on the user's own mirror, when `STRIATE_MIRROR` names one: put it before a file's public addresses.

@@ -5,6 +5,7 @@
 //! - [`build_folder`] does the same for a folder.
 //! - [`Lines`] is a log that grows by whole lines, and [`Records`] one that grows by records of bytes.
 //! - [`open`] opens a file, and refuses pipes, devices and folders instead of waiting for them.
+//! - [`cache_folder`] is where files lie that can be had again.
 //!
 //! ```
 //! # let folder = tempfile::tempdir().unwrap();
@@ -34,8 +35,8 @@ mod shared;
 mod temporary;
 mod write;
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{env, io};
 
 #[cfg(debug_assertions)]
 pub use fault::{faults_done, inject_fault};
@@ -45,6 +46,17 @@ pub use read::{open, read, read_to_string};
 pub use shared::{PartFile, open_lock, open_part, part_len};
 pub use temporary::{remove_temporaries, sweep};
 pub use write::{finish, link_new, write, write_bytes, write_new};
+
+/// The folder in which Striate keeps what it can have again, such as downloads: `STRIATE_HOME`, or else
+/// `striate` in the user's cache folder. `None` when there is neither that nor a home folder. It is not
+/// created here.
+pub fn cache_folder() -> Option<PathBuf> {
+    match env::var_os("STRIATE_HOME").filter(|home| !home.is_empty()) {
+        // Absolute, since the path outlives the working directory: it is written into configuration files.
+        Some(home) => std::path::absolute(home).ok(),
+        None => dirs::cache_dir().map(|cache| cache.join("striate")),
+    }
+}
 
 /// Why a file or folder could not be read or written: one line that names it.
 #[derive(Debug, thiserror::Error)]

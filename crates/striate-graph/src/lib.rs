@@ -34,6 +34,7 @@
 //! What is absent on purpose: data, losses, optimizers, and any particular architecture.
 
 mod builder;
+mod cast;
 mod description;
 mod diff;
 mod edit;

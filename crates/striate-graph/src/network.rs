@@ -48,8 +48,10 @@ pub enum Kernels {
     Libtorch,
     /// Where a channels-last network on a CPU is faster with them, those of [`striate_torch`]: convolutions by Winograd's
     /// algorithm, max pooling, and in training batch norm together with the addition and the ReLU after it. Results differ by up to some 1e-5 of
-    /// the largest value. They have first derivatives only. On a GPU they are libtorch's: what is faster there holds for the whole process, see
-    /// [`striate_torch::fast_cuda`].
+    /// the largest value. They have first derivatives only.
+    ///
+    /// On a GPU, max pooling and batch norm with what follows it, by [`striate_torch::cuda::kernels`] where those can be had, and
+    /// weights that are cast together. Whatever else is faster there holds for the whole process: see [`striate_torch::fast_cuda`].
     Fast,
 }
 

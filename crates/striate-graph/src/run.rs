@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use striate_layers::{Forward, Layer, Mode, Op, Shape};
 use striate_torch::norm::{self, After};
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
-use tch::{Kind, TchError, Tensor, nn};
+use tch::{Device, Kind, TchError, Tensor, nn};
 
 /// What a forward pass gives: the network's outputs by name, and the taps that were asked for.
 #[derive(Debug)]
@@ -98,6 +98,12 @@ impl Network {
         self.graph.check_inputs_where(&shapes, &needed)?;
         let one_device = self.graph.places() == 1;
         let _autocast = self.autocast.map(|kind| striate_torch::autocast(self.device(), kind));
+        let cast = match self.autocast {
+            Some(kind) if one_device && mode.is_train() && self.is_fast() && matches!(self.device(), Device::Cuda(_)) => {
+                self.cast_weights(&needed, kind)?
+            }
+            _ => BTreeMap::new(),
+        };
         let mut last_uses = self.graph.last_uses(&needed);
         for tap in &taps {
             last_uses[*tap] = self.graph.nodes.len();
@@ -118,7 +124,10 @@ impl Network {
                 }
                 NodeKind::Layer(op) => match self.run_in_place(index, op, &mut values.all, &last_uses)? {
                     Some(value) => Some(value),
-                    None => Some(self.run_layer(index, op, &values, mode, one_device)?),
+                    None => {
+                        let params = cast.get(&index).unwrap_or(&self.params[index]);
+                        Some(self.run_layer(index, op, params, &values, mode, one_device)?)
+                    }
                 },
             };
             values.all.push(value);
@@ -222,13 +231,20 @@ impl Network {
         Ok((if relu { output.f_relu_()? } else { output }, None))
     }
 
-    fn run_layer(&self, index: usize, op: &Op, values: &Values, mode: Mode, one_device: bool) -> Result<Tensor, GraphError> {
+    fn run_layer(
+        &self,
+        index: usize,
+        op: &Op,
+        params: &[Tensor],
+        values: &Values,
+        mode: Mode,
+        one_device: bool,
+    ) -> Result<Tensor, GraphError> {
         let node = &self.graph.nodes[index];
         let mode = if self.frozen[index] { Mode::Eval } else { mode };
         let inputs = values.of_inputs(&self.graph, index);
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: op.layer().name(), source };
         if one_device {
-            let params = &self.params[index];
             let output = match (op, inputs.as_slice()) {
                 (Op::Conv2d(conv), [input]) if self.is_fast() => conv.forward_fast(params, input, mode),
                 (Op::MaxPool2d(pool), inputs) if self.is_fast() => pool.forward_fast(inputs, false),
@@ -238,7 +254,7 @@ impl Network {
         }
         let device = self.devices[node.place];
         let moved: Vec<Tensor> = inputs.iter().map(|input| input.f_to_device(device)).collect::<Result<_, _>>()?;
-        op.forward(&self.params[index], &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
+        op.forward(params, &moved.iter().collect::<Vec<_>>(), mode).map_err(error)
     }
 }
 
@@ -290,7 +306,6 @@ mod tests {
     use super::*;
     use crate::{InitOptions, NetworkBuilder, Value};
     use striate_layers::{Activation, AdaptiveAvgPool2d, Add, Conv2d, Dropout, Flatten, Forward, Layer, LayerError, Linear};
-    use tch::Device;
 
     fn network(define: impl FnOnce(&mut NetworkBuilder, Value) -> Result<Value, GraphError>, devices: &[Device]) -> Network {
         let graph = Graph::build(|net| {

@@ -71,7 +71,11 @@ impl Forward for BatchNorm2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let norm = self.prepared(params, input, mode)?;
-        let norm::BatchNorm { weight, bias, running_mean, running_var, momentum, eps } = norm;
+        let norm::BatchNorm { weight, bias, running_mean, running_var, counter, momentum, eps } = norm;
+        if let Some(counter) = counter {
+            let _no_grad = striate_torch::no_grad();
+            let _ = counter.shallow_clone().f_add_scalar_(1)?;
+        }
         Ok(input.f_batch_norm(weight, bias, Some(running_mean), Some(running_var), mode.is_train(), momentum, eps, true)?)
     }
 }
@@ -87,7 +91,7 @@ impl BatchNorm2d {
         Ok(self.prepared(params, input, Mode::Train)?.forward_for_two(input, after)?)
     }
 
-    /// The parameters in their places; in training, counts the batch.
+    /// The parameters in their places; in training, with the counter of batches.
     fn prepared<'a>(&self, params: &'a [Tensor], input: &Tensor, mode: Mode) -> Result<norm::BatchNorm<'a>, LayerError> {
         let (affine, state) = params.split_at(if self.affine { 2 } else { 0 });
         let (weight, bias) = (affine.first(), affine.get(1));
@@ -101,13 +105,12 @@ impl BatchNorm2d {
                 let reason = "has no variance over one value per channel: train with a larger batch or image";
                 return Err(LayerError::option("batch norm", reason));
             }
-            let _no_grad = striate_torch::no_grad();
-            let _ = counter.shallow_clone().f_add_scalar_(1)?;
             if self.momentum.is_none() {
-                momentum = 1.0 / counter.f_double_value(&[])?;
+                momentum = 1.0 / (counter.f_double_value(&[])? + 1.0);
             }
         }
-        Ok(norm::BatchNorm { weight, bias, running_mean: mean, running_var: var, momentum, eps: self.eps })
+        let counter = mode.is_train().then_some(counter);
+        Ok(norm::BatchNorm { weight, bias, running_mean: mean, running_var: var, counter, momentum, eps: self.eps })
     }
 }
 

@@ -13,6 +13,53 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sign.h>
 #include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace {
+
+std::vector<at::Tensor> cast_all(at::TensorList tensors, at::ScalarType type) {
+  std::vector<at::Tensor> cast;
+  cast.reserve(tensors.size());
+  for (const at::Tensor& tensor : tensors) cast.push_back(at::empty_like(tensor, tensor.options().dtype(type)));
+  at::_foreach_copy_(cast, tensors);
+  return cast;
+}
+
+// Another type for a list of tensors of one type, with gradients of theirs.
+class CastAll : public torch::autograd::Function<CastAll> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList tensors, at::ScalarType type) {
+    context->saved_data["type"] = static_cast<int64_t>(tensors[0].scalar_type());
+    context->set_materialize_grads(false);
+    return cast_all(tensors, type);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    std::vector<at::Tensor> given;
+    for (const at::Tensor& gradient : gradients)
+      if (gradient.defined()) given.push_back(gradient);
+    auto next = given.begin();
+    if (!given.empty()) {
+      given = cast_all(given, static_cast<at::ScalarType>(context->saved_data["type"].toInt()));
+      next = given.begin();
+    }
+    torch::autograd::variable_list result(gradients.size() + 1);
+    for (size_t i = 0; i < gradients.size(); ++i)
+      if (gradients[i].defined()) result[i] = *next++;
+    return result;
+  }
+};
+
+}  // namespace
+
+char* st_cast_all(const st_tensor* tensors, size_t n, int kind, st_tensor* out) {
+  return caught([&] {
+    const auto list = list_of(tensors, n);
+    const auto cast = CastAll::apply(at::TensorList(list), static_cast<at::ScalarType>(kind));
+    for (size_t i = 0; i < n; ++i) out[i] = new at::Tensor(cast[i]);
+  });
+}
 
 char* st_foreach(st_foreach_op op, const st_tensor* tensors, const st_tensor* a, const st_tensor* b, size_t n, double value) {
   return caught([&] {

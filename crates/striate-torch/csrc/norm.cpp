@@ -27,7 +27,7 @@ bool is_channels(const at::Tensor& tensor, int64_t channels, at::Device device) 
 // What normalises, and what follows.
 struct Arguments {
   std::optional<at::Tensor> weight, bias;
-  at::Tensor added, running_mean, running_var;
+  at::Tensor added, running_mean, running_var, counter;
   double momentum, eps;
   bool relu;
 
@@ -40,6 +40,7 @@ at::Tensor unwritten(at::IntArrayRef size, at::ScalarType type, const at::Tensor
 
 // Writes `y` and `statistics`; gives what the gradient needs to know which values the ReLU let through.
 at::Tensor forward_on_cpu(const Arguments& with, const at::Tensor& x, const at::Tensor& statistics, const at::Tensor& y) {
+  if (with.counter.defined()) with.counter.add_(1);
   with_type(x, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     batch_norm(Norm<T>{values<T>(x), values<T>(with.added), with.parameter(with.weight), with.parameter(with.bias), with.running_mean.data_ptr<float>(),
@@ -62,6 +63,7 @@ at::Tensor forward_on(const Card& card, const Arguments& with, const at::Tensor&
                          .bias = with.parameter(with.bias),
                          .running_mean = with.running_mean.data_ptr<float>(),
                          .running_var = with.running_var.data_ptr<float>(),
+                         .counter = reinterpret_cast<long long*>(with.counter.defined() ? with.counter.data_ptr<int64_t>() : nullptr),
                          .partials = partials.data_ptr<float>(),
                          .statistics = statistics.data_ptr<float>(),
                          .y = y.data_ptr(),
@@ -116,7 +118,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
   // With `twice`, the output is given a second time, for another reader: their gradients come apart and are added on the way.
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::Tensor x, const std::optional<at::Tensor>& weight,
                                                 const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other, at::Tensor running_mean,
-                                                at::Tensor running_var, double momentum, double eps, bool relu, bool twice) {
+                                                at::Tensor running_var, const std::optional<at::Tensor>& counter, double momentum, double eps, bool relu, bool twice) {
     const int64_t channels = x.dim() == 4 ? x.size(1) : 0;
     const Card* card = card_of(x);
     const bool half = x.scalar_type() == at::kBFloat16;
@@ -129,9 +131,11 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     const auto fits = [&](const at::Tensor& tensor) { return is_channels(tensor, channels, x.device()); };
     TORCH_CHECK(fits(running_mean) && fits(running_var) && (!weight.has_value() || fits(*weight)) && (!bias.has_value() || fits(*bias)),
                 "batch norm takes float32 parameters, one for each channel");
+    TORCH_CHECK(!counter.has_value() || (counter->scalar_type() == at::kLong && counter->device() == x.device() && counter->numel() == 1),
+                "batch norm counts batches in one int64");
     x = laid_out(x);
     TORCH_CHECK(rows_of(x) > 1, "batch norm needs more than one value for each channel");
-    const Arguments with{weight, bias, other.has_value() ? laid_out(*other) : at::Tensor(), running_mean, running_var, momentum, eps, relu};
+    const Arguments with{weight, bias, other.has_value() ? laid_out(*other) : at::Tensor(), running_mean, running_var, counter.value_or(at::Tensor()), momentum, eps, relu};
     const at::Tensor y = at::empty_like(x), statistics = unwritten({4, channels}, at::kFloat, x);
     const at::Tensor let_through = card != nullptr ? forward_on(*card, with, x, statistics, y) : forward_on_cpu(with, x, statistics, y);
     context->saved_data["relu"] = relu;
@@ -148,7 +152,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     TORCH_CHECK(!at::GradMode::is_enabled(), "this batch norm has no second derivative: derive libtorch's for that");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &let_through = saved[1], &statistics = saved[2];
-    torch::autograd::variable_list result(10);
+    torch::autograd::variable_list result(11);
     std::vector<at::Tensor> given_back;
     for (const at::Tensor& gradient : gradients)
       if (gradient.defined()) given_back.push_back(laid_out(gradient.to(x.scalar_type())));
@@ -180,12 +184,12 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
 
 }  // namespace
 
-char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, double momentum,
-                    double eps, int relu, st_tensor* out, st_tensor* twin) {
+char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, st_tensor counter,
+                    double momentum, double eps, int relu, st_tensor* out, st_tensor* twin) {
   return caught([&] {
     const auto optional = [](st_tensor tensor) { return tensor == nullptr ? std::optional<at::Tensor>() : std::optional<at::Tensor>(tensor_of(tensor)); };
     const auto outputs = BatchNorm::apply(tensor_of(x), optional(weight), optional(bias), optional(other), tensor_of(running_mean), tensor_of(running_var),
-                                          momentum, eps, relu != 0, twin != nullptr);
+                                          optional(counter), momentum, eps, relu != 0, twin != nullptr);
     *out = new at::Tensor(outputs[0]);
     if (twin != nullptr) *twin = new at::Tensor(outputs[1]);
   });

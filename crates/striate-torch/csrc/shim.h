@@ -84,6 +84,8 @@ typedef enum {
   ST_COPY,        // a
 } st_foreach_op;
 char* st_foreach(st_foreach_op op, const st_tensor* tensors, const st_tensor* a, const st_tensor* b, size_t n, double value);
+// The tensors, at least one and all of one type, in the type of that number, with gradients.
+char* st_cast_all(const st_tensor* tensors, size_t n, int kind, st_tensor* out);
 // The Euclidean norm of each tensor.
 char* st_foreach_norm(const st_tensor* tensors, size_t n, st_tensor* out);
 
@@ -177,9 +179,10 @@ void st_set_cuda_switches(int switches);
 // given back.
 int st_autocast(int cuda, int kind);
 // Batch norm in training of channels-last images with a multiple of 16 channels (8 on a GPU), with what follows it (norm.cpp): `other`, which may be nullptr, is added,
-// and a ReLU applied. `weight` and `bias` may be nullptr. The running statistics are moved. `twin`, if it is no nullptr, gets the output for a second reader.
-char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, double momentum,
-                    double eps, int relu, st_tensor* out, st_tensor* twin);
+// and a ReLU applied. `weight` and `bias` may be nullptr. The running statistics are moved, and batches counted in
+// `counter`, which may be nullptr. `twin`, if it is no nullptr, gets the output for a second reader.
+char* st_batch_norm(st_tensor x, st_tensor weight, st_tensor bias, st_tensor other, st_tensor running_mean, st_tensor running_var, st_tensor counter,
+                    double momentum, double eps, int relu, st_tensor* out, st_tensor* twin);
 // The matrices of a float32 weight [out, in, 3, 3].
 char* st_winograd_weight(st_tensor weight, st_tensor* out);
 // The same convolution, of weights that are transformed at each call, with gradients (winograd_train.cpp).

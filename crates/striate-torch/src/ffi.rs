@@ -215,12 +215,14 @@ unsafe extern "C" {
         other: *const C_tensor,
         running_mean: *const C_tensor,
         running_var: *const C_tensor,
+        counter: *const C_tensor,
         momentum: f64,
         eps: f64,
         relu: c_int,
         out: *mut *mut C_tensor,
         twin: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_cast_all(tensors: *const *const C_tensor, n: usize, kind: c_int, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn st_cuda_capability(device: c_int, out: *mut c_int) -> *mut c_char;
     pub(crate) fn st_cuda_load(device: c_int, element: c_int, program: *const c_void) -> *mut c_char;
     #[cfg(test)]

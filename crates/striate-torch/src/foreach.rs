@@ -5,8 +5,9 @@
 //! devices. An empty list is nothing to do.
 use crate::ffi::{self, ForeachOp};
 use crate::optim::ScaledRate;
+use crate::runtime::half_number;
 use crate::{TorchError, optim};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// `x + scale * other`.
 ///
@@ -165,6 +166,26 @@ pub fn norms(tensors: &[Tensor]) -> Result<Vec<Tensor>, TorchError> {
     Ok(norms.into_iter().map(|norm| unsafe { Tensor::from_ptr(norm) }).collect())
 }
 
+/// The tensors, all of one type, in a half type, with gradients: those go back together too, when the last has come.
+///
+/// # Errors
+///
+/// Tensors of several types, another than bfloat16 or float16 for them, and what libtorch refuses.
+pub fn cast(tensors: &[Tensor], kind: Kind) -> Result<Vec<Tensor>, TorchError> {
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    if tensors.iter().any(|tensor| tensor.kind() != first.kind()) {
+        return Err(TorchError::new("tensors of several types: pass those of one"));
+    }
+    let number =
+        half_number(kind).ok_or_else(|| TorchError::new(&format!("{kind:?} is no half type: use bfloat16 or float16")))?;
+    let pointers = ffi::pointers(tensors);
+    let mut cast = vec![std::ptr::null_mut(); tensors.len()];
+    // SAFETY: the pointers live for the call, and `cast` has room for as many.
+    ffi::check(unsafe { ffi::st_cast_all(pointers.as_ptr(), pointers.len(), number, cast.as_mut_ptr()) })?;
+    // SAFETY: each is a new tensor that nothing else frees.
+    Ok(cast.into_iter().map(|cast| unsafe { Tensor::from_ptr(cast) }).collect())
+}
+
 /// New tensors of the same values.
 ///
 /// # Errors
@@ -193,10 +214,27 @@ fn run(op: ForeachOp, tensors: &[Tensor], lists: &[&[Tensor]], value: f64) -> Re
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn list(values: [[f64; 2]; 2]) -> Vec<Tensor> {
         values.iter().map(|values| Tensor::from_slice(values)).collect()
+    }
+
+    #[test]
+    fn a_list_in_another_type_has_gradients() {
+        let values = [vec![1.0_f32, -2.3], vec![0.1, 5.0, 7.0], vec![4.0]];
+        let tensors = values.map(|values| Tensor::from_slice(&values).set_requires_grad(true));
+        let cast = cast(&tensors, Kind::BFloat16).unwrap();
+        assert!(cast.iter().zip(&tensors).all(|(cast, tensor)| *cast == tensor.to_kind(Kind::BFloat16)));
+        // The last is not used.
+        (&cast[0] * 2.0 + cast[1].get(2)).sum(Kind::Float).backward();
+        assert_eq!(tensors[0].grad(), Tensor::from_slice(&[2.0_f32, 2.0]));
+        assert_eq!(tensors[1].grad(), Tensor::from_slice(&[0.0_f32, 0.0, 2.0]));
+        assert!(!tensors[2].grad().defined());
+        assert!(super::cast(&[], Kind::Half).unwrap().is_empty());
+        assert!(super::cast(&tensors, Kind::Double).unwrap_err().to_string().contains("no half type"));
+        let two = [Tensor::from(1.0_f32), Tensor::from(1.0_f64)];
+        assert!(super::cast(&two, Kind::Half).unwrap_err().to_string().contains("several types"));
     }
 
     #[test]

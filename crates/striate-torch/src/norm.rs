@@ -6,7 +6,7 @@ use std::ffi::c_char;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-/// What normalises, channel by channel; all tensors `[C]`, float32.
+/// What normalises, channel by channel; tensors are `[C]`, float32.
 #[derive(Debug)]
 pub struct BatchNorm<'a> {
     /// The scale; without it, 1.
@@ -17,6 +17,8 @@ pub struct BatchNorm<'a> {
     pub running_mean: &'a Tensor,
     /// The running variance, which moves towards the batch's unbiased one.
     pub running_var: &'a Tensor,
+    /// The number of batches so far, an int64 scalar, to which this one is added.
+    pub counter: Option<&'a Tensor>,
     /// The share that the batch has in them.
     pub momentum: f64,
     /// Added to the variance.
@@ -79,6 +81,7 @@ impl BatchNorm<'_> {
                 pointer(after.other),
                 self.running_mean.as_ptr(),
                 self.running_var.as_ptr(),
+                pointer(self.counter),
                 self.momentum,
                 self.eps,
                 i32::from(after.relu),
@@ -137,16 +140,18 @@ mod tests {
             let [x, weight, bias, other] = inputs.each_ref().map(|tensor| tensor.detach().set_requires_grad(true));
             let mean = Tensor::zeros([CHANNELS], (Kind::Float, Device::Cpu));
             let var = Tensor::ones([CHANNELS], (Kind::Float, Device::Cpu));
+            let counter = Tensor::from(7_i64);
             let norm = BatchNorm {
                 weight: Some(&weight),
                 bias: Some(&bias),
                 running_mean: &mean,
                 running_var: &var,
+                counter: Some(&counter),
                 momentum: 0.3,
                 eps: 1e-3,
             };
             let y = norm.forward(&x, After { other: added.then_some(&other), relu }).unwrap();
-            assert_eq!(y.kind(), kind);
+            assert_eq!((y.kind(), counter.int64_value(&[])), (kind, 8));
             let upstream = random(&size, kind);
             (y.to_kind(Kind::Double) * &upstream).sum(Kind::Double).backward();
             let mut got = vec![y, mean.shallow_clone(), var.shallow_clone(), x.grad(), weight.grad(), bias.grad()];
@@ -167,7 +172,15 @@ mod tests {
             let [x, other] = [(); 2].map(|()| random(&size, kind));
             let upstream = [(); 2].map(|()| random(&size, kind));
             let [mean, var] = [0.0, 1.0].map(|value| Tensor::full([CHANNELS], value, (Kind::Float, Device::Cpu)));
-            let norm = BatchNorm { weight: None, bias: None, running_mean: &mean, running_var: &var, momentum: 0.1, eps: 1e-5 };
+            let norm = BatchNorm {
+                weight: None,
+                bias: None,
+                running_mean: &mean,
+                running_var: &var,
+                counter: None,
+                momentum: 0.1,
+                eps: 1e-5,
+            };
             // Gradients where both read it, or only the first, or only the second.
             let gradients = |twins: bool, readers: &[usize]| {
                 let [x, other] = [&x, &other].map(|tensor| tensor.detach().set_requires_grad(true));
@@ -191,8 +204,15 @@ mod tests {
     fn a_second_derivative_is_an_error() {
         let x = random(&[2, 16, 3, 3], Kind::Float).set_requires_grad(true);
         let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
-        let norm =
-            BatchNorm { weight: None, bias: None, running_mean: &channels, running_var: &channels, momentum: 0.1, eps: 1e-5 };
+        let norm = BatchNorm {
+            weight: None,
+            bias: None,
+            running_mean: &channels,
+            running_var: &channels,
+            counter: None,
+            momentum: 0.1,
+            eps: 1e-5,
+        };
         let sum = norm.forward(&x, After::default()).unwrap().sum(Kind::Float);
         let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
         assert!(TorchError::from(error).to_string().contains("no second derivative"));
@@ -201,8 +221,15 @@ mod tests {
     #[test]
     fn what_it_does_not_take_is_an_error() {
         let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
-        let norm =
-            BatchNorm { weight: None, bias: None, running_mean: &channels, running_var: &channels, momentum: 0.1, eps: 1e-5 };
+        let norm = BatchNorm {
+            weight: None,
+            bias: None,
+            running_mean: &channels,
+            running_var: &channels,
+            counter: None,
+            momentum: 0.1,
+            eps: 1e-5,
+        };
         let told = |images: &Tensor, other: Option<&Tensor>| match norm.forward(images, After { other, relu: false }) {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),

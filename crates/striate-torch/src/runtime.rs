@@ -35,15 +35,18 @@ pub struct Autocast {
 /// `device`, until the value it returns is dropped: PyTorch's `torch.autocast`.
 pub fn autocast(device: Device, kind: Kind) -> Autocast {
     let cuda = matches!(device, Device::Cuda(_));
-    // Numbers of `c10::ScalarType`.
-    let number = match kind {
-        Kind::BFloat16 => 15,
-        Kind::Half => 5,
-        _ => -1,
-    };
     // SAFETY: no precondition.
-    let former = unsafe { ffi::st_autocast(cuda.into(), number) };
+    let former = unsafe { ffi::st_autocast(cuda.into(), half_number(kind).unwrap_or(-1)) };
     Autocast { cuda, former, _thread: PhantomData }
+}
+
+/// The number of a half type in `c10::ScalarType`.
+pub(crate) fn half_number(kind: Kind) -> Option<i32> {
+    match kind {
+        Kind::BFloat16 => Some(15),
+        Kind::Half => Some(5),
+        _ => None,
+    }
 }
 
 impl Drop for Autocast {

@@ -300,6 +300,7 @@ __device__ __forceinline__ void normalise(const NormForward& p) {
   const Adder adder(p.vectors);
   const Moments all = over_parts<Moments>(Parts{p.partials, channels, p.parts, p.rows}, adder);
   float *means = shared, *scales = means + adder.width, *shifts = scales + adder.width;
+  if (p.counter != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && thread_number() == 0) ++*p.counter;
   if (adder.group == 0 && adder.inside) {
     const int c = adder.channel, at = thread_number();
     const float variance = all.squares / p.rows, inverse = (float)(1.0 / sqrt((double)variance + p.eps));

@@ -27,6 +27,7 @@ struct NormForward {
   const void *x, *other;        // `other` may be nullptr
   const float *weight, *bias;   // may be nullptr
   float *running_mean, *running_var;
+  long long* counter;  // of batches, or nullptr
   float* partials;    // [parts, 2, channels]: mean and sum of squared deviations of the rows of each part
   float* statistics;  // [4, channels]: mean, inverse standard deviation, scale, shift
   void* y;

@@ -58,7 +58,9 @@ pub(crate) fn serve(device: Device, kind: Kind) -> bool {
         Ok(()) => true,
         Err(error) => {
             if !TOLD.swap(true, Ordering::Relaxed) {
-                tracing::warn!("training uses libtorch's operators, which are slower than Striate's kernels: {error}");
+                tracing::warn!(
+                    "batch norm and max pooling run by libtorch's operators, which are slower than Striate's kernels: {error}"
+                );
             }
             false
         }
@@ -74,7 +76,7 @@ fn load(device: i32, element: i32) -> Result<(), TorchError> {
     let mut capability = 0;
     // SAFETY: the number is written where the call succeeds.
     ffi::check(unsafe { ffi::st_cuda_capability(device, &mut capability) })?;
-    let cache = dirs::cache_dir().map(|cache| cache.join("striate/kernels"));
+    let cache = striate_files::cache_folder().map(|cache| cache.join("kernels"));
     let cubin = cubin(capability, element, cache.as_deref()).map_err(|error| TorchError::new(&error))?;
     // SAFETY: the compiler's output, whole, for this card, of which the driver keeps a copy.
     ffi::check(unsafe { ffi::st_cuda_load(device, element, cubin.as_ptr().cast()) })
