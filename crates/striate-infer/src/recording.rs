@@ -124,8 +124,7 @@ impl Recordings {
             let warm_up = || stream.run(|| (0..WARM_UP).try_for_each(|_| steps.outputs(&batches).map(drop)));
             switched(switches, warm_up).map_err(|_| Failure::Runs)?;
             let record = || Graph::record_in(Some(pool), &stream, || steps.outputs(&batches));
-            let (graph, outputs) =
-                switched(Switches { measure: false, ..switches }, record).map_err(|error| Failure::Records(error.to_string()))?;
+            let (graph, outputs) = switched(switches, record).map_err(|error| Failure::Records(error.to_string()))?;
             Ok(Recording { graph, inputs, outputs })
         };
         on_recorder(work).unwrap_or_else(|| Err(Failure::Records("a layer panicked".to_owned())))

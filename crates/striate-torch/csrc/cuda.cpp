@@ -43,6 +43,18 @@ c10::Stream copies_to(c10::Device device) {
 
 }  // namespace
 
+char* st_cuda_trouble() {
+#ifdef STRIATE_CUDA
+  return caught([] {
+    if (cuda().deviceCount() > 0) return;
+    cuda().getDevice();
+    TORCH_CHECK(false, "there is none");
+  });
+#else
+  return nullptr;
+#endif
+}
+
 char* st_stream_new(int device, st_stream* out) {
   return caught([&] {
     const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));

@@ -1,4 +1,4 @@
-// cuDNN's convolutions and cuBLAS's products with what follows them. libtorch has these operators on CUDA alone, and their names everywhere.
+// cuDNN's convolutions and cuBLAS's products with what follows them. libtorch has the convolutions on CUDA alone, but their names everywhere.
 #include "common.h"
 
 #include <ATen/Context.h>

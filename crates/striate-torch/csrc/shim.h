@@ -144,6 +144,8 @@ int st_tf32();
 char* st_unscale(const st_tensor* grads, size_t n, st_tensor found, st_tensor inverse_scale);
 // CUDA (cuda.cpp). A stream of its own on a device; `st_stream_switch` has this thread launch on it, after what was launched on the former one, which is
 // given back to be switched to again.
+// Why no device can be used, if libtorch has CUDA and there is none.
+char* st_cuda_trouble();
 char* st_stream_new(int device, st_stream* out);
 void st_stream_free(st_stream stream);
 char* st_stream_switch(st_stream stream, st_stream* former);

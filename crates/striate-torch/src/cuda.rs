@@ -97,6 +97,12 @@ pub fn switched<T>(switches: Switches, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Why no CUDA device can be used, if this libtorch has CUDA and there is none: a driver that is too old, for instance.
+pub fn trouble() -> Option<String> {
+    // SAFETY: no precondition.
+    ffi::check(unsafe { ffi::st_cuda_trouble() }).err().map(|error| error.to_string())
+}
+
 fn number(device: Device) -> Result<i32, TorchError> {
     match device {
         Device::Cuda(number) => i32::try_from(number).map_err(|_| TorchError::new("there is no such CUDA device")),
@@ -285,6 +291,7 @@ mod tests {
     fn without_cuda_one_line_says_so() {
         let cpu = Stream::new(Device::Cpu).unwrap_err().to_string();
         assert_eq!(cpu, "Cpu has no streams: they are of CUDA devices");
+        assert_eq!(trouble().is_some(), has_graphs() && !Cuda::is_available());
         if !Cuda::is_available() {
             for error in [
                 Stream::new(Device::Cuda(0)).unwrap_err().to_string(),

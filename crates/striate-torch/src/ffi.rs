@@ -236,6 +236,7 @@ unsafe extern "C" {
         found: *const C_tensor,
         inverse_scale: *const C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_cuda_trouble() -> *mut c_char;
     pub(crate) fn st_stream_new(device: c_int, out: *mut *mut CStream) -> *mut c_char;
     pub(crate) fn st_stream_free(stream: *mut CStream);
     pub(crate) fn st_stream_switch(stream: *mut CStream, former: *mut *mut CStream) -> *mut c_char;

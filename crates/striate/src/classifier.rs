@@ -13,7 +13,7 @@ use striate_infer::{Calibration, Gate, Plan, PlanOptions};
 use striate_layers::Mode;
 use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta};
 use striate_torch::Precision;
-use striate_torch::cuda::bring;
+use striate_torch::cuda::{bring, trouble};
 use striate_train::{Judge, TrainError, evaluate_with};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -431,6 +431,12 @@ pub(crate) fn check_tta(option: &str, tta: Tta, input: &[i64]) -> Result<(), Err
     tta.check(input).map_err(|reason| Error::option(format!("{option} = {tta}"), reason))
 }
 
+/// Why there is no graphics card.
+fn no_card() -> String {
+    let with = trouble().map_or_else(|| " with this libtorch".to_owned(), |reason| format!(" ({reason})"));
+    format!("no graphics card can be used{with}: name cpu")
+}
+
 /// The devices of these names: `cpu`, `cuda` (the first graphics card) or `cuda:N`.
 ///
 /// # Errors
@@ -447,7 +453,7 @@ pub fn devices(names: &[String]) -> Result<Vec<Device>, Error> {
         let number: usize = number.ok_or_else(|| refuse(name, "there is no such device: name cpu, cuda:0, ...".to_owned()))?;
         match usize::try_from(Cuda::device_count()).unwrap_or(0) {
             count if number < count => Ok(Device::Cuda(number)),
-            0 => Err(refuse(name, "no graphics card can be used with this libtorch: name cpu".to_owned())),
+            0 => Err(refuse(name, no_card())),
             count => Err(refuse(name, format!("the last graphics card is cuda:{}", count - 1))),
         }
     };

@@ -298,7 +298,7 @@ fn on_a_gpu(name: &str) -> Option<(Model, Network, Network)> {
     let model = small(find(name).unwrap());
     let on_cpu = network(&model);
     let options = InitOptions { devices: vec![Device::Cuda(0)], ..InitOptions::default() };
-    let mut on_gpu = Network::new(model.graph().unwrap(), &options).unwrap();
+    let on_gpu = Network::new(model.graph().unwrap(), &options).unwrap();
     on_gpu.load_state(&on_cpu.state()).unwrap();
     Some((model, on_cpu, on_gpu))
 }
@@ -344,7 +344,7 @@ fn on_a_gpu_threads_share_one_plan_and_graphs_are_bounded() {
     let batches: Vec<Tensor> = (1..=10).map(|batch| images(&model, batch, 0, Kind::Float)).collect();
     let logits = |batch: &Tensor| plan.forward(batch).unwrap().logits().to_device(Device::Cpu);
     for batch in batches.iter().flat_map(|batch| [batch; 4]) {
-        logits(batch);
+        let _ = logits(batch);
     }
     assert_eq!(plan.recorded(), 8);
     let expected: Vec<Tensor> = batches.iter().map(logits).collect();
