@@ -187,6 +187,10 @@ impl Networked {
                 if has_graphs() {
                     step = step.recorded()?;
                 }
+                // On a GPU, the first compiles kernels and chooses algorithms, and the fourth is recorded.
+                for _ in 0..if device.is_cuda() { 5 } else { 0 } {
+                    step.run(&images, &labels, LR)?;
+                }
                 work.base = Base::fresh();
                 work.run = Box::new(move || {
                     step.run(&images, &labels, LR)?;

@@ -85,7 +85,9 @@ fn needed(listing: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for line in listing.lines().map(str::trim) {
         let name = line.split_whitespace().next().unwrap_or_default();
-        let of_glibc = GLIBC.iter().any(|library| Path::new(name).file_name().is_some_and(|name| name.to_string_lossy().starts_with(library)));
+        let of_glibc = GLIBC
+            .iter()
+            .any(|library| Path::new(name).file_name().is_some_and(|name| name.to_string_lossy().starts_with(library)));
         match line.split_once(" => ") {
             Some((name, "not found")) => bail!("needs {name}, which this machine lacks"),
             Some((_, found)) if !of_glibc => paths.push(found.split(" (").next().unwrap_or(found).into()),
