@@ -148,12 +148,7 @@ pub(crate) fn request(case: &Case, seed: u64, folder: &Path) -> Request {
 }
 
 /// The rows of what came of the turns: ours, then the peers' with their ratios. The versions that they tell are added.
-pub(crate) fn rows(
-    case: &Case,
-    turns: Vec<Turns>,
-    limit: Option<f64>,
-    known: &mut BTreeMap<String, String>,
-) -> Vec<Record> {
+pub(crate) fn rows(case: &Case, turns: Vec<Turns>, limit: Option<f64>, known: &mut BTreeMap<String, String>) -> Vec<Record> {
     let ours = turns.iter().find(|turns| turns.side == OURS);
     let size = match ours.and_then(|turns| turns.ready.as_ref()) {
         Some(Answer::Ready { size, .. }) => *size,

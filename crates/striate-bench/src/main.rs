@@ -3,11 +3,11 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use striate_bench::{
     BenchError, Case, GPU_SIDES, GpuOptions, Options, Programs, Results, choose, cores, gpu_script, gpu_select, gpu_set, measure,
     measure_gpu, plots, publish, sample, select, serve, slower, table,
 };
-use std::time::{Duration, Instant};
 
 /// Measures how fast networks are, and others beside them. Prints a table; `results.jsonl`, `table.md` and figures go into a folder.
 #[derive(Parser)]

@@ -15,7 +15,8 @@ const NOTE: &str = "lib/libtorch.toml";
 /// The variable by which the system's loader is told of further folders.
 pub(crate) const LOADER_PATH: &str = "LD_LIBRARY_PATH";
 /// Finds the folder of the torch package without importing it, which would take seconds.
-const FIND_TORCH: &str = "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
+const FIND_TORCH: &str =
+    "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')";
 
 /// What an archive wants.
 #[derive(Debug, Deserialize)]
@@ -33,8 +34,8 @@ struct Wanted {
 pub(crate) fn loader_path(root: &Path) -> Result<Option<OsString>, CliError> {
     let note = root.join(NOTE);
     let Ok(text) = fs::read_to_string(&note) else { return Ok(None) };
-    let wanted: Wanted =
-        toml::from_str(&text).map_err(|_| CliError::Failed(format!("{} is damaged: unpack the archive again", note.display())))?;
+    let wanted: Wanted = toml::from_str(&text)
+        .map_err(|_| CliError::Failed(format!("{} is damaged: unpack the archive again", note.display())))?;
     let given = env::var_os("LIBTORCH").filter(|path| !path.is_empty());
     let (from, torch) = match given {
         Some(path) => ("LIBTORCH", Some(PathBuf::from(path))),
@@ -84,7 +85,8 @@ fn version(torch: &Path) -> Option<String> {
 
 /// The folder of the torch package that the Python of the active environment, or of the PATH, would import.
 fn torch_of_python() -> Option<PathBuf> {
-    let python = env::var_os("VIRTUAL_ENV").map_or_else(|| "python3".into(), |environment| Path::new(&environment).join("bin/python"));
+    let python =
+        env::var_os("VIRTUAL_ENV").map_or_else(|| "python3".into(), |environment| Path::new(&environment).join("bin/python"));
     let output = Command::new(python).args(["-c", FIND_TORCH]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
     Some(PathBuf::from(folder.trim())).filter(|folder| !folder.as_os_str().is_empty())

@@ -1,8 +1,7 @@
 //! An archive: a folder of files, packed by `tar` and `xz`.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     path::Path,
     process::{Child, Command, Stdio},
 };

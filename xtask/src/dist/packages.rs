@@ -15,8 +15,7 @@ use crate::{check::metadata, workspace::Workspace};
 /// The packages of the programs.
 const ROOTS: [&str; 2] = ["striate-cli", "striate-bench"];
 /// The features that they are built with, and the platform.
-const OPTIONS: [&str; 4] =
-    ["--filter-platform", "x86_64-unknown-linux-gnu", "--features", "striate-cli/lab,striate-cli/check"];
+const OPTIONS: [&str; 4] = ["--filter-platform", "x86_64-unknown-linux-gnu", "--features", "striate-cli/lab,striate-cli/check"];
 /// How files with a licence's text begin.
 const TEXTS: [&str; 4] = ["license", "licence", "copying", "notice"];
 
@@ -40,8 +39,10 @@ pub(crate) fn files(workspace: &Workspace, libtorch: Option<&str>) -> Result<Vec
 fn packages(metadata: &Value) -> Result<Vec<Package>> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let by_id: BTreeMap<String, Value> = list(&metadata["packages"]).into_iter().map(|package| (text(&package["id"]), package)).collect();
-    let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"]).into_iter().map(|node| (text(&node["id"]), node)).collect();
+    let by_id: BTreeMap<String, Value> =
+        list(&metadata["packages"]).into_iter().map(|package| (text(&package["id"]), package)).collect();
+    let nodes: BTreeMap<String, Value> =
+        list(&metadata["resolve"]["nodes"]).into_iter().map(|node| (text(&node["id"]), node)).collect();
     let is_root = |package: &Value| ROOTS.iter().any(|root| package["name"] == *root);
     let mut waiting: Vec<String> = by_id.iter().filter(|(_, package)| is_root(package)).map(|(id, _)| id.clone()).collect();
     let mut seen: BTreeSet<String> = waiting.iter().cloned().collect();
@@ -129,9 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_linked_counts_and_what_builds_or_is_ours_does_not() {
-        let package = |name: &str, source: Value| {
-            json!({"id": name, "name": name, "version": "1.2.3", "license": "MIT/Apache-2.0", "source": source, "manifest_path": "/p/Cargo.toml"})
-        };
+        let package = |name: &str, source: Value| json!({"id": name, "name": name, "version": "1.2.3", "license": "MIT/Apache-2.0", "source": source, "manifest_path": "/p/Cargo.toml"});
         let needs = |name: &str, kind: Value| json!({"pkg": name, "dep_kinds": [{ "kind": kind }]});
         let metadata = json!({
             "packages": [package("striate-cli", Value::Null), package("linked", json!("r")), package("deep", json!("r")),
@@ -163,6 +162,11 @@ mod tests {
         };
         let page = texts(&[package("a"), package("b")]);
         assert_eq!(page.matches("Permission is granted").count(), 1);
-        assert!(page.contains("a 1.0.0: MIT\nb 1.0.0: MIT\n") && page.contains("\na 1.0.0, b 1.0.0\n") && !page.contains("no licence"), "{page}");
+        assert!(
+            page.contains("a 1.0.0: MIT\nb 1.0.0: MIT\n")
+                && page.contains("\na 1.0.0, b 1.0.0\n")
+                && !page.contains("no licence"),
+            "{page}"
+        );
     }
 }

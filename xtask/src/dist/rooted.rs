@@ -40,7 +40,8 @@ pub(crate) fn check(staged: &Path) -> Result<()> {
         let output = output.context("cannot run unshare, which comes with util-linux")?;
         let seconds = begun.elapsed().as_secs_f64();
         if !output.status.success() {
-            let said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr }).into_owned();
+            let said =
+                String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr }).into_owned();
             bail!("`{call}` failed with nothing but glibc around it: {}", said.lines().next_back().unwrap_or("it says nothing"));
         }
         eprintln!("{call}: {seconds:.2} s with nothing but glibc around it");

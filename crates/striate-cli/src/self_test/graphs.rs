@@ -26,7 +26,12 @@ pub(super) fn checks(device: Device) -> Vec<Check> {
     }
     for precision in [Precision::Float32, Precision::Bfloat16] {
         let run = move || replanned(precision, device);
-        checks.push(Check::new((Part::Graphs, device), format!("a plan in {precision} for a batch again, after others"), 0.0, run));
+        checks.push(Check::new(
+            (Part::Graphs, device),
+            format!("a plan in {precision} for a batch again, after others"),
+            0.0,
+            run,
+        ));
     }
     checks.push(Check::new((Part::Graphs, device), "a copy on a stream of its own", 0.0, move || copied(device)));
     checks

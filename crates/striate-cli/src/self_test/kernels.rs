@@ -82,14 +82,8 @@ fn batch_norm(t: &[Tensor], other: Option<&Tensor>, relu: bool) -> Result<Tensor
         }
         return Ok(if relu { y.f_relu()? } else { y });
     }
-    let norm = BatchNorm {
-        weight: Some(weight),
-        bias: Some(bias),
-        running_mean: &mean,
-        running_var: &var,
-        momentum: 0.1,
-        eps: EPS,
-    };
+    let norm =
+        BatchNorm { weight: Some(weight), bias: Some(bias), running_mean: &mean, running_var: &var, momentum: 0.1, eps: EPS };
     norm.forward(&t[0], After { other, relu })
 }
 
@@ -164,7 +158,9 @@ const KERNELS: &[Kernel] = &[
         serves: on_cpu,
         images: &[&[2, 32, 13, 13]],
         weights: &[],
-        ours: |t| max_pool(&t[0], &POOL, [7, 7], true).map_or_else(|| Ok(t[0].f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?), Ok),
+        ours: |t| {
+            max_pool(&t[0], &POOL, [7, 7], true).map_or_else(|| Ok(t[0].f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?), Ok)
+        },
         truth: |t| Ok(t[0].f_relu()?.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?),
         gradients: [true, false],
         bounds: [1e-6, 0.0],
@@ -272,13 +268,8 @@ fn sgd(device: Device) -> Result<f64, CliError> {
     let momentum = param.f_zeros_like()?;
     let (mut p, mut m) = (exact(&param)?, exact(&momentum)?);
     for (index, grad) in [first, second].iter().enumerate() {
-        let step = SgdStep {
-            lr: LearningRate::Value(0.1),
-            momentum: 0.9,
-            weight_decay: 0.01,
-            nesterov: false,
-            first_step: index == 0,
-        };
+        let step =
+            SgdStep { lr: LearningRate::Value(0.1), momentum: 0.9, weight_decay: 0.01, nesterov: false, first_step: index == 0 };
         fused_sgd(&[param.shallow_clone()], &[grad.shallow_clone()], &[momentum.shallow_clone()], step)?;
         m = m.f_mul_scalar(0.9)?.f_add(&exact(grad)?.f_add(&p.f_mul_scalar(0.01)?)?)?;
         p = p.f_sub(&m.f_mul_scalar(0.1)?)?;
@@ -294,14 +285,8 @@ fn adamw(device: Device) -> Result<f64, CliError> {
     for (index, grad) in [first, second].iter().enumerate() {
         let count = index as i32 + 1;
         let number = Tensor::f_full([0_i64; 0], f64::from(count), (Kind::Float, device))?;
-        let step = AdamStep {
-            lr: LearningRate::Value(0.1),
-            beta1: 0.9,
-            beta2: 0.99,
-            weight_decay: 0.01,
-            decoupled: true,
-            eps: 1e-8,
-        };
+        let step =
+            AdamStep { lr: LearningRate::Value(0.1), beta1: 0.9, beta2: 0.99, weight_decay: 0.01, decoupled: true, eps: 1e-8 };
         let list = |tensor: &Tensor| [tensor.shallow_clone()];
         fused_adam(&list(&param), &list(grad), &list(&average), &list(&square), &[number], step)?;
         let grad = exact(grad)?;

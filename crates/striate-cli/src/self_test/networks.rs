@@ -54,7 +54,8 @@ fn check(name: &str, way: Way, device: Device) -> Result<Found, CliError> {
     let model = find(name)?.model(&[])?;
     let exact = network(&model, Device::Cpu, Kind::Double)?;
     let images = normal(&[&[BATCH], &model.input()[..]].concat(), 7)?;
-    let place = |kind| Ok::<_, CliError>(to_memory_format(&images.f_to_kind(kind)?.f_to_device(device)?, MemoryFormat::ChannelsLast)?);
+    let place =
+        |kind| Ok::<_, CliError>(to_memory_format(&images.f_to_kind(kind)?.f_to_device(device)?, MemoryFormat::ChannelsLast)?);
     let (got, expected) = match way {
         Way::Network(kind) => {
             let network = network(&model, device, kind)?;

@@ -13,16 +13,15 @@ const EPOCHS: u64 = 10;
 const CUDA_RESUMED: f64 = 5e-2;
 
 pub(super) fn checks(device: Device) -> Vec<Check> {
-    let learned = Check::new(
-        (Part::Train, device),
-        "LeNet-5 on the built-in digits, share of wrong answers",
-        1.0 - ACCURACY,
-        move || learned(device),
-    );
+    let learned =
+        Check::new((Part::Train, device), "LeNet-5 on the built-in digits, share of wrong answers", 1.0 - ACCURACY, move || {
+            learned(device)
+        });
     let bound = if device.is_cuda() { CUDA_RESUMED } else { 0.0 };
-    let resumed = Check::new((Part::Train, device), "a run that was stopped and resumed, and one that was not", bound, move || {
-        resumed(device)
-    });
+    let resumed =
+        Check::new((Part::Train, device), "a run that was stopped and resumed, and one that was not", bound, move || {
+            resumed(device)
+        });
     vec![learned, resumed]
 }
 
