@@ -30,12 +30,19 @@ pub(crate) fn check(staged: &Path) -> Result<()> {
         // The loader's name is in every program, and so is where it lies.
         archive::put(&library, &root.path().join(library.strip_prefix("/").unwrap_or(&library)))?;
     }
-    fs::create_dir_all(root.path().join("tmp")).context("cannot make a folder")?;
+    // The loader reads in /proc where a program lies.
+    let proc = root.path().join("proc");
+    for folder in [&proc, &root.path().join("tmp"), &root.path().join("dev")] {
+        striate_files::create_folder(folder)?;
+    }
+    // Stands for the device, from which libtorch reads the seed of a generator.
+    striate_files::write_bytes(&root.path().join("dev/urandom"), [1; 4096])?;
     for (args, limit) in CALLS {
         let call = format!("striate {}", args.join(" "));
         let begun = Instant::now();
         let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "chroot"]).arg(root.path()).arg(format!("/{PLACE}/bin/striate")).args(args);
+        command.args(["--map-root-user", "--pid", "--fork"]).arg(format!("--mount-proc={}", proc.display()));
+        command.arg("chroot").arg(root.path()).arg(format!("/{PLACE}/bin/striate")).args(args);
         let output = command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).stdin(Stdio::null()).output();
         let output = output.context("cannot run unshare, which comes with util-linux")?;
         let seconds = begun.elapsed().as_secs_f64();
