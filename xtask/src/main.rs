@@ -72,6 +72,8 @@ enum Command {
     Weights(Verbatim),
     /// Test the claims of the classic papers, and look inside networks
     Lab(Verbatim),
+    /// Check kernels, networks, graphs and training on the devices of this machine
+    SelfTest(Verbatim),
     /// Write a finished run's page
     Report(Verbatim),
     /// Write a bundle as ONNX, for other runtimes
@@ -143,6 +145,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Weights(verbatim) => striate("weights", verbatim),
         Command::Export(verbatim) => striate("export", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
+        Command::SelfTest(verbatim) => striate("self-test", verbatim),
         Command::Report(verbatim) => striate("report", verbatim),
         Command::Lab(verbatim) => striate("lab", verbatim),
     }

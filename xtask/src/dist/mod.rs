@@ -1,14 +1,18 @@
 //! `cargo xtask dist`: one archive with all that a machine without Rust and Python needs.
 
 mod archive;
+mod packages;
 mod programs;
+mod rooted;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use striate_files::FilesError;
 
 use crate::{
     bench::{BENCH, CUDA_SCRIPT},
@@ -30,6 +34,8 @@ const FILES: [(&str, &str); 5] = [
     ("xtask/dist/Dockerfile", "share/striate/Dockerfile"),
     (CUDA_SCRIPT, "share/striate/peers/torch_cuda.py"),
 ];
+/// The licence of PyTorch's own wheel.
+const LIBTORCH_LICENCE: &str = "xtask/dist/LICENSE-libtorch";
 const README: &str = include_str!("../../dist/README.md");
 
 /// What is asked of `dist`.
@@ -47,6 +53,9 @@ pub(crate) struct Options {
     /// Packs programs that are built already, and lie in this folder
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
+    /// Also runs the programs in a root of their own that has nothing but glibc
+    #[arg(long, conflicts_with = "without_libtorch")]
+    check: bool,
 }
 
 /// Builds the programs and packs them.
@@ -55,7 +64,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     let name = name(workspace, options)?;
     let out = match &options.out {
         // It would be found out after some minutes of building.
-        Some(out) if out.exists() => bail!("{} exists: remove it, or name another file", out.display()),
+        Some(out) if out.exists() => {
+            let reason = io::Error::new(io::ErrorKind::AlreadyExists, "it exists: remove it, or name another file");
+            return Err(FilesError::new("write", out)(reason).into());
+        }
         Some(out) => out.clone(),
         None => folder.join(format!("{name}.tar.xz")),
     };
@@ -69,6 +81,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     };
     let staged = folder.join(&name);
     striate_files::swap_folder(&staged, |folder| stage(workspace, options, &libtorch, &built, folder))?;
+    if options.check {
+        rooted::check(&staged)?;
+    }
     let packed = archive::pack(&staged, &out)?;
     eprintln!("{}: {} MB, unpacked {} MB", out.display(), megabytes(packed), megabytes(archive::size(&staged)?));
     Ok(ExitCode::SUCCESS)
@@ -113,6 +128,13 @@ fn stage(workspace: &Workspace, options: &Options, libtorch: &Libtorch, built: &
         archive::put(&workspace.root.join(from), &folder.join(to))?;
     }
     let version = workspace.libtorch_version()?;
+    if !options.without_libtorch {
+        archive::put(&workspace.root.join(LIBTORCH_LICENCE), &folder.join("licenses/LICENSE-libtorch"))?;
+    }
+    let brought = (!options.without_libtorch).then_some(version);
+    for (name, text) in packages::files(workspace, brought)? {
+        striate_files::write_new(&folder.join(name), |file| file.write_all(text.as_bytes()))?;
+    }
     let mut readme = README.replace("GLIBC", &glibc.to_string());
     if options.without_libtorch {
         let note = format!("version = \"{version}\"\ncuda = {}\n", libtorch.has_cuda());
@@ -132,7 +154,7 @@ mod tests {
     #[test]
     fn every_file_of_the_checkout_is_there() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for (from, _) in super::FILES {
+        for from in super::FILES.iter().map(|(from, _)| *from).chain([super::LIBTORCH_LICENCE]) {
             assert!(root.join(from).is_file(), "{from}");
         }
     }

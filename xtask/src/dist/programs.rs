@@ -36,10 +36,7 @@ impl Program {
 
     /// The libraries that the system's loader gives it, as they lie on this machine, apart from glibc's.
     pub(crate) fn libraries(&self) -> Result<Vec<PathBuf>> {
-        let mut ldd = Command::new("ldd");
-        ldd.arg(&self.built).env_remove("LD_LIBRARY_PATH").stdin(Stdio::null());
-        let output = ldd.output().context("cannot run ldd, which comes with glibc")?;
-        needed(&String::from_utf8_lossy(&output.stdout)).with_context(|| format!("{}", self.built.display()))
+        needed(&ldd(&self.built)?).with_context(|| format!("{}", self.built.display()))
     }
 
     /// The oldest glibc that it runs with.
@@ -80,21 +77,36 @@ fn forget_build_folder(bytes: &mut [u8], lib: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The paths in what `ldd` prints.
+/// The paths in what `ldd` prints, apart from glibc's.
 fn needed(listing: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for line in listing.lines().map(str::trim) {
-        let name = line.split_whitespace().next().unwrap_or_default();
-        let of_glibc = GLIBC
-            .iter()
-            .any(|library| Path::new(name).file_name().is_some_and(|name| name.to_string_lossy().starts_with(library)));
         match line.split_once(" => ") {
             Some((name, "not found")) => bail!("needs {name}, which this machine lacks"),
-            Some((_, found)) if !of_glibc => paths.push(found.split(" (").next().unwrap_or(found).into()),
+            Some((name, found)) if !is_of_glibc(name) => paths.push(found.split(" (").next().unwrap_or(found).into()),
             _ => {}
         }
     }
     Ok(paths)
+}
+
+fn is_of_glibc(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    GLIBC.iter().any(|library| name.starts_with(library))
+}
+
+/// The libraries of glibc that a program needs, and its loader, as they lie on this machine.
+pub(crate) fn glibc_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let listing = ldd(program)?;
+    let paths = listing.lines().flat_map(str::split_whitespace).filter(|word| word.starts_with('/') && is_of_glibc(word));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+fn ldd(program: &Path) -> Result<String> {
+    let mut ldd = Command::new("ldd");
+    ldd.arg(program).env_remove("LD_LIBRARY_PATH").stdin(Stdio::null());
+    let output = ldd.output().context("cannot run ldd, which comes with glibc")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// All shared libraries in a folder.

@@ -62,6 +62,32 @@ fn a_peer_takes_turns_with_ours() {
     assert!(fs::read_to_string(folder.path().join("ratios.svg")).unwrap().contains("pytorch"));
 }
 
+/// The same, as PyTorch on a card. Here, the card is the processor.
+#[cfg(unix)]
+#[test]
+fn sides_of_a_card_stay_for_all_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, script) = (folder.path().to_str().unwrap(), fixture("fake_peer.sh"));
+    let cases = [TINY, "lenet5/train/b2/32/fp32/channels-last/t1/cpu"];
+    let args = ["gpu", "--device", "cpu", "--filter", &cases.join(","), "--rounds", "2", "--out", out];
+    let python = ["--python", "sh", "--script", script.to_str().unwrap()];
+    let output = bench(&[&args[..], &python[..]].concat()).assert().success().get_output().clone();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("| case | striate, ms | eager | graph | compile | fastest of these / striate |\n|---|"), "{table}");
+    for case in cases {
+        let row = table.lines().find(|line| line.starts_with(&format!("| {case} | "))).unwrap();
+        assert!(row.contains(" | 5000 | - | 5000 | "), "{row}");
+    }
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("graph: there is none"), "{told}");
+    let results = Results::read(&folder.path().join("results.jsonl")).unwrap();
+    assert_eq!((results.rows.len(), results.absent.len()), (6, 2));
+
+    let late = [&args[..7], &["--limit-seconds", "0", "--sides", "eager"], &python].concat();
+    let output = bench(&late).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(output).unwrap().contains(&format!("Not begun within the limit of time: {}", cases.join(", "))));
+}
+
 #[test]
 fn bad_input_is_refused_in_one_line() {
     assert!(refusal(&["--filter", "resnt50/plan"]).contains("the nearest are resnet50/plan/"));
@@ -70,6 +96,7 @@ fn bad_input_is_refused_in_one_line() {
     let script = fixture("fake_peer.sh");
     assert!(refusal(&["--baseline", script.to_str().unwrap()]).contains("line 1 is none of a results.jsonl"));
     assert!(refusal(&["--filter", TINY, "--peers=pytorhc"]).contains("did you mean pytorch?"));
+    assert!(refusal(&["gpu", "--device", "cpu", "--filter", "nope"]).contains("no case of a card matches nope"));
     assert!(refusal(&["--thresold", "3"]).contains("--thresold"));
     assert!(refusal(&["--threshold=-3", "--list"]).contains("0 or more"));
 }

@@ -65,7 +65,7 @@ fn the_engine_is_found_through_links_and_missed_in_one_line() {
     command(&["summary", "lenet5"]).assert().success();
     let line = error_line(command(&["data"]), 1);
     assert!(
-        line.ends_with("striate-engine is missing, which computes for striate: install both programs into one folder"),
+        line.ends_with("striate-engine is missing, which computes for striate: install all programs into one folder"),
         "{line}"
     );
 }
@@ -80,4 +80,92 @@ fn the_instructions_of_kernels_are_told_and_a_wrong_level_is_refused() {
     assert_eq!(refused.status.code(), Some(2));
     let line = "error: STRIATE_CPU is \"avx3\": set it to baseline, avx2 or avx512, or unset it\n";
     assert_eq!(String::from_utf8(refused.stderr).unwrap(), line);
+}
+
+/// An unpacked archive without libtorch, whose engine tells where the loader looks, and a machine around it.
+struct Archive(TempDir);
+
+impl Archive {
+    fn new() -> Self {
+        let archive = Self(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+        for folder in ["bin", "lib", "machine"] {
+            std::fs::create_dir(archive.0.path().join(folder)).unwrap();
+        }
+        std::fs::hard_link(program(), archive.0.path().join("bin/striate")).unwrap();
+        symlink("/bin/sh", archive.0.path().join("bin/striate-engine")).unwrap();
+        archive.write("lib/libtorch.toml", "version = \"2.11.0\"\ncuda = true\n");
+        archive.write("machine/data", "echo $LD_LIBRARY_PATH");
+        archive
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// A torch package, and CUDA's wheels beside it.
+    fn torch(&self, place: &str, version: &str) -> String {
+        self.write(&format!("machine/{place}/torch/version.py"), &format!("__version__ = '{version}+cu130'\n"));
+        self.write(&format!("machine/{place}/torch/lib/libtorch_cuda.so"), "");
+        self.write(&format!("machine/{place}/nvidia/cu13/lib/libnvrtc.so.13"), "");
+        self.0.path().join("machine").join(place).to_str().unwrap().to_owned()
+    }
+
+    /// A Python in a folder, which says where its torch is.
+    fn python(&self, path: &str, torch: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(path, &format!("#!/bin/sh\necho {torch}\n"));
+        let path = self.0.path().join(path);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn striate(&self) -> Command {
+        let mut command = Command::new(self.0.path().join("bin/striate"));
+        command.current_dir(self.0.path().join("machine")).arg("data");
+        command.env_clear().env("PATH", self.0.path().join("machine/path"));
+        command
+    }
+}
+
+#[test]
+fn an_archive_without_libtorch_takes_that_of_the_machine() {
+    let archive = Archive::new();
+    let wants = "but these programs need libtorch 2.11.0 with CUDA: activate a Python environment that has torch==2.11.0, or set \
+                 LIBTORCH to a folder of that libtorch";
+    let refused = |command: Command, what: &str| assert_eq!(error_line(command, 2), format!("error: {what}, {wants}"));
+    let told = |mut command: Command| String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
+    refused(archive.striate(), "this machine's Python has no torch");
+
+    let old = archive.torch("old", "2.10.0");
+    archive.python("machine/path/python3", &format!("{old}/torch"));
+    refused(archive.striate(), &format!("Python's torch, {old}/torch, has version 2.10.0"));
+
+    let right = archive.torch("right", "2.11.0");
+    archive.python("machine/path/python3", &format!("{right}/torch"));
+    assert_eq!(told(archive.striate()), format!("{right}/torch/lib:{right}/nvidia/cu13/lib\n"));
+    let mut after = archive.striate();
+    after.env("LD_LIBRARY_PATH", "/else");
+    assert_eq!(told(after), format!("{right}/torch/lib:{right}/nvidia/cu13/lib:/else\n"));
+
+    let own = archive.torch("own", "2.11.0");
+    archive.python("machine/env/bin/python", &format!("{own}/torch"));
+    let mut active = archive.striate();
+    active.env("VIRTUAL_ENV", archive.0.path().join("machine/env"));
+    assert_eq!(told(active), format!("{own}/torch/lib:{own}/nvidia/cu13/lib\n"));
+
+    let mut given = archive.striate();
+    given.env("LIBTORCH", "/nowhere");
+    refused(given, "LIBTORCH, /nowhere, is no libtorch");
+    std::fs::remove_file(archive.0.path().join("machine/right/torch/lib/libtorch_cuda.so")).unwrap();
+    refused(archive.striate(), &format!("Python's torch, {right}/torch, was built without CUDA"));
+}
+
+#[test]
+fn the_program_that_measures_is_found_beside() {
+    let archive = Archive::new();
+    std::fs::remove_file(archive.0.path().join("lib/libtorch.toml")).unwrap();
+    symlink("/bin/echo", archive.0.path().join("bin/striate-bench")).unwrap();
+    let mut command = Command::new(archive.0.path().join("bin/striate"));
+    command.args(["bench", "gpu", "--help"]).assert().success().stdout("gpu --help\n");
 }

@@ -113,7 +113,7 @@ fn what_a_run_leaves() {
 fn ship_a_network() {
     let sandbox = Sandbox::new();
     sandbox.bundle("digits.safetensors", 10);
-    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 5);
+    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 6);
 }
 
 #[test]
