@@ -21,6 +21,8 @@ use utoipa::{IntoParams, ToSchema};
 pub(crate) const REQUEST_TIMEOUT: &str = "request-timeout";
 /// JSON from this size on is parsed beside the requests of others.
 const LARGE_JSON: usize = 64 * 1024;
+/// A body that is refused after all of it has come, most likely.
+const SHORT: usize = 32 * 1024;
 const MULTIPART: &str = "multipart/form-data";
 
 /// What a request may ask for.
@@ -166,7 +168,10 @@ pub(crate) async fn predict(
         top => top.unwrap_or(app.config.classifier.top),
     };
     if model.places.available_permits() == 0 {
-        return Err(full(model).close());
+        // A short body is there already, and read over; a long one would be sent for nothing.
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let is_short = length.is_some_and(|length: usize| length <= SHORT);
+        return Err(if is_short { full(model) } else { full(model).close() });
     }
     let (bytes, held) = body::read(&parts.headers, body, &app.config, &app.body_memory, deadline).await?;
     let pictures = form.pictures(Request::from_parts(parts, Body::empty()), bytes).await?;

@@ -2,9 +2,9 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 15] = [
-    "train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "export", "weights",
-    "data", "lab",
+const COMMANDS: [&str; 16] = [
+    "train", "sweep", "runs", "compare", "eval", "predict", "models", "summary", "cost", "run", "report", "export", "serve",
+    "weights", "data", "lab",
 ];
 
 #[test]

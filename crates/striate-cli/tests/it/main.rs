@@ -18,6 +18,7 @@ mod names;
 mod report;
 mod resume;
 mod sandbox;
+mod serve;
 mod several;
 mod shown;
 mod signals;

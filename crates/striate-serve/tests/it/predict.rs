@@ -130,7 +130,7 @@ fn a_bad_request_has_its_status_and_a_sentence() {
         (PREDICT, &[png], Vec::new(), 400, "there is no picture in the body: send its file"),
         (PREDICT, &[png], b"no picture".to_vec(), 422, "JPEG, PNG, WebP"),
         (PREDICT, &[png], good[..good.len() / 2].to_vec(), 422, "it is cut off"),
-        (PREDICT, &[png], crate::hostile::large_picture(), 422, "1024 pixels"),
+        (PREDICT, &[png], crate::hostile::large_picture(), 422, "it has 32x32 pixels, more than the limit of 1000"),
         (PREDICT, &[javascript], json("{"), 400, read),
         (PREDICT, &[javascript], json("{}"), 400, "the JSON has both image and images, or neither"),
         (PREDICT, &[javascript], json(r#"{"images": ["AAAA", "!"]}"#), 400, "picture 2 is not in base64"),
