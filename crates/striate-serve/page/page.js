@@ -187,8 +187,10 @@ function takePicture() {
 }
 
 at("model").addEventListener("change", showModel);
-at("use-key").addEventListener("click", loadModels);
-at("key").addEventListener("keydown", (event) => event.key === "Enter" && loadModels());
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  loadModels();
+});
 at("open-camera").addEventListener("click", openCamera);
 at("close-camera").addEventListener("click", closeCamera);
 at("take").addEventListener("click", takePicture);
