@@ -76,7 +76,7 @@ struct Models {
 }
 
 /// List the networks
-#[utoipa::path(get, path = "/v1/models", tag = "models", security((), ("key" = [])), responses((status = 200, body = Models)))]
+#[utoipa::path(get, path = "/v1/models", tag = "models", security((), ("key" = [])), responses((status = 200, description = "The networks in the order of their names", body = Models)))]
 async fn models(State(app): State<Arc<App>>) -> Json<Models> {
     Json(Models { models: app.models().map(|model| model.current().info.clone()).collect() })
 }
@@ -99,7 +99,7 @@ async fn network(State(app): State<Arc<App>>, Path(name): Path<String>) -> Resul
 }
 
 /// Whether the process lives
-#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
 async fn healthz() -> &'static str {
     "alive\n"
 }
@@ -110,7 +110,7 @@ async fn healthz() -> &'static str {
     path = "/readyz",
     tag = "operation",
     responses(
-        (status = 200, body = String, content_type = "text/plain"),
+        (status = 200, description = "Send them", body = String, content_type = "text/plain"),
         (status = 503, description = "The server ends", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -127,7 +127,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     path = "/metrics",
     tag = "operation",
     security((), ("key" = [])),
-    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+    responses((status = 200, description = "OpenMetrics' text", body = String, content_type = "application/openmetrics-text"))
 )]
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     for model in app.models() {
@@ -154,7 +154,7 @@ struct Exchanged {
     tag = "operation",
     security(("key" = [])),
     responses(
-        (status = 200, body = Exchanged),
+        (status = 200, description = "All bundles were exchanged", body = Exchanged),
         (status = 401, description = "No token, or a wrong one", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The server has no token", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A bad bundle: the former ones go on", body = Problem, content_type = "application/problem+json"),

@@ -66,3 +66,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[test]
+    fn who_takes_nothing_is_given_up_and_who_takes_slowly_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = duplex(10);
+            let error = Impatient::new(ours, Duration::from_millis(20)).write_all(&[0; 100]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            drop(theirs);
+
+            let (ours, mut theirs) = duplex(10);
+            let taken = tokio::spawn(async move {
+                let mut bytes = [0; 10];
+                for _ in 0..10 {
+                    sleep(Duration::from_millis(60)).await;
+                    theirs.read_exact(&mut bytes).await.unwrap();
+                }
+            });
+            // Together that takes longer than the patience, which is for each write alone.
+            Impatient::new(ours, Duration::from_millis(500)).write_all(&[0; 100]).await.unwrap();
+            taken.await.unwrap();
+        });
+    }
+}

@@ -88,6 +88,9 @@ fn of_several_pictures_a_bad_one_leaves_the_others_their_answers() {
     assert_eq!(alone.problem(422), answer["predictions"][0]["problem"]["detail"].as_str().unwrap());
 }
 
+/// A route, headers and a body; the status of the answer and a part of its sentence.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
+
 #[test]
 fn a_bad_request_has_its_status_and_a_sentence() {
     let server = Sandbox::new(|config, _| {
@@ -102,7 +105,7 @@ fn a_bad_request_has_its_status_and_a_sentence() {
     let form_of = |count: usize| form(&vec![&good[..]; count]);
     let multipart = ("content-type", "multipart/form-data; boundary=XX");
     let read = r#"send {"image": "BASE64"} or {"images": ["BASE64", ...]}"#;
-    let cases: [(&str, &[(&str, &str)], Vec<u8>, u16, &str); 20] = [
+    let cases: [Case<'_>; 20] = [
         ("/v1/models/tint/predict", &[png], good.clone(), 404, "there is no network of this name: there is tints"),
         ("/nowhere", &[], Vec::new(), 404, "there is nothing at this address: see /docs for those that there are"),
         ("/v1/models", &[], Vec::new(), 405, "this address takes another method: see Allow, or /docs"),
