@@ -54,6 +54,10 @@ fn watch_signals(server: Handle) -> Result<(), CliError> {
     let mut caught = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(failed)?;
     signals::saves_itself();
     signals::goes_on_after_hangup();
+    // One may have come before.
+    if signals::stopped() {
+        server.stop();
+    }
     let watch = move || {
         for signal in caught.forever() {
             match signal {

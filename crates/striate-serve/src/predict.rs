@@ -6,7 +6,7 @@ use crate::model::{Explanation, Loaded, Model};
 use crate::problem::Problem;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Multipart, Path, Query, State};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
@@ -46,6 +46,7 @@ pub(crate) struct Pictures {
     /// The picture's file in base64, with or without the head of a `data:` address.
     image: Option<String>,
     /// Several of them.
+    #[schema(min_items = 1)]
     images: Option<Vec<String>>,
 }
 
@@ -122,10 +123,11 @@ struct Times {
     post,
     path = "/v1/models/{name}/predict",
     tag = "models",
+    security((), ("key" = [])),
     params(
         ("name" = String, Path, description = "The network's name"),
         Asked,
-        ("Request-Timeout" = Option<f64>, Header, description = "Seconds after which the answer is of no use; then there is none"),
+        ("Request-Timeout" = Option<f64>, Header, exclusive_minimum = 0, description = "Seconds after which the answer is of no use; then there is none"),
     ),
     request_body(content(
         (Vec<u8> = "image/*"),
@@ -151,12 +153,12 @@ struct Times {
 )]
 pub(crate) async fn predict(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     asked: Result<Query<Asked>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Json<Predictions>, Problem> {
     let received = Instant::now();
-    let Query(asked) = asked?;
+    let (Path(name), Query(asked)) = (name?, asked?);
     let model = app.model(&name)?;
     let (parts, body) = request.into_parts();
     accepts_json(&parts.headers)?;

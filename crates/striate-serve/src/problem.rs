@@ -1,6 +1,6 @@
 //! Errors over HTTP, as RFC 9457 has them.
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -74,6 +74,12 @@ impl From<striate::Error> for Problem {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the network failed on this picture: the server's log says why")
             }
         }
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, format!("{}: see /v1/models for the names", rejection.body_text()))
     }
 }
 

@@ -4,7 +4,8 @@ use crate::metrics::OPEN_METRICS;
 use crate::model::ModelInfo;
 use crate::predict;
 use crate::problem::Problem;
-use axum::extract::{MatchedPath, Path, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -57,6 +58,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/docs.js", page(JS, include_str!("../page/docs.js")))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nowhere)
+        // Bodies are read within limits of ours.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), observed))
         .with_state(Arc::clone(app))
 }
@@ -93,7 +96,8 @@ async fn models(State(app): State<Arc<App>>) -> Json<Models> {
         (status = 404, description = "No such network", body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn network(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn network(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let Path(name) = name?;
     let svg = app.model(&name)?.current().svg.clone();
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }
