@@ -15,7 +15,7 @@ use crate::workspace::{Workspace, parse_toml, text};
 
 /// Which of our crates each may depend on, and with them on all that these may depend on; development dependencies apart. A crate
 /// that is not listed may not be there.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("striate-cpu", &[]),
     ("striate-files", &[]),
     ("striate-torch", &["striate-cpu", "striate-files"]),
@@ -29,8 +29,9 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("striate-train", &["striate-models"]),
     ("striate", &["striate-train"]),
     ("striate-lab", &["striate"]),
+    ("striate-serve", &["striate"]),
     ("striate-bench", &["striate"]),
-    ("striate-cli", &["striate-lab", "striate-export"]),
+    ("striate-cli", &["striate-lab", "striate-export", "striate-serve"]),
     ("xtask", &["striate-cpu", "striate-fetch"]),
 ];
 

@@ -78,6 +78,8 @@ enum Command {
     Report(Verbatim),
     /// Write a bundle as ONNX, for other runtimes
     Export(Verbatim),
+    /// Answer pictures over HTTP
+    Serve(Verbatim),
     /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
 }
@@ -144,6 +146,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(verbatim) => striate("run", verbatim),
         Command::Weights(verbatim) => striate("weights", verbatim),
         Command::Export(verbatim) => striate("export", verbatim),
+        Command::Serve(verbatim) => striate("serve", verbatim),
         Command::Data(verbatim) => striate("data", verbatim),
         Command::SelfTest(verbatim) => striate("self-test", verbatim),
         Command::Report(verbatim) => striate("report", verbatim),

@@ -40,6 +40,7 @@ fn part(name: &str, args: &[OsString]) -> Option<&'static str> {
         "lab" | "report" => Some("lab"),
         "train" if args.iter().any(|arg| arg == "--report") => Some("lab"),
         "data" if args.first().is_some_and(|first| first == "check") => Some("lab"),
+        "serve" => Some("serve"),
         "export" if args.iter().any(|arg| arg == "--check") => Some("check"),
         _ => None,
     }
@@ -90,6 +91,7 @@ mod tests {
             ("data", &["check", "x"], Some("lab")),
             ("train", &["--report"], Some("lab")),
             ("export", &["x.safetensors", "--check"], Some("check")),
+            ("serve", &["x.safetensors"], Some("serve")),
             ("export", &["x.safetensors"], None),
             ("train", &["lenet5"], None),
             ("data", &["fetch", "check"], None),

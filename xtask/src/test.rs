@@ -19,6 +19,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         return Ok(checked);
     }
     wishes::CHROMIUM.come_true();
+    wishes::CHROMEDRIVER.come_true();
     for step in steps(has_nextest(workspace)) {
         announce(&step.to_string());
         let status = workspace.cargo().args(step.cargo.split(' ')).envs(step.variable).status().context("cannot run cargo")?;

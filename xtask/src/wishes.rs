@@ -15,6 +15,8 @@ pub(crate) struct Wish {
 /// A browser.
 pub(crate) const CHROMIUM: Wish =
     Wish { names: &["chromium", "chromium-browser", "google-chrome"], package: "chromium", purpose: "open a page in it" };
+/// What clicks in a browser.
+pub(crate) const CHROMEDRIVER: Wish = Wish { names: &["chromedriver"], package: "chromium-driver", purpose: "click on a page" };
 /// A processor of another kind.
 pub(crate) const QEMU: Wish =
     Wish { names: &["qemu-x86_64"], package: "qemu-user", purpose: "run kernels as on older processors" };

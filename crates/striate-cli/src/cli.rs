@@ -9,11 +9,17 @@ use crate::sweep::SweepArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::Write;
+#[cfg(feature = "serve")]
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+#[cfg(feature = "serve")]
+use std::time::Duration;
 use striate::{Precision, Tta};
 use striate_datasets::{ImageSize, Interpolation};
 use striate_layers::Mode;
+#[cfg(feature = "serve")]
+use striate_serve::Served;
 use striate_torch::cpu::Level;
 use striate_train::Head;
 use tch::Kind;
@@ -50,6 +56,13 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Write a bundle as ONNX, for other runtimes
     Export(ExportArgs),
+    /// Answer pictures over HTTP: an API, and a page to try it
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
+    /// Answer pictures over HTTP: not in this build
+    #[cfg(not(feature = "serve"))]
+    #[command(disable_help_flag = true)]
+    Serve(LeftOut),
     /// Download datasets into the cache, or list them; check, preview, split and pack pictures
     Data(DataArgs),
     /// Test the claims of the classic papers, and look inside networks
@@ -85,7 +98,7 @@ pub(crate) struct Verbatim {
 }
 
 /// Arguments of a command that this build leaves out.
-#[cfg(not(feature = "lab"))]
+#[cfg(not(all(feature = "lab", feature = "serve")))]
 #[derive(Debug, Args)]
 pub(crate) struct LeftOut {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -308,6 +321,67 @@ pub(crate) struct PredictArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Bundles, such as a run's model.safetensors. Each is served under the name of its file, or of its
+    /// folder if the file is called model.safetensors, or under the name that you write before it
+    #[arg(required = true, value_name = "BUNDLE or NAME=BUNDLE")]
+    pub(crate) bundles: Vec<Served>,
+    /// Address and port; with 0.0.0.0 or [::], other machines can connect. Port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// The most pictures that are computed together
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count)]
+    pub(crate) max_batch: usize,
+    /// How long a picture may wait for others, even if the network is idle
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    pub(crate) max_wait: u64,
+    /// Pictures of one network that may wait; those beyond are refused with 429
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    pub(crate) queue: usize,
+    /// The most bytes of one request
+    #[arg(long, value_name = "BYTES", default_value_t = 10_000_000, value_parser = count)]
+    pub(crate) max_body: usize,
+    /// Refuse larger pictures before decoding them
+    #[arg(long, value_name = "COUNT", default_value_t = 25_000_000)]
+    pub(crate) max_pixels: u64,
+    /// How long a request may take
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// The most connections at a time
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count)]
+    pub(crate) connections: usize,
+    /// How long to finish what was accepted, after a signal to end
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) drain: Duration,
+    /// Classes to answer with where a request names no number
+    #[arg(long, default_value_t = 5, value_parser = count)]
+    pub(crate) top: usize,
+    /// Compute in this type; int8 takes a bundle that is calibrated
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = precision())]
+    pub(crate) precision: Precision,
+    /// Comma-separated devices, such as cpu or cuda:0; several split a network that has that many
+    /// towers
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
+    /// Leave out explanations (Grad-CAM), which hold the weights in memory a second time
+    #[arg(long)]
+    pub(crate) no_explain: bool,
+    /// File of lines NAME KEY: only requests with one of these keys are answered
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keys: Option<PathBuf>,
+    /// File with the token that POST /admin/reload takes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token: Option<PathBuf>,
+    /// Certificate and its chain (PEM): speak HTTPS
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -595,6 +669,13 @@ impl From<ModeArg> for Mode {
 /// A count above 0.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a whole number above 0".to_owned())
+}
+
+/// A time above 0 in seconds.
+#[cfg(feature = "serve")]
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "give seconds above 0, such as 30 or 0.5".to_owned())
 }
 
 /// One size for both sides, or `HEIGHTxWIDTH`.

@@ -7,6 +7,8 @@ use striate_infer::PlanError;
 #[cfg(feature = "lab")]
 use striate_lab::LabError;
 use striate_models::ModelError;
+#[cfg(feature = "serve")]
+use striate_serve::ServeError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
 
@@ -112,6 +114,17 @@ impl From<ExportError> for CliError {
             other => return Self::Usage(other.to_string()),
         };
         Self::Usage(format!("{error} ({arguments})"))
+    }
+}
+
+#[cfg(feature = "serve")]
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::TwoOfOneName { .. } => Self::Usage(format!("{error} (NAME=BUNDLE)")),
+            error if error.is_failure() => Self::Failed(error.to_string()),
+            error => Self::Usage(error.to_string()),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ mod report;
 mod run;
 mod runs;
 mod self_test;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod source;
 mod sweep;
@@ -55,14 +57,19 @@ pub fn striate_engine() -> ! {
 /// What the two programs do differently.
 trait Program {
     /// Does what needs libtorch.
-    fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError>;
+    fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+        Self::compute_and_log(progress::start_logging, run)
+    }
+
+    /// The same, with log lines of another form.
+    fn compute_and_log(start_logging: impl FnOnce(), run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError>;
 }
 
 struct Striate;
 
 impl Program for Striate {
     /// Leaves `run` alone: what nothing calls is not linked, and neither is the libtorch that it needs.
-    fn compute(_run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+    fn compute_and_log(_: impl FnOnce(), _run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
         engine::take_over()
     }
 }
@@ -70,9 +77,9 @@ impl Program for Striate {
 struct Engine;
 
 impl Program for Engine {
-    fn compute(run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
+    fn compute_and_log(start_logging: impl FnOnce(), run: impl FnOnce() -> Result<(), CliError>) -> Result<(), CliError> {
         striate_torch::cpu::check().map_err(|error| CliError::Usage(error.to_string()))?;
-        progress::start_logging();
+        start_logging();
         striate_torch::keep_memory_warm();
         run()
     }
@@ -134,6 +141,10 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         #[cfg(not(feature = "check"))]
         Command::Export(args) if args.check => Err(left_out("export --check")),
         Command::Export(args) => export::export(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => P::compute_and_log(progress::start_json_logging, || serve::serve(&args)),
+        #[cfg(not(feature = "serve"))]
+        Command::Serve(_) => Err(left_out("serve")),
         Command::Data(args) => P::compute(|| data::data(&args)),
         Command::Weights(command) => P::compute(|| weights::weights(&command)),
         #[cfg(feature = "lab")]
@@ -148,7 +159,7 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
 }
 
 /// The answer to a command in a build that lacks it.
-#[cfg(not(all(feature = "lab", feature = "check")))]
+#[cfg(not(all(feature = "lab", feature = "check", feature = "serve")))]
 pub(crate) fn left_out(command: &str) -> CliError {
     CliError::Usage(format!("this program was built without `{command}`: `cargo xtask {command}` builds it"))
 }

@@ -17,9 +17,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Log lines go to standard error above the bars. `STRIATE_LOG` chooses which, such as
 /// `warn,striate=debug`; by default warnings, and what `striate` says.
 pub(crate) fn start_logging() {
-    let default = || Targets::new().with_default(Level::WARN).with_target("striate", Level::INFO);
-    let asked = std::env::var("STRIATE_LOG").ok().and_then(|text| text.parse().ok());
-    let filter: Targets = asked.unwrap_or_else(default);
     let bars = IndicatifLayer::new();
     let lines = fmt::layer()
         // The message is the only field that is used.
@@ -29,7 +26,21 @@ pub(crate) fn start_logging() {
         .without_time()
         .log_internal_errors(false)
         .with_target(false);
-    tracing_subscriber::registry().with(filter).with(lines).with(bars).init();
+    tracing_subscriber::registry().with(filter()).with(lines).with(bars).init();
+}
+
+/// Which log lines are told.
+fn filter() -> Targets {
+    let default = || Targets::new().with_default(Level::WARN).with_target("striate", Level::INFO);
+    let asked = std::env::var("STRIATE_LOG").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or_else(default)
+}
+
+/// Log lines go to standard error as JSON, which escapes what steers a terminal.
+#[cfg(feature = "serve")]
+pub(crate) fn start_json_logging() {
+    let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).log_internal_errors(false);
+    tracing_subscriber::registry().with(filter()).with(lines).init();
 }
 
 /// How often a long epoch is told of where no bar is seen.

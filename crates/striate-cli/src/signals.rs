@@ -17,6 +17,8 @@ static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static SAVES: AtomicBool = AtomicBool::new(false);
 /// Whether the program has begun to end, so that only one thread tells why.
 static ENDING: AtomicBool = AtomicBool::new(false);
+/// Whether SIGHUP is no reason to end.
+static OUTLIVES_HANGUP: AtomicBool = AtomicBool::new(false);
 /// What the last line says when a command is ended.
 static FAREWELL: Mutex<&str> = Mutex::new("stopped");
 
@@ -33,6 +35,12 @@ pub(crate) fn stopped() -> bool {
 /// From now on the command ends by itself once [`stop`] is set, and saves what it did.
 pub(crate) fn saves_itself() {
     SAVES.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGHUP does not end the command, which does something else then.
+#[cfg(feature = "serve")]
+pub(crate) fn goes_on_after_hangup() {
+    OUTLIVES_HANGUP.store(true, Ordering::Relaxed);
 }
 
 /// What to say if the command has to be ended.
@@ -52,7 +60,7 @@ pub(crate) fn catch() -> Result<(), CliError> {
     }
     let mut signals = Signals::new(caught).map_err(failed)?;
     let watch = move || {
-        let mut signals = signals.forever();
+        let mut signals = signals.forever().filter(|signal| *signal != SIGHUP || !OUTLIVES_HANGUP.load(Ordering::Relaxed));
         signals.next();
         if !SAVES.load(Ordering::Relaxed) {
             std::thread::sleep(GRACE);

@@ -20,23 +20,22 @@
 //! assert!(inspection.files.contains_key("index.html"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-mod cam;
 mod occlusion;
 pub(crate) mod picture;
 mod receptive;
 mod statistics;
 mod view;
 
-pub(crate) use cam::over_the_picture;
-pub use cam::{ClassMap, class_maps, feature_layers, last_maps};
 pub use occlusion::{Occluder, occlusion};
 pub use receptive::{Region, Unit, receptive_field};
 pub use statistics::{LayerStatistics, dead_units, statistics};
+pub use striate::cam::{ClassMap, class_maps, feature_layers, last_maps};
 
 use crate::LabError;
 use image::RgbImage;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use striate::cam::{image_shape, over_the_picture};
 use striate_datasets::Normalise;
 use striate_graph::Network;
 use striate_layers::Mode;
@@ -194,7 +193,7 @@ pub fn inspect(subject: &Subject, images: &[(String, Tensor)], options: &Inspect
     }
     let cam_layer = match &options.cam_layer {
         Some(layer) => {
-            let _ = receptive::image_shape(graph.node(layer)?)?;
+            let _ = image_shape(graph.node(layer)?)?;
             Some(layer.clone())
         }
         None => last_maps(graph).map(|node| node.name.clone()),

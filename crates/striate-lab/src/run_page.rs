@@ -2,11 +2,12 @@
 use crate::LabError;
 use crate::confusion::{Confusion, Mistake, confusion};
 use crate::figure::{Axis, Labels, Series, lines};
-use crate::inspect::{class_maps, last_maps, over_the_picture, picture as draw};
+use crate::inspect::{class_maps, last_maps, picture as draw};
 use crate::page::{document, escape, figure, number, percent, picture, table};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use striate::cam::over_the_picture;
 use striate::{BUNDLE, Bundle, Prepared, Report, Run, Scores, Summary};
 use striate_datasets::{Loader, LoaderOptions, Subset};
 use striate_files::FilesError;

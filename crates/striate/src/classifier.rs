@@ -225,8 +225,8 @@ impl Classifier {
     ///
     /// A picture that is missing, cut off, damaged, of an unknown format or too large.
     pub fn classify<'a>(&self, picture: impl Into<Picture<'a>>) -> Result<Prediction, Error> {
-        let input = self.decode(picture.into())?;
-        let mut answers = self.answers(&self.launch(&input)?)?;
+        let input = self.input(picture)?;
+        let mut answers = self.answers(&input, self.options.top)?;
         answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
     }
 
@@ -263,7 +263,8 @@ impl Classifier {
     }
 
     fn finish(&self, Launched { inputs, logits }: Launched) -> Vec<Result<Prediction, Error>> {
-        let together = logits.map_or_else(|| Ok(Vec::new()), |logits| logits.and_then(|logits| self.answers(&logits)));
+        let together =
+            logits.map_or_else(|| Ok(Vec::new()), |logits| logits.and_then(|logits| self.predictions(&logits, self.options.top)));
         match together {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
@@ -274,7 +275,7 @@ impl Classifier {
             Err(_) => inputs
                 .into_iter()
                 .map(|input| {
-                    let mut answers = self.answers(&self.launch(&input?)?)?;
+                    let mut answers = self.answers(&input?, self.options.top)?;
                     answers.pop().ok_or(Error::Graph(GraphError::NoOutput))
                 })
                 .collect(),
@@ -326,7 +327,13 @@ impl Classifier {
         self.options.stop.load(Ordering::Relaxed)
     }
 
-    fn decode(&self, picture: Picture<'_>) -> Result<Tensor, Error> {
+    /// A picture as the network's input: `[1, C, H, W]`, normalised float32. With [`answers`](Self::answers), it is what
+    /// [`classify`](Self::classify) does, in two parts that can run on different threads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`classify`](Self::classify).
+    pub fn input<'a>(&self, picture: impl Into<Picture<'a>>) -> Result<Tensor, Error> {
         Ok(decode_image(picture, &self.preprocess, &self.options.decode)?)
     }
 
@@ -337,7 +344,7 @@ impl Classifier {
             Picture::File(path) => Work::File(path),
             Picture::Bytes(bytes) => Work::Bytes(bytes),
             Picture::Image(image) => Work::Image(image),
-            other => Work::Done(self.decode(other)),
+            other => Work::Done(self.input(other)),
         });
         let work: Vec<Work<'_>> = work.collect();
         let threads = striate_torch::num_threads().min(work.len());
@@ -348,9 +355,9 @@ impl Classifier {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((index, work)) = next else { return decoded };
                 let input = match work {
-                    Work::File(path) => self.decode(path.into()),
-                    Work::Bytes(bytes) => self.decode(bytes.into()),
-                    Work::Image(image) => self.decode(image.into()),
+                    Work::File(path) => self.input(path),
+                    Work::Bytes(bytes) => self.input(bytes),
+                    Work::Image(image) => self.input(image),
                     Work::Done(input) => input,
                 };
                 decoded.push((index, input));
@@ -368,37 +375,47 @@ impl Classifier {
         decoded.into_iter().map(|(_, input)| input).collect()
     }
 
-    /// The answers that logits on the device stand for.
-    fn answers(&self, logits: &Tensor) -> Result<Vec<Prediction>, Error> {
+    /// What the network says of each input of a batch: the likeliest `top` classes; where classes do not exclude each other, all
+    /// from the threshold on.
+    ///
+    /// # Errors
+    ///
+    /// A batch that does not fit the network.
+    pub fn answers(&self, batch: &Tensor, top: usize) -> Result<Vec<Prediction>, Error> {
+        self.predictions(&self.launch(batch)?, top)
+    }
+
+    /// What logits on the device stand for.
+    fn predictions(&self, logits: &Tensor, top: usize) -> Result<Vec<Prediction>, Error> {
         let logits = logits.f_to_device(Device::Cpu)?;
-        let (count, classes) = logits.size2()?;
+        let (_, classes) = logits.size2()?;
         let Answering { temperature, unknown: rule, .. } = self.answering;
         let unknown = rule.map(|rule| rule.among(&logits)).transpose()?;
         let scaled = logits.f_to_kind(Kind::Double)?.f_div_scalar(temperature)?;
         let (probabilities, top, least) = match self.info.loss.is_multi_label() {
             true => (scaled.f_sigmoid()?, classes, self.threshold()),
             false => {
-                let top = i64::try_from(self.options.top.max(1)).unwrap_or(i64::MAX).min(classes);
+                let top = i64::try_from(top.max(1)).unwrap_or(i64::MAX).min(classes);
                 (scaled.f_softmax(1, Kind::Double)?, top, f64::NEG_INFINITY)
             }
         };
         let (values, indices) = probabilities.f_topk(top, 1, true, true)?;
-        let answer = |(probability, index): (f64, i64)| {
-            let index = usize::try_from(index).unwrap_or_default();
+        let (values, indices) = (Vec::<f64>::try_from(values.f_view(-1)?)?, Vec::<i64>::try_from(indices.f_view(-1)?)?);
+        let answer = |(probability, index): (&f64, &i64)| {
+            let index = usize::try_from(*index).unwrap_or_default();
             let class = self.info.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
-            Answer { class, index, probability }
+            Answer { class, index, probability: *probability }
         };
-        (0..count)
-            .zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)))
-            .map(|(row, unknown)| {
-                let values = Vec::<f64>::try_from(values.f_get(row)?)?;
-                let indices = Vec::<i64>::try_from(indices.f_get(row)?)?;
-                // What is no number is told, too.
-                let is_answer = |probability: f64| probability >= least || probability.is_nan();
-                let top = values.into_iter().zip(indices).filter(|(probability, _)| is_answer(*probability));
-                Ok(Prediction { top: top.map(answer).collect(), unknown })
-            })
-            .collect()
+        // What is no number is told, too.
+        let is_answer = |probability: f64| probability >= least || probability.is_nan();
+        let width = usize::try_from(top).unwrap_or(1).max(1);
+        let rows = values.chunks(width).zip(indices.chunks(width));
+        let rows = rows.zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)));
+        let predictions = rows.map(|((values, indices), unknown)| {
+            let top = values.iter().zip(indices).filter(|(probability, _)| is_answer(**probability));
+            Prediction { top: top.map(answer).collect(), unknown }
+        });
+        Ok(predictions.collect())
     }
 }
 

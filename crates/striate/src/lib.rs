@@ -24,6 +24,7 @@
 //! process: [`keep_memory_warm`] is for programs that compute much.
 
 mod cached;
+pub mod cam;
 pub mod check;
 mod classifier;
 pub mod compare;

@@ -2,7 +2,7 @@
 use crate::sandbox::Sandbox;
 
 /// The commands whose help is held as a snapshot.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "train",
     "sweep",
     "runs",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 16] = [
     "run",
     "report",
     "export",
+    "serve",
     "weights",
     "data",
     "lab",

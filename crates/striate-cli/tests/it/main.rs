@@ -19,6 +19,7 @@ mod report;
 mod resume;
 mod sandbox;
 mod self_test;
+mod serve;
 mod several;
 mod shown;
 mod signals;

@@ -12,12 +12,12 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn text(path: &str) -> String {
+pub(crate) fn text(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap()
 }
 
 /// The blocks of code in that language.
-fn blocks<'a>(tutorial: &'a str, language: &str) -> Vec<&'a str> {
+pub(crate) fn blocks<'a>(tutorial: &'a str, language: &str) -> Vec<&'a str> {
     let blocks = tutorial.split("\n```").skip(1).step_by(2);
     blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
 }
@@ -36,7 +36,7 @@ fn agrees(told: &[&str], got: &[&str]) -> bool {
 }
 
 #[track_caller]
-fn check(told: &str, got: &str) {
+pub(crate) fn check(told: &str, got: &str) {
     let (told_lines, got_lines): (Vec<&str>, Vec<&str>) = (told.lines().collect(), got.lines().collect());
     assert!(agrees(&told_lines, &got_lines), "the tutorial says\n{told}\nbut there is\n{got}");
 }

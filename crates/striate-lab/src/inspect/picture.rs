@@ -4,17 +4,12 @@ use crate::LabError;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::{Rgb, RgbImage};
-use striate_datasets::Normalise;
-use striate_train::picture::grid;
-pub(crate) use striate_train::picture::{enlarge, png, rgb};
+pub(crate) use striate_train::picture::{enlarge, heated, of_input, png, rgb, zoom};
+use striate_train::picture::{grid, mix};
 use tch::{Kind, Tensor};
 
-/// The least pixels of a picture's shorter side, reached by enlarging each pixel.
-const SHORTER_SIDE: u32 = 224;
 /// The colour of what is no number.
 const GAP_COLOUR: Rgb<u8> = Rgb([128, 128, 128]);
-/// How much of the picture a heat of 1 covers.
-const COVER: f32 = 0.7;
 /// The colour of a frame.
 const FRAME: Rgb<u8> = Rgb([255, 60, 0]);
 
@@ -30,10 +25,6 @@ const VIRIDIS: [[u8; 3]; 9] = [
     [170, 220, 50],
     [253, 231, 37],
 ];
-/// What a heat above 0 tends to, and below 0.
-const WARM: [u8; 3] = [255, 40, 0];
-const COLD: [u8; 3] = [0, 90, 255];
-
 /// The colour of a share from 0 to 1; what is no number is grey.
 pub(crate) fn viridis(share: f64) -> Rgb<u8> {
     if share.is_nan() {
@@ -42,25 +33,6 @@ pub(crate) fn viridis(share: f64) -> Rgb<u8> {
     let place = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let index = (place as usize).min(VIRIDIS.len() - 2);
     mix(VIRIDIS[index], VIRIDIS[index + 1], (place - index as f64) as f32)
-}
-
-fn mix(from: [u8; 3], to: [u8; 3], share: f32) -> Rgb<u8> {
-    Rgb([0, 1, 2].map(|channel| {
-        let (from, to) = (f32::from(from[channel]), f32::from(to[channel]));
-        (from + (to - from) * share).round() as u8
-    }))
-}
-
-/// The network's input (`[1, C, H, W]`, normalised) as a person sees it; of other numbers of channels than 1 and 3, their mean.
-pub(crate) fn of_input(input: &Tensor, normalise: &Normalise) -> Result<RgbImage, LabError> {
-    let by_channel = |values: &[f64]| Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_view([-1, 1, 1]);
-    let image = input.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_select(0, 0)?;
-    let image = image.f_mul(&by_channel(&normalise.std)?)?.f_add(&by_channel(&normalise.mean)?)?;
-    let image = match image.size()[0] {
-        3 => image,
-        _ => image.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?,
-    };
-    Ok(rgb(&image)?)
 }
 
 fn from_pixels(height: i64, width: i64, pixels: Vec<u8>) -> Result<RgbImage, LabError> {
@@ -103,24 +75,6 @@ pub(crate) fn grid_of_maps(maps: &Tensor) -> Result<RgbImage, LabError> {
     Ok(grid(&(0..maps.size()[0]).map(picture).collect::<Result<Vec<_>, _>>()?))
 }
 
-/// How often each pixel of a picture of this size is repeated to make it large enough to look at.
-pub(crate) fn zoom(picture: &RgbImage) -> u32 {
-    SHORTER_SIDE.div_ceil(picture.width().min(picture.height()).max(1)).max(1)
-}
-
-/// The picture, enlarged, in grey under a heat map `[H, W]` of its own size from -1 (blue) through 0 (nothing) to 1 (red).
-pub(crate) fn heated(picture: &RgbImage, heat: &Tensor) -> Result<RgbImage, LabError> {
-    let heat = Vec::<f32>::try_from(heat.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?)?;
-    let mut heated = picture.clone();
-    for (pixel, heat) in heated.pixels_mut().zip(heat) {
-        let [red, green, blue] = pixel.0.map(f32::from);
-        let grey = (0.299 * red + 0.587 * green + 0.114 * blue).round() as u8;
-        let colour = if heat < 0.0 { COLD } else { WARM };
-        *pixel = mix([grey; 3], colour, COVER * heat.abs().min(1.0));
-    }
-    Ok(enlarge(&heated, zoom(picture)))
-}
-
 /// The picture, enlarged, with a frame around a region of it; what lies outside is paler.
 pub(crate) fn framed(picture: &RgbImage, region: &Region) -> RgbImage {
     let factor = zoom(picture);
@@ -161,17 +115,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_input_becomes_the_picture_that_it_came_from() {
-        let pixels = Tensor::from_slice(&[0_u8, 51, 102, 255, 7, 8, 9, 10, 250, 128, 64, 32]).view([1, 3, 2, 2]);
-        let normalise = Normalise { mean: vec![0.4, 0.5, 0.6], std: vec![0.2, 0.3, 0.25] };
-        let picture = of_input(&normalise.apply(pixels.shallow_clone()).unwrap(), &normalise).unwrap();
-        assert_eq!(picture.get_pixel(1, 0).0, [51, 8, 128]);
-        assert_eq!(picture.get_pixel(0, 1).0, [102, 9, 64]);
-        assert_eq!(rgb(&pixels.select(0, 0)).unwrap(), picture);
-        assert_eq!(png(&picture).unwrap()[1..4], *b"PNG");
-    }
-
-    #[test]
     fn a_grid_has_every_map_in_its_own_colours() {
         let maps = Tensor::from_slice(&[0.0, 1.0, 5.0, 5.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).view([3, 2, 2]);
         let grid = grid_of_maps(&maps).unwrap();
@@ -193,16 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn heat_and_frames_lie_where_they_belong() {
+    fn frames_lie_where_they_belong() {
         let picture = RgbImage::from_pixel(4, 4, Rgb([100; 3]));
-        let heat = Tensor::zeros([4, 4], (Kind::Float, tch::Device::Cpu));
-        let _ = heat.get(1).get(2).fill_(1.0);
-        let _ = heat.get(3).get(0).fill_(-1.0);
-        let heated = heated(&picture, &heat).unwrap();
-        assert_eq!(heated.width(), 224);
-        let at = |column: u32, row: u32| heated.get_pixel(column * 56 + 28, row * 56 + 28).0;
-        assert_eq!(at(0, 0), [100; 3]);
-        assert!(at(2, 1)[0] > 200 && at(2, 1)[2] < 50 && at(0, 3)[2] > 200 && at(0, 3)[0] < 50);
         let framed = framed(&picture, &Region { rows: 1..3, columns: 2..4 });
         assert_eq!(framed.get_pixel(2 * 56, 56), &FRAME);
         assert_eq!(framed.get_pixel(4 * 56 - 1, 3 * 56 - 1), &FRAME);

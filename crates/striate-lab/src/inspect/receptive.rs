@@ -2,6 +2,7 @@
 use crate::LabError;
 use serde::Serialize;
 use std::ops::Range;
+use striate::cam::image_shape;
 use striate_graph::{Graph, Node, NodeKind};
 use striate_layers::{Op, Padding, Receptive};
 
@@ -78,16 +79,6 @@ pub fn receptive_field(graph: &Graph, unit: &Unit) -> Result<Region, LabError> {
     let input = nodes.iter().zip(seen).find(|(node, _)| matches!(node.kind, NodeKind::Input));
     let [rows, columns] = input.and_then(|(_, seen)| seen).unwrap_or([0..0, 0..0]);
     Ok(Region { rows, columns })
-}
-
-/// `[C, H, W]` of a layer that has feature maps.
-pub(crate) fn image_shape(node: &Node) -> Result<[i64; 3], LabError> {
-    node.shape.as_image().map_err(|_| {
-        LabError::Usage(format!(
-            "layer {} gives {}, which has no rows and columns: name one with feature maps",
-            node.name, node.shape
-        ))
-    })
 }
 
 fn union(a: &Range<i64>, b: &Range<i64>) -> Range<i64> {

@@ -1,7 +1,7 @@
 //! What the values and gradients of each layer are like, and which units are dead.
-use super::cam::score_layer;
 use crate::LabError;
 use serde::Serialize;
+use striate::cam::score_layer;
 use striate_graph::{Graph, Network, NodeKind};
 use striate_layers::{Activation, Mode, Op};
 use tch::{Kind, Tensor};

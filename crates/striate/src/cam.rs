@@ -1,6 +1,5 @@
 //! Where a network looks when it names a class: Grad-CAM and Grad-CAM++.
-use super::receptive::image_shape;
-use crate::LabError;
+use crate::Error;
 use striate_graph::{Graph, Network, Node, NodeKind};
 use striate_layers::{Mode, Op};
 use tch::{Kind, Tensor};
@@ -26,7 +25,7 @@ pub struct ClassMap {
 /// # Errors
 ///
 /// No such layer, one without feature maps, or one that the logits do not depend on.
-pub fn class_maps(network: &Network, image: &Tensor, layer: &str, classes: &[i64]) -> Result<Vec<ClassMap>, LabError> {
+pub fn class_maps(network: &Network, image: &Tensor, layer: &str, classes: &[i64]) -> Result<Vec<ClassMap>, Error> {
     let graph = network.graph();
     let node = graph.node(layer)?;
     let _ = image_shape(node)?;
@@ -35,7 +34,7 @@ pub fn class_maps(network: &Network, image: &Tensor, layer: &str, classes: &[i64
         let score = scores.f_select(1, *class)?.f_sum(scores.kind())?;
         let gradient = Tensor::f_run_backward(&[&score], &[&maps], true, false)?.swap_remove(0);
         if !gradient.defined() {
-            return Err(LabError::Usage(format!("the network's answer does not depend on layer {layer}: name another")));
+            return Err(Error::option(format!("layer {layer}:"), "the network's answer does not depend on it: name another"));
         }
         let _no_grad = striate_torch::no_grad();
         let grad_cam = weighted(&maps, &mean_over_places(&gradient)?)?;
@@ -77,7 +76,7 @@ pub fn feature_layers(graph: &Graph) -> Vec<&Node> {
 }
 
 /// The values of a layer and the logits before any softmax, with gradients from one to the other.
-pub(crate) fn maps_and_scores(network: &Network, images: &Tensor, layer: &str) -> Result<(Tensor, Tensor), LabError> {
+fn maps_and_scores(network: &Network, images: &Tensor, layer: &str) -> Result<(Tensor, Tensor), Error> {
     let score = score_layer(network.graph());
     // A frozen network has gradients too, if its input has.
     let images = images.f_detach()?.f_set_requires_grad(true)?;
@@ -86,8 +85,23 @@ pub(crate) fn maps_and_scores(network: &Network, images: &Tensor, layer: &str) -
     Ok((tap(layer), tap(score)))
 }
 
-/// The name of the layer that gives the logits.
-pub(crate) fn score_layer(graph: &Graph) -> &str {
+/// `[C, H, W]` of a layer that has feature maps.
+///
+/// # Errors
+///
+/// A layer without rows and columns.
+pub fn image_shape(node: &Node) -> Result<[i64; 3], Error> {
+    let refuse = |_| {
+        Error::option(
+            format!("layer {}", node.name),
+            format!("gives {}, which has no rows and columns: name one with feature maps", node.shape),
+        )
+    };
+    node.shape.as_image().map_err(refuse)
+}
+
+/// The name of the layer that gives the logits, before any softmax.
+pub fn score_layer(graph: &Graph) -> &str {
     let Some((_, node)) = graph.outputs_in(Mode::Eval).next() else { return "" };
     match (&node.kind, node.inputs.as_slice()) {
         (NodeKind::Layer(Op::Softmax(_)), [before]) => &graph.nodes()[*before].name,
@@ -96,12 +110,12 @@ pub(crate) fn score_layer(graph: &Graph) -> &str {
 }
 
 /// `[1, K, 1, 1]`: a weight for each of the maps.
-fn mean_over_places(values: &Tensor) -> Result<Tensor, LabError> {
+fn mean_over_places(values: &Tensor) -> Result<Tensor, Error> {
     Ok(values.f_mean_dim([2_i64, 3].as_slice(), true, values.kind())?)
 }
 
 /// `[1, K, 1, 1]`: the sum of the positive gradients, each with the paper's alpha.
-fn plus_plus_weights(maps: &Tensor, gradient: &Tensor) -> Result<Tensor, LabError> {
+fn plus_plus_weights(maps: &Tensor, gradient: &Tensor) -> Result<Tensor, Error> {
     let places = [2_i64, 3];
     let square = gradient.f_square()?;
     let total = maps.f_sum_dim_intlist(places.as_slice(), true, maps.kind())?;
@@ -112,13 +126,17 @@ fn plus_plus_weights(maps: &Tensor, gradient: &Tensor) -> Result<Tensor, LabErro
 }
 
 /// `[H, W]`: what is positive of the weighted sum of the maps.
-fn weighted(maps: &Tensor, weights: &Tensor) -> Result<Tensor, LabError> {
+fn weighted(maps: &Tensor, weights: &Tensor) -> Result<Tensor, Error> {
     let sum = maps.f_mul(weights)?.f_sum_dim_intlist([1_i64].as_slice(), false, maps.kind())?;
     Ok(sum.f_relu()?.f_select(0, 0)?.f_detach()?)
 }
 
-/// A map enlarged to the size of the picture, bilinearly, with its largest absolute value at 1; a map of zeros stays so.
-pub(crate) fn over_the_picture(map: &Tensor, height: i64, width: i64) -> Result<Tensor, LabError> {
+/// A map (`[H, W]`) enlarged to the size of the picture, bilinearly, with its largest absolute value at 1; a map of zeros stays so.
+///
+/// # Errors
+///
+/// A map of another shape.
+pub fn over_the_picture(map: &Tensor, height: i64, width: i64) -> Result<Tensor, Error> {
     let _no_grad = striate_torch::no_grad();
     let map = map.f_to_kind(Kind::Float)?.f_unsqueeze(0)?.f_unsqueeze(0)?;
     let map = map.f_upsample_bilinear2d([height, width], false, None, None)?.f_squeeze_dim(0)?.f_squeeze_dim(0)?;
