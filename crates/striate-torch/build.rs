@@ -60,9 +60,14 @@ fn compile_operators(lib: &Path) {
     let include = lib.with_file_name("include");
     let mut build = cpp();
     build.include(&include).include(include.join("torch/csrc/api/include")).opt_level(2);
+    // Gloo's headers, of which libtorch has none, are those in `csrc/gloo`.
+    build.include("csrc").define("USE_C10D_GLOO", None);
     if lib.join("libtorch_cuda.so").exists() {
         build.define("STRIATE_CUDA", None);
         if let Some(headers) = cuda_headers(lib) {
+            if headers.join("nccl.h").exists() {
+                build.define("STRIATE_NCCL", None).define("USE_C10D_NCCL", None);
+            }
             build.define("STRIATE_CUDA_GRAPHS", None).include(headers);
         }
     }

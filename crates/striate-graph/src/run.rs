@@ -1,7 +1,7 @@
 use crate::fuse::{Fused, Fusions};
 use crate::{Graph, GraphError, Kernels, Network, NodeKind};
 use striate_layers::{Forward, Layer, Mode, Op, Shape};
-use striate_torch::norm::{self, After};
+use striate_torch::norm::After;
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
 use tch::{Kind, TchError, Tensor, nn};
 
@@ -165,7 +165,7 @@ impl Network {
         };
         let (params, inputs) = (&self.params[node], inputs(node));
         let error = |source| GraphError::Layer { layer: name(node), op: layer.name(), source };
-        let together = |input: &Tensor| norm::takes(input) && other.is_none_or(|other| other.kind() == input.kind());
+        let together = |input: &Tensor| layer.takes(input) && other.is_none_or(|other| other.kind() == input.kind());
         if let &[input] = inputs.as_slice()
             && together(input)
             && self.kind() == Kind::Float

@@ -14,6 +14,7 @@
 //! - [`winograd`]: 3x3 convolutions with a quarter of the multiplications, for inference and training;
 //! - [`cpu`]: which instructions our kernels use;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
+//! - [`distributed`]: several processes that sum their gradients;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
 //! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
 //! - [`jpeg`]: pixels of a JPEG's coefficients;
@@ -34,6 +35,7 @@ mod contained;
 pub mod conv;
 pub mod cpu;
 pub mod cuda;
+pub mod distributed;
 mod error;
 mod ffi;
 pub mod foreach;
