@@ -13,6 +13,7 @@ mod error;
 mod eval;
 mod export;
 mod find;
+mod launch;
 #[cfg(feature = "lab")]
 mod lab;
 mod models;
@@ -98,6 +99,7 @@ fn execute<P: Program>() -> u8 {
     signals::begin_to_end();
     match ended {
         Ok(Ok(())) => 0,
+        Ok(Err(CliError::Told(code))) => code,
         Ok(Err(error)) => {
             say(&format!("error: {error}"));
             error.exit_code()

@@ -11,12 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tch::{Kind, Tensor};
 
-impl TorchError {
-    /// Whether other processes could not be reached, or did not come: an error of c10d, Gloo or NCCL.
-    pub fn is_of_others(&self) -> bool {
-        let text = self.to_string();
-        ["gloo", "c10d", "NCCL", "Connection closed by peer", "Socket Timeout"].iter().any(|words| text.contains(words))
-    }
+/// Whether the message of an error says that other processes could not be reached, or did not come: of c10d, Gloo or NCCL.
+pub fn is_of_others(message: &str) -> bool {
+    ["gloo", "c10d", "NCCL", "Connection closed by peer", "Socket Timeout"].iter().any(|words| message.contains(words))
 }
 
 /// Small values by key that all processes see, kept by one of them: c10d's `TCPStore`.

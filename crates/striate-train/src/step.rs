@@ -111,12 +111,17 @@ pub struct StepOptions {
     /// Whether an update is left out whose loss or gradients are no numbers. Parameters, optimizer and running statistics then stay as
     /// they were; on a GPU that takes a copy of them in each step.
     pub skip: bool,
+    /// Whether batch norm takes its statistics over the batch of all processes, where there are several, as one process would.
+    /// Otherwise each takes those of its part.
+    pub sync_batch_norm: bool,
+    /// The half type that gradients are sent to other processes in, if not their own.
+    pub compress: Option<Kind>,
 }
 
 impl Default for StepOptions {
     /// A batch is one part, and nothing is clipped, scaled or left out.
     fn default() -> Self {
-        Self { parts: 1, clip: None, scale: false, skip: false }
+        Self { parts: 1, clip: None, scale: false, skip: false, sync_batch_norm: false, compress: None }
     }
 }
 
@@ -187,8 +192,9 @@ impl<N: Borrow<Network>> Step<N> {
     /// A network on several devices, and steps that are [recorded](Self::recorded).
     pub fn distributed(mut self, world: &World) -> Result<Self, TrainError> {
         let one = self.recorder.is_none() || world.is_one();
+        let StepOptions { sync_batch_norm, compress, .. } = self.core.options;
         check(one, "train.cuda_graph", true, "does not go with several processes: train with `cuda_graph = false`")?;
-        self.core.reduction = world.reduction(self.network.borrow())?;
+        self.core.reduction = world.reduction(self.network.borrow(), compress, sync_batch_norm)?;
         Ok(self)
     }
 

@@ -46,6 +46,7 @@ mod seeds;
 pub mod split;
 mod summary;
 mod sweep;
+mod together;
 pub mod verdict;
 mod weights;
 
@@ -73,4 +74,5 @@ pub use striate_train::{Recipe, Scores};
 pub use summary::Summary;
 pub use sweep::{SWEEP, Search, Sweep, Swept, Trial, TrialState};
 pub use tch;
+pub use together::FOLDER;
 pub use weights::{load, weights};

@@ -35,10 +35,12 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+mod meeting;
 mod place;
 mod reduction;
 mod watch;
 
+pub use self::meeting::{Attempt, Meeting};
 pub use self::place::Place;
 pub use striate_torch::distributed::{Backend, ReducerOptions};
 
@@ -53,7 +55,7 @@ use std::time::{Duration, Instant};
 use striate_datasets::Portion;
 use striate_graph::Network;
 use striate_layers::ParamKind;
-use striate_torch::distributed::{Group, GroupOptions, Store};
+use striate_torch::distributed::{Group, GroupOptions, Store, is_of_others};
 use tch::{Device, Kind, Tensor};
 
 /// Under what the keys of a run lie in the store, before the number of its attempt.
@@ -70,16 +72,13 @@ pub struct WorldOptions {
     pub timeout: Duration,
     /// How gradients are summed.
     pub reducer: ReducerOptions,
-    /// Whether batch norm takes its statistics over the batch of all processes, as one process would. Otherwise each takes those of
-    /// its part, and the running statistics are those of rank 0, as in DDP.
-    pub sync_batch_norm: bool,
 }
 
 impl Default for WorldOptions {
     /// Gloo, 10 seconds, DDP's buckets.
     fn default() -> Self {
         let timeout = Duration::from_secs(10);
-        Self { backend: Backend::Gloo, timeout, reducer: ReducerOptions::default(), sync_batch_norm: false }
+        Self { backend: Backend::Gloo, timeout, reducer: ReducerOptions::default() }
     }
 }
 
@@ -94,10 +93,9 @@ struct Several {
     /// Before the store: it ends first.
     watch: Watch,
     group: Group,
-    /// Of batch norm, whose operations come between those of gradients.
-    norms: Option<Group>,
     store: Store,
     meetings: AtomicU64,
+    groups: AtomicU64,
     /// Whether this process ends because of an error.
     failed: AtomicBool,
 }
@@ -134,16 +132,10 @@ impl World {
         // Not to be asked while this thread waits for something.
         let own = connect(&place, &prefix, patience)?;
         let watch = Watch::start(own, place.rank, place.size, options.timeout).map_err(|error| world(error.to_string()))?;
-        let group = |name: &str| {
-            let Place { rank, size, ref host, port, .. } = place;
-            // So that the watch has said why before an operation fails.
-            let timeout = options.timeout * 7 / 10;
-            let options = GroupOptions { backend: options.backend, rank, size, timeout, host: own_address(host, port) };
-            Group::new(&store, name, &options).map_err(|error| TrainError::Process { reason: watch.reason(&error.to_string()) })
-        };
-        let (group, norms) = (group("gradients")?, options.sync_batch_norm.then(|| group("norms")).transpose()?);
-        let (meetings, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self(Some(Arc::new(Several { place, options, watch, group, norms, store, meetings, failed }))))
+        let group = Group::new(&store, "gradients", &group_options(&place, &options));
+        let group = group.map_err(|error| TrainError::Process { reason: watch.reason(&error.to_string()) })?;
+        let (meetings, groups, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self(Some(Arc::new(Several { place, options, watch, group, store, meetings, groups, failed }))))
     }
 
     /// This process's number, from 0.
@@ -296,7 +288,7 @@ impl World {
     /// As [`broadcast`](Self::broadcast).
     pub fn of_first(&self, key: &str, text: &str) -> Result<String, TrainError> {
         let Some(several) = &self.0 else { return Ok(text.to_owned()) };
-        let key = format!("of-first/{key}");
+        let key = of_first(key);
         if self.is_first() {
             several.explained(several.store.set(&key, text.as_bytes()))?;
         }
@@ -309,25 +301,45 @@ impl World {
     /// that only says that another process is lost, the reason is found out.
     pub fn ended_by(&self, error: TrainError) -> TrainError {
         let Some(several) = &self.0 else { return error };
-        if several.failed.swap(true, Ordering::Relaxed) {
-            return error;
-        }
         match &error {
             TrainError::Process { .. } => error,
-            TrainError::Torch(cause) if cause.is_of_others() => {
-                TrainError::Process { reason: several.watch.reason(&cause.to_string()) }
+            other if is_of_others(&other.to_string()) => {
+                TrainError::Process { reason: several.watch.reason(&other.to_string()) }
             }
             own => {
-                let _ = tell_fault(&several.store, &format!("rank {}: {own}", several.place.rank));
+                self.end(own);
                 error
             }
         }
     }
 
-    /// How gradients are summed over it, of the parameters that a network trains.
-    pub(crate) fn reduction(&self, network: &Network) -> Result<Option<Reduction>, TrainError> {
+    /// Tells all other processes why this one ends, so that they do too.
+    pub fn end(&self, reason: &dyn std::fmt::Display) {
+        let Some(several) = &self.0 else { return };
+        if !several.failed.swap(true, Ordering::Relaxed) {
+            // Without the store they find out that it is gone.
+            let _ = tell_fault(&several.store, &format!("rank {}: {reason}", several.place.rank));
+        }
+    }
+
+    /// How gradients are summed over it, of the parameters that a network trains: in a half type, if one is given, and with batch norm
+    /// over all processes, if that is asked for.
+    pub(crate) fn reduction(
+        &self,
+        network: &Network,
+        compress: Option<Kind>,
+        sync_batch_norm: bool,
+    ) -> Result<Option<Reduction>, TrainError> {
         let Some(several) = &self.0 else { return Ok(None) };
-        Reduction::new(self.clone(), &several.group, several.norms.clone(), network, several.options.reducer).map(Some)
+        let norms = || {
+            // Their operations come between those of gradients.
+            let name = format!("norms-{}", several.groups.fetch_add(1, Ordering::Relaxed));
+            several.explained(Group::new(&several.store, &name, &group_options(&several.place, &several.options)))
+        };
+        let norms = sync_batch_norm.then(norms).transpose()?;
+        let ReducerOptions { compress: former, .. } = several.options.reducer;
+        let options = ReducerOptions { compress: compress.or(former), ..several.options.reducer };
+        Reduction::new(self.clone(), &several.group, norms, network, options).map(Some)
     }
 
     /// An operation with the others begins that this does not see.
@@ -378,6 +390,18 @@ impl Drop for Several {
             left = self.store.add("left", 0).unwrap_or(all);
         }
     }
+}
+
+/// Under what the store has a text of rank 0.
+fn of_first(key: &str) -> String {
+    format!("of-first/{key}")
+}
+
+fn group_options(place: &Place, options: &WorldOptions) -> GroupOptions {
+    let Place { rank, size, host, port, .. } = place;
+    // So that the watch has said why before an operation fails.
+    let timeout = options.timeout * 7 / 10;
+    GroupOptions { backend: options.backend, rank: *rank, size: *size, timeout, host: own_address(host, *port) }
 }
 
 /// Keeps the store: on the address of the host that is named alone, if this machine has it.

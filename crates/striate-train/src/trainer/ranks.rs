@@ -11,7 +11,7 @@ impl Trainer<'_> {
     /// folder is one that all see.
     ///
     /// The run is that of one process with the same batches, but for rounding and for batch norm (see
-    /// [`WorldOptions::sync_batch_norm`](crate::distributed::WorldOptions::sync_batch_norm)). With the same number of processes it is
+    /// [`StepOptions::sync_batch_norm`](crate::StepOptions::sync_batch_norm)). With the same number of processes it is
     /// the same to the last bit, also where it goes on after a stop.
     ///
     /// # Errors
