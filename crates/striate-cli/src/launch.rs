@@ -80,7 +80,8 @@ fn for_workers(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// The command line after a fault: it goes on from the last checkpoint, or begins again where there is none.
 fn again(args: &TrainArgs, former: Vec<OsString>, folder: &Path) -> Result<Vec<OsString>, CliError> {
-    let folder = std::path::absolute(folder).map_err(|error| CliError::Failed(format!("cannot find {}: {error}", folder.display())))?;
+    let folder =
+        std::path::absolute(folder).map_err(|error| CliError::Failed(format!("cannot find {}: {error}", folder.display())))?;
     if !folder.join(LAST).exists() {
         let given = args.out.is_some() || args.resume.is_some();
         let out = (!given).then(|| [OsString::from("--out"), folder.into()]).into_iter().flatten();
@@ -98,7 +99,9 @@ fn again(args: &TrainArgs, former: Vec<OsString>, folder: &Path) -> Result<Vec<O
     if let Some(devices) = &args.devices {
         line.extend(["--devices".into(), devices.join(",").into()]);
     }
-    for (name, value) in [("--cache", args.cache.clone()), ("--backend", args.backend.map(|backend| format!("{backend:?}").to_lowercase()))] {
+    for (name, value) in
+        [("--cache", args.cache.clone()), ("--backend", args.backend.map(|backend| format!("{backend:?}").to_lowercase()))]
+    {
         line.extend(value.map(|value| [OsString::from(name), value.into()]).into_iter().flatten());
     }
     if let (Some(epochs), Some(_)) = (args.epochs, &args.resume) {
@@ -153,7 +156,7 @@ impl Workers {
             if signals::stopped() && !std::mem::replace(&mut passed_on, true) {
                 self.each_left(&ended, Signal::SIGTERM);
             }
-            if failed_at.is_some_and(|since| since.elapsed() > timeout) {
+            if failed_at.is_some_and(|since| since.elapsed() > timeout / 4) {
                 self.each_left(&ended, Signal::SIGKILL);
             }
             thread::sleep(PAUSE);

@@ -13,9 +13,9 @@ mod error;
 mod eval;
 mod export;
 mod find;
-mod launch;
 #[cfg(feature = "lab")]
 mod lab;
+mod launch;
 mod models;
 mod output;
 mod page;

@@ -35,7 +35,9 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         None => {
             let mut chosen = recipes::resolve(args)?;
             if place.is_some() && (args.find_lr || args.find_batch_size) {
-                return Err(CliError::Usage("--find-lr and --find-batch-size take one process: run them without a launcher".to_owned()));
+                return Err(CliError::Usage(
+                    "--find-lr and --find-batch-size take one process: run them without a launcher".to_owned(),
+                ));
             }
             find(args, &mut chosen.recipe)?;
             let run = Run::new(chosen.recipe);

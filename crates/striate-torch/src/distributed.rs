@@ -467,8 +467,7 @@ mod tests {
                 let mut params = vec![w.shallow_clone(), v.shallow_clone()];
                 params.extend(find_unused.then_some(unused));
                 // A bucket for each.
-                let options =
-                    ReducerOptions { bucket: 4, first_bucket: 4, find_unused, compress, ..ReducerOptions::default() };
+                let options = ReducerOptions { bucket: 4, first_bucket: 4, find_unused, compress, ..ReducerOptions::default() };
                 let mut reducer = Reducer::new(group, &params, options).unwrap();
                 let x = Tensor::from_slice(&[1.0_f32, 2.0, 4.0]) * (rank as f64 + 1.0);
                 for (step, reduced) in [true, false, true].into_iter().enumerate() {
@@ -509,14 +508,8 @@ mod tests {
             let [images, upstream, weight, bias] = given.lock().unwrap().each_ref().map(Tensor::copy);
             let rows = |tensor: &Tensor| if rank == 0 { tensor.narrow(0, 0, 1) } else { tensor.narrow(0, 1, 3) };
             let ([mean, var], x, w, b) = (statistics(), leaf(&rows(&images)), leaf(&weight), leaf(&bias));
-            let norm = BatchNorm {
-                weight: Some(&w),
-                bias: Some(&b),
-                running_mean: &mean,
-                running_var: &var,
-                momentum: 0.3,
-                eps: 1e-3,
-            };
+            let norm =
+                BatchNorm { weight: Some(&w), bias: Some(&b), running_mean: &mean, running_var: &var, momentum: 0.3, eps: 1e-3 };
             let y = group.batch_norm(&x, &norm).unwrap();
             (&y * rows(&upstream)).sum(Kind::Double).backward();
             [y.detach(), x.grad(), w.grad(), b.grad(), mean, var]

@@ -337,11 +337,7 @@ unsafe extern "C" {
     pub(crate) fn st_group_free(group: *mut CGroup);
     pub(crate) fn st_group_all_reduce(group: *mut CGroup, tensor: *const C_tensor) -> *mut c_char;
     pub(crate) fn st_group_broadcast(group: *mut CGroup, tensor: *const C_tensor, root: c_int) -> *mut c_char;
-    pub(crate) fn st_group_all_gather(
-        group: *mut CGroup,
-        tensor: *const C_tensor,
-        out: *const *const C_tensor,
-    ) -> *mut c_char;
+    pub(crate) fn st_group_all_gather(group: *mut CGroup, tensor: *const C_tensor, out: *const *const C_tensor) -> *mut c_char;
     pub(crate) fn st_reducer_new(
         group: *mut CGroup,
         params: *const *const C_tensor,

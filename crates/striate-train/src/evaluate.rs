@@ -137,7 +137,12 @@ pub fn evaluate_over(
     check_classes(graph, loader)?;
     check_labels(loss, loader)?;
     let _no_grad = striate_torch::no_grad();
-    check(loader.portion() == world.portion(), "the loader", loader.portion(), "is to load this process's portion of each batch")?;
+    check(
+        loader.portion() == world.portion(),
+        "the loader",
+        loader.portion(),
+        "is to load this process's portion of each batch",
+    )?;
     let (length, mut running) = (joined::rows_of(loader, loader.portion()), Running::default());
     let (mut logits, mut targets) = (Rows::default(), Rows::default());
     let each = loader.batch_len(0) >= world.size();

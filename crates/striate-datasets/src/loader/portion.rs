@@ -94,8 +94,7 @@ mod tests {
             .map(|rank| {
                 let workers = Some(rank % 2);
                 let portion = Portion { rank, of };
-                let options =
-                    LoaderOptions { transforms: transforms.clone(), workers, portion, ..LoaderOptions::train(61, 9) };
+                let options = LoaderOptions { transforms: transforms.clone(), workers, portion, ..LoaderOptions::train(61, 9) };
                 Loader::new(&data, preprocess.clone(), options).unwrap()
             })
             .collect();

@@ -1,5 +1,5 @@
 //! What starts several processes on one machine keeps their store.
-use super::place::world;
+use super::place::{Place, world};
 use super::watch::{fault_in, tell_fault};
 use super::{KEYS, of_first};
 use crate::TrainError;
@@ -52,18 +52,24 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The environment of a process: torchrun's.
+    /// Where a process stands: for [`World::join`](super::World::join).
+    pub fn place(&self, rank: usize) -> Place {
+        let Self { port, number: attempt, size, .. } = *self;
+        Place { rank, size, local_rank: rank, host: Ipv4Addr::LOCALHOST.to_string(), port, keeps_store: false, attempt }
+    }
+
+    /// The same as a process's environment: torchrun's.
     pub fn variables(&self, rank: usize) -> [(&'static str, String); 9] {
-        let (size, address) = (self.size.to_string(), Ipv4Addr::LOCALHOST.to_string());
+        let Place { rank, size, local_rank, host, port, attempt, .. } = self.place(rank);
         [
             ("RANK", rank.to_string()),
-            ("WORLD_SIZE", size.clone()),
-            ("LOCAL_RANK", rank.to_string()),
-            ("LOCAL_WORLD_SIZE", size),
-            ("MASTER_ADDR", address),
-            ("MASTER_PORT", self.port.to_string()),
+            ("WORLD_SIZE", size.to_string()),
+            ("LOCAL_RANK", local_rank.to_string()),
+            ("LOCAL_WORLD_SIZE", size.to_string()),
+            ("MASTER_ADDR", host),
+            ("MASTER_PORT", port.to_string()),
             ("TORCHELASTIC_USE_AGENT_STORE", "True".to_owned()),
-            ("TORCHELASTIC_RESTART_COUNT", self.number.to_string()),
+            ("TORCHELASTIC_RESTART_COUNT", attempt.to_string()),
             // c10d would say again and again that it waits.
             ("TORCH_CPP_LOG_LEVEL", "ERROR".to_owned()),
         ]

@@ -44,11 +44,11 @@ pub use self::meeting::{Attempt, Meeting};
 pub use self::place::Place;
 pub use striate_torch::distributed::{Backend, ReducerOptions};
 
-pub(crate) use self::reduction::Reduction;
 use self::place::world;
+pub(crate) use self::reduction::Reduction;
 use self::watch::{Watch, fault_in, sign_of, tell_fault};
 use crate::TrainError;
-use std::net::{TcpListener, ToSocketAddrs, UdpSocket};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -303,9 +303,7 @@ impl World {
         let Some(several) = &self.0 else { return error };
         match &error {
             TrainError::Process { .. } => error,
-            other if is_of_others(&other.to_string()) => {
-                TrainError::Process { reason: several.watch.reason(&other.to_string()) }
-            }
+            other if is_of_others(&other.to_string()) => several.lost(&other.to_string()),
             own => {
                 self.end(own);
                 error
@@ -372,7 +370,17 @@ impl Several {
 
     /// An operation with the others went wrong: what is known of why.
     fn explained<T>(&self, result: Result<T, striate_torch::TorchError>) -> Result<T, TrainError> {
-        result.map_err(|error| TrainError::Process { reason: self.watch.reason(&error.to_string()) })
+        result.map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// The error of an operation with the others that failed.
+    fn lost(&self, error: &str) -> TrainError {
+        let reason = self.watch.reason(error);
+        // Rank 0 alone sees all.
+        if self.place.rank == 0 {
+            let _ = tell_fault(&self.store, &reason);
+        }
+        TrainError::Process { reason }
     }
 }
 
@@ -422,10 +430,27 @@ fn serve(place: &Place, prefix: &str, patience: Duration) -> Result<Store, Train
 
 fn connect(place: &Place, prefix: &str, patience: Duration) -> Result<Store, TrainError> {
     let Place { host, port, rank, .. } = place;
-    Store::connect(host, *port, prefix, patience).map_err(|_| {
+    let began = Instant::now();
+    let nobody = || {
         let waited = patience.as_secs();
-        world(format!("rank {rank}: nobody keeps a store at {host}:{port} within {waited} s: start rank 0, check MASTER_ADDR and MASTER_PORT"))
-    })
+        world(format!(
+            "rank {rank}: nobody keeps a store at {host}:{port} within {waited} s: start rank 0, check MASTER_ADDR and MASTER_PORT"
+        ))
+    };
+    // c10d would write many lines while it waits.
+    while !is_served(host, *port) {
+        if began.elapsed() > patience {
+            return Err(nobody());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Store::connect(host, *port, prefix, patience).map_err(|_| nobody())
+}
+
+/// Whether something listens there.
+fn is_served(host: &str, port: u16) -> bool {
+    let addresses = (host, port).to_socket_addrs().into_iter().flatten();
+    addresses.into_iter().any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
 }
 
 /// Says who this process is, and waits for all others.

@@ -39,7 +39,8 @@ impl Place {
     fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, TrainError> {
         let number = |name: &str| -> Result<Option<u64>, TrainError> {
             let Some(text) = variable(name) else { return Ok(None) };
-            let number = text.trim().parse().map_err(|_| world(format!("{name}={text} is no number: set it to one, or unset it")))?;
+            let number =
+                text.trim().parse().map_err(|_| world(format!("{name}={text} is no number: set it to one, or unset it")))?;
             Ok(Some(number))
         };
         let named = |names: [&str; 3]| -> Result<Option<[u64; 3]>, TrainError> {
@@ -60,7 +61,10 @@ impl Place {
         };
         let Some([rank, size, local_rank]) = place else { return Ok(None) };
         if size == 0 || rank >= size {
-            return Err(world(format!("rank {rank} is not among {size} processes: number them from 0 to {}", size.saturating_sub(1))));
+            return Err(world(format!(
+                "rank {rank} is not among {size} processes: number them from 0 to {}",
+                size.saturating_sub(1)
+            )));
         }
         if size == 1 {
             return Ok(None);

@@ -77,17 +77,25 @@ impl Watch {
             if let Some(fault) = self.fault() {
                 return fault;
             }
+            // Signs of after the error are there.
+            if asked.elapsed() > 3 * self.shared.interval()
+                && let Some(rank) = self.hanging()
+            {
+                return format!("rank {rank} hangs: it sends nothing, and lives");
+            }
             if asked.elapsed() > self.shared.silence() + self.shared.interval() {
-                break;
+                return format!("cannot reach the other processes: {error}");
             }
             std::thread::sleep(self.shared.interval() / 4);
         }
+    }
+
+    /// A process that lives, and has not begun what this one waits for.
+    fn hanging(&self) -> Option<usize> {
         let (seen, own) = (self.shared.seen(), self.shared.begun.load(Ordering::Relaxed));
-        let last = seen.others.iter().min_by_key(|other| other.begun).filter(|other| other.begun < own);
-        match last {
-            Some(other) => format!("rank {} hangs: it sends nothing, and lives", other.rank),
-            None => format!("cannot reach the other processes: {error}"),
-        }
+        let lives = |other: &&Other| other.since.elapsed() < self.shared.interval() * 5 / 2;
+        let last = seen.others.iter().filter(lives).min_by_key(|other| other.begun)?;
+        (last.begun < own).then_some(last.rank)
     }
 }
 
@@ -161,7 +169,10 @@ impl Shared {
         }
         let silent = seen.others.iter().find(|other| other.since.elapsed() > self.silence())?;
         let of = self.size;
-        Some(format!("rank {} of {of} gives no sign of life: it was killed or stopped, or its machine cannot be reached", silent.rank))
+        Some(format!(
+            "rank {} of {of} gives no sign of life: it was killed or stopped, or its machine cannot be reached",
+            silent.rank
+        ))
     }
 }
 

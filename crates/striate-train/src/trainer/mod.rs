@@ -420,7 +420,8 @@ impl<'a> Trainer<'a> {
             true => Err(TrainError::Stopped),
             false => Ok(network.forward(images, Mode::Eval)?.logits().shallow_clone()),
         };
-        let test = evaluate_over(&self.world, network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
+        let test =
+            evaluate_over(&self.world, network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
         match test.loss.is_finite() {
             true => Ok(test),
             false => Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1))),

@@ -1,7 +1,7 @@
 //! What a run does in a world of several processes.
 use super::{OnNan, Trainer};
-use crate::error::check;
 use crate::distributed::World;
+use crate::error::check;
 use crate::{Step, TrainError};
 use tch::Tensor;
 
