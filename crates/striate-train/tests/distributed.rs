@@ -320,7 +320,7 @@ fn processes_that_cannot_meet_say_why() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let place = Place { port, ..attempt.place(0) };
-    let told = join(Place { keeps_store: true, ..place.clone() }, 20);
+    let told = join(Place { by_launcher: false, ..place.clone() }, 20);
     assert!(told.starts_with(&format!("cannot listen at 127.0.0.1:{port} (Address already in use")), "{told}");
     drop(taken);
     let told = join(place, 20);

@@ -55,7 +55,7 @@ impl Attempt {
     /// Where a process stands: for [`World::join`](super::World::join).
     pub fn place(&self, rank: usize) -> Place {
         let Self { port, number: attempt, size, .. } = *self;
-        Place { rank, size, local_rank: rank, host: Ipv4Addr::LOCALHOST.to_string(), port, keeps_store: false, attempt }
+        Place { rank, size, local_rank: rank, host: Ipv4Addr::LOCALHOST.to_string(), port, by_launcher: true, attempt }
     }
 
     /// The same as a process's environment: torchrun's.

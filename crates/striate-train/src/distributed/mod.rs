@@ -127,11 +127,11 @@ impl World {
         }
         let prefix = format!("{KEYS}/{}", place.attempt);
         let patience = options.timeout * PATIENCE;
-        let store = if place.keeps_store { serve(&place, &prefix, patience)? } else { connect(&place, &prefix, patience)? };
+        let store = if place.keeps_store() { serve(&place, &prefix, patience)? } else { connect(&place, &prefix, patience)? };
         come(&store, &place, patience)?;
         // Not to be asked while this thread waits for something.
         let own = connect(&place, &prefix, patience)?;
-        let watch = Watch::start(own, place.rank, place.size, options.timeout).map_err(|error| world(error.to_string()))?;
+        let watch = Watch::start(own, &place, options.timeout).map_err(|error| world(error.to_string()))?;
         let group = Group::new(&store, "gradients", &group_options(&place, &options));
         let group = group.map_err(|error| TrainError::Process { reason: watch.reason(&error.to_string()) })?;
         let (meetings, groups, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -225,7 +225,10 @@ impl World {
     ///
     /// As [`broadcast`](Self::broadcast).
     pub fn any(&self, is_so: bool) -> Result<bool, TrainError> {
-        Ok(is_so && self.is_one() || self.gather(&[f64::from(u8::from(is_so))])?.iter().any(|values| values[0] > 0.0))
+        if self.is_one() {
+            return Ok(is_so);
+        }
+        Ok(self.gather(&[f64::from(u8::from(is_so))])?.iter().any(|values| values[0] > 0.0))
     }
 
     /// Refuses facts, each a name and a value, that are others elsewhere: what differs is told with both ranks. All processes name the
@@ -388,7 +391,7 @@ impl Drop for Several {
     /// The one that keeps the store ends last, so that the others learn why they end.
     fn drop(&mut self) {
         let left = self.store.add("left", 1);
-        if !self.place.keeps_store {
+        if !self.place.keeps_store() {
             return;
         }
         let (began, all) = (Instant::now(), i64::try_from(self.place.size).unwrap_or(i64::MAX));

@@ -19,13 +19,17 @@ pub struct Place {
     pub host: String,
     /// The store's port.
     pub port: u16,
-    /// Whether this process keeps the store: rank 0, unless its launcher does.
-    pub keeps_store: bool,
+    /// Whether whoever started the processes keeps the store. Otherwise rank 0 does.
+    pub by_launcher: bool,
     /// How often all were started again.
     pub attempt: u64,
 }
 
 impl Place {
+    pub(super) fn keeps_store(&self) -> bool {
+        self.rank == 0 && !self.by_launcher
+    }
+
     /// What the environment says, by the variables of PyTorch (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), which
     /// torchrun sets, or by those of Slurm's `srun` or Open MPI. None if it speaks of no process but this one.
     ///
@@ -87,7 +91,7 @@ impl Place {
             local_rank: usize_of(local_rank),
             host,
             port,
-            keeps_store: rank == 0 && !by_launcher,
+            by_launcher,
             attempt: number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0),
         }))
     }
@@ -123,22 +127,22 @@ mod tests {
 
     #[test]
     fn launchers_say_who_a_process_is() {
-        let expected = |host: &str, port, keeps_store| {
+        let expected = |host: &str, port, by_launcher| {
             let host = host.to_owned();
-            Ok(Some(Place { rank: 0, size: 2, local_rank: 0, host, port, keeps_store, attempt: 0 }))
+            Ok(Some(Place { rank: 0, size: 2, local_rank: 0, host, port, by_launcher, attempt: 0 }))
         };
         assert_eq!(place(""), Ok(None));
         assert_eq!(place("RANK=0 WORLD_SIZE=1"), Ok(None));
-        assert_eq!(place("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a"), expected("a", 29500, true));
+        assert_eq!(place("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a"), expected("a", 29500, false));
         let torchrun = "RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=a MASTER_PORT=5 TORCHELASTIC_USE_AGENT_STORE=True";
-        assert_eq!(place(torchrun), expected("a", 5, false));
+        assert_eq!(place(torchrun), expected("a", 5, true));
         let restarted = place(&format!("{torchrun} TORCHELASTIC_RESTART_COUNT=3")).unwrap().unwrap();
         assert_eq!(restarted.attempt, 3);
         let slurm = "SLURM_PROCID=0 SLURM_NTASKS=2 SLURM_LOCALID=0 SLURM_STEP_NODELIST=n[03-04] SLURM_JOB_ID=14001";
         assert_eq!(place(slurm), Ok(None), "a batch script is no step");
-        assert_eq!(place(&format!("{slurm} SLURM_STEP_NUM_TASKS=2")), expected("n03", 15001, true));
+        assert_eq!(place(&format!("{slurm} SLURM_STEP_NUM_TASKS=2")), expected("n03", 15001, false));
         let mpi = "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=0";
-        assert_eq!(place(&format!("{mpi} OMPI_COMM_WORLD_LOCAL_SIZE=2")), expected("127.0.0.1", 29500, true));
+        assert_eq!(place(&format!("{mpi} OMPI_COMM_WORLD_LOCAL_SIZE=2")), expected("127.0.0.1", 29500, false));
         assert!(place(mpi).unwrap_err().contains("MASTER_ADDR is not set"));
     }
 

@@ -1,4 +1,5 @@
 //! Each process says again and again that it lives, and learns which one does not.
+use super::Place;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +22,8 @@ pub(super) struct Watch {
 struct Shared {
     rank: usize,
     size: usize,
+    /// Whether rank 0 keeps the store.
+    by_first: bool,
     timeout: Duration,
     /// Operations with other processes that this one has begun.
     begun: AtomicU64,
@@ -48,12 +51,13 @@ struct Other {
 
 impl Watch {
     /// Watches by a client of the store of its own, since others may wait for something. All processes have written a first sign.
-    pub(super) fn start(store: Store, rank: usize, size: usize, timeout: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(store: Store, place: &Place, timeout: Duration) -> std::io::Result<Self> {
+        let Place { rank, size, by_launcher, .. } = *place;
         let others = if rank == 0 { 1..size } else { 0..1 };
         let other = |rank| Other { rank, sign: Vec::new(), begun: 0, since: Instant::now() };
         let seen = Seen { fault: None, others: others.map(other).collect(), answered: Instant::now() };
         let (begun, end, seen) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(seen));
-        let shared = Arc::new(Shared { rank, size, timeout, begun, end, seen });
+        let shared = Arc::new(Shared { rank, size, by_first: !by_launcher, timeout, begun, end, seen });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || of_thread.run(&store))?;
         Ok(Self { shared, thread: Some(thread) })
@@ -165,7 +169,8 @@ impl Shared {
     /// A process that gives no more signs.
     fn gone(&self, seen: &Seen) -> Option<String> {
         if seen.answered.elapsed() > self.silence() {
-            return Some("the store does not answer: its process has ended, or the network to its machine is gone".to_owned());
+            let keeper = if self.by_first { "rank 0" } else { "whoever started the processes" };
+            return Some(format!("{keeper} does not answer: it was killed or stopped, or its machine cannot be reached"));
         }
         let silent = seen.others.iter().find(|other| other.since.elapsed() > self.silence())?;
         let of = self.size;
