@@ -20,6 +20,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     if args.report {
         return Err(crate::left_out("train --report"));
     }
+    striate_torch::distributed::quiet();
     if let Some(count) = args.nproc {
         return launch::launch(args, count);
     }

@@ -2,6 +2,7 @@
 // include and libtorch does not ship.
 #include "common.h"
 
+#include <c10/util/Logging.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -111,6 +112,8 @@ char* st_store_has(st_store store, const char* key, int* out) {
 char* st_store_add(st_store store, const char* key, int64_t value, int64_t* out) {
   return caught([&] { *out = store_of(store).add(key, value); });
 }
+
+void st_c10d_quiet() { FLAGS_caffe2_log_level = 3; }
 
 int st_has_nccl() {
 #ifdef STRIATE_NCCL

@@ -190,6 +190,8 @@ char* st_store_get(st_store store, const char* key, int64_t timeout, uint8_t** d
 void st_store_free_value(uint8_t* data);
 char* st_store_has(st_store store, const char* key, int* out);
 char* st_store_add(st_store store, const char* key, int64_t value, int64_t* out);
+// Has c10d write nothing to standard error, in the whole process.
+void st_c10d_quiet();
 int st_has_nccl();
 // All processes of the store's: by NCCL or Gloo, which listens at `host`, or at this machine's own name if that is nullptr.
 char* st_group_new(st_store store, int nccl, int rank, int size, int64_t timeout, const char* host, const char* name, st_group* out);

@@ -16,6 +16,13 @@ pub fn is_of_others(message: &str) -> bool {
     ["gloo", "c10d", "NCCL", "Connection closed by peer", "Socket Timeout"].iter().any(|words| message.contains(words))
 }
 
+/// Has c10d write nothing to standard error, where it tells of each connection that fails. It holds for the whole process; errors say
+/// the same.
+pub fn quiet() {
+    // SAFETY: no precondition.
+    unsafe { ffi::st_c10d_quiet() }
+}
+
 /// Small values by key that all processes see, kept by one of them: c10d's `TCPStore`.
 #[derive(Debug)]
 pub struct Store {

@@ -323,6 +323,7 @@ unsafe extern "C" {
     pub(crate) fn st_store_free_value(data: *mut u8);
     pub(crate) fn st_store_has(store: *mut CStore, key: *const c_char, out: *mut c_int) -> *mut c_char;
     pub(crate) fn st_store_add(store: *mut CStore, key: *const c_char, value: i64, out: *mut i64) -> *mut c_char;
+    pub(crate) fn st_c10d_quiet();
     pub(crate) fn st_has_nccl() -> c_int;
     pub(crate) fn st_group_new(
         store: *mut CStore,

@@ -59,7 +59,7 @@ impl Attempt {
     }
 
     /// The same as a process's environment: torchrun's.
-    pub fn variables(&self, rank: usize) -> [(&'static str, String); 9] {
+    pub fn variables(&self, rank: usize) -> [(&'static str, String); 8] {
         let Place { rank, size, local_rank, host, port, attempt, .. } = self.place(rank);
         [
             ("RANK", rank.to_string()),
@@ -70,8 +70,6 @@ impl Attempt {
             ("MASTER_PORT", port.to_string()),
             ("TORCHELASTIC_USE_AGENT_STORE", "True".to_owned()),
             ("TORCHELASTIC_RESTART_COUNT", attempt.to_string()),
-            // c10d would say again and again that it waits.
-            ("TORCH_CPP_LOG_LEVEL", "ERROR".to_owned()),
         ]
     }
 

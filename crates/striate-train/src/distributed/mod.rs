@@ -90,7 +90,6 @@ pub struct World(Option<Arc<Several>>);
 struct Several {
     place: Place,
     options: WorldOptions,
-    /// Before the store: it ends first.
     watch: Watch,
     group: Group,
     store: Store,
@@ -390,13 +389,16 @@ impl Several {
 impl Drop for Several {
     /// The one that keeps the store ends last, so that the others learn why they end.
     fn drop(&mut self) {
+        if !self.watch.is_answered() {
+            return;
+        }
         let left = self.store.add("left", 1);
         if !self.place.keeps_store() {
             return;
         }
         let (began, all) = (Instant::now(), i64::try_from(self.place.size).unwrap_or(i64::MAX));
         let mut left = left.unwrap_or(all);
-        while left < all && began.elapsed() < self.options.timeout / 4 {
+        while left < all && began.elapsed() < self.options.timeout / 5 {
             std::thread::sleep(Duration::from_millis(5));
             left = self.store.add("left", 0).unwrap_or(all);
         }

@@ -15,7 +15,7 @@ const FAULT: &str = "fault";
 #[derive(Debug)]
 pub(super) struct Watch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -60,12 +60,17 @@ impl Watch {
         let shared = Arc::new(Shared { rank, size, by_first: !by_launcher, timeout, begun, end, seen });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || of_thread.run(&store))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread })
     }
 
     /// An operation with other processes begins.
     pub(super) fn begin(&self) {
         self.shared.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the store is there to be asked.
+    pub(super) fn is_answered(&self) -> bool {
+        self.shared.seen().answered.elapsed() <= self.shared.silence()
     }
 
     /// Why the run ends, if that is known.
@@ -106,10 +111,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.shared.end.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
+        // It may wait for a store that is gone, and has all that it needs.
+        self.thread.thread().unpark();
     }
 }
 
