@@ -20,11 +20,13 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     if args.report {
         return Err(crate::left_out("train --report"));
     }
-    striate_torch::distributed::quiet();
     if let Some(count) = args.nproc {
         return launch::launch(args, count);
     }
     let place = Place::from_env()?;
+    if place.is_some() {
+        striate_torch::distributed::quiet();
+    }
     if let Some(seeds) = over_seeds(args)? {
         if place.is_some() {
             return Err(CliError::Usage("runs of several seeds take one process each: start them without a launcher".to_owned()));
