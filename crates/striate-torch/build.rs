@@ -60,10 +60,16 @@ fn compile_operators(lib: &Path) {
     let include = lib.with_file_name("include");
     let mut build = cpp();
     build.include(&include).include(include.join("torch/csrc/api/include")).opt_level(2);
+    // Gloo's headers, of which libtorch has none, are those in `csrc/gloo`.
+    build.include("csrc").define("USE_C10D_GLOO", None);
     if lib.join("libtorch_cuda.so").exists() {
         build.define("STRIATE_CUDA", None);
         if let Some(headers) = cuda_headers(lib) {
             build.define("STRIATE_CUDA_GRAPHS", None).include(headers);
+            // c10d's header of NCCL includes CUDA's of half types, and that one of CCCL's.
+            if let (Some(nccl), Some(cccl)) = (header_folder(lib, &["nccl.h"]), header_folder(lib, &["nv/target"])) {
+                build.define("STRIATE_NCCL", None).define("USE_C10D_NCCL", None).include(nccl).include(cccl);
+            }
         }
     }
     build.files(["csrc/operators.cpp", "csrc/memory.cpp"]).compile("striate_operators");
@@ -104,13 +110,18 @@ fn find_at_run_time(lib: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder of CUDA's headers: of the wheels that libtorch was taken from, of packages beside Python's torch, or of a toolkit.
 fn cuda_headers(lib: &Path) -> Option<PathBuf> {
+    header_folder(lib, &["cuda_runtime_api.h", "crt/host_config.h"])
+}
+
+/// The folder that has these headers: of the wheels that libtorch was taken from, of packages beside Python's torch, or of a toolkit.
+fn header_folder(lib: &Path, headers: &[&str]) -> Option<PathBuf> {
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
     let toolkit = std::env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from).join("include");
     let packages = lib.ancestors().nth(2)?;
     let wheels = packages.join("nvidia").read_dir().into_iter().flatten().flatten().map(|wheel| wheel.path().join("include"));
     let triton = packages.join("triton/backends/nvidia/include");
-    let mut places = [lib.with_file_name("include")].into_iter().chain(wheels).chain([triton, toolkit]);
-    places.find(|place| ["cuda_runtime_api.h", "crt/host_config.h"].iter().all(|header| place.join(header).exists()))
+    let places = [lib.with_file_name("include")].into_iter().chain(wheels).chain([triton, toolkit]);
+    let mut places = places.flat_map(|place| [place.join("cccl"), place]);
+    places.find(|place| headers.iter().all(|header| place.join(header).exists()))
 }

@@ -171,6 +171,18 @@ pub(crate) struct TrainArgs {
     /// towers
     #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
     pub(crate) devices: Option<Vec<String>>,
+    /// Train with this many processes on this machine, each with a part of every batch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) nproc: Option<u64>,
+    /// What carries gradients between processes: gloo or nccl [default: nccl for GPUs, if it is built in]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendArg>,
+    /// Give up a process after this many seconds without an answer, and end the others
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    /// Start all processes again from the last checkpoint when one dies, at most this often
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "nproc")]
+    pub(crate) max_restarts: u64,
     /// Set an option of the model, such as activation=tanh
     #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
@@ -220,6 +232,15 @@ pub(crate) struct TrainArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What carries gradients between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BackendArg {
+    /// TCP
+    Gloo,
+    /// NVIDIA's library, for GPUs
+    Nccl,
 }
 
 #[cfg(feature = "lab")]

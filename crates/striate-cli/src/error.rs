@@ -28,6 +28,9 @@ pub(crate) enum CliError {
     /// The user stopped it.
     #[error("{0}")]
     Stopped(String),
+    /// Another process has said why, and this one only ends with a code.
+    #[error("another process has said why")]
+    Told(u8),
     #[error(transparent)]
     Dataset(DatasetError),
     #[error(transparent)]
@@ -162,6 +165,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         let failed = match self {
             Self::Stopped(_) => return 130,
+            Self::Told(code) => return *code,
             Self::Failed(_) | Self::Torch(_) => true,
             #[cfg(feature = "lab")]
             Self::Found(_) => true,
@@ -169,7 +173,7 @@ impl CliError {
             Self::Graph(error) | Self::Model(ModelError::Graph(error)) | Self::Train(TrainError::Graph(error)) => {
                 error.is_failure()
             }
-            Self::Train(error) => matches!(error, TrainError::Torch(_)),
+            Self::Train(error) => matches!(error, TrainError::Torch(_) | TrainError::Process { .. }),
             Self::Model(error) => matches!(error, ModelError::Fetch(error) if !error.is_local()),
             Self::Usage(_) | Self::File(_) => false,
         };

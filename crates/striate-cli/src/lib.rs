@@ -15,6 +15,7 @@ mod export;
 mod find;
 #[cfg(feature = "lab")]
 mod lab;
+mod launch;
 mod libtorch;
 mod models;
 mod output;
@@ -107,6 +108,7 @@ fn execute<P: Program>() -> u8 {
     signals::begin_to_end();
     match ended {
         Ok(Ok(())) => 0,
+        Ok(Err(CliError::Told(code))) => code,
         Ok(Err(error)) => {
             say(&format!("error: {error}"));
             error.exit_code()

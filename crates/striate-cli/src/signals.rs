@@ -6,10 +6,14 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use striate_train::distributed::Place;
 
 /// How long a command may take to end in order, where it has nothing to save.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// For so long after the first signal, others are the same one for a process of several.
+const LAUNCHERS: Duration = Duration::from_secs(2);
 
 /// Set by the first signal.
 static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -66,7 +70,12 @@ pub(crate) fn catch() -> Result<(), CliError> {
             std::thread::sleep(GRACE);
         }
         if SAVES.load(Ordering::Relaxed) {
+            let first = Instant::now();
             signals.next();
+            // A terminal's signal may come from a launcher once more.
+            while first.elapsed() < LAUNCHERS && matches!(Place::from_env(), Ok(Some(_))) {
+                signals.next();
+            }
         }
         let line = *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner);
         begin_to_end();

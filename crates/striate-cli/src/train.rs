@@ -1,15 +1,18 @@
 //! `train`: from a recipe to a run's folder with a bundle in it.
-use crate::cli::TrainArgs;
+use crate::cli::{BackendArg, TrainArgs};
 use crate::compare::percent;
 use crate::error::CliError;
 use crate::eval::check_threads;
 use crate::find::find;
 use crate::progress::{EpochBars, Work};
-use crate::{print, print_json, recipes, signals};
+use crate::{launch, print, print_json, recipes, signals};
 use std::path::Path;
+use std::time::Duration;
+use striate::Recipe;
 use striate::train::calibration::Calibrated;
 use striate::{Answering, BUNDLE, Member, Outcome, REPORT, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
 use striate_torch::Shown;
+use striate_train::distributed::{Backend, Place, World, WorldOptions};
 use striate_train::{Event, Listener, TrainError, Workers};
 
 pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
@@ -17,17 +20,32 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     if args.report {
         return Err(crate::left_out("train --report"));
     }
+    if let Some(count) = args.nproc {
+        return launch::launch(args, count);
+    }
+    let place = Place::from_env()?;
+    if place.is_some() {
+        striate_torch::distributed::quiet();
+    }
     if let Some(seeds) = over_seeds(args)? {
+        if place.is_some() {
+            return Err(CliError::Usage("runs of several seeds take one process each: start them without a launcher".to_owned()));
+        }
         return train_seeds(seeds, args.json);
     }
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
         None => {
             let mut chosen = recipes::resolve(args)?;
+            if place.is_some() && (args.find_lr || args.find_batch_size) {
+                return Err(CliError::Usage(
+                    "--find-lr and --find-batch-size take one process: run them without a launcher".to_owned(),
+                ));
+            }
             find(args, &mut chosen.recipe)?;
             let run = Run::new(chosen.recipe);
             let run = if let Some(folder) = &args.out { run.folder(folder) } else { run };
-            if let Some(why) = &chosen.why {
+            if let Some(why) = chosen.why.as_ref().filter(|_| place.as_ref().is_none_or(|place| place.rank == 0)) {
                 tracing::info!("{why}; the run's folder has it in full");
             }
             if let Some(why) = chosen.why { run.why(why) } else { run }
@@ -38,7 +56,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
         tracing::info!("the run in {} is finished: these are its results", folder.display());
         return tell(&summary, folder, args);
     }
-    match in_sight(run).run()? {
+    let world = place.map_or_else(|| Ok(World::one()), |place| World::join(place, world_options(args, run.recipe())))?;
+    let is_first = world.is_first();
+    match in_sight(run.world(world), is_first).run()? {
+        Outcome::Finished { .. } if !is_first => Ok(()),
+        Outcome::Stopped { .. } if !is_first => Err(CliError::Told(130)),
         Outcome::Finished { folder, summary } => tell(&summary, &folder, args),
         Outcome::Stopped { folder, step } => {
             Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {}", folder.display())))
@@ -46,19 +68,32 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
 }
 
-/// Shows what a run does, and lets a signal stop it.
-fn in_sight<'a>(run: Run<'a>) -> Run<'a> {
+/// How this process works together with others.
+fn world_options(args: &TrainArgs, recipe: &Recipe) -> WorldOptions {
+    let on_gpu = recipe.train.devices.iter().any(|device| device.starts_with("cuda"));
+    let backend = match args.backend {
+        Some(BackendArg::Gloo) => Backend::Gloo,
+        Some(BackendArg::Nccl) => Backend::Nccl,
+        None if on_gpu && Backend::Nccl.is_there() => Backend::Nccl,
+        None => Backend::Gloo,
+    };
+    WorldOptions { backend, timeout: Duration::from_secs(args.timeout), ..WorldOptions::default() }
+}
+
+/// Lets a signal stop a run, and shows what it does, unless another process does that.
+fn in_sight<'a>(run: Run<'a>, shown: bool) -> Run<'a> {
+    let run = run.listener(SavesItself).stop_on(signals::stop());
+    if !shown {
+        return run;
+    }
     let work = Work::new();
-    run.listener(EpochBars::new())
-        .listener(SavesItself)
-        .stop_on(signals::stop())
-        .on_progress(move |what, done, of| work.update(what, done, of))
+    run.listener(EpochBars::new()).on_progress(move |what, done, of| work.update(what, done, of))
 }
 
 /// The same of one of several runs.
 pub(crate) fn watched<'a>(run: Run<'a>, member: Member<'_>) -> Run<'a> {
     tracing::info!("{}, {} of {}", member.name, member.number, member.of);
-    in_sight(run)
+    in_sight(run, true)
 }
 
 /// The runs over seeds that are asked for, if any are.

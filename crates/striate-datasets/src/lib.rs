@@ -54,7 +54,7 @@ pub use folder::{
 };
 pub use formats::{Loaded, digits};
 pub use image;
-pub use loader::{Epoch, Loader, LoaderOptions, Preview, PreviewInput, PreviewStep};
+pub use loader::{Epoch, Loader, LoaderOptions, Portion, Preview, PreviewInput, PreviewStep};
 pub use pixels::{Pixels, View};
 pub use preprocess::{Fit, ImageSize, Normalise, Normaliser, Preprocess};
 pub use resize::Interpolation;

@@ -1,5 +1,7 @@
+mod portion;
 mod preview;
 
+pub use portion::Portion;
 pub use preview::{Preview, PreviewInput, PreviewStep};
 
 use crate::pixels::Views;
@@ -35,12 +37,23 @@ pub struct LoaderOptions {
     /// Threads that make batches ahead, beside what uses them: 0 makes each batch when it is asked for. `None` chooses: 0 for pictures
     /// in memory with light transforms, else as many threads as libtorch's operators use. It changes no value.
     pub workers: Option<usize>,
+    /// The part of each batch that is loaded, where other processes load the others. It changes no value either.
+    pub portion: Portion,
 }
 
 impl LoaderOptions {
     /// For training: shuffled, with every example in each epoch, and not transformed.
     pub fn train(batch_size: usize, seed: u64) -> Self {
-        Self { batch_size, shuffle: true, drop_last: false, seed, sampler: Sampler::Each, transforms: Vec::new(), workers: None }
+        Self {
+            batch_size,
+            shuffle: true,
+            drop_last: false,
+            seed,
+            sampler: Sampler::Each,
+            transforms: Vec::new(),
+            workers: None,
+            portion: Portion::WHOLE,
+        }
     }
 
     /// For evaluation: every example once, in the dataset's order.
@@ -101,6 +114,7 @@ impl<'d> Loader<'d> {
         if options.workers.is_some_and(|workers| workers > MOST_WORKERS) {
             return Err(DatasetError::option("workers", format!("{MOST_WORKERS} threads at most")));
         }
+        options.portion.check()?;
         if options.drop_last && !options.shuffle {
             return Err(DatasetError::option("drop_last", "without shuffling, the last examples would never be seen"));
         }
@@ -141,6 +155,16 @@ impl<'d> Loader<'d> {
             rest if rest > 0 && !self.options.drop_last => rest,
             _ => self.options.batch_size,
         }
+    }
+
+    /// The examples of a batch of an epoch, all portions together.
+    pub fn batch_len(&self, number: usize) -> usize {
+        if number + 1 == self.len() { self.smallest_batch() } else { self.batch_size() }
+    }
+
+    /// The part of each batch that is loaded.
+    pub fn portion(&self) -> Portion {
+        self.options.portion
     }
 
     /// Whether there are no batches; [`new`](Self::new) refuses that.
@@ -204,8 +228,10 @@ impl<'d> Loader<'d> {
             Sampler::Each | Sampler::Buffered(_) => order.into_iter().map(|index| (index, 0)).collect(),
             _ => order.into_iter().map(&mut again).collect(),
         };
-        let (way, batch_size, batches) = (Arc::clone(&self.way), self.options.batch_size, self.len());
-        let plan = Arc::new(Plan { way, order, epoch, batch_size, batches, memory });
+        let (way, batches, portion) = (Arc::clone(&self.way), self.len(), self.options.portion);
+        let mixed = self.way.transforms.iter().any(|transform| matches!(transform.stage(), Stage::Batch(_)));
+        let (order, ends, ahead) = portion.of_batches(order, self.options.batch_size, batches, mixed);
+        let plan = Arc::new(Plan { way, order, epoch, ends, ahead, memory });
         let workers = match self.options.workers {
             _ if first >= batches => 0,
             Some(workers) => workers,
@@ -319,19 +345,21 @@ struct Plan {
     /// Each example's index, and how often it was in the epoch before.
     order: Vec<(usize, u64)>,
     epoch: u64,
-    batch_size: usize,
-    batches: usize,
+    /// Where each batch ends in it.
+    ends: Vec<usize>,
+    /// Examples at the start of each batch that others are mixed with, and that are not in it.
+    ahead: i64,
     memory: Memory,
 }
 
 impl Work for Plan {
     fn batches(&self) -> usize {
-        self.batches
+        self.ends.len()
     }
 
     fn places(&self, batch: usize) -> Range<usize> {
-        let start = batch * self.batch_size;
-        start..self.order.len().min(start + self.batch_size)
+        let start = batch.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[batch]
     }
 
     fn shape(&self) -> [i64; 3] {
@@ -366,9 +394,11 @@ impl Epoch {
             Some(workers) => workers.next()?,
             None => in_line(&*self.plan, number)?,
         };
-        let Plan { way, order, epoch, .. } = &*self.plan;
+        let Plan { way, order, epoch, ahead, .. } = &*self.plan;
         let labels = order[self.plan.places(number)].iter().map(|(index, _)| way.examples.labels(*index));
-        way.mix(*epoch, number, Batch::labelled(images, way.task, labels, way.classes.unsigned_abs() as usize)?)
+        let batch = Batch::labelled(images, way.task, labels, way.classes.unsigned_abs() as usize)?;
+        let batch = way.mix(*epoch, number, batch)?;
+        if *ahead > 0 { batch.without_first(*ahead) } else { Ok(batch) }
     }
 }
 
@@ -377,14 +407,14 @@ impl Iterator for Epoch {
 
     fn next(&mut self) -> Option<Self::Item> {
         let number = self.next;
-        (number < self.plan.batches).then(|| {
+        (number < self.plan.ends.len()).then(|| {
             self.next += 1;
             self.batch(number)
         })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.plan.batches.saturating_sub(self.next);
+        let left = self.plan.ends.len().saturating_sub(self.next);
         (left, Some(left))
     }
 }
@@ -605,8 +635,8 @@ mod tests {
             way: Arc::new(way),
             order: (0..9).map(|index| (index, 0)).collect(),
             epoch: 0,
-            batch_size: 3,
-            batches: 3,
+            ends: vec![3, 6, 9],
+            ahead: 0,
             memory: Memory::Floats,
         });
         assert_eq!(in_line(&*plan, 1).unwrap_err().to_string(), "picture: 3");

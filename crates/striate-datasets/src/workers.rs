@@ -66,7 +66,7 @@ fn end(work: &dyn Work, images: Unfinished) -> Result<Tensor, DatasetError> {
 /// Makes a batch's images `[B, C, H, W]` at once, on this thread.
 pub(crate) fn in_line(work: &dyn Work, batch: usize) -> Result<Tensor, DatasetError> {
     let places = work.places(batch);
-    let (images, parts) = begin(work, batch, places.len())?;
+    let (images, parts) = begin(work, batch, places.len().max(1))?;
     parts.into_iter().try_for_each(|part| write(work, places.clone(), part, &AtomicBool::new(false)))?;
     end(work, images)
 }

@@ -2,7 +2,7 @@ use crate::fuse::{Fused, Fusions};
 use crate::{Graph, GraphError, Kernels, Network, NodeKind};
 use std::collections::BTreeMap;
 use striate_layers::{Forward, Layer, Mode, Op, Shape};
-use striate_torch::norm::{self, After};
+use striate_torch::norm::After;
 use striate_torch::{MemoryFormat, may_overwrite, to_memory_format};
 use tch::{Device, Kind, TchError, Tensor, nn};
 
@@ -210,7 +210,7 @@ impl Network {
         let other = added.and_then(|added| values.get(added.other, added.sum));
         let (params, inputs) = (&self.params[node], values.of_inputs(&self.graph, node));
         let error = |source| GraphError::Layer { layer: name(node), op: layer.name(), source };
-        let together = |input: &Tensor| norm::takes(input) && other.is_none_or(|other| other.kind() == input.kind());
+        let together = |input: &Tensor| layer.takes(input) && other.is_none_or(|other| other.kind() == input.kind());
         if let &[input] = inputs.as_slice()
             && together(input)
             && self.kind() == Kind::Float

@@ -28,6 +28,7 @@
 
 mod activation;
 mod conv;
+mod drawn;
 mod error;
 mod init;
 mod layer;

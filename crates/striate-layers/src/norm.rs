@@ -1,7 +1,9 @@
 use crate::conv::divides_channels;
+use crate::drawn;
 use crate::shape::{one, positive};
 use crate::{Fans, Forward, Init, Layer, LayerError, Mode, ParamKind, ParamSpec, Shape};
 use serde::{Deserialize, Serialize};
+use striate_torch::distributed::Group;
 use striate_torch::norm;
 use tch::Tensor;
 
@@ -71,17 +73,25 @@ impl Forward for BatchNorm2d {
     fn forward(&self, params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
         let input = one(inputs)?;
         let norm = self.prepared(params, input, mode)?;
-        let norm::BatchNorm { weight, bias, running_mean, running_var, counter, momentum, eps } = norm;
-        if let Some(counter) = counter {
+        if let Some(counter) = norm.counter {
             let _no_grad = striate_torch::no_grad();
             let _ = counter.shallow_clone().f_add_scalar_(1)?;
         }
+        if let Some(group) = self.group(mode) {
+            return Ok(group.batch_norm(input, &norm)?);
+        }
+        let norm::BatchNorm { weight, bias, running_mean, running_var, momentum, eps, .. } = norm;
         Ok(input.f_batch_norm(weight, bias, Some(running_mean), Some(running_var), mode.is_train(), momentum, eps, true)?)
     }
 }
 
 impl BatchNorm2d {
-    /// In [`Mode::Train`], what [`Forward::forward`] computes, and what follows it, in one pass. Fails unless [`striate_torch::norm::takes`] the input.
+    /// Whether [`forward_fast`](Self::forward_fast) takes this input: not where the statistics are those of several processes.
+    pub fn takes(&self, input: &Tensor) -> bool {
+        norm::takes(input) && self.group(Mode::Train).is_none()
+    }
+
+    /// In [`Mode::Train`], what [`Forward::forward`] computes, and what follows it, in one pass. Fails unless it [takes](Self::takes) the input.
     pub fn forward_fast(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<Tensor, LayerError> {
         Ok(self.prepared(params, input, Mode::Train)?.forward(input, after)?)
     }
@@ -89,6 +99,11 @@ impl BatchNorm2d {
     /// The same for each of two readers, by [`norm::BatchNorm::forward_for_two`].
     pub fn forward_fast_for_two(&self, params: &[Tensor], input: &Tensor, after: norm::After) -> Result<[Tensor; 2], LayerError> {
         Ok(self.prepared(params, input, Mode::Train)?.forward_for_two(input, after)?)
+    }
+
+    /// The processes over whose batch its statistics are taken, if they are more than this one.
+    fn group(&self, mode: Mode) -> Option<Group> {
+        drawn::part().filter(|_| mode.is_train()).and_then(|part| part.norms)
     }
 
     /// The parameters in their places; in training, with the counter of batches.
@@ -101,7 +116,7 @@ impl BatchNorm2d {
         let mut momentum = self.momentum.unwrap_or(0.0);
         if mode.is_train() {
             let size = input.size();
-            if size.len() == 4 && size[0] * size[2] * size[3] == 1 {
+            if size.len() == 4 && size[0] * size[2] * size[3] == 1 && self.group(mode).is_none() {
                 let reason = "has no variance over one value per channel: train with a larger batch or image";
                 return Err(LayerError::option("batch norm", reason));
             }

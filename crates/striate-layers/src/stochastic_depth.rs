@@ -1,3 +1,4 @@
+use crate::drawn;
 use crate::shape::one;
 use crate::{Forward, Layer, LayerError, Mode, Shape};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ impl Forward for StochasticDepth {
         let mut size = input.size();
         size.iter_mut().skip(1).for_each(|size| *size = 1);
         let survival = 1.0 - self.p;
+        if let Some(part) = drawn::part() {
+            return Ok(input.f_mul(&drawn::kept(&part, &size, survival, input)?)?);
+        }
         let mut kept = Tensor::f_empty(size, (input.kind(), input.device()))?;
         let kept = kept.f_bernoulli_float_(survival)?.f_div_scalar_(survival)?;
         Ok(input.f_mul(&kept)?)

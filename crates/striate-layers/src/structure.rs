@@ -1,3 +1,4 @@
+use crate::drawn;
 use crate::shape::one;
 use crate::{Forward, Layer, LayerError, Mode, Shape};
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,12 @@ impl Layer for Dropout {
 
 impl Forward for Dropout {
     fn forward(&self, _params: &[Tensor], inputs: &[&Tensor], mode: Mode) -> Result<Tensor, LayerError> {
-        Ok(one(inputs)?.f_dropout(self.p, mode.is_train())?)
+        let input = one(inputs)?;
+        match drawn::part().filter(|_| mode.is_train() && self.p > 0.0) {
+            // What libtorch's operator computes on the CPU.
+            Some(part) => Ok(input.f_mul(&drawn::kept(&part, &input.size(), 1.0 - self.p, input)?)?),
+            None => Ok(input.f_dropout(self.p, mode.is_train())?),
+        }
     }
 }
 

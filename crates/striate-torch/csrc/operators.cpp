@@ -1,6 +1,7 @@
 // All that reads libtorch's headers, as one unit: they take seconds to compile, however little of them is used.
 #include "kernels/kernel.h"
 
+#include "c10d.cpp"
 #include "conv_train.cpp"
 #include "cuda.cpp"
 #include "cuda_kernels.cpp"
@@ -12,6 +13,7 @@
 #include "pointwise.cpp"
 #include "pool.cpp"
 #include "shim.cpp"
+#include "sync_norm.cpp"
 #include "weight_gradient.cpp"
 #include "winograd.cpp"
 #include "winograd_train.cpp"

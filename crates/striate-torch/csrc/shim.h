@@ -9,6 +9,9 @@ typedef void* st_tensor;
 typedef void* st_generator;
 typedef void* st_stream;
 typedef void* st_graph;
+typedef void* st_store;
+typedef void* st_group;
+typedef void* st_reducer;
 // What bytes stand for: step * (byte - zero_point).
 typedef struct {
   double step;
@@ -200,4 +203,34 @@ void st_jpeg_blocks(const int16_t* from, const uint8_t* flat, int64_t count, int
 // Red, green and blue of a region (left, top, width, height), of planes of luma, blue and red. The latter two have half of the columns (`across`) and of the
 // rows (`down`). 0 if there is no memory.
 int st_jpeg_pixels(const st_plane* planes, int across, int down, const int64_t* region, uint8_t* to);
+
+// PyTorch's distributed engine (c10d.cpp). A store takes over the socket `listener`, if that is not -1, and connects
+// to `host` at `port`, all its keys under `prefix`; times in milliseconds.
+char* st_store_new(const char* host, uint16_t port, int listener, int64_t timeout, const char* prefix, st_store* out);
+void st_store_free(st_store store);
+char* st_store_set(st_store store, const char* key, const uint8_t* data, size_t len);
+// Waits for a key; st_store_free_value frees its value.
+char* st_store_get(st_store store, const char* key, int64_t timeout, uint8_t** data, size_t* len);
+void st_store_free_value(uint8_t* data);
+char* st_store_has(st_store store, const char* key, int* out);
+char* st_store_add(st_store store, const char* key, int64_t value, int64_t* out);
+// Has c10d write nothing to standard error, in the whole process.
+void st_c10d_quiet();
+int st_has_nccl();
+// All processes of the store's: by NCCL or Gloo, which listens at `host`, or at this machine's own name if that is nullptr.
+char* st_group_new(st_store store, int nccl, int rank, int size, int64_t timeout, const char* host, const char* name, st_group* out);
+void st_group_free(st_group group);
+char* st_group_all_reduce(st_group group, st_tensor tensor);
+char* st_group_broadcast(st_group group, st_tensor tensor, int root);
+// `out` has a tensor for each process.
+char* st_group_all_gather(st_group group, st_tensor tensor, const st_tensor* out);
+// Has gradients of `params` be the mean over all processes from now on; buckets in bytes. `half` is a number of c10::ScalarType, or -1.
+char* st_reducer_new(st_group group, const st_tensor* params, size_t n, size_t first_bucket, size_t bucket, int find_unused, int static_graph, int half,
+                     st_reducer* out);
+void st_reducer_free(st_reducer reducer);
+// Before a backward pass from these outputs whose gradients are to be reduced.
+char* st_reducer_prepare(st_reducer reducer, const st_tensor* outputs, size_t n);
+// Batch norm in training over the batch of all processes (sync_norm.cpp). `weight` and `bias` may be nullptr. The running statistics are moved.
+char* st_sync_batch_norm(st_group group, st_tensor x, st_tensor weight, st_tensor bias, st_tensor running_mean, st_tensor running_var, double momentum,
+                         double eps, st_tensor* out);
 }

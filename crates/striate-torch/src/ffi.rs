@@ -40,6 +40,21 @@ pub(crate) struct CGraph {
     _private: [u8; 0],
 }
 
+#[repr(C)]
+pub(crate) struct CStore {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+pub(crate) struct CGroup {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+pub(crate) struct CReducer {
+    _private: [u8; 0],
+}
+
 /// What bytes stand for: `step * (byte - zero_point)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -316,6 +331,66 @@ unsafe extern "C" {
         weight: *const C_tensor,
         bias: *const C_tensor,
         post: *const c_char,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn st_store_new(
+        host: *const c_char,
+        port: u16,
+        listener: c_int,
+        timeout: i64,
+        prefix: *const c_char,
+        out: *mut *mut CStore,
+    ) -> *mut c_char;
+    pub(crate) fn st_store_free(store: *mut CStore);
+    pub(crate) fn st_store_set(store: *mut CStore, key: *const c_char, data: *const u8, len: usize) -> *mut c_char;
+    pub(crate) fn st_store_get(
+        store: *mut CStore,
+        key: *const c_char,
+        timeout: i64,
+        data: *mut *mut u8,
+        len: *mut usize,
+    ) -> *mut c_char;
+    pub(crate) fn st_store_free_value(data: *mut u8);
+    pub(crate) fn st_store_has(store: *mut CStore, key: *const c_char, out: *mut c_int) -> *mut c_char;
+    pub(crate) fn st_store_add(store: *mut CStore, key: *const c_char, value: i64, out: *mut i64) -> *mut c_char;
+    pub(crate) fn st_c10d_quiet();
+    pub(crate) fn st_has_nccl() -> c_int;
+    pub(crate) fn st_group_new(
+        store: *mut CStore,
+        nccl: c_int,
+        rank: c_int,
+        size: c_int,
+        timeout: i64,
+        host: *const c_char,
+        name: *const c_char,
+        out: *mut *mut CGroup,
+    ) -> *mut c_char;
+    pub(crate) fn st_group_free(group: *mut CGroup);
+    pub(crate) fn st_group_all_reduce(group: *mut CGroup, tensor: *const C_tensor) -> *mut c_char;
+    pub(crate) fn st_group_broadcast(group: *mut CGroup, tensor: *const C_tensor, root: c_int) -> *mut c_char;
+    pub(crate) fn st_group_all_gather(group: *mut CGroup, tensor: *const C_tensor, out: *const *const C_tensor) -> *mut c_char;
+    pub(crate) fn st_reducer_new(
+        group: *mut CGroup,
+        params: *const *const C_tensor,
+        n: usize,
+        first_bucket: usize,
+        bucket: usize,
+        find_unused: c_int,
+        static_graph: c_int,
+        half: c_int,
+        out: *mut *mut CReducer,
+    ) -> *mut c_char;
+    pub(crate) fn st_reducer_free(reducer: *mut CReducer);
+    pub(crate) fn st_reducer_prepare(reducer: *mut CReducer, outputs: *const *const C_tensor, n: usize) -> *mut c_char;
+    pub(crate) fn st_sync_batch_norm(
+        group: *mut CGroup,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        running_mean: *const C_tensor,
+        running_var: *const C_tensor,
+        momentum: f64,
+        eps: f64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
 }

@@ -15,6 +15,7 @@
 //! - [`cpu`]: which instructions our kernels use;
 //! - [`cuda`]: copies beside what a device computes, and recorded work;
 //! - [`cudnn`]: convolutions computed together with what follows them on CUDA, for inference;
+//! - [`distributed`]: several processes that sum their gradients;
 //! - [`Frozen`]: a tensor that many threads read; [`Unfinished`]: one that many threads write, each a part;
 //! - [`picture_from_bytes`] and [`picture_to_bytes`]: single pictures, moved by one thread, and [`resample`], in another size;
 //! - [`jpeg`]: pixels of a JPEG's coefficients;
@@ -36,6 +37,7 @@ pub mod conv;
 pub mod cpu;
 pub mod cuda;
 pub mod cudnn;
+pub mod distributed;
 mod error;
 mod ffi;
 pub mod foreach;

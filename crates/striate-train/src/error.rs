@@ -122,6 +122,18 @@ pub enum TrainError {
         /// Why not.
         reason: String,
     },
+    /// Processes that cannot meet to train together.
+    #[error("{}", Shown(reason))]
+    World {
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// Another process of the run failed, or is lost.
+    #[error("{}", Shown(reason))]
+    Process {
+        /// Which, and why as far as it is known.
+        reason: String,
+    },
     /// A stop was asked for during an evaluation. A [`Trainer`](crate::Trainer) saves itself then, and its run ends as
     /// [`Outcome::Stopped`](crate::Outcome::Stopped).
     #[error("stopped during an evaluation")]

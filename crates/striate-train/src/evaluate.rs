@@ -1,4 +1,7 @@
+mod joined;
+
 use crate::TrainError;
+use crate::distributed::World;
 use crate::error::check;
 use crate::feed::Feed;
 use crate::metrics::{LabelledLogits, MultiLabelScores, Running, SingleLabelScores, exact_matches, top_k_correct};
@@ -112,19 +115,55 @@ pub fn evaluate_with(
     judge: impl Into<Judge>,
     forward: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
 ) -> Result<Evaluation, TrainError> {
+    evaluate_over(&World::one(), graph, device, loader, judge, forward)
+}
+
+/// [`evaluate_with`], by all processes of a world: each runs the network on its part of every batch of the `loader`, and has the
+/// evaluation of the whole. No example is seen twice.
+///
+/// # Errors
+///
+/// As [`evaluate`]. A stop in one process is a stop in all.
+pub fn evaluate_over(
+    world: &World,
+    graph: &Graph,
+    device: Device,
+    loader: &Loader,
+    judge: impl Into<Judge>,
+    forward: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
+) -> Result<Evaluation, TrainError> {
     let judge = judge.into();
     let Judge { loss, threshold, temperature } = judge;
     check_classes(graph, loader)?;
     check_labels(loss, loader)?;
     let _no_grad = striate_torch::no_grad();
-    let (length, mut running) = (loader.dataset().len(), Running::default());
+    check(
+        loader.portion() == world.portion(),
+        "the loader",
+        loader.portion(),
+        "is to load this process's portion of each batch",
+    )?;
+    let (length, mut running) = (joined::rows_of(loader, loader.portion()), Running::default());
     let (mut logits, mut targets) = (Rows::default(), Rows::default());
+    let each = loader.batch_len(0) >= world.size();
+    check(each, "the batches of an evaluation", loader.batch_size(), "have fewer examples than there are processes")?;
+    let mut stopped = false;
     let mut feed = Feed::new(loader, device, 0, 0)?;
     let mut next = feed.next();
     while let Some(batch) = next {
         let mut batch = feed.take(batch?)?;
         let images = std::mem::replace(&mut batch.images, Tensor::new());
-        let these = forward(&images)?;
+        if batch.labels.numel() == 0 {
+            next = feed.next();
+            continue;
+        }
+        let these = match forward(&images) {
+            Err(TrainError::Stopped) if !world.is_one() => {
+                stopped = true;
+                break;
+            }
+            these => these?,
+        };
         drop(images);
         // While the device computes.
         next = feed.next();
@@ -138,7 +177,15 @@ pub fn evaluate_with(
         logits.add(&these, length as i64)?;
         targets.add(if loss.is_multi_label() { wanted } else { &batch.labels }, length as i64)?;
     }
-    let all = running.examples == length as u64;
+    if world.any(stopped)? {
+        return Err(TrainError::Stopped);
+    }
+    if !world.is_one() {
+        running = joined::running(world, running)?;
+        logits.all = joined::rows(world, loader, logits.all)?;
+        targets.all = joined::rows(world, loader, targets.all)?;
+    }
+    let all = running.examples == loader.dataset().len() as u64;
     check(all, "drop_last", true, "leaves examples of the evaluation out: use LoaderOptions::eval")?;
     let (Some(logits), Some(targets)) = (logits.all, targets.all) else {
         return Err(TrainError::Option { option: "the data".to_owned(), reason: "have no examples" });

@@ -6,6 +6,7 @@
 //! - a [`Hook`] sees network, gradients and optimizer in every step, and a [`Rule`] is an optimizer: both may be yours;
 //! - [`Step`] is that training step alone, for loops of your own;
 //! - [`Checkpoint`] keeps a run in one file, from which it goes on bit by bit; the same file is a bundle of the network;
+//! - [`distributed`]: several processes train one network together;
 //! - [`metrics`] counts, and [`calibration`] makes probabilities believable.
 //!
 //! ```
@@ -40,6 +41,7 @@ pub mod calibration;
 mod checkpoint;
 mod csv;
 mod distill;
+pub mod distributed;
 mod error;
 mod evaluate;
 mod event;
@@ -65,7 +67,7 @@ pub use checkpoint::{Checkpoint, Progress, TestMetrics};
 pub use csv::MetricsCsv;
 pub use distill::{DistillSection, Teacher};
 pub use error::TrainError;
-pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_with};
+pub use evaluate::{Evaluation, Judge, Scores, evaluate, evaluate_over, evaluate_with};
 pub use event::{Event, JsonLines, Listener};
 pub use hook::{Hook, Moment, WEIGHTS};
 pub use kept::{Keep, kept_checkpoints, sweep_kept};

@@ -199,6 +199,8 @@ impl Recipe {
             patience: Patience { epochs: train.patience, min_delta: train.min_delta },
             accumulate: train.accumulate,
             cuda_graph: train.cuda_graph,
+            sync_batch_norm: train.sync_batch_norm,
+            compress_gradients: train.compressed(),
             optimizer: self.optimizer.clone(),
             groups: self.groups.clone(),
             layer_decay: train.layer_decay,

@@ -1,5 +1,6 @@
 //! What keeps values that are no numbers out of the weights, and the gradients of float16 within
 //! its range.
+use crate::distributed::World;
 use crate::{Optimizer, TrainError};
 use std::collections::BTreeMap;
 use striate_graph::Network;
@@ -84,7 +85,7 @@ impl Guard {
     }
 
     /// Brings gradients to the loss's scale, once for an update, and looks at all their values.
-    pub(crate) fn unscale(&mut self, optimizer: &Optimizer) -> Result<(), TrainError> {
+    pub(crate) fn unscale(&mut self, optimizer: &Optimizer, world: &World) -> Result<(), TrainError> {
         if std::mem::replace(&mut self.unscaled, true) {
             return Ok(());
         }
@@ -106,6 +107,9 @@ impl Guard {
             if device != self.found.device() {
                 self.found.f_copy_(&self.found.f_maximum(&found.f_to_device(self.found.device())?)?)?;
             }
+        }
+        if !world.is_one() {
+            world.sum_in_place(&mut self.found)?;
         }
         Ok(())
     }

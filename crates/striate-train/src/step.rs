@@ -1,4 +1,5 @@
 use crate::distill::Teacher;
+use crate::distributed::{Reduction, World};
 use crate::error::check;
 use crate::optim::Clip;
 use crate::optim::{check_state, load};
@@ -6,6 +7,7 @@ use crate::scaler::Guard;
 use crate::{Optimizer, TrainError};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use striate_datasets::Portion;
 use striate_graph::{Network, Outputs};
 use striate_layers::{Mode, loss::Loss};
 use striate_torch::cuda::{Graph, Stream, has_graphs};
@@ -53,6 +55,12 @@ impl Objective {
         Ok(loss)
     }
 
+    /// What the loss of these targets counts beside others, if that is not their number.
+    fn weight(&self, targets: &Tensor) -> Result<Option<f64>, TrainError> {
+        let weight = self.loss.batch_weight(targets, self.class_weights.as_ref())?;
+        weight.map(|weight| Ok(f64::try_from(weight)?)).transpose()
+    }
+
     /// What the loss of a part of a batch counts in that of the whole.
     fn share(&self, part: &Tensor, whole: &Tensor) -> Result<Share, TrainError> {
         let weight = |targets: &Tensor| self.loss.batch_weight(targets, self.class_weights.as_ref());
@@ -68,6 +76,16 @@ enum Share {
     Number(f64),
     /// On the network's device.
     Tensor(Tensor),
+}
+
+impl Share {
+    fn times(self, factor: f64) -> Result<Self, TrainError> {
+        Ok(match self {
+            share if factor == 1.0 => share,
+            Self::Number(share) => Self::Number(share * factor),
+            Self::Tensor(share) => Self::Tensor(share.f_mul_scalar(factor)?),
+        })
+    }
 }
 
 /// What a step computed, on the network's device; a [recorded](Step::recorded) step writes over it.
@@ -93,12 +111,17 @@ pub struct StepOptions {
     /// Whether an update is left out whose loss or gradients are no numbers. Parameters, optimizer and running statistics then stay as
     /// they were; on a GPU that takes a copy of them in each step.
     pub skip: bool,
+    /// Whether batch norm takes its statistics over the batch of all processes, where there are several, as one process would.
+    /// Otherwise each takes those of its part.
+    pub sync_batch_norm: bool,
+    /// The half type that gradients are sent to other processes in, if not their own.
+    pub compress: Option<Kind>,
 }
 
 impl Default for StepOptions {
     /// A batch is one part, and nothing is clipped, scaled or left out.
     fn default() -> Self {
-        Self { parts: 1, clip: None, scale: false, skip: false }
+        Self { parts: 1, clip: None, scale: false, skip: false, sync_batch_norm: false, compress: None }
     }
 }
 
@@ -120,6 +143,8 @@ struct Core {
     optimizer: Optimizer,
     options: StepOptions,
     guard: Option<Guard>,
+    /// In a world of several.
+    reduction: Option<Reduction>,
 }
 
 impl<N: Borrow<Network>> Step<N> {
@@ -133,7 +158,7 @@ impl<N: Borrow<Network>> Step<N> {
         optimizer.zero_grad()?;
         let guarded = options.scale || options.skip;
         let guard = guarded.then(|| Guard::new(network.borrow(), options.scale)).transpose()?;
-        Ok(Self { network, core: Core { objective, optimizer, options, guard }, recorder: None })
+        Ok(Self { network, core: Core { objective, optimizer, options, guard, reduction: None }, recorder: None })
     }
 
     /// Records the step as a CUDA graph once a few batches of one shape have gone through it, and launches it by one call for batches of
@@ -153,6 +178,32 @@ impl<N: Borrow<Network>> Step<N> {
             self.recorder = Some(Recorder { stream, lr, lr_set: None, shape: Vec::new(), seen: 0, recording: None });
         }
         Ok(self)
+    }
+
+    /// Has gradients be those of the batch of all processes, of which each gives its part to [`backward`](Self::backward) and
+    /// [`run`](Self::run): the mean over all examples of all parts. All processes make the same steps. In a world of one it changes
+    /// nothing.
+    ///
+    /// The loss that a step gives is then that of the part, times its share of the batch and the number of processes: its mean over
+    /// processes is the batch's.
+    ///
+    /// # Errors
+    ///
+    /// A network on several devices, and steps that are [recorded](Self::recorded).
+    pub fn distributed(mut self, world: &World) -> Result<Self, TrainError> {
+        let one = self.recorder.is_none() || world.is_one();
+        let StepOptions { sync_batch_norm, compress, .. } = self.core.options;
+        check(one, "train.cuda_graph", true, "does not go with several processes: train with `cuda_graph = false`")?;
+        self.core.reduction = world.reduction(self.network.borrow(), compress, sync_batch_norm)?;
+        Ok(self)
+    }
+
+    /// Says how many examples the next batch has in all processes, and which part of it this one has. Otherwise a step asks the other
+    /// processes for that.
+    pub fn of_batch(&mut self, len: usize, portion: Portion) {
+        if let Some(reduction) = &mut self.core.reduction {
+            reduction.of_batch(len, portion);
+        }
     }
 
     /// Whether steps are [recorded](Self::recorded).
@@ -257,13 +308,23 @@ impl Core {
         let examples = images.size().first().copied().unwrap_or_default();
         let parts = i64::try_from(self.options.parts).unwrap_or(i64::MAX).clamp(1, examples.max(1));
         self.guard.as_mut().map_or(Ok(()), Guard::begin)?;
+        let (of_batch, _drawn) = match &mut self.reduction {
+            None => (1.0, None),
+            Some(reduction) => {
+                let (share, drawn) = reduction.begin(examples, self.objective.weight(targets)?)?;
+                (share, Some(drawn))
+            }
+        };
         if parts == 1 {
-            return self.backward_part(network, images, targets, None);
+            let share = (of_batch != 1.0).then_some(Share::Number(of_batch));
+            return self.backward_part(network, images, targets, share, true);
         }
         let (mut losses, mut logits) = (Vec::new(), Vec::new());
-        for (images, part) in images.f_chunk(parts, 0)?.iter().zip(&targets.f_chunk(parts, 0)?) {
-            let share = self.objective.share(part, targets)?;
-            let output = self.backward_part(network, images, part, Some(share))?;
+        let (images, parts) = (images.f_chunk(parts, 0)?, targets.f_chunk(parts, 0)?);
+        for (number, (images, part)) in images.iter().zip(&parts).enumerate() {
+            let _drawn = self.reduction.as_ref().map(|reduction| reduction.begin_part(part.size()[0]));
+            let share = self.objective.share(part, targets)?.times(of_batch)?;
+            let output = self.backward_part(network, images, part, Some(share), number + 1 == parts.len())?;
             losses.push(output.loss);
             logits.push(output.logits);
         }
@@ -278,6 +339,7 @@ impl Core {
         images: &Tensor,
         targets: &Tensor,
         share: Option<Share>,
+        is_last: bool,
     ) -> Result<StepOutput, TrainError> {
         let outputs = network.forward(images, Mode::Train)?;
         let loss = self.objective.compute(&outputs, images, targets)?;
@@ -286,6 +348,9 @@ impl Core {
             Some(Share::Number(share)) => loss.f_mul_scalar(share)?,
             Some(Share::Tensor(share)) => loss.f_mul(&share)?,
         };
+        if let Some(reduction) = self.reduction.as_mut().filter(|_| is_last) {
+            reduction.prepare(&outputs)?;
+        }
         match &mut self.guard {
             None => loss.f_backward()?,
             Some(guard) => guard.scaled(&loss)?.f_backward()?,
@@ -294,7 +359,9 @@ impl Core {
     }
 
     fn unscale(&mut self) -> Result<(), TrainError> {
-        self.guard.as_mut().map_or(Ok(()), |guard| guard.unscale(&self.optimizer))
+        let (one, reduction) = (World::one(), self.reduction.as_ref());
+        let world = reduction.map_or(&one, Reduction::world);
+        self.guard.as_mut().map_or(Ok(()), |guard| guard.unscale(&self.optimizer, world))
     }
 
     fn update(&mut self, lr: LearningRate) -> Result<(), TrainError> {

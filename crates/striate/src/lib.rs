@@ -47,6 +47,7 @@ mod seeds;
 pub mod split;
 mod summary;
 mod sweep;
+mod together;
 pub mod verdict;
 mod weights;
 
@@ -74,4 +75,5 @@ pub use striate_train::{Recipe, Scores};
 pub use summary::Summary;
 pub use sweep::{SWEEP, Search, Sweep, Swept, Trial, TrialState};
 pub use tch;
+pub use together::FOLDER;
 pub use weights::{load, weights};

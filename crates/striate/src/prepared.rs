@@ -6,7 +6,7 @@ use striate_graph::Network;
 use striate_models::BundleInfo;
 use striate_train::{Teacher, TrainConfig};
 
-/// Images of one evaluation step.
+/// Images of one evaluation step of a process.
 const EVAL_BATCH: usize = 256;
 
 /// A run that is ready to train: see [`Run::prepare`](crate::Run::prepare).
@@ -70,7 +70,8 @@ impl Prepared {
     }
 
     fn eval_loader<'d>(&self, data: &'d dyn Dataset) -> Result<Loader<'d>, Error> {
-        let options = LoaderOptions { workers: self.batches.workers, ..LoaderOptions::eval(EVAL_BATCH) };
+        let LoaderOptions { workers, portion, .. } = self.batches;
+        let options = LoaderOptions { workers, portion, ..LoaderOptions::eval(EVAL_BATCH * portion.of) };
         Ok(Loader::new(data, self.preprocess.clone(), options)?)
     }
 }

@@ -7,7 +7,7 @@ use crate::recipes::{bundle_file, options};
 use crate::run_folder::{BUNDLE, Claim, METRICS, METRICS_CSV, RECIPE, SUMMARY};
 use crate::summary::{Summary, metrics, summary_in};
 use crate::weights::{load, weights};
-use crate::{Error, Prepared, Report, devices};
+use crate::{Error, Prepared, Report, devices, together};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,12 @@ use striate_graph::{Graph, InitOptions, Network};
 use striate_layers::{Mode, loss::Loss};
 use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta, Weights};
 use striate_train::calibration::{Calibrated, calibrate};
+use striate_train::distributed::World;
 use striate_train::{
     Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv,
-    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_with,
+    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_over,
 };
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// What a recipe calls a network that is no model of the registry.
 const OWN_NETWORK: &str = "network";
@@ -62,6 +63,9 @@ pub struct Run<'a> {
     stop: Arc<AtomicBool>,
     listeners: Vec<Box<dyn Listener + 'a>>,
     progress: OnProgress<'a>,
+    world: World,
+    /// After how many epochs it stops.
+    pause: Option<u64>,
 }
 
 impl std::fmt::Debug for Run<'_> {
@@ -128,6 +132,8 @@ impl<'a> Run<'a> {
             stop: Arc::default(),
             listeners: Vec::new(),
             progress: Box::new(|_, _, _| {}),
+            world: World::one(),
+            pause: None,
         }
     }
 
@@ -264,8 +270,18 @@ impl<'a> Run<'a> {
 
     /// Stops once so many epochs are done, as a request to stop does: the run is resumed from there to the same bits.
     #[must_use]
-    pub fn pause_after(self, epochs: u64) -> Self {
-        self.listener(PauseAfter(epochs))
+    pub fn pause_after(mut self, epochs: u64) -> Self {
+        self.pause = Some(epochs);
+        self
+    }
+
+    /// Trains together with the other processes of a world, which make the same run. Each tells its own listeners; rank 0 writes the
+    /// folder, which all must see if the run is to go on or back from a checkpoint. `devices = ["cuda"]` is the GPU of the process's
+    /// [local rank](World::local_rank).
+    #[must_use]
+    pub fn world(mut self, world: World) -> Self {
+        self.world = world;
+        self
     }
 
     /// The figures, if the run was resumed and nothing is left to do: figures, bundle and last checkpoint are whole and agree.
@@ -296,7 +312,7 @@ impl<'a> Run<'a> {
         if self.recipe.train.threads > 0 {
             striate_torch::set_num_threads(self.recipe.train.threads);
         }
-        let devices = devices(&self.recipe.train.devices)?;
+        let devices = self.devices()?;
         let (info, weights, data) = self.assemble(SAMPLE)?;
         check_tta("answering.tta", self.recipe.answering.tta, info.input())?;
         let seed = self.recipe.train.seed;
@@ -327,6 +343,14 @@ impl<'a> Run<'a> {
         Ok(Prepared { info, network, data, config, teacher, preprocess, batches })
     }
 
+    /// Where this process computes.
+    fn devices(&self) -> Result<Vec<Device>, Error> {
+        match self.recipe.train.devices.as_slice() {
+            [one] if one == "cuda" => devices(&[format!("cuda:{}", self.world.local_rank())]),
+            names => devices(names),
+        }
+    }
+
     /// How batches to learn from are made.
     fn batches(&self) -> LoaderOptions {
         let TrainSection { batch_size, drop_last, seed, .. } = self.recipe.train;
@@ -335,6 +359,7 @@ impl<'a> Run<'a> {
             sampler: self.recipe.data.sampler.clone(),
             workers: self.recipe.data.workers.number(),
             drop_last,
+            portion: self.world.portion(),
             ..LoaderOptions::train(batch_size, seed)
         }
     }
@@ -352,7 +377,19 @@ impl<'a> Run<'a> {
     /// # Errors
     ///
     /// Whatever cannot run is told before the folder is made. A run that fails later keeps its last checkpoint.
-    pub fn run(mut self) -> Result<Outcome, Error> {
+    pub fn run(self) -> Result<Outcome, Error> {
+        let world = self.world.clone();
+        self.run_all().map_err(|error| match error {
+            Error::Train(error) => world.ended_by(error).into(),
+            Error::Torch(error) => world.ended_by(error.into()).into(),
+            other => {
+                world.end(&other);
+                other
+            }
+        })
+    }
+
+    fn run_all(mut self) -> Result<Outcome, Error> {
         let started = Instant::now();
         if let (Some(summary), Some(folder)) = (self.finished()?, &self.folder) {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
@@ -361,13 +398,15 @@ impl<'a> Run<'a> {
         let teacher = prepared.teacher.take();
         let train_loader = prepared.train_loader()?;
         let (name, judge_loader) = prepared.judge_loader()?;
-        let Prepared { info, network, .. } = &prepared;
+        let (Prepared { info, network, .. }, pace) = (&prepared, Pace::default());
         let trainer = Trainer::new(network, &train_loader, &judge_loader, prepared.config.clone())?.judged_by(name);
         let trainer = if let Some(teacher) = teacher { trainer.teacher(teacher) } else { trainer };
+        together::agree(&self.world, &self.recipe, info, trainer.progress())?;
+        let trainer = trainer.distributed(self.world.clone())?;
 
         // Only what can run gets a folder.
-        let claim = self.claim()?;
-        let folder = claim.folder();
+        let claim = if self.world.is_first() { Some(self.claim()?) } else { None };
+        let folder = &together::folder(&self.world, claim.as_ref().map(Claim::folder))?;
         let mut trainer = trainer.checkpoints(self.checkpoints(folder, info)).stop_on(Arc::clone(&self.stop));
         for listener in std::mem::take(&mut self.listeners) {
             trainer = trainer.listener(listener);
@@ -375,10 +414,16 @@ impl<'a> Run<'a> {
         if self.resumed {
             trainer.resume(&folder.join(LAST))?;
         }
-        let pace = Pace::default();
-        let trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
-        let mut trainer = trainer.listener(MetricsCsv::new(folder.join(METRICS_CSV))).listener(PaceMeter(&pace));
-        if self.recipe.train.tensorboard {
+        if let Some(epochs) = self.pause {
+            trainer = trainer.listener(PauseAfter(epochs));
+        }
+        let writes = self.world.is_first();
+        if writes {
+            trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
+            trainer = trainer.listener(MetricsCsv::new(folder.join(METRICS_CSV)));
+        }
+        trainer = trainer.listener(PaceMeter(&pace));
+        if self.recipe.train.tensorboard && writes {
             trainer = trainer.listener(TensorBoard::new(folder).recipe(self.recipe.clone()));
         }
         let trained = match trainer.run() {
@@ -387,13 +432,13 @@ impl<'a> Run<'a> {
             trained => trained?,
         };
         if trained == Trained::Stopped {
-            return Ok(Outcome::Stopped { folder: folder.into(), step: trainer.progress().step });
+            return Ok(Outcome::Stopped { folder: folder.clone(), step: trainer.progress().step });
         }
         let progress = trainer.progress().clone();
         let step = progress.step;
         let Answers { test, val, calibrated } = match self.answers(&prepared, &trainer) {
             // All epochs are saved; only this is done again.
-            Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.into(), step }),
+            Err(Error::Stopped) => return Ok(Outcome::Stopped { folder: folder.clone(), step }),
             answers => answers?,
         };
         let answering = calibrated.answering;
@@ -421,10 +466,13 @@ impl<'a> Run<'a> {
             val,
             calibrated: Some(calibrated),
         };
-        let info = BundleInfo { metrics: metrics(&summary), answering, ..prepared.info.clone() };
-        Bundle { info, state: network.state() }.write(&folder.join(BUNDLE))?;
-        striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
-        Ok(Outcome::Finished { folder: folder.into(), summary: Box::new(summary) })
+        if writes {
+            let info = BundleInfo { metrics: metrics(&summary), answering, ..prepared.info.clone() };
+            Bundle { info, state: network.state() }.write(&folder.join(BUNDLE))?;
+            striate_files::write_bytes(&folder.join(SUMMARY), format!("{:#}\n", json!(summary)))?;
+        }
+        self.world.meet()?;
+        Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) })
     }
 
     /// How the network of the last epoch does, and how its logits become answers.
@@ -435,7 +483,7 @@ impl<'a> Run<'a> {
             true => Err(TrainError::Stopped),
             false => section.tta.logits(images, |view| Ok(network.forward(view, Mode::Eval)?.logits().shallow_clone())),
         };
-        let evaluate = |loader: &Loader<'_>| evaluate_with(network.graph(), network.device(), loader, loss, forward);
+        let evaluate = |loader: &Loader<'_>| evaluate_over(&self.world, network.graph(), network.device(), loader, loss, forward);
         let (name, judge) = prepared.judge_loader()?;
         let again;
         let judged = match trainer.evaluation().filter(|_| section.tta == Tta::Off) {

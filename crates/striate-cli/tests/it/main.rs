@@ -5,6 +5,7 @@ mod cost;
 mod data;
 mod devices;
 mod diff;
+mod distributed;
 mod engine;
 mod export;
 #[cfg(debug_assertions)]

@@ -110,6 +110,11 @@ fn what_a_run_leaves() {
 }
 
 #[test]
+fn train_with_several_processes() {
+    assert_eq!(run_commands(&Sandbox::new(), "../../docs/distributed.md"), 1);
+}
+
+#[test]
 fn ship_a_network() {
     let sandbox = Sandbox::new();
     sandbox.bundle("digits.safetensors", 10);

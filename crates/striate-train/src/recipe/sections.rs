@@ -188,6 +188,10 @@ pub struct TrainSection {
     pub threads: usize,
     /// Whether the step on a GPU is recorded once and then launched as one CUDA graph.
     pub cuda_graph: bool,
+    /// Whether batch norm takes its statistics over the batch of all processes, where there are several.
+    pub sync_batch_norm: bool,
+    /// The type that gradients are sent to other processes in.
+    pub compress_gradients: Precision,
     /// Where to compute: `cpu`, `cuda:0`, ...; several for a network in as many towers.
     pub devices: Vec<String>,
     /// The share of the target's probability that the loss spreads over all classes.
@@ -238,6 +242,8 @@ impl Default for TrainSection {
             kernels: Kernels::Fast,
             threads: 0,
             cuda_graph: false,
+            sync_batch_norm: false,
+            compress_gradients: Precision::Float32,
             devices: vec!["cpu".to_owned()],
             label_smoothing: 0.0,
             clip_norm: 0.0,
@@ -261,6 +267,15 @@ impl TrainSection {
     /// The learning rate for the run's batch size.
     pub fn scaled_lr(&self) -> f64 {
         if self.lr_batch == 0 { self.lr } else { self.lr * self.batch_size as f64 / self.lr_batch as f64 }
+    }
+
+    /// The half type that gradients are sent in.
+    pub(super) fn compressed(&self) -> Option<Kind> {
+        match self.compress_gradients {
+            Precision::Bfloat16 => Some(Kind::BFloat16),
+            Precision::Float16 => Some(Kind::Half),
+            _ => None,
+        }
     }
 
     /// How gradients are clipped.

@@ -43,6 +43,10 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Whether the step on a CUDA device is recorded and launched as one: see [`Step::recorded`](crate::Step::recorded).
     pub cuda_graph: bool,
+    /// Whether batch norm takes its statistics over all processes: see [`StepOptions::sync_batch_norm`].
+    pub sync_batch_norm: bool,
+    /// What gradients are sent to other processes in: see [`StepOptions::compress`].
+    pub compress_gradients: Option<Kind>,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
     /// Parameters that train in a way of their own.
@@ -74,6 +78,8 @@ impl Default for TrainConfig {
             clip: None,
             accumulate: 1,
             cuda_graph: false,
+            sync_batch_norm: false,
+            compress_gradients: None,
             optimizer: OptimizerConfig::default(),
             groups: Vec::new(),
             layer_decay: 1.0,
@@ -100,7 +106,8 @@ impl TrainConfig {
     /// How a step goes.
     pub fn step_options(&self) -> StepOptions {
         let skip = self.on_nan == OnNan::Skip;
-        StepOptions { parts: self.accumulate, clip: self.clip, scale: self.scale_loss, skip }
+        let Self { accumulate: parts, clip, scale_loss: scale, sync_batch_norm, compress_gradients: compress, .. } = *self;
+        StepOptions { parts, clip, scale, skip, sync_batch_norm, compress }
     }
 
     /// Refuses values that can't be, naming them as a recipe does.

@@ -83,8 +83,10 @@ impl Trainer<'_> {
         if let (OnNan::Rollback, false, Some(checkpoints)) =
             (self.config.on_nan, self.progress.recovery.interrupted, &self.checkpoints)
         {
-            let last = striate_files::read(&checkpoints.folder.join(LAST))?;
-            striate_files::write_bytes(&checkpoints.folder.join(ROLLBACK), last)?;
+            if self.world.is_first() {
+                let last = striate_files::read(&checkpoints.folder.join(LAST))?;
+                striate_files::write_bytes(&checkpoints.folder.join(ROLLBACK), last)?;
+            }
             self.progress.recovery.interrupted = true;
         }
         self.save(LAST)

@@ -1,5 +1,6 @@
 mod config;
 mod diverge;
+mod ranks;
 mod saving;
 
 pub use self::config::{CheckpointConfig, Outcome, TrainConfig};
@@ -7,7 +8,8 @@ pub use self::diverge::{OnNan, ROLLBACK, Recovery};
 
 use self::saving::fingerprint;
 use crate::average::with_weights;
-use crate::evaluate::{Judge, check_classes, check_labels, evaluate_with};
+use crate::distributed::World;
+use crate::evaluate::{Judge, check_classes, check_labels, evaluate_over};
 use crate::feed::Feed;
 use crate::hook::weights_of;
 use crate::kept::KeptAt;
@@ -52,6 +54,9 @@ pub struct Trainer<'a> {
     stop: Option<Arc<AtomicBool>>,
     evaluation: Option<Evaluation>,
     judge: &'static str,
+    world: World,
+    /// Whether a stop was asked of any process by the last step.
+    stopped: bool,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -92,7 +97,23 @@ impl<'a> Trainer<'a> {
         let hooks = config.average.hook(network, train, config.epochs)?.into_iter().collect();
         let (checkpoints, listeners) = (None, Vec::new());
         let (stop, evaluation, judge) = (None, None, "test");
-        Ok(Self { network, train, test, config, step, progress, checkpoints, listeners, hooks, stop, evaluation, judge })
+        let (world, stopped) = (World::one(), false);
+        Ok(Self {
+            network,
+            train,
+            test,
+            config,
+            step,
+            progress,
+            checkpoints,
+            listeners,
+            hooks,
+            stop,
+            evaluation,
+            judge,
+            world,
+            stopped,
+        })
     }
 
     /// Trains by a rule of your own, in place of the configuration's optimizer.
@@ -103,7 +124,7 @@ impl<'a> Trainer<'a> {
     pub fn optimizer(mut self, rule: Box<dyn Rule>) -> Result<Self, TrainError> {
         let objective = self.config.objective(self.train.dataset(), self.network.device())?;
         let teacher = self.step.objective_mut().teacher.take();
-        self.step = step(self.network, Objective { teacher, ..objective }, &self.config, rule)?;
+        self.step = step(self.network, Objective { teacher, ..objective }, &self.config, rule)?.distributed(&self.world)?;
         Ok(self)
     }
 
@@ -175,6 +196,11 @@ impl<'a> Trainer<'a> {
     /// Fails, among others, as soon as a loss or a weight is no number any more; no checkpoint is overwritten then, and the network keeps what
     /// that step left of it.
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
+        self.run_all().map_err(|error| self.world.ended_by(error))
+    }
+
+    fn run_all(&mut self) -> Result<Outcome, TrainError> {
+        self.begin_together()?;
         let (epochs, steps_per_epoch) = (self.config.epochs, self.progress.steps_per_epoch);
         let (step, judge) = (self.progress.step, self.judge);
         let measure = if self.config.loss.is_multi_label() { "exact match" } else { "accuracy" };
@@ -200,6 +226,7 @@ impl<'a> Trainer<'a> {
 
     fn run_epoch(&mut self) -> Result<Outcome, TrainError> {
         let Progress { epoch, step, steps_per_epoch, .. } = self.progress;
+        self.stopped = self.world.any(self.stop_asked())?;
         self.emit(Event::EpochStarted { epoch })?;
         self.step.optimizer_mut().start_epoch(epoch)?;
         self.call_hooks(Hook::epoch_started)?;
@@ -242,7 +269,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    /// Whether all processes stop, at the same step.
     fn is_stopped(&self) -> bool {
+        if self.world.is_one() { self.stop_asked() } else { self.stopped }
+    }
+
+    /// Whether this process was asked to stop.
+    fn stop_asked(&self) -> bool {
         self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
@@ -252,6 +285,7 @@ impl<'a> Trainer<'a> {
         let (steps, parts) = (self.config.epochs * self.progress.steps_per_epoch, self.config.accumulate);
         batch.images = self.config.progressive.resized(&batch.images, self.progress.step, steps)?;
         let (graph, device, examples) = (self.network.graph(), self.network.device(), batch.labels.numel());
+        self.say_batch();
         let output = self.run_step(&batch, lr).map_err(|error| explained(error, graph, device, examples, parts))?;
         Ok(Launched { output, labels: batch.labels, targets: batch.targets })
     }
@@ -280,7 +314,8 @@ impl<'a> Trainer<'a> {
             progress: &self.progress,
             steps: self.config.epochs * self.progress.steps_per_epoch,
             lr: self.lr(self.progress.step),
-            stop: self.stop.as_deref(),
+            // Several processes would not stop at the same place.
+            stop: self.stop.as_deref().filter(|_| self.world.is_one()),
         };
         self.hooks.iter_mut().try_for_each(|hook| call(&mut **hook, &at))
     }
@@ -292,21 +327,24 @@ impl<'a> Trainer<'a> {
 
     /// Waits until a step is done, and counts it; returns its mean loss, or none if its update was left out.
     fn finish(&mut self, Launched { output, labels, targets }: Launched, speed: &mut Speed) -> Result<Option<f64>, TrainError> {
-        let loss = f64::try_from(&output.loss)?;
-        let (skipped, examples) = (self.step.skipped()?, labels.numel() as u64);
+        let (own, skipped) = (f64::try_from(&output.loss)?, self.step.skipped()?);
+        let correct = match targets.filter(|_| self.config.loss.is_multi_label()) {
+            Some(targets) => exact_matches(&output.logits, &targets, Judge::THRESHOLD)?,
+            None => top_k_correct(&output.logits, &labels, 1)?,
+        };
+        let examples = self.examples_of_step(&labels);
+        let sums = self.world.step_sums(own, correct, self.stop_asked())?;
+        self.stopped = sums.stopped;
         self.note_update(skipped)?;
         if skipped {
             self.progress.step += 1;
             speed.images += examples;
             return Ok(None);
         }
-        if !loss.is_finite() {
-            return Err(self.diverged("the loss became", self.progress.step));
+        if let Some(rank) = sums.diverged {
+            return Err(self.diverged_in(rank));
         }
-        let correct = match targets.filter(|_| self.config.loss.is_multi_label()) {
-            Some(targets) => exact_matches(&output.logits, &targets, Judge::THRESHOLD)?,
-            None => top_k_correct(&output.logits, &labels, 1)?,
-        };
+        let (loss, correct) = (sums.loss, sums.correct);
         self.progress.running.add(loss, examples, correct);
         self.progress.step += 1;
         speed.images += examples;
@@ -325,8 +363,10 @@ impl<'a> Trainer<'a> {
 
     fn finish_epoch(&mut self, speed: &Speed) -> Result<(), TrainError> {
         let (seconds, images_per_second, waiting) = (speed.seconds(), speed.images_per_second(), speed.waiting());
+        self.share_buffers()?;
         self.check_weights()?;
         self.call_hooks(Hook::epoch_done)?;
+        self.share_hooks()?;
         let own = self.evaluate()?;
         let (evaluation, raw) = match weights_of(&self.hooks_state()) {
             None => (own, None),
@@ -372,11 +412,12 @@ impl<'a> Trainer<'a> {
     /// How the network does as it is.
     fn evaluate(&self) -> Result<Evaluation, TrainError> {
         let network = self.network;
-        let forward = |images: &Tensor| match self.is_stopped() {
+        let forward = |images: &Tensor| match self.stop_asked() {
             true => Err(TrainError::Stopped),
             false => Ok(network.forward(images, Mode::Eval)?.logits().shallow_clone()),
         };
-        let test = evaluate_with(network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
+        let test =
+            evaluate_over(&self.world, network.graph(), network.device(), self.test, self.config.loss.unsmoothed(), forward)?;
         match test.loss.is_finite() {
             true => Ok(test),
             false => Err(self.diverged("the test loss became", self.progress.step.saturating_sub(1))),

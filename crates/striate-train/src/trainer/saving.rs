@@ -86,7 +86,10 @@ impl Trainer<'_> {
     }
 
     pub(super) fn save(&mut self, name: &str) -> Result<(), TrainError> {
-        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        if !self.world.is_first() {
+            return self.world.meet();
+        }
+        let Some(checkpoints) = &self.checkpoints else { return self.world.meet() };
         let path = checkpoints.folder.join(name);
         let mut info = checkpoints.bundle.clone();
         if let Some(test) = self.progress.test {
@@ -104,6 +107,7 @@ impl Trainer<'_> {
         // The checkpoint must not have steps of which the listeners know nothing after a crash.
         self.listeners.iter_mut().try_for_each(Listener::before_checkpoint)?;
         checkpoint.write(&info, &path)?;
+        self.world.meet()?;
         self.emit(Event::CheckpointSaved { path, step: self.progress.step })
     }
 
@@ -113,6 +117,7 @@ impl Trainer<'_> {
         let step = self.progress.step;
         let last = every_steps.is_some_and(|every| step.is_multiple_of(every));
         if last || keep.is_due(KeptAt::Step(step)) {
+            self.share_buffers()?;
             self.check_weights()?;
             self.keep(&[KeptAt::Step(step)])?;
         }
@@ -125,7 +130,9 @@ impl Trainer<'_> {
         let (keep, folder) = (*keep, folder.clone());
         for moment in moments.iter().filter(|moment| keep.is_due(**moment)) {
             self.save(&moment.file())?;
-            keep.remove_older(&folder, *moment)?;
+            if self.world.is_first() {
+                keep.remove_older(&folder, *moment)?;
+            }
         }
         Ok(())
     }
