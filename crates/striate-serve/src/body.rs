@@ -1,5 +1,6 @@
 //! Reading what a client sends, within limits.
 use crate::Config;
+use crate::predict::Deadline;
 use crate::problem::Problem;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -43,7 +44,7 @@ pub(crate) async fn read(
     mut body: Body,
     config: &Config,
     memory: &BodyMemory,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<(Bytes, Held), Problem> {
     let too_large = || {
         let detail =
@@ -56,8 +57,12 @@ pub(crate) async fn read(
     }
     let mut held = memory.take(0)?;
     let (mut parts, mut length): (Vec<Bytes>, usize) = (Vec::new(), 0);
-    let until = deadline.min(Instant::now() + config.body_time);
+    let slowest = Instant::now() + config.body_time;
+    let until = deadline.at.min(slowest);
     let too_slow = |_| {
+        if deadline.at < slowest {
+            return deadline.missed().close();
+        }
         let detail = "the body did not arrive in time: send it faster, or a smaller picture";
         Problem::new(StatusCode::REQUEST_TIMEOUT, detail).close()
     };

@@ -164,7 +164,10 @@ pub(crate) async fn predict(
     accepts_json(&parts.headers)?;
     let form = Content::of(&parts.headers)?;
     let waits = waits_for(&parts.headers)?;
-    let deadline = received + waits.unwrap_or(app.config.request_time).min(app.config.request_time);
+    let deadline = Deadline {
+        at: received + waits.unwrap_or(app.config.request_time).min(app.config.request_time),
+        is_asked: waits.is_some(),
+    };
     let top = match asked.top {
         Some(0) => return Err(Problem::new(StatusCode::BAD_REQUEST, "top=0 leaves no answer: give 1 or more")),
         top => top.unwrap_or(app.config.classifier.top),
@@ -183,20 +186,13 @@ pub(crate) async fn predict(
         let detail = "explain=true is not possible: the network has no feature maps, or the server was told to leave it out";
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
-    let wish = Wish { top, explain: asked.explain, deadline };
+    let wish = Wish { top, explain: asked.explain, deadline: deadline.at };
     let answers = submit(&app, model, &loaded, pictures, held, wish)?;
     let mut predictions = Vec::with_capacity(answers.len());
     for answer in answers {
-        let late = || {
-            let detail = match waits {
-                Some(_) => "there was no answer within the seconds of Request-Timeout: allow more, or send a smaller picture",
-                None => "there was no answer in time: try again when the server has less to do",
-            };
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
-        };
-        let answer = tokio::time::timeout_at(deadline.into(), answer).await.map_err(|_| late())?;
+        let answer = tokio::time::timeout_at(deadline.at.into(), answer).await.map_err(|_| deadline.missed())?;
         // A sender that is gone belonged to a picture that nobody answers any more.
-        let answer = answer.unwrap_or_else(|_| Err(lost(deadline, late)));
+        let answer = answer.unwrap_or_else(|_| Err(lost(deadline)));
         predictions.push(match answer {
             Ok(answer) => Prediction::Answered(answered(&loaded, answer)),
             Err(problem) if several && problem.status() == StatusCode::UNPROCESSABLE_ENTITY => Prediction::Refused { problem },
@@ -204,6 +200,25 @@ pub(crate) async fn predict(
         });
     }
     Ok(Json(Predictions { model: name, generation: loaded.info.generation, predictions }))
+}
+
+/// When an answer is of no use any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// Whether the client chose it.
+    is_asked: bool,
+}
+
+impl Deadline {
+    /// Why there is no answer.
+    pub(crate) fn missed(self) -> Problem {
+        let detail = match self.is_asked {
+            true => "there was no answer within the seconds of Request-Timeout: allow more, or send a smaller picture",
+            false => "there was no answer in time: try again when the server has less to do",
+        };
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
+    }
 }
 
 /// What is asked of each picture.
@@ -263,9 +278,9 @@ fn full(model: &Model) -> Problem {
 }
 
 /// Why an answer will not come: its time had passed before it was computed, or a thread failed.
-fn lost(deadline: Instant, late: impl FnOnce() -> Problem) -> Problem {
-    match deadline <= Instant::now() {
-        true => late(),
+fn lost(deadline: Deadline) -> Problem {
+    match deadline.at <= Instant::now() {
+        true => deadline.missed(),
         false => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the picture was lost to a failure: send it again"),
     }
 }

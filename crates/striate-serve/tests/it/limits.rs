@@ -55,7 +55,14 @@ fn an_answer_that_would_come_too_late_is_not_computed() {
     let red = picture([255, 0, 0]);
     let late = server.post(PREDICT, &[("request-timeout", "0.05")], &red);
     assert!(late.problem(504).starts_with("there was no answer within the seconds of Request-Timeout"), "{late:?}");
-    // It still waits for a second one, and is left out when that comes.
+    // The time runs while the body comes, too.
+    let mut slow = server.connect();
+    slow.write_all(
+        format!("POST {PREDICT} HTTP/1.1\r\nhost: x\r\nrequest-timeout: 0.05\r\ncontent-length: 9\r\n\r\n").as_bytes(),
+    )
+    .unwrap();
+    assert!(read_to_end(slow).starts_with("HTTP/1.1 504 "));
+    // The first one still waits for a second one, and is left out when that comes.
     assert_eq!(server.predict(&red).class(), "red");
     assert!(server.get("/metrics").text.contains("striate_pictures_total{model=\"tints\"} 1\n"));
     // A server's own limit is told in other words.
