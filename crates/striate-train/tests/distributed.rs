@@ -280,8 +280,8 @@ fn all_processes_end_when_one_fails_or_hangs_and_say_which() {
         assert_eq!(failed[rank].0, "rank 1: cannot encode a picture: the disk is gone");
         assert!(failed[rank].1 < TIMEOUT / 2, "{:?}", failed[rank].1);
     }
-    let timeout = Duration::from_secs(4);
-    let hung = faults(timeout, timeout * 3);
+    let timeout = Duration::from_secs(3);
+    let hung = faults(timeout, timeout * 2);
     for rank in [0, 2] {
         assert_eq!(hung[rank].0, "rank 1 hangs: it sends nothing, and lives");
         assert!(hung[rank].1 < timeout * 2, "{:?}", hung[rank].1);
