@@ -1,6 +1,7 @@
 // All that reads libtorch's headers, as one unit: they take seconds to compile, however little of them is used.
 #include "kernels/kernel.h"
 
+#include "conv_relu.cpp"
 #include "conv_train.cpp"
 #include "cuda.cpp"
 #include "cuda_kernels.cpp"
