@@ -373,6 +373,23 @@ mod tests {
     }
 
     #[test]
+    fn a_convolution_with_its_relu_has_the_cast_weight_and_the_bias_as_it_is() {
+        let network = network(convolutional, &[Device::Cpu]);
+        let [conv, relu] = ["conv", "relu"].map(|name| network.graph.index_of(name).unwrap());
+        let NodeKind::Layer(Op::Conv2d(layer)) = &network.graph.nodes[conv].kind else { unreachable!() };
+        let [weight, bias] = network.params[conv].as_slice() else { unreachable!() };
+        let values = Values { all: vec![Some(images(6))], ..Values::default() };
+        let cast = BTreeMap::from([(conv, vec![weight * 2.0, bias.zeros_like()])]);
+        let fused = Fused::Conv { layer, node: conv };
+        for (cast, scale) in [(cast, 2.0), (BTreeMap::new(), 1.0)] {
+            let (got, twin) = network.run_fused(relu, fused, &cast, &values, None).unwrap();
+            let params = [weight * scale, bias.shallow_clone()];
+            assert_eq!(got, layer.forward(&params, &[&images(6)], Mode::Train).unwrap().relu());
+            assert!(twin.is_none() && !bias.eq_tensor(&bias.zeros_like()).all().is_nonzero());
+        }
+    }
+
+    #[test]
     fn channels_last_changes_the_layout_and_no_value() {
         let single = || {
             let graph = network(convolutional, &[Device::Cpu]).graph;
