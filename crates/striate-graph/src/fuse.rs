@@ -1,6 +1,7 @@
-//! What a forward pass in training computes together: batch norm, the addition of a shortcut, and a ReLU; a ReLU and max pooling.
+//! What a forward pass in training computes together: batch norm, the addition of a shortcut, and a ReLU; on a GPU, a convolution, its bias and a ReLU; a ReLU
+//! and max pooling.
 use crate::{Graph, NodeKind};
-use striate_layers::{Activation, BatchNorm2d, MaxPool2d, Op};
+use striate_layers::{Activation, BatchNorm2d, Conv2d, MaxPool2d, Op};
 
 /// Layers that are computed at the last node of them.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,12 @@ pub(crate) enum Fused<'a> {
         added: Option<Added>,
         /// Whether a ReLU follows.
         relu: bool,
+    },
+    /// A convolution with a bias and the ReLU that follows it.
+    Conv {
+        layer: &'a Conv2d,
+        /// Its node.
+        node: usize,
     },
     /// A max pooling of what a ReLU gives.
     Pool {
@@ -37,6 +44,7 @@ impl Fused<'_> {
     pub(crate) fn reads(self, graph: &Graph) -> impl Iterator<Item = usize> {
         let (first, other) = match self {
             Self::Norm { node, added, .. } => (node, added.map(|added| added.other)),
+            Self::Conv { node, .. } => (node, None),
             Self::Pool { relu, .. } => (relu, None),
         };
         graph.nodes[first].inputs.iter().copied().chain(other)
@@ -76,8 +84,9 @@ impl<'a> Fusions<'a> {
 }
 
 impl Graph {
-    /// The chains among the nodes that are needed. The values of nodes that are `kept` are made; batch norms that are `frozen` are left alone.
-    pub(crate) fn fusions(&self, needed: &[bool], kept: &[bool], frozen: &[bool]) -> Fusions<'_> {
+    /// The chains among the nodes that are needed. The values of nodes that are `kept` are made; batch norms that are `frozen` are left alone. A ReLU belongs
+    /// to a convolution before it `with_convolutions`, and else to max pooling after it.
+    pub(crate) fn fusions(&self, needed: &[bool], kept: &[bool], frozen: &[bool], with_convolutions: bool) -> Fusions<'_> {
         let mut readers = vec![Vec::new(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             node.inputs.iter().for_each(|input| readers[*input].push(index));
@@ -91,6 +100,7 @@ impl Graph {
             NodeKind::Layer(op) => Some(op),
             NodeKind::Input => None,
         };
+        let is_relu = |reader: &usize| matches!(op(*reader), Some(Op::Activation(Activation::Relu)));
         let count = self.nodes.len();
         let mut fusions = Fusions { at: vec![None; count], within: vec![false; count], second_readers: vec![None; count] };
         for norm in (0..self.nodes.len()).filter(|index| needed[*index] && !frozen[*index]) {
@@ -107,7 +117,6 @@ impl Graph {
                 }
             }
             let last = chain[chain.len() - 1];
-            let is_relu = |reader: &usize| matches!(op(*reader), Some(Op::Activation(Activation::Relu)));
             let relu = only_reader(last).filter(is_relu);
             chain.extend(relu);
             if let Some(end) = chain.pop() {
@@ -116,6 +125,15 @@ impl Graph {
                 if let ([_, second], Some(_), Some(_)) = (readers[end].as_slice(), added, relu) {
                     fusions.second_readers[end] = Some(*second);
                 }
+            }
+        }
+        for conv in (0..self.nodes.len()).filter(|index| needed[*index] && with_convolutions) {
+            if let (Some(Op::Conv2d(layer)), Some(relu)) = (op(conv), only_reader(conv).filter(is_relu))
+                && layer.bias
+                && layer.groups == 1
+            {
+                fusions.within[conv] = true;
+                fusions.at[relu] = Some(Fused::Conv { layer, node: conv });
             }
         }
         for relu in (0..self.nodes.len()).filter(|index| needed[*index]) {
@@ -187,8 +205,8 @@ mod tests {
         let all = vec![true; graph.nodes.len()];
         let none = vec![false; graph.nodes.len()];
         let at = |name: &str| graph.index_of(name).unwrap();
-        let ends = |kept: &[bool], frozen: &[bool]| -> Vec<String> {
-            let fusions = graph.fusions(&all, kept, frozen);
+        let ends_with = |kept: &[bool], frozen: &[bool], with_convolutions| -> Vec<String> {
+            let fusions = graph.fusions(&all, kept, frozen, with_convolutions);
             let told = |index: usize| {
                 let name = |index: usize| graph.nodes[index].name.as_str();
                 Some(match fusions.at(index)? {
@@ -196,11 +214,13 @@ mod tests {
                         let other = added.map_or(String::new(), |added| format!(" + {}", name(added.other)));
                         format!("{}: {}{other}{}", name(index), name(node), if relu { ", ReLU" } else { "" })
                     }
+                    Fused::Conv { node, .. } => format!("{}: {}, ReLU", name(index), name(node)),
                     Fused::Pool { relu, .. } => format!("{}: {}", name(index), name(relu)),
                 })
             };
             (0..graph.nodes.len()).filter_map(told).collect()
         };
+        let ends = |kept: &[bool], frozen: &[bool]| ends_with(kept, frozen, false);
         let expected = [
             "b_bn: b_bn",
             "stem_relu: stem_bn, ReLU",
@@ -216,6 +236,15 @@ mod tests {
         assert!(ends(&with("sum"), &none).contains(&"sum: a_bn + b_bn".to_owned()));
         assert_eq!(ends(&with("plain_relu"), &none).len(), expected.len() - 1);
         assert_eq!(ends(&none, &with("stem_bn")).len(), expected.len() - 1);
+        // A convolution has its ReLU before max pooling does, unless somebody sees what lies between.
+        let with_convolutions = |kept: &[bool]| ends_with(kept, &none, true).split_off(expected.len() - 1);
+        assert_eq!(with_convolutions(&none), ["plain_relu: plain, ReLU"]);
+        assert_eq!(with_convolutions(&with("plain")), ["plain_pool: plain_relu"]);
+        let fusions = graph.fusions(&all, &none, &none, true);
+        assert!(fusions.is_within(at("plain")) && !fusions.is_within(at("plain_relu")));
+        let mut last_uses = graph.last_uses(&all);
+        fusions.prolong(&graph, &mut last_uses);
+        assert_eq!(last_uses[at("norm_pool")], at("plain_relu"));
     }
 
     /// Loss, gradients and running statistics of a step.
@@ -261,6 +290,33 @@ mod tests {
         }
     }
 
+    /// Skipped where there is no CUDA device.
+    #[test]
+    fn on_a_card_fast_kernels_train_as_the_others_do() {
+        if !tch::Cuda::is_available() {
+            return eprintln!("skipped: there is no CUDA device");
+        }
+        striate_torch::manual_seed(4);
+        let device = Device::Cuda(0);
+        let images = Tensor::randn([4, 32, 12, 10], (Kind::Float, Device::Cpu)).to_device(device);
+        let targets = Tensor::from_slice(&[0_i64, 3, 1, 4]).to_device(device);
+        let gradients = |kernels: Kernels| {
+            let options = InitOptions { seed: 1, devices: vec![device], ..InitOptions::default() };
+            let mut network = Network::new(graph(), &options).unwrap();
+            network.set_memory_format(MemoryFormat::ChannelsLast).unwrap();
+            network.set_kernels(kernels);
+            network.set_autocast(Some(Kind::BFloat16));
+            let outputs = network.forward(&images, Mode::Train).unwrap();
+            outputs.logits().cross_entropy_for_logits(&targets).backward();
+            let trained = network.parameters().filter(|p| p.tensor.requires_grad());
+            trained.map(|p| p.tensor.grad().flatten(0, -1)).collect::<Vec<_>>()
+        };
+        for (got, expected) in gradients(Kernels::Fast).iter().zip(gradients(Kernels::Libtorch)) {
+            let off = ((got - &expected).norm() / expected.norm().clamp_min(1e-3)).double_value(&[]);
+            assert!(off < 0.1, "{off:.1e}");
+        }
+    }
+
     /// A block with a shortcut of its own, one that adds its input, and another after these.
     fn residual() -> Graph {
         Graph::build(|net| {
@@ -289,7 +345,7 @@ mod tests {
         let graph = residual();
         let all = vec![true; graph.nodes.len()];
         let none = vec![false; graph.nodes.len()];
-        let fusions = graph.fusions(&all, &none, &none);
+        let fusions = graph.fusions(&all, &none, &none, false);
         let second =
             |name: &str| fusions.second_reader(graph.index_of(name).unwrap()).map(|reader| graph.nodes[reader].name.as_str());
         assert_eq!(second("first.relu"), Some("second.sum"));

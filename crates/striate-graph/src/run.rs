@@ -118,7 +118,7 @@ impl Network {
                 NodeKind::Input => batches.next().map(|batch| self.laid_out(batch)).transpose()?,
                 NodeKind::Layer(_) if !needed[index] || fusions.is_within(index) => None,
                 NodeKind::Layer(_) if let Some(fused) = fusions.at(index) => {
-                    let (value, twin) = self.run_fused(index, fused, &values, fusions.second_reader(index))?;
+                    let (value, twin) = self.run_fused(index, fused, &cast, &values, fusions.second_reader(index))?;
                     values.twins.extend(twin.map(|twin| (index, twin)));
                     Some(value)
                 }
@@ -188,7 +188,7 @@ impl Network {
         let mut kept = vec![false; self.graph.nodes.len()];
         let outputs = self.graph.outputs.iter().map(|output| output.node);
         outputs.chain(taps.iter().copied()).for_each(|node| kept[node] = true);
-        self.graph.fusions(needed, &kept, &self.frozen)
+        self.graph.fusions(needed, &kept, &self.frozen, matches!(self.device(), Device::Cuda(_)))
     }
 
     /// What is computed at a node in training, together where it can be, and a twin of it for its second reader, if it has one.
@@ -196,6 +196,7 @@ impl Network {
         &self,
         index: usize,
         fused: Fused,
+        cast: &BTreeMap<usize, Vec<Tensor>>,
         values: &Values,
         second_reader: Option<usize>,
     ) -> Result<(Tensor, Option<(usize, Tensor)>), GraphError> {
@@ -204,6 +205,18 @@ impl Network {
             Fused::Pool { layer, relu } => {
                 let error = |source| GraphError::Layer { layer: name(index), op: layer.name(), source };
                 return Ok((layer.forward_fast(&values.of_inputs(&self.graph, relu), true).map_err(error)?, None));
+            }
+            Fused::Conv { layer, node } => {
+                let error = |source| GraphError::Layer { layer: name(node), op: layer.name(), source };
+                let inputs = values.of_inputs(&self.graph, node);
+                // The bias as it is, whose gradient is not rounded.
+                let weight = cast.get(&node).unwrap_or(&self.params[node]).iter().take(1);
+                let params: Vec<Tensor> = weight.chain(&self.params[node][1..]).map(Tensor::shallow_clone).collect();
+                let [input] = inputs.as_slice() else {
+                    return Ok((layer.forward(&params, &inputs, Mode::Train).map_err(error)?.f_relu_()?, None));
+                };
+                let kind = self.autocast.unwrap_or(input.kind());
+                return Ok((layer.forward_relu(&params, input, kind).map_err(error)?, None));
             }
             Fused::Norm { layer, node, added, relu } => (layer, node, added, relu),
         };
@@ -357,6 +370,23 @@ mod tests {
         assert_eq!(logits(&one), logits(&two));
         let options = InitOptions { devices: vec![], ..InitOptions::default() };
         assert!(matches!(Network::new(one.graph.clone(), &options), Err(GraphError::Devices { needed: 2, got: 0 })));
+    }
+
+    #[test]
+    fn a_convolution_with_its_relu_has_the_cast_weight_and_the_bias_as_it_is() {
+        let network = network(convolutional, &[Device::Cpu]);
+        let [conv, relu] = ["conv", "relu"].map(|name| network.graph.index_of(name).unwrap());
+        let NodeKind::Layer(Op::Conv2d(layer)) = &network.graph.nodes[conv].kind else { unreachable!() };
+        let [weight, bias] = network.params[conv].as_slice() else { unreachable!() };
+        let values = Values { all: vec![Some(images(6))], ..Values::default() };
+        let cast = BTreeMap::from([(conv, vec![weight * 2.0, bias.zeros_like()])]);
+        let fused = Fused::Conv { layer, node: conv };
+        for (cast, scale) in [(cast, 2.0), (BTreeMap::new(), 1.0)] {
+            let (got, twin) = network.run_fused(relu, fused, &cast, &values, None).unwrap();
+            let params = [weight * scale, bias.shallow_clone()];
+            assert_eq!(got, layer.forward(&params, &[&images(6)], Mode::Train).unwrap().relu());
+            assert!(twin.is_none() && !bias.eq_tensor(&bias.zeros_like()).all().is_nonzero());
+        }
     }
 
     #[test]

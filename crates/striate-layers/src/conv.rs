@@ -169,6 +169,22 @@ impl Conv2d {
         }
     }
 
+    /// The ReLU of [`forward_fast`](Self::forward_fast), of images that it computes in type `kind`: on CUDA devices in one operator,
+    /// where [`conv::takes_relu`] says so.
+    pub fn forward_relu(&self, params: &[Tensor], input: &Tensor, kind: Kind) -> Result<Tensor, LayerError> {
+        if let ([weight, bias], &[batch, channels, height, width]) = (params, input.size().as_slice()) {
+            let pads = [self.pads(0, height), self.pads(1, width)];
+            let output = self.output_shape(&[Shape::image(channels, height, width)])?.as_image()?;
+            let evenly = pads.iter().all(|(before, after)| before == after);
+            if evenly && self.groups == 1 && conv::takes_relu(input.device(), kind, [batch, output[0], output[1], output[2]]) {
+                let padding = pads.map(|(before, _)| before);
+                let geometry = Geometry { padding, stride: self.stride.0, dilation: self.dilation.0, groups: self.groups };
+                return Ok(conv::conv_relu(input, weight, bias, &geometry)?);
+            }
+        }
+        Ok(self.forward_fast(params, input, Mode::Train)?.f_relu_()?)
+    }
+
     fn check_options(&self, in_channels: i64) -> Result<(), LayerError> {
         positive("out_channels", self.out_channels)?;
         for axis in 0..2 {
@@ -320,6 +336,7 @@ mod tests {
                 };
                 let expected = both(layer.forward(&params, &[&images], Mode::Train).unwrap());
                 let got = both(layer.forward_fast(&params, &images, Mode::Train).unwrap());
+                assert_eq!(layer.forward_relu(&params, &images, kind).unwrap(), got[got.len() - 1].relu());
                 for (got, expected) in got.iter().zip(&expected) {
                     assert_eq!((got.size(), got.kind()), (expected.size(), expected.kind()));
                     let off = ((got - expected).abs().sum(Kind::Double) / expected.abs().sum(Kind::Double)).double_value(&[]);

@@ -8,16 +8,9 @@
 
 namespace {
 
-int64_t rows_of(const at::Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
-
 template <typename T>
 const T* values(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
-}
-
-at::Tensor laid_out(const at::Tensor& tensor) {
-  const at::Tensor laid = tensor.contiguous(at::MemoryFormat::ChannelsLast);
-  return laid.is_cpu() || is_aligned(laid) ? laid : laid.clone();
 }
 
 bool is_channels(const at::Tensor& tensor, int64_t channels, at::Device device) {
@@ -33,10 +26,6 @@ struct Arguments {
 
   static const float* parameter(const std::optional<at::Tensor>& tensor) { return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr; }
 };
-
-at::Tensor unwritten(at::IntArrayRef size, at::ScalarType type, const at::Tensor& like) {
-  return at::empty(size, like.options().dtype(type).memory_format(at::MemoryFormat::Contiguous));
-}
 
 // Writes `y` and `statistics`; gives what the gradient needs to know which values the ReLU let through.
 at::Tensor forward_on_cpu(const Arguments& with, const at::Tensor& x, const at::Tensor& statistics, const at::Tensor& y) {

@@ -2,6 +2,7 @@
 #include "kernels/kernel.h"
 
 #include "c10d.cpp"
+#include "conv_relu.cpp"
 #include "conv_train.cpp"
 #include "cuda.cpp"
 #include "cuda_kernels.cpp"

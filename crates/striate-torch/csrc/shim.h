@@ -195,6 +195,9 @@ char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_
 // A convolution in one group of float32 or bfloat16 images and a float32 weight, with gradients (conv_train.cpp); float32 images become bfloat16 while
 // autocasting to it. `geometry` is as for st_conv, `bias` may be nullptr, channels are multiples of 16.
 char* st_conv_train(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
+// Relu of a convolution in one group with a bias, with gradients, of images on a GPU whose kernels are loaded (conv_relu.cpp). Images and weight have one type,
+// or get it from autocasting; the bias may be float32. `geometry` is as for st_conv, output channels are multiples of 8.
+char* st_conv_relu(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* geometry, st_tensor* out);
 // A window of a picture of bytes in another size as Pillow resizes it; all sizes are above 0. 0 if there is no memory, -1 if the piece lacks what the window is
 // made of.
 int st_resample(const uint8_t* from, const st_resampling* resampling, int cubic, uint8_t* to);

@@ -1,8 +1,11 @@
 //! Convolutions with gradients on the CPU, in float32 or bfloat16: the gradient of the weight is a sum of outer products of our own. 1x1 convolutions at stride 1
 //! are matrix products of our own forward and back; of all others libtorch computes the output and the gradient of the input.
+//!
+//! On CUDA devices, a convolution with the ReLU after it: [`conv_relu`].
+use crate::cuda::kernels;
 use crate::onednn::Geometry;
 use crate::{TorchError, ffi, pointwise, winograd};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Whether this processor is fast at it, for images of this type.
 pub fn suits(kind: Kind) -> bool {
@@ -26,12 +29,37 @@ pub fn conv(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: &G
     ffi::tensor_from(|out| unsafe { ffi::st_conv_train(input.as_ptr(), weight.as_ptr(), bias, pairs.as_ptr(), out) })
 }
 
+/// Whether [`conv_relu`] gives images of this size, `[N, out, H, W]`, in this type on this device: where [`kernels`] can be had, if `out` is a multiple of 8.
+pub fn takes_relu(device: Device, kind: Kind, output: [i64; 4]) -> bool {
+    let values = output.iter().try_fold(1, |product: i64, size| product.checked_mul(*size));
+    let fits = values.and_then(|values| usize::try_from(values).ok()).is_some_and(|values| (1..kernels::MOST).contains(&values));
+    fits && output[1] % kernels::LANES == 0 && kernels::serve(device, kind)
+}
+
+/// `max(convolution + bias, 0)` of `[N, in, H, W]` on a CUDA device, channels-last, with gradients: one operator of cuDNN's, and backward one pass that takes the
+/// gradient through the ReLU and sums it up, in float32, for the bias. Where cuDNN has no algorithm for it, libtorch computes the output.
+///
+/// The weight `[out, in, height, width]` has the images' type; while autocasting, both get that of autocasting. The bias `[out]` may be float32 all the same, and its
+/// gradient is then not rounded.
+///
+/// # Errors
+///
+/// What [`takes_relu`] is false for, channels in groups, and tensors that do not fit. A second derivative is an error of the backward pass.
+pub fn conv_relu(input: &Tensor, weight: &Tensor, bias: &Tensor, geometry: &Geometry) -> Result<Tensor, TorchError> {
+    if geometry.groups != 1 {
+        return Err(TorchError::new(&format!("expected channels in one group, got {}", geometry.groups)));
+    }
+    let pairs = geometry.pairs()?;
+    // SAFETY: as in `conv`.
+    ffi::tensor_from(|out| unsafe { ffi::st_conv_relu(input.as_ptr(), weight.as_ptr(), bias.as_ptr(), pairs.as_ptr(), out) })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::cuda::kernels::host::Host;
     use crate::{MemoryFormat, to_memory_format};
-    use tch::Device;
 
     const POINT: [[i64; 2]; 4] = [[1, 1], [0, 0], [1, 1], [1, 1]];
 
@@ -131,6 +159,64 @@ mod tests {
                 assert_eq!(gradients(Kind::Float).0, Kind::Float);
             }
         }
+    }
+
+    /// Forward and backward, what is frozen has no gradient, and the bias's is a sum in float32.
+    #[test]
+    fn cuda_with_a_relu_heeds_autocasting_and_what_is_frozen() {
+        crate::manual_seed(4);
+        let _host = Host::new();
+        let (images, weights, shifts) = (random(&[3, 5, 9, 7]), random(&[24, 5, 3, 3]), random(&[24]));
+        let upstream = random(&[3, 24, 5, 4]).to_kind(Kind::BFloat16);
+        let window = geometry([[3, 3], [1, 1], [2, 2], [1, 1]]);
+        for frozen in [None, Some(0), Some(1), Some(2)] {
+            let leaf = |(index, tensor): (usize, &Tensor)| tensor.detach().set_requires_grad(frozen != Some(index));
+            let inputs: Vec<Tensor> = [&images, &weights, &shifts].into_iter().enumerate().map(leaf).collect();
+            let y = {
+                let _autocast = crate::autocast(Device::Cpu, Kind::BFloat16);
+                conv_relu(&inputs[0], &inputs[1], &inputs[2], &window).unwrap()
+            };
+            assert_eq!((y.kind(), crate::memory_format(&y)), (Kind::BFloat16, Some(MemoryFormat::ChannelsLast)));
+            (&y * &upstream).sum(Kind::Float).backward();
+
+            let rounded = [&images, &weights, &shifts].map(|tensor| tensor.to_kind(Kind::BFloat16).to_kind(Kind::Double));
+            let exact = rounded.map(|tensor| tensor.set_requires_grad(true));
+            let sum = exact[0].conv2d(&exact[1], Some(&exact[2]), [2, 2], [1, 1], [1, 1], 1);
+            let passed = (&sum * y.gt(0.0).detach()) * upstream.to_kind(Kind::Double);
+            passed.sum(Kind::Double).backward();
+            let off = |got: &Tensor, expected: &Tensor| ((got - expected).abs().max() / expected.abs().max()).double_value(&[]);
+            assert!(off(&y, &sum.relu()) < 4e-3);
+            for (index, (input, exact)) in inputs.iter().zip(&exact).enumerate() {
+                let gradient = input.grad();
+                assert_eq!(gradient.defined(), frozen != Some(index));
+                if gradient.defined() {
+                    let (off, most) = (off(&gradient, &exact.grad()), [6e-3, 6e-3, 1e-6][index]);
+                    assert!(gradient.kind() == Kind::Float && off < most, "{frozen:?} {index}: {off:.1e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cuda_with_a_relu_says_what_it_does_not_take() {
+        let geometry = geometry(POINT);
+        let [x, weight] = [[1, 16, 8, 8], [8, 16, 1, 1]].map(|size| random(&size).set_requires_grad(true));
+        let told = |x: &Tensor, weight: &Tensor, bias: &Tensor| conv_relu(x, weight, bias, &geometry).unwrap_err().to_string();
+        assert!(!takes_relu(Device::Cpu, Kind::Float, [1, 8, 8, 8]));
+        assert!(told(&x, &weight, &random(&[8])).contains("a GPU whose kernels are loaded"));
+        let _host = Host::new();
+        assert!(takes_relu(Device::Cpu, Kind::Float, [1, 8, 8, 8]));
+        assert!(
+            !takes_relu(Device::Cpu, Kind::Float, [1, 12, 8, 8]) && !takes_relu(Device::Cpu, Kind::Float, [1 << 20, 8, 32, 32])
+        );
+        assert!(told(&x, &random(&[12, 16, 1, 1]), &random(&[12])).contains("a multiple of 8"));
+        assert!(told(&x, &weight, &random(&[7])).contains("a bias for each output channel"));
+        assert!(told(&x, &weight.to_kind(Kind::BFloat16), &random(&[8])).contains("of the images' type"));
+        let grouped = Geometry { groups: 2, ..geometry };
+        assert!(conv_relu(&x, &weight, &random(&[8]), &grouped).unwrap_err().to_string().contains("one group"));
+        let sum = conv_relu(&x, &weight, &random(&[8]), &geometry).unwrap().sum(Kind::Float);
+        let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
+        assert!(TorchError::from(error).to_string().contains("no second derivative"));
     }
 
     #[test]

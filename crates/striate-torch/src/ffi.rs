@@ -296,6 +296,13 @@ unsafe extern "C" {
         geometry: *const i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn st_conv_relu(
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        geometry: *const i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn st_has_onednn() -> c_int;
     pub(crate) fn st_has_bf16() -> c_int;
     pub(crate) fn st_pack_conv(

@@ -420,7 +420,7 @@ impl Recorder {
             let (graph, output) = recorded.map_err(|error| TrainError::NotRecorded { reason: error.to_string() })?;
             *recording = Some(Recording { graph, images, targets, output });
         }
-        if std::mem::replace(lr_set, Some(lr)) != Some(lr) {
+        if lr_set.replace(lr) != Some(lr) {
             let _ = lr_tensor.f_fill_(lr)?;
         }
         match recording {

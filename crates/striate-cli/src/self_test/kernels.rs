@@ -2,6 +2,7 @@
 use super::compare::{apart, normal};
 use super::{Check, Found, Part};
 use crate::error::CliError;
+use striate_torch::cuda::kernels::self_check;
 use striate_torch::norm::{After, BatchNorm};
 use striate_torch::onednn::{self, Geometry, Post, Sum};
 use striate_torch::optim::{AdamStep, LearningRate, SgdStep, fused_adam, fused_sgd};
@@ -232,6 +233,13 @@ pub(super) fn checks(device: Device) -> Vec<Check> {
         Check::new((Part::Kernels, device), format!("two steps of fused {name}"), 1e-6, move || Ok(Found::Apart(run(device)?)))
     });
     checks.extend(steps);
+    if device.is_cuda() {
+        let run = move || {
+            let shares = self_check(device)?.into_iter().map(|check| check.error / check.bound);
+            Ok(Found::Apart(shares.fold(0.0, f64::max)))
+        };
+        checks.push(Check::new((Part::Kernels, device), "all kernels of training, errors by their bounds", 1.0, run));
+    }
     checks
 }
 

@@ -427,46 +427,42 @@ struct AddGradients : GradientRows<kSign> {
   }
 };
 
-template <Sign kSign, bool kSecond = false>
-__device__ __forceinline__ void gradient_sums(const NormBackward& p) {
-  const Place place(p.vectors);
-  float sum[kValues] = {}, product[kValues] = {};
-  if (place.inside) {
-    AddGradients<kSign, kSecond> add(p, place);
-    for_rows<add.kAhead>(add, place.first, p.rows, place.step);
-    load_floats(add.sum, sum);
-    load_floats(add.product, product);
-  }
-  const int threads = thread_count(), number = thread_number();
-  float *sums = shared, *products = sums + threads * kValues;
+// Adds up the rows of the block, half of them at a time: the first has the sums.
+template <int kSums>
+__device__ __forceinline__ void over_lanes(float (&sums)[kSums]) {
+  const int threads = thread_count(), number = thread_number(), y = threadIdx.y;
   for (int lanes = blockDim.y; lanes > 1;) {
-    const int half = (lanes + 1) / 2, y = threadIdx.y;
+    const int half = (lanes + 1) / 2;
     if (y >= half && y < lanes) {
 #pragma unroll
-      for (int k = 0; k < kValues; ++k) {
-        sums[k * threads + number] = sum[k];
-        products[k * threads + number] = product[k];
-      }
+      for (int k = 0; k < kSums; ++k) shared[k * threads + number] = sums[k];
     }
     __syncthreads();
     if (y + half < lanes) {
       const int other = number + half * blockDim.x;
 #pragma unroll
-      for (int k = 0; k < kValues; ++k) {
-        sum[k] += sums[k * threads + other];
-        product[k] += products[k * threads + other];
-      }
+      for (int k = 0; k < kSums; ++k) sums[k] += shared[k * threads + other];
     }
     lanes = half;
   }
+}
+
+template <Sign kSign, bool kSecond = false>
+__device__ __forceinline__ void gradient_sums(const NormBackward& p) {
+  const Place place(p.vectors);
+  float sums[2 * kValues] = {};
+  if (place.inside) {
+    AddGradients<kSign, kSecond> add(p, place);
+    for_rows<add.kAhead>(add, place.first, p.rows, place.step);
+    load_floats(add.sum, sums);
+    load_floats(add.product, sums + kValues);
+  }
+  over_lanes(sums);
   if (threadIdx.y == 0 && place.inside) {
     const int channels = p.vectors * kValues;
     float* to = p.partials + (size_t)blockIdx.y * 2 * channels + place.vector * kValues;
-#pragma unroll
-    for (int k = 0; k < kValues; ++k) {
-      to[k] = sum[k];
-      to[channels + k] = product[k];
-    }
+    load_floats(sums, to);
+    load_floats(sums + kValues, to + channels);
   }
 }
 
@@ -533,6 +529,50 @@ __device__ __forceinline__ void input_gradient(const NormBackward& p) {
 
 NORM_KERNEL norm_backward(const NormBackward p) { input_gradient<kNone>(p); }
 NORM_KERNEL norm_backward_relu(const NormBackward p) { input_gradient<kFromInput>(p); }
+
+// ---- a ReLU after a convolution, backward ----
+
+// Passes the gradient on where the ReLU let the value through. As libtorch's, it stops at what is no more than 0, so that a NaN is no such.
+struct PassGradients {
+  static constexpr int kAhead = STRIATE_AHEAD / 2;
+  const Vector *gradient, *y;
+  Vector* passed;
+  int vectors;
+  Vector gradients[kAhead], read[kAhead];
+  float sum[kValues] = {};
+
+  __device__ __forceinline__ PassGradients(const ReluBackward& p, const Place& place)
+      : gradient(static_cast<const Vector*>(p.gradient) + place.vector), y(static_cast<const Vector*>(p.y) + place.vector),
+        passed(static_cast<Vector*>(p.of_x) + place.vector), vectors(p.vectors) {}
+  __device__ __forceinline__ void load(int slot, int row) {
+    const size_t at = (size_t)row * vectors;
+    gradients[slot] = gradient[at];
+    read[slot] = y[at];
+  }
+  __device__ __forceinline__ void use(int slot, int row) {
+    float values[kValues], outputs[kValues];
+    unpack(gradients[slot], values);
+    unpack(read[slot], outputs);
+#pragma unroll
+    for (int k = 0; k < kValues; ++k) {
+      if (outputs[k] <= 0.0f) values[k] = 0.0f;
+      sum[k] += values[k];
+    }
+    passed[(size_t)row * vectors] = pack(values);
+  }
+};
+
+NORM_KERNEL relu_sums(const ReluBackward p) {
+  const Place place(p.vectors);
+  float sums[kValues] = {};
+  if (place.inside) {
+    PassGradients pass(p, place);
+    for_rows<pass.kAhead>(pass, place.first, p.rows, place.step);
+    load_floats(pass.sum, sums);
+  }
+  over_lanes(sums);
+  if (threadIdx.y == 0 && place.inside) load_floats(sums, p.partials + ((size_t)blockIdx.y * p.vectors + place.vector) * kValues);
+}
 
 // ---- max pooling ----
 

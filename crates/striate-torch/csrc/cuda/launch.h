@@ -80,6 +80,11 @@ inline void launch_norm_gradient(NormBackward norm, bool relu, int values, const
   card.launch(shape.launch(relu ? Kernel::norm_backward_relu : Kernel::norm_backward, 2, &norm));
 }
 
+// `partials` has the parts of a NormShape.
+inline void launch_relu_gradient(const ReluBackward& relu, int values, const Card& card) {
+  card.launch(NormShape(relu.rows, relu.vectors, card).launch(Kernel::relu_sums, values, &relu));
+}
+
 template <typename Pooling>
 Launch pool_launch(Kernel kernel, const Pooling& pool) {
   return {kernel, {static_cast<unsigned>((pool.items - 1) / STRIATE_POOL_THREADS + 1), 1}, {STRIATE_POOL_THREADS, 1}, 0, &pool};

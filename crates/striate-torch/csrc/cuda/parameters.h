@@ -20,7 +20,8 @@
 #define FOR_KERNELS(X)                                                                                                        \
   X(norm_moments) X(norm_forward) X(norm_forward_relu) X(norm_forward_add) X(norm_forward_add_relu)                          \
   X(norm_sums) X(norm_sums_relu) X(norm_sums_add_relu) X(norm_sums_two_add_relu) X(norm_backward) X(norm_backward_relu)       \
-  X(pool_any) X(pool_2) X(pool_3) X(spread_any) X(spread_1) X(spread_2)
+  X(pool_any) X(pool_2) X(pool_3) X(spread_any) X(spread_1) X(spread_2)                                               \
+  X(relu_sums)
 
 // Batch norm in training: y = relu((x - mean) * scale + shift + other).
 struct NormForward {
@@ -66,6 +67,14 @@ struct MaxPoolingGradient {
   int items;  // vectors of of_x
   int vectors;
   int in[2], out[2], kernel[2], stride[2], padding[2];
+};
+
+// A ReLU's gradient, and its sums: the gradient of the bias before the ReLU.
+struct ReluBackward {
+  const void *gradient, *y;
+  void* of_x;
+  float* partials;  // [parts, channels]
+  int rows, vectors;
 };
 
 // In place of the place: the ReLU let nothing through.

@@ -1,5 +1,7 @@
 use super::kernels::{self, ELEMENTS};
+use crate::conv::conv_relu;
 use crate::norm::{After, BatchNorm};
+use crate::onednn::Geometry;
 use crate::pixels::{Window, max_pool};
 use crate::{Generator, MemoryFormat, TorchError, to_memory_format};
 use tch::{Device, Kind, Tensor};
@@ -50,6 +52,11 @@ pub fn self_check(device: Device) -> Result<Vec<Check>, TorchError> {
             for relu in [false, true] {
                 cases.pool(kind, [2, 48, 9, 7], kernel, stride, padding, relu)?;
             }
+        }
+        for (size, out, kernel, stride) in
+            [([3, 3, 17, 19], 64, 3, 1), ([2, 16, 9, 11], 72, 1, 1), ([1, 8, 7, 5], 520, 3, 2), ([5, 8, 1, 1], 8, 1, 1)]
+        {
+            cases.conv_relu(kind, size, out, kernel, stride)?;
         }
     }
     Ok(cases.checks)
@@ -173,6 +180,35 @@ impl Cases {
         self.compare(&case, kind, &results)?;
         self.checks.push(Check { name: format!("{case}: again"), error: f64::from(u8::from(!same)), bound: 0.0 });
         Ok(())
+    }
+
+    fn conv_relu(&mut self, kind: Kind, size: [i64; 4], out: i64, kernel: i64, stride: i64) -> Result<(), TorchError> {
+        let padding = [kernel / 2; 2];
+        let weight_size = [out, size[1], kernel, kernel];
+        // Of few bits, so that products of TF32 are exact.
+        let [x, weight] = [self.images(size, Kind::BFloat16, 0.0)?, self.images(weight_size, Kind::BFloat16, 0.0)?];
+        let [x, weight] = [x.f_to_kind(kind)?.set_requires_grad(true), weight.f_to_kind(kind)?.set_requires_grad(true)];
+        let bias = self.normal(&[out], 2.0)?.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?;
+        let bias = self.placed(&bias)?.set_requires_grad(true);
+        let exactly = [&x, &weight, &bias].map(exact).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let y = conv_relu(&x, &weight, &bias, &Geometry { padding, stride: [stride; 2], dilation: [1, 1], groups: 1 })?;
+        let sizes = y.size();
+        let upstream = self.images([sizes[0], out, sizes[2], sizes[3]], Kind::BFloat16, 0.0)?.f_to_kind(kind)?;
+        let got = Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(Kind::Float)?], &[&x, &weight, &bias], false, false)?;
+
+        let [ex, eweight, ebias] = exactly.as_slice() else { return Ok(()) };
+        let sum = ex.f_conv2d(eweight, Some(ebias), [stride; 2], padding, [1, 1], 1)?;
+        // As for batch norm, gradients go by our signs.
+        let passed = sum.f_mul(&exact(&y)?.f_detach()?.f_gt(0.0)?)?.f_mul(&exact(&upstream)?.f_detach()?)?;
+        let expected = Tensor::f_run_backward(&[passed.f_sum(Kind::Double)?], &exactly, false, false)?;
+        let case = format!("convolution and ReLU {kind:?} {size:?} to {out}, {kernel}/{stride}");
+        let named = got.iter().zip(expected).zip(["gradient of images", "gradient of weight", "gradient of bias"]);
+        let mut results: Vec<_> = named.map(|((got, expected), name)| (name, got, expected)).collect();
+        // The bias's is a sum in float32, of values that are exact; the others are cuDNN's.
+        let of_bias = results.split_off(2);
+        results.push(("output", &y, sum.f_relu()?));
+        self.compare(&case, if kind == Kind::Float { Kind::Half } else { kind }, &results)?;
+        self.compare(&case, Kind::Float, &of_bias)
     }
 
     fn pool(&mut self, kind: Kind, size: [i64; 4], kernel: i64, stride: i64, padding: i64, relu: bool) -> Result<(), TorchError> {

@@ -1,7 +1,7 @@
-//! Our kernels for NVIDIA GPUs: batch norm in training with what follows it, and max pooling, of channels-last float32, bfloat16 and float16 images.
+//! Our kernels for NVIDIA GPUs: batch norm in training with what follows it, max pooling, and the gradient of a ReLU after a convolution, of channels-last float32, bfloat16 and float16 images.
 //!
 //! They are CUDA C++ (`csrc/cuda/kernels.cu`), compiled at first use for the card that is there by NVRTC, which comes with CUDA's libtorch, and kept in the
-//! user's cache folder. Where that fails, libtorch's operators serve, and one warning says why. [`crate::norm`] and [`crate::pixels`] use them.
+//! user's cache folder. Where that fails, libtorch's operators serve, and one warning says why. [`crate::norm`], [`crate::pixels`] and [`crate::conv`] use them.
 pub use super::check::{Check, self_check};
 use super::nvrtc::Nvrtc;
 use crate::{TorchError, ffi};
@@ -218,7 +218,7 @@ mod tests {
             options.push("--ptxas-options=-v".to_owned());
             let compiled = nvrtc.compile(source().unwrap(), &options).unwrap();
             let kernels: Vec<&str> = compiled.log.split("Compiling entry function '").skip(1).collect();
-            assert_eq!(kernels.len(), 17);
+            assert_eq!(kernels.len(), 18);
             for said in kernels {
                 let name = said.split('\'').next().unwrap();
                 let (registers, spilled) = (resource(said, " registers"), resource(said, " bytes spill stores"));
