@@ -515,8 +515,15 @@ mod tests {
             let [images, upstream, weight, bias] = given.lock().unwrap().each_ref().map(Tensor::copy);
             let rows = |tensor: &Tensor| if rank == 0 { tensor.narrow(0, 0, 1) } else { tensor.narrow(0, 1, 3) };
             let ([mean, var], x, w, b) = (statistics(), leaf(&rows(&images)), leaf(&weight), leaf(&bias));
-            let norm =
-                BatchNorm { weight: Some(&w), bias: Some(&b), running_mean: &mean, running_var: &var, momentum: 0.3, eps: 1e-3 };
+            let norm = BatchNorm {
+                weight: Some(&w),
+                bias: Some(&b),
+                running_mean: &mean,
+                running_var: &var,
+                counter: None,
+                momentum: 0.3,
+                eps: 1e-3,
+            };
             let y = group.batch_norm(&x, &norm).unwrap();
             (&y * rows(&upstream)).sum(Kind::Double).backward();
             [y.detach(), x.grad(), w.grad(), b.grad(), mean, var]
