@@ -308,7 +308,8 @@ mod tests {
             network.set_autocast(Some(Kind::BFloat16));
             let outputs = network.forward(&images, Mode::Train).unwrap();
             outputs.logits().cross_entropy_for_logits(&targets).backward();
-            let trained = network.parameters().filter(|p| p.tensor.requires_grad());
+            // Batch norm takes away what a bias before it adds: its gradient is nothing but rounding.
+            let trained = network.parameters().filter(|p| p.tensor.requires_grad() && p.name != "uneven.bias");
             trained.map(|p| p.tensor.grad().flatten(0, -1)).collect::<Vec<_>>()
         };
         for (got, expected) in gradients(Kernels::Fast).iter().zip(gradients(Kernels::Libtorch)) {

@@ -41,7 +41,9 @@ pub struct PlanOptions {
 /// # On a CUDA device
 ///
 /// The third call with batches of one shape records the whole plan as a CUDA graph, and calls with that shape launch it from then on
-/// by one call. Recording takes seconds, in which cuDNN measures its algorithms; calls of other threads run without a graph meanwhile.
+/// by one call. Recording takes seconds, in which cuDNN measures its algorithms; calls of other threads run without a graph meanwhile,
+/// and wait for the milliseconds of the recording itself. Whatever else your program has CUDA do on other threads must wait too, so serve
+/// each shape three times before you start such work.
 /// [`Plan::recorded`] says how many shapes have one, and [`Plan::not_recorded`] why none has.
 ///
 /// A plan keeps the graphs of eight shapes. A ninth shape's takes the place of the least recently used, once that was not used in

@@ -4,7 +4,7 @@ use crate::recent::Recent;
 use crate::steps::Steps;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use striate_graph::GraphError;
 use striate_layers::Op;
 use striate_torch::cuda::{Graph, GraphPool, Stream, Switches, has_graphs, switched};
@@ -23,6 +23,9 @@ const AGAIN: i64 = 1000;
 const PATIENCE: u64 = 1000;
 /// Runs before the one that is recorded, in which libraries set up what they need and cuDNN chooses its algorithms.
 const WARM_UP: usize = 3;
+
+/// Held by what records, and shared by what else plans have a CUDA device do: while one thread records, libtorch and cuDNN fail in others.
+static RECORDING: RwLock<()> = RwLock::new(());
 
 /// Sizes of the batches of all inputs.
 type Sizes = Vec<Vec<i64>>;
@@ -101,11 +104,13 @@ impl Recordings {
                 state.keep(&sizes, recorded);
             }
             if let Some(recording) = state.graphs.get(&sizes) {
+                let _nobody_records = RECORDING.read().unwrap_or_else(PoisonError::into_inner);
                 return recording.replay(&self.stream, batches);
             }
             // Recording would have measured.
             measure = state.refusal.is_some();
         }
+        let _nobody_records = RECORDING.read().unwrap_or_else(PoisonError::into_inner);
         switched(Switches { tf32: self.tf32, measure }, || steps.outputs(batches))
     }
 
@@ -123,6 +128,7 @@ impl Recordings {
             let batches: Vec<&Tensor> = inputs.iter().collect();
             let warm_up = || stream.run(|| (0..WARM_UP).try_for_each(|_| steps.outputs(&batches).map(drop)));
             switched(switches, warm_up).map_err(|_| Failure::Runs)?;
+            let _alone = RECORDING.write().unwrap_or_else(PoisonError::into_inner);
             let record = || Graph::record_in(Some(pool), &stream, || steps.outputs(&batches));
             let (graph, outputs) = switched(switches, record).map_err(|error| Failure::Records(error.to_string()))?;
             Ok(Recording { graph, inputs, outputs })

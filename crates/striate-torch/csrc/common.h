@@ -37,6 +37,8 @@ inline const char* message_of(const std::exception& error) {
   return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
 }
 
+inline bool is_lack_of_memory(const std::exception& error) { return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr; }
+
 // Runs `body`; an exception becomes a message without libtorch's backtrace.
 template <typename Body>
 inline char* caught(Body body) {

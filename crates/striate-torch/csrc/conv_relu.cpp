@@ -79,9 +79,8 @@ class ConvolutionRelu : public torch::autograd::Function<ConvolutionRelu> {
     if (x.is_cuda() && !Refused::has(convolution)) {
       try {
         return at::cudnn_convolution_relu(x, weight, bias, stride, padding, dilation, kGroups);
-      } catch (const c10::OutOfMemoryError&) {
-        throw;
-      } catch (const c10::Error&) {
+      } catch (const std::exception& error) {
+        if (is_lack_of_memory(error)) throw;
         Refused::add(convolution);
       }
     }

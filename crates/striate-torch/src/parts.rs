@@ -165,7 +165,11 @@ mod tests {
     fn pinned_memory_takes_a_cuda_device() {
         let pinned = Unfinished::new(&[2, 2], Memory::PinnedBytes, 4);
         match tch::Cuda::is_available() {
-            true => assert!(pinned.unwrap().0.finish().unwrap().is_pinned(Device::Cuda(0))),
+            true => {
+                let (tensor, parts) = pinned.unwrap();
+                drop(parts);
+                assert!(tensor.finish().unwrap().is_pinned(Device::Cuda(0)));
+            }
             false => assert!(!pinned.unwrap_err().to_string().contains('\n')),
         }
     }

@@ -34,6 +34,6 @@ pub(crate) fn agree(world: &World, recipe: &Recipe, info: &BundleInfo, progress:
 
 /// The run's folder, which rank 0 has claimed, for all.
 pub(crate) fn folder(world: &World, own: Option<&Path>) -> Result<PathBuf, Error> {
-    let own = own.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(world.of_first(FOLDER, &own)?.into())
+    let told = world.of_first(FOLDER, &own.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())?;
+    Ok(own.map_or_else(|| told.into(), Path::to_owned))
 }

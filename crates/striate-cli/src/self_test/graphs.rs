@@ -6,7 +6,7 @@ use crate::error::CliError;
 use striate_graph::Kernels;
 use striate_infer::{Plan, PlanOptions};
 use striate_models::find;
-use striate_torch::cuda::{await_copy, copy_ahead, has_graphs};
+use striate_torch::cuda::{Switches, await_copy, copy_ahead, has_graphs, switched};
 use striate_torch::{MemoryFormat, Precision, to_memory_format};
 use striate_train::{Objective, Optimizer, OptimizerConfig, Step, StepOptions};
 use tch::{Device, Kind, Tensor};
@@ -24,14 +24,12 @@ pub(super) fn checks(device: Device) -> Vec<Check> {
             checks.push(Check::new((Part::Graphs, device), format!("{model}, recorded steps in {precision}"), bound, run));
         }
     }
-    for precision in [Precision::Float32, Precision::Bfloat16] {
+    for (precision, on_card) in [(Precision::Float32, 1e-5), (Precision::Bfloat16, 2e-2)] {
         let run = move || replanned(precision, device);
-        checks.push(Check::new(
-            (Part::Graphs, device),
-            format!("a plan in {precision} for a batch again, after others"),
-            0.0,
-            run,
-        ));
+        let what = format!("a plan in {precision} for a batch again, after others");
+        // On a card, its graph has other algorithms than its first call.
+        let bound = if device.is_cuda() { on_card } else { 0.0 };
+        checks.push(Check::new((Part::Graphs, device), what, bound, run));
     }
     checks.push(Check::new((Part::Graphs, device), "a copy on a stream of its own", 0.0, move || copied(device)));
     checks
@@ -64,7 +62,9 @@ fn recorded(name: &str, half: Option<Kind>, device: Device) -> Result<Found, Cli
         }
         Ok(step.network().trainable().into_iter().map(|(_, param)| param).collect())
     };
-    let (got, expected) = (after(true)?, after(false)?);
+    // The last bits of TF32 grow from step to step.
+    let exact = Switches { tf32: Some(false), ..Switches::default() };
+    let (got, expected) = switched(exact, || Ok::<_, CliError>((after(true)?, after(false)?)))?;
     Ok(Found::Apart(apart(got.iter().zip(&expected))?))
 }
 
