@@ -1,6 +1,6 @@
 //! A graphics card: ours and the PyTorch of the machine's own Python in turns, and one table.
 //!
-//! A card is lent for minutes, so cases share what takes long. A side of PyTorch is one process for all cases. What torch.compile makes
+//! Time on a card is dear, so cases share what takes long. A side of PyTorch is one process for all cases. What torch.compile makes
 //! is made for all cases at once, before any is measured; on its turn, it takes the code from its cache on disk.
 use crate::case::{is_id, matches};
 use crate::drive::{first_line, request, rows, this_program};
