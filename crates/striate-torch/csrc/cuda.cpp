@@ -32,13 +32,14 @@ void wait_for(const c10::Stream& waiting, const c10::Stream& awaited) {
   event.block(waiting);
 }
 
-// The one stream of a device that copies to it go by: libtorch keeps freed memory for each stream apart.
+// The one stream of a device that copies to it go by: libtorch keeps freed memory for each stream apart. Its streams come round again after 32, and what is
+// copied must not get onto one that is recorded, so this is one of those of high priority, on which nothing is.
 c10::Stream copies_to(c10::Device device) {
   static std::mutex mutex;
   static std::map<c10::DeviceIndex, c10::Stream> streams;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = streams.find(device.index());
-  return found != streams.end() ? found->second : streams.emplace(device.index(), cuda().getStreamFromGlobalPool(device)).first->second;
+  return found != streams.end() ? found->second : streams.emplace(device.index(), cuda().getStreamFromGlobalPool(device, /*isHighPriority=*/true)).first->second;
 }
 
 }  // namespace
