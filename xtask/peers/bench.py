@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 
 LR = 1e-6
 
@@ -19,46 +18,8 @@ class Refusal(Exception):
     """A reason in one line."""
 
 
-def lenet5():
-    from torch import nn
-
-    return nn.Sequential(OrderedDict(
-        c1=nn.Conv2d(1, 6, 5), c1_act=nn.ReLU(), s2=nn.MaxPool2d(2),
-        c3=nn.Conv2d(6, 16, 5), c3_act=nn.ReLU(), s4=nn.MaxPool2d(2), flatten=nn.Flatten(),
-        c5=nn.Linear(400, 120), c5_act=nn.ReLU(), f6=nn.Linear(120, 84), f6_act=nn.ReLU(), output=nn.Linear(84, 10),
-    ))
-
-
-def cifar_resnet20():
-    """He 2015, section 4.2, with shortcuts that take every second pixel and pad channels with zeros (option A)."""
-    from torch import nn
-    from torch.nn import functional as F
-
-    class Block(nn.Module):
-        def __init__(self, inside, outside):
-            super().__init__()
-            self.stride = outside // inside
-            self.conv1 = nn.Conv2d(inside, outside, 3, self.stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outside)
-            self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(outside)
-
-        def forward(self, x):
-            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-            if self.stride > 1:
-                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
-            return F.relu(y + x)
-
-    stage = lambda inside, outside: nn.Sequential(Block(inside, outside), Block(outside, outside), Block(outside, outside))
-    return nn.Sequential(OrderedDict(
-        conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(),
-        layer1=stage(16, 16), layer2=stage(16, 32), layer3=stage(32, 64),
-        avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(64, 10),
-    ))
-
-
-# Networks that torchvision has not, with our names for their layers.
-OWN = {"lenet5": lenet5, "resnet20-cifar": cifar_resnet20}
+# Networks that torchvision has not, with our names for their layers: torch_cuda.py has them.
+OWN = ("lenet5", "resnet20-cifar")
 
 
 def read_model(request):
@@ -73,7 +34,9 @@ def read_model(request):
         options = {"init_weights": False} if known in ("googlenet", "inception_v3") else {}
         model = torchvision.models.get_model(known, weights=None, **options)
     elif name in OWN:
-        model = OWN[name]()
+        from torch_cuda import NETWORKS
+
+        model = NETWORKS[name]()
     else:
         raise Refusal(f"there is no {name} in torchvision")
     lacking = model.load_state_dict(state, strict=False)

@@ -99,6 +99,11 @@ mod tests {
 
     const CHANNELS: i64 = 80;
 
+    /// Without scale and shift.
+    fn plain<'a>(running_mean: &'a Tensor, running_var: &'a Tensor) -> BatchNorm<'a> {
+        BatchNorm { weight: None, bias: None, running_mean, running_var, counter: None, momentum: 0.1, eps: 1e-5 }
+    }
+
     fn random(size: &[i64], kind: Kind) -> Tensor {
         Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind)
     }
@@ -172,15 +177,7 @@ mod tests {
             let [x, other] = [(); 2].map(|()| random(&size, kind));
             let upstream = [(); 2].map(|()| random(&size, kind));
             let [mean, var] = [0.0, 1.0].map(|value| Tensor::full([CHANNELS], value, (Kind::Float, Device::Cpu)));
-            let norm = BatchNorm {
-                weight: None,
-                bias: None,
-                running_mean: &mean,
-                running_var: &var,
-                counter: None,
-                momentum: 0.1,
-                eps: 1e-5,
-            };
+            let norm = plain(&mean, &var);
             // Gradients where both read it, or only the first, or only the second.
             let gradients = |twins: bool, readers: &[usize]| {
                 let [x, other] = [&x, &other].map(|tensor| tensor.detach().set_requires_grad(true));
@@ -204,15 +201,7 @@ mod tests {
     fn a_second_derivative_is_an_error() {
         let x = random(&[2, 16, 3, 3], Kind::Float).set_requires_grad(true);
         let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
-        let norm = BatchNorm {
-            weight: None,
-            bias: None,
-            running_mean: &channels,
-            running_var: &channels,
-            counter: None,
-            momentum: 0.1,
-            eps: 1e-5,
-        };
+        let norm = plain(&channels, &channels);
         let sum = norm.forward(&x, After::default()).unwrap().sum(Kind::Float);
         let error = Tensor::f_run_backward(&[sum], &[&x], false, true).unwrap_err();
         assert!(TorchError::from(error).to_string().contains("no second derivative"));
@@ -221,15 +210,7 @@ mod tests {
     #[test]
     fn what_it_does_not_take_is_an_error() {
         let channels = Tensor::ones([16], (Kind::Float, Device::Cpu));
-        let norm = BatchNorm {
-            weight: None,
-            bias: None,
-            running_mean: &channels,
-            running_var: &channels,
-            counter: None,
-            momentum: 0.1,
-            eps: 1e-5,
-        };
+        let norm = plain(&channels, &channels);
         let told = |images: &Tensor, other: Option<&Tensor>| match norm.forward(images, After { other, relu: false }) {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
