@@ -82,6 +82,12 @@ impl World {
         self.compile(source, &format!("built/{name}"), &[&folder, "-Wl,-rpath,$ORIGIN/../lib", &path, "-ltorch_cpu"]);
     }
 
+    /// The one that people call, which needs no libtorch.
+    fn light_program(&self, name: &str) {
+        let path = format!("-Wl,-rpath,{}", self.path("libtorch/lib").display());
+        self.compile("int main(void) { return 0; }\n", &format!("built/{name}"), &["-Wl,-rpath,$ORIGIN/../lib", &path]);
+    }
+
     fn dist(&self, args: &[&str]) -> Output {
         let mut dist = Command::new(env!("CARGO_BIN_EXE_xtask"));
         dist.env("CARGO_MANIFEST_DIR", self.path("checkout/xtask")).env("LIBTORCH", self.path("libtorch"));
@@ -151,6 +157,12 @@ fn an_archive_runs_wherever_it_is_unpacked() {
 #[test]
 fn without_libtorch_it_says_which_one_it_wants() {
     let world = World::new();
+    let refused = String::from_utf8(world.dist(&["--without-libtorch", "--out", "a.tar.xz"]).stderr).unwrap();
+    assert!(
+        refused.contains("error: striate is linked to ") && refused.ends_with("has to start without libtorch\n"),
+        "{refused}"
+    );
+    world.light_program("striate");
     let archive = world.unpacked(&["--without-libtorch"], &format!("{NAME}-without-libtorch"));
     let mut expected = [&COMMON[..], &["lib/libtorch.toml"]].concat();
     expected.sort_unstable();

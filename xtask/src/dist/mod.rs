@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use striate_files::FilesError;
 
 use crate::{
@@ -109,7 +109,13 @@ fn stage(workspace: &Workspace, options: &Options, libtorch: &Libtorch, built: &
     for name in PROGRAMS {
         let program = Program::read(&built.join(name), &lib)?;
         glibc = glibc.max(program.glibc());
-        libraries.extend(program.libraries()?);
+        let needed = program.libraries()?;
+        // It looks for libtorch where an archive has none, so it must start without.
+        let looks = options.without_libtorch && name == PROGRAMS[0];
+        if let Some(library) = needed.iter().find(|path| looks && path.starts_with(&lib)) {
+            bail!("{name} is linked to {}, and has to start without libtorch", library.display());
+        }
+        libraries.extend(needed);
         program.write(&folder.join("bin").join(name))?;
     }
     if options.cuda {
