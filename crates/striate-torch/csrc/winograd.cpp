@@ -8,7 +8,7 @@ Tiles tiles_of(const at::Tensor& input, int64_t top, int64_t left) {
   return tiles;
 }
 
-at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bias, int64_t top, int64_t left, int64_t out_channels, at::Tensor added,
+at::Tensor winograd(at::Tensor input, const WinogradWeight& weight, const float* bias, int64_t top, int64_t left, int64_t out_channels, at::Tensor added,
                     bool relu, bool in_place) {
   const auto kind = input.scalar_type();
   TORCH_CHECK(input.dim() == 4 && input.is_cpu() && (kind == at::kFloat || kind == at::kBFloat16),
@@ -17,7 +17,6 @@ at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bi
   const int64_t channels = input.size(1);
   TORCH_CHECK(channels > 0 && out_channels > 0 && channels % kMultiple == 0 && out_channels % kMultiple == 0,
               "Winograd's convolution takes multiples of 16 channels");
-  TORCH_CHECK(weights.is_contiguous() && weights.numel() == kPoints * channels * out_channels, "the weight has another shape");
   const Tiles tiles = tiles_of(input, top, left);
   std::vector<int64_t> size{tiles.images, out_channels, tiles.out_height, tiles.out_width};
   TORCH_CHECK(!added.defined() || (added.sizes() == size && added.scalar_type() == kind && added.is_cpu()), "what is added has another shape");
@@ -27,7 +26,7 @@ at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bi
   with_type(input, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const T* other = added.defined() ? static_cast<const T*>(added.const_data_ptr()) : nullptr;
-    winograd(Winograd<T>{static_cast<const T*>(input.const_data_ptr()), weights.const_data_ptr<float>(), {bias, other, relu},
+    winograd(Winograd<T>{static_cast<const T*>(input.const_data_ptr()), weight, {bias, other, relu},
                          static_cast<T*>(output.data_ptr()), tiles, channels, out_channels});
   });
   return output;
@@ -36,12 +35,14 @@ at::Tensor winograd(at::Tensor input, const at::Tensor& weights, const float* bi
 char* st_winograd(st_tensor input, st_tensor weights, st_tensor bias, const int64_t* padding, int64_t out_channels, st_tensor other, int relu,
                   int in_place, st_tensor* out) {
   return caught([&] {
+    const at::Tensor &images = tensor_of(input), &panels = tensor_of(weights);
+    TORCH_CHECK(images.dim() == 4 && panels.is_contiguous() && panels.numel() == kPoints * images.size(1) * out_channels, "the weight has another shape");
     const float* bias_values = nullptr;
     if (bias != nullptr) {
       TORCH_CHECK(tensor_of(bias).is_contiguous() && tensor_of(bias).numel() == out_channels, "the bias has another shape");
       bias_values = tensor_of(bias).const_data_ptr<float>();
     }
-    *out = new at::Tensor(winograd(tensor_of(input), tensor_of(weights), bias_values, padding[0], padding[1], out_channels,
+    *out = new at::Tensor(winograd(images, {panels.const_data_ptr<float>(), {}}, bias_values, padding[0], padding[1], out_channels,
                                    other == nullptr ? at::Tensor() : tensor_of(other), relu != 0, in_place != 0));
   });
 }

@@ -19,14 +19,6 @@ Kernels kernels_of(const at::Tensor& weight, bool around) {
                 : Kernels{values, weight.stride(1), weight.stride(0), down, across};
 }
 
-// A weight [out, in, 3, 3] transformed and packed in panels: [36, in * out].
-at::Tensor transformed(const at::Tensor& weight, bool around) {
-  const int64_t depth = weight.size(around ? 0 : 1), columns = weight.size(around ? 1 : 0);
-  at::Tensor packed = at::empty({kPoints, depth * columns}, weight.options().memory_format(at::MemoryFormat::Contiguous));
-  winograd_weight(kernels_of(weight, around), depth, columns, packed.data_ptr<float>());
-  return packed;
-}
-
 // The gradient of a weight, which lies as the weight does.
 at::Tensor winograd_gradient(const at::Tensor& input, const at::Tensor& gradient, const at::Tensor& weight, const Tiles& tiles) {
   if (tiles.count() == 0) return at::zeros_like(weight);
@@ -57,7 +49,7 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
       bias_values = bias->const_data_ptr<float>();
     }
     input = input.contiguous(at::MemoryFormat::ChannelsLast);
-    at::Tensor output = winograd(input, transformed(weight, false), bias_values, top, left, weight.size(0), at::Tensor(), false, false);
+    at::Tensor output = winograd(input, {nullptr, kernels_of(weight, false)}, bias_values, top, left, weight.size(0), at::Tensor(), false, false);
     context->save_for_backward({input, weight});
     context->saved_data["top"] = top;
     context->saved_data["left"] = left;
@@ -73,7 +65,7 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
     const at::Tensor gradient = gradients[0].to(input.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
     torch::autograd::variable_list result(5);
     if (context->needs_input_grad(0))
-      result[0] = winograd(gradient, transformed(weight, true), nullptr, 2 - top, 2 - left, weight.size(1), at::Tensor(), false, false);
+      result[0] = winograd(gradient, {nullptr, kernels_of(weight, true)}, nullptr, 2 - top, 2 - left, weight.size(1), at::Tensor(), false, false);
     if (context->needs_input_grad(1)) result[1] = winograd_gradient(input, gradient, weight, tiles_of(input, top, left));
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) result[2] = gradient.sum({0, 2, 3}, false, at::kFloat);
     return result;
@@ -83,7 +75,12 @@ class Convolution3x3 : public torch::autograd::Function<Convolution3x3> {
 }  // namespace
 
 char* st_winograd_weight(st_tensor weight, st_tensor* out) {
-  return caught([&] { *out = new at::Tensor(transformed(tensor_of(weight), false)); });
+  return caught([&] {
+    const at::Tensor& kernels = tensor_of(weight);
+    at::Tensor packed = at::empty({kPoints, kernels.size(1) * kernels.size(0)}, kernels.options().memory_format(at::MemoryFormat::Contiguous));
+    winograd_weight(kernels_of(kernels, false), kernels.size(1), kernels.size(0), packed.data_ptr<float>());
+    *out = new at::Tensor(packed);
+  });
 }
 
 char* st_conv3x3(st_tensor input, st_tensor weight, st_tensor bias, const int64_t* padding, st_tensor* out) {

@@ -36,10 +36,13 @@ void weight_gradient(const Sums<T>& sums, float* to);
 template <typename T>
 void winograd(const Winograd<T>& convolution);
 
-// winograd_train.cpp
+// winograd_weight.cpp
 
 // A weight transformed and packed in panels: [36, depth * columns].
 void winograd_weight(const Kernels& kernels, int64_t depth, int64_t columns, float* to);
+
+// winograd_train.cpp
+
 // The gradient of a weight.
 template <typename T>
 void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kernels& result);

@@ -126,10 +126,26 @@ struct After {
   bool relu;
 };
 
+// The values of a weight [out, in, 3, 3] by what a product sums over (`depth`) and what it gives (`column`).
+struct Kernels {
+  float* values;
+  int64_t depth_step, column_step, row_step, step;
+
+  float* at(int64_t depth, int64_t column) const { return values + depth * depth_step + column * column_step; }
+  // Those from `depth` on.
+  Kernels from(int64_t depth) const { return {at(depth, 0), depth_step, column_step, row_step, step}; }
+};
+
+// What tiles are multiplied with: transformed and packed in panels, [36, depth * columns]; or, where there are none, kernels that are transformed on the way.
+struct WinogradWeight {
+  const float* panels;
+  Kernels kernels;
+};
+
 template <typename T>
 struct Winograd {
   const T* input;
-  const float* weights;  // transformed, in panels: [36, in * out]
+  WinogradWeight weight;
   After<T> after;
   T* output;
   Tiles tiles;
@@ -137,15 +153,6 @@ struct Winograd {
 };
 
 // winograd_train.cpp
-
-// The values of a weight [out, in, 3, 3] by what a product sums over (`depth`) and what it gives (`column`).
-struct Kernels {
-  float* values;
-  int64_t depth_step, column_step, row_step, step;
-
-  float* at(int64_t depth, int64_t column) const { return values + depth * depth_step + column * column_step; }
-};
-
 
 template <typename T>
 struct WinogradGradient {

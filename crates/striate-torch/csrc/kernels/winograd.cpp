@@ -88,49 +88,95 @@ TARGET void finish(const float* points, int64_t step, const After<uint16_t>& aft
   output_tile(points, step, after, channels, tiles, tile, output);
 }
 
-// rows x (vectors * kLanes) products of `values` [rows, depth] and `panel` [depth, vectors * kLanes].
+// Products of `values` and a panel of weights [depth, columns], which are added to those that are there unless they are the first. Rows of values lie `step`
+// apart, rows of products `width`.
+struct Products {
+  const float* values;
+  int64_t step, depth;
+  const float* panel;
+  float* to;
+  int64_t width;
+  bool first;
+};
+
 template <int64_t rows, int64_t vectors>
-ALWAYS_INLINE void block(const float* values, int64_t depth, const float* panel, float* products, int64_t width) {
+ALWAYS_INLINE void block(const Products& p, int64_t row) {
+  const float *values = p.values + row * p.step, *panel = p.panel;
+  float* to = p.to + row * p.width;
   Lanes sums[rows][vectors] = {};
-  for (int64_t k = 0; k < depth; ++k) {
+  if (!p.first) EACH_ROW EACH_VECTOR sums[r][v] = load(to + r * p.width + v * kLanes);
+  for (int64_t k = 0; k < p.depth; ++k, panel += vectors * kLanes) {
     Lanes weights[vectors];
-    for (int64_t v = 0; v < vectors; ++v) weights[v] = load(panel + (k * vectors + v) * kLanes);
-    EACH_LINE __builtin_prefetch(panel + (k * vectors + v) * kLanes + kAhead);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t v = 0; v < vectors; ++v) sums[r][v] += values[r * depth + k] * weights[v];
+    EACH_VECTOR weights[v] = load(panel + v * kLanes);
+    EACH_LINE __builtin_prefetch(panel + v * kLanes + kAhead);
+    EACH_ROW EACH_VECTOR sums[r][v] += values[r * p.step + k] * weights[v];
   }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t v = 0; v < vectors; ++v) store(products + r * width + v * kLanes, sums[r][v]);
+  EACH_ROW EACH_VECTOR store(to + r * p.width + v * kLanes, sums[r][v]);
 }
 
 template <int64_t vectors>
-ALWAYS_INLINE void blocks(const float* values, int64_t rows, int64_t depth, const float* panel, float* products, int64_t width) {
-  for (; rows >= kRows; rows -= kRows, values += kRows * depth, products += kRows * width)
-    block<kRows, vectors>(values, depth, panel, products, width);
-  switch (rows) {
-    case 5: return block<5, vectors>(values, depth, panel, products, width);
-    case 4: return block<4, vectors>(values, depth, panel, products, width);
-    case 3: return block<3, vectors>(values, depth, panel, products, width);
-    case 2: return block<2, vectors>(values, depth, panel, products, width);
-    case 1: return block<1, vectors>(values, depth, panel, products, width);
+ALWAYS_INLINE void blocks(const Products& p, int64_t rows) {
+  int64_t row = 0;
+  for (; row + kRows <= rows; row += kRows) block<kRows, vectors>(p, row);
+  switch (rows - row) {
+    case 5: return block<5, vectors>(p, row);
+    case 4: return block<4, vectors>(p, row);
+    case 3: return block<3, vectors>(p, row);
+    case 2: return block<2, vectors>(p, row);
+    case 1: return block<1, vectors>(p, row);
   }
 }
 
-// Products [rows, columns] of `values` [rows, depth] and a panel [depth, columns]; rows of products lie `width` apart.
-TARGET void multiply(const float* values, int64_t rows, int64_t depth, const float* panel, int64_t columns, float* products,
-                                 int64_t width) {
-#define BLOCKS(vectors) blocks<vectors>(values, rows, depth, panel, products, width);
+TARGET void multiply(const Products& p, int64_t rows, int64_t columns) {
+#define BLOCKS(vectors) blocks<vectors>(p, rows);
   FOR_COLUMNS(columns, BLOCKS)
 #undef BLOCKS
 }
 
 template <typename T>
 struct Convolution : Winograd<T> {
-  using Winograd<T>::input, Winograd<T>::weights, Winograd<T>::after, Winograd<T>::output, Winograd<T>::tiles, Winograd<T>::channels,
+  using Winograd<T>::input, Winograd<T>::weight, Winograd<T>::after, Winograd<T>::output, Winograd<T>::tiles, Winograd<T>::channels,
       Winograd<T>::out_channels;
 
   // The floats that `run` needs for this many tiles.
   int64_t scratch(int64_t count) const { return kPoints * count * (channels + out_channels); }
+
+  int64_t panels() const { return (out_channels + kPanel - 1) / kPanel; }
+  int64_t width(int64_t column) const { return std::min(kPanel, out_channels - column); }
+
+  void multiply_panels(const float* values, int64_t count, float* products) const {
+    parallel(kPoints * panels(), 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t point = i / panels(), column = i % panels() * kPanel;
+        multiply({values + point * count * channels, channels, channels, weight.panels + point * channels * out_channels + column * channels,
+                  products + point * count * out_channels + column, out_channels, true},
+                 count, width(column));
+      }
+    });
+  }
+
+  // Transforms some of a panel at a time, which is multiplied while it is in the thread's cache: all of it, which is four times the weight, is written nowhere.
+  void multiply_kernels(const float* values, int64_t count, float* products) const {
+    // Apart by other than a power of two.
+    constexpr int64_t step = kOnTheWay + kLine;
+    const int64_t threads = thread_count(), all = panels();
+    const Floats memory(threads * kPoints * step);
+    parallel(threads, 1, [&](int64_t first, int64_t last) {
+      float* points = memory.data() + first * kPoints * step;
+      for (int64_t i = first * all / threads; i < last * all / threads; ++i) {
+        const int64_t column = i * kPanel;
+        for (int64_t begin = 0, depth; begin < channels; begin += depth) {
+          depth = std::min(kOnTheWay / kPanel, channels - begin);
+          for (int64_t row = 0; row < depth; row += kLanes)
+            transform_weight(weight.kernels, begin + row, column, width(column), points + row * width(column), step);
+          for (int64_t p = 0; p < kPoints; ++p)
+            multiply({values + p * count * channels + begin, channels, depth, points + p * step, products + p * count * out_channels + column, out_channels,
+                      begin == 0},
+                     count, width(column));
+        }
+      }
+    });
+  }
 
   // Computes `count` tiles from number `begin`. Within a parallel region this runs on one thread.
   void run(int64_t begin, int64_t count, float* values) const {
@@ -138,14 +184,8 @@ struct Convolution : Winograd<T> {
     parallel(count, 2, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) transform(input, channels, tiles, begin + t, values + t * channels, count * channels);
     });
-    const int64_t panels = (out_channels + kPanel - 1) / kPanel;
-    parallel(kPoints * panels, 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t point = i / panels, column = i % panels * kPanel;
-        multiply(values + point * count * channels, count, channels, weights + point * channels * out_channels + column * channels,
-                 std::min(kPanel, out_channels - column), products + point * count * out_channels + column, out_channels);
-      }
-    });
+    if (weight.panels != nullptr) multiply_panels(values, count, products);
+    else multiply_kernels(values, count, products);
     parallel(count, 2, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t)
         finish(products + t * out_channels, count * out_channels, after, out_channels, tiles, begin + t, output);
@@ -156,6 +196,15 @@ struct Convolution : Winograd<T> {
     const int64_t count = tiles.count(), threads = thread_count();
     const bool shared = kPoints * channels * out_channels * int64_t{sizeof(float)} > kSmallWeight || count < 2 * kRows * threads;
     const int64_t most = std::max((shared ? kSharedCache : kOwnCache) / (scratch(1) * int64_t{sizeof(float)}), 4 * kRows);
+    // To transform a weight twice takes less than to write what the shared cache does not hold.
+    const bool on_the_way = kPoints * channels * out_channels * int64_t{sizeof(float)} > kSharedCache && count <= 2 * most && panels() >= threads;
+    if (weight.panels == nullptr && !on_the_way) {
+      const Floats packed(kPoints * channels * out_channels);
+      LEVEL::winograd_weight(weight.kernels, channels, out_channels, packed.data());
+      Convolution convolution = *this;
+      convolution.weight.panels = packed.data();
+      return convolution.run_all();
+    }
     // Parts of equal size, as many for each thread.
     int64_t parts = (count + most - 1) / most;
     if (!shared) parts = (parts + threads - 1) / threads * threads;

@@ -10,18 +10,6 @@ namespace {
 // Tiles that are multiplied at once, so that a panel of them stays in the nearest cache.
 constexpr int64_t kTiles = 64;
 
-// G g for three values.
-ALWAYS_INLINE void weight_to_points(const Lanes* g, int64_t step, Lanes* t, int64_t to) {
-  Lanes g0 = g[0], g1 = g[step], g2 = g[2 * step];
-  Lanes ends = (g0 + g2) * (-1.0f / 6), middle = g1 * (1.0f / 6), ends2 = g0 * (1.0f / 24) + g2 * (1.0f / 6), middle2 = g1 * (1.0f / 12);
-  t[0] = g0 * 0.25f;
-  t[to] = ends - middle;
-  t[2 * to] = ends + middle;
-  t[3 * to] = ends2 + middle2;
-  t[4 * to] = ends2 - middle2;
-  t[5 * to] = g2;
-}
-
 // G^T p for six values.
 ALWAYS_INLINE void weight_from_points(const Lanes* p, int64_t step, Lanes* g, int64_t to) {
   Lanes sum = p[step] + p[2 * step], difference = p[2 * step] - p[step];
@@ -41,33 +29,6 @@ ALWAYS_INLINE void gradient_to_points(const Lanes* y, int64_t step, Lanes* t, in
   t[3 * to] = even2 + odd2;
   t[4 * to] = even2 - odd2;
   t[5 * to] = y3;
-}
-
-// Transforms as many rows of a panel as a vector has values: what the values from `depth` on add to `width` columns from `column` on. Rows lie `width` apart, points `point_step`.
-TARGET void transform_weight(const Kernels& kernels, int64_t depth, int64_t column, int64_t width, float* to, int64_t point_step) {
-  for (int64_t c = 0; c < width; c += kLanes) {
-    Lanes g[9][kLanes];  // of each place, the rows
-    for (int64_t i = 0; i < 3; ++i)
-      for (int64_t j = 0; j < 3; ++j) {
-        Lanes(&rows)[kLanes] = g[3 * i + j];
-        const float* from = kernels.at(depth, column + c) + i * kernels.row_step + j * kernels.step;
-        if (kernels.column_step == 1) {
-          for (int64_t r = 0; r < kLanes; ++r) rows[r] = load(from + r * kernels.depth_step);
-        } else if (kernels.depth_step == 1) {
-          for (int64_t lane = 0; lane < kLanes; ++lane) rows[lane] = load(from + lane * kernels.column_step);
-          transpose(rows);
-        } else {
-          for (int64_t r = 0; r < kLanes; ++r)
-            for (int64_t lane = 0; lane < kLanes; ++lane) rows[r][lane] = from[r * kernels.depth_step + lane * kernels.column_step];
-        }
-      }
-    for (int64_t r = 0; r < kLanes; ++r) {
-      Lanes t[18], points[kPoints];
-      for (int64_t j = 0; j < 3; ++j) weight_to_points(&g[j][r], 3 * kLanes, t + j, 3);
-      for (int64_t i = 0; i < kIn; ++i) weight_to_points(t + 3 * i, 1, points + i * kIn, 1);
-      for (int64_t p = 0; p < kPoints; ++p) store(to + p * point_step + r * width + c, points[p]);
-    }
-  }
 }
 
 // Transforms tile number `tile` of a gradient of the output into `points`, which lie `step` apart.
@@ -120,16 +81,6 @@ TARGET void finish_weight(const float* sums, int64_t step, int64_t channels, con
 
 }  // namespace
 
-void winograd_weight(const Kernels& kernels, int64_t depth, int64_t columns, float* to) {
-  const int64_t points = depth * columns, panels = (columns + kPanel - 1) / kPanel, blocks = depth / kLanes;
-  parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t column = i / blocks * kPanel, width = std::min(kPanel, columns - column), row = i % blocks * kLanes;
-      transform_weight(kernels, row, column, width, to + column * depth + row * width, points);
-    }
-  });
-}
-
 template <typename T>
 void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kernels& result) {
   const auto& [images, gradients, tiles, channels, out_channels] = convolution;
@@ -138,29 +89,54 @@ void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kern
   const int64_t x_step = channels + kLanes, y_step = out_channels + kLanes;
   const int64_t most = std::max(kSharedCache / (kPoints * (x_step + y_step) * int64_t{sizeof(float)}), kTiles);
   const int64_t parts = std::max<int64_t>((count + most - 1) / most, 1), each = (count + parts - 1) / parts;
-  const int64_t panels = (channels + kPanel - 1) / kPanel;
-  const Floats sums(kPoints * points), values(kPoints * each * (x_step + y_step));
-  float *all = sums.data(), *x = values.data(), *y = x + kPoints * each * x_step;
-  for (int64_t begin = 0; begin == 0 || begin < count; begin += each) {
-    const int64_t here = std::min(each, count - begin);
+  const int64_t panels = (channels + kPanel - 1) / kPanel, rows = kOnTheWay / kPanel, blocks = (out_channels + rows - 1) / rows;
+  const Floats values(kPoints * each * (x_step + y_step));
+  float *x = values.data(), *y = x + kPoints * each * x_step;
+  const auto transform_tiles = [&](int64_t begin, int64_t here) {
     parallel(here, 2, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         transform(images, channels, tiles, begin + t, x + t * x_step, each * x_step);
         transform_gradient(gradients, out_channels, tiles, begin + t, y + t * y_step, each * y_step);
       }
     });
+  };
+  // Adds up `here` tiles at a point for `outs` output channels from `out` on and a panel of input channels, into rows that lie `width` apart.
+  const auto sum = [&](int64_t point, int64_t here, int64_t out, int64_t outs, int64_t column, float* to, int64_t width, bool first) {
+    for (int64_t t = 0; t == 0 || t < here; t += kTiles)
+      multiply_outer(Outer<float>{y + (point * each + t) * y_step + out, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
+                                  to, width, first && t == 0, nullptr},
+                     outs, std::min(kPanel, channels - column));
+  };
+
+  if (kPoints * points * int64_t{sizeof(float)} > kSharedCache && parts == 1 && panels * blocks >= thread_count()) {
+    // The sums for a few channels, at all points, stay in the thread's cache until they are transformed: all of them are more than the shared cache holds.
+    constexpr int64_t step = kOnTheWay + kLine;
+    transform_tiles(0, count);
+    parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
+      const Floats sums(kPoints * step);
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t column = i / blocks * kPanel, out = i % blocks * rows, outs = std::min(rows, out_channels - out);
+        for (int64_t p = 0; p < kPoints; ++p) sum(p, count, out, outs, column, sums.data() + p * step, kPanel, true);
+        for (int64_t r = 0; r < outs; ++r)
+          finish_weight(sums.data() + r * kPanel, step, std::min(kPanel, channels - column), result.from(column), out + r);
+      }
+    });
+    return;
+  }
+
+  const Floats sums(kPoints * points);
+  for (int64_t begin = 0; begin == 0 || begin < count; begin += each) {
+    const int64_t here = std::min(each, count - begin);
+    transform_tiles(begin, here);
     parallel(kPoints * panels, 1, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         const int64_t point = i / panels, column = i % panels * kPanel;
-        for (int64_t t = 0; t == 0 || t < here; t += kTiles)
-          multiply_outer(Outer<float>{y + (point * each + t) * y_step, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
-                                      all + point * points + column, channels, begin + t == 0, nullptr},
-                         out_channels, std::min(kPanel, channels - column));
+        sum(point, here, 0, out_channels, column, sums.data() + point * points + column, channels, begin == 0);
       }
     });
   }
   parallel(out_channels, 1, [&](int64_t first, int64_t last) {
-    for (int64_t c = first; c < last; ++c) finish_weight(all + c * channels, points, channels, result, c);
+    for (int64_t c = first; c < last; ++c) finish_weight(sums.data() + c * channels, points, channels, result, c);
   });
 }
 template void winograd_weight_gradient(const WinogradGradient<float>&, const Kernels&);
