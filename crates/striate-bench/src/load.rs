@@ -6,8 +6,8 @@ use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use striate_datasets::{
-    Cached, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess, RandAugment,
-    RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform, TrivialAugment,
+    Cached, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
+    RandAugment, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform, TrivialAugment,
 };
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
