@@ -56,6 +56,25 @@ def start():
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
 
 
+class InMemory:
+    """A folder's pictures as arrays, of which each becomes Pillow's when it is asked for, as in torchvision's CIFAR10."""
+
+    def __init__(self, folder):
+        import numpy
+
+        self.pictures = [(numpy.asarray(folder.loader(path)), label) for path, label in folder.samples]
+        self.transform = folder.transform
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        from PIL import Image
+
+        picture, label = self.pictures[index]
+        return self.transform(Image.fromarray(picture)), label
+
+
 def loading(request):
     """An epoch of the DataLoader with a persistent worker for each thread, over the files that our side wrote."""
     import torch
@@ -71,11 +90,14 @@ def loading(request):
         "loader-trivial-augment": [transforms.RandomResizedCrop(size), transforms.TrivialAugmentWide()],
         "loader-cifar-jpeg": [transforms.RandomCrop(size, 4), transforms.RandomHorizontalFlip()],
     }
+    lists["loader-cifar-memory"] = lists["loader-cifar-jpeg"]
     torch.set_num_threads(1)
     torch.manual_seed(request["seed"])
     values = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     folder = os.path.splitext(request["shared"])[0] + ".pictures"
     data = torchvision.datasets.ImageFolder(folder, transforms.Compose(lists[case["model"]] + values))
+    if case["model"] == "loader-cifar-memory":
+        data = InMemory(data)
     loader = torch.utils.data.DataLoader(
         data, case["batch"], shuffle=True, num_workers=case["threads"], persistent_workers=True
     )

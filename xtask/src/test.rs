@@ -20,6 +20,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     }
     wishes::CHROMIUM.come_true();
     wishes::CHROMEDRIVER.come_true();
+    wishes::STRACE.come_true();
     for step in steps(has_nextest(workspace)) {
         announce(&step.to_string());
         let status = workspace.cargo().args(step.cargo.split(' ')).envs(step.variable).status().context("cannot run cargo")?;

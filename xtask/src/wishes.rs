@@ -21,6 +21,9 @@ pub(crate) const CHROMEDRIVER: Wish = Wish { names: &["chromedriver"], package: 
 pub(crate) const QEMU: Wish =
     Wish { names: &["qemu-x86_64"], package: "qemu-user", purpose: "run kernels as on older processors" };
 
+/// What refuses calls of the system.
+pub(crate) const STRACE: Wish = Wish { names: &["strace"], package: "strace", purpose: "refuse threads and memory to a program" };
+
 impl Wish {
     /// Whether it is there, or could be installed where that needs no password: as root, with apt. Says so if not.
     pub(crate) fn come_true(&self) -> bool {

@@ -206,6 +206,7 @@ const LOADERS: &[&str] = &[
     "loader-crop-flip",
     "loader-affine",
     CIFAR,
+    CIFAR_IN_MEMORY,
     "loader-jpeg",
     "loader-imagenet-train",
     "loader-imagenet-eval",
@@ -214,6 +215,8 @@ const LOADERS: &[&str] = &[
 ];
 /// The subject whose files are small.
 pub(crate) const CIFAR: &str = "loader-cifar-jpeg";
+/// The same files, decoded before the first epoch that counts.
+pub(crate) const CIFAR_IN_MEMORY: &str = "loader-cifar-memory";
 /// How many subjects of the loader take pictures in memory; they come first.
 const IN_MEMORY: usize = 3;
 /// Rows and columns of the matrices that tell the limit.
@@ -254,7 +257,7 @@ pub fn default_set(threads: usize) -> Vec<Case> {
     cases.extend([Mode::Optimizer, Mode::Planning, Mode::Checkpoint].map(|mode| case("resnet50", mode, 1)));
     let loads = Mode::Load.other_subjects().iter().flat_map(|model| [1, threads].map(|threads| (*model, threads)));
     cases.extend(loads.map(|(model, threads)| {
-        let small = model == CIFAR || LOADERS[..IN_MEMORY].contains(&model);
+        let small = [CIFAR, CIFAR_IN_MEMORY].contains(&model) || LOADERS[..IN_MEMORY].contains(&model);
         let (batch, size) = if small { (128, 32) } else { (64, 224) };
         Case { size, ..Case::of(model, Mode::Load, batch, threads) }
     }));

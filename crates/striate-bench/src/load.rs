@@ -1,12 +1,13 @@
 //! Epochs of the loader.
-use crate::case::CIFAR;
+use crate::case::{CIFAR, CIFAR_IN_MEMORY};
 use crate::work::Run;
 use crate::{BenchError, Case};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use striate_datasets::{
-    Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess, RandAugment,
-    RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform, TrivialAugment,
+    Cached, Dataset, Fit, ImageFolder, ImageSize, InMemory, Interpolation, Loader, LoaderOptions, Normalise, Preprocess,
+    RandAugment, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Transform, TrivialAugment,
 };
 use striate_torch::{Generator, derive_seed};
 use tch::{Device, Kind, Tensor};
@@ -22,6 +23,8 @@ const HEIGHT: i64 = 375;
 const WIDTH: i64 = 500;
 const QUALITY: u8 = 90;
 const CLASSES: u64 = 3;
+/// Names a folder of classes of photographs, which are loaded in place of pictures that are drawn. `xtask/peers/photographs.py` makes one.
+const PHOTOGRAPHS: &str = "STRIATE_BENCH_PHOTOGRAPHS";
 
 /// An epoch, shuffled and normalised, and how many images it has.
 /// Files lie below `share`'s name, if there is one, so that others can load them too.
@@ -54,26 +57,39 @@ fn of_files(case: &Case) -> Vec<Transform> {
         "loader-imagenet-eval" => Transform::preset("imagenet-eval").unwrap_or_default(),
         "loader-rand-augment" => sized(Transform::RandAugment(RandAugment::default())),
         "loader-trivial-augment" => sized(Transform::TrivialAugment(TrivialAugment::default())),
-        CIFAR => Transform::preset("cifar").unwrap_or_default(),
+        CIFAR | CIFAR_IN_MEMORY => Transform::preset("cifar").unwrap_or_default(),
         _ => sized(flip),
     }
 }
 
 fn from_files(case: &Case, seed: u64, share: Option<&Path>) -> Result<(Run, u64), BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
-    let shared = share.map_or_else(|| folder.path().to_owned(), |share| share.with_extension("pictures"));
-    let (files, size) = match case.model.as_str() {
-        CIFAR => (SMALL_BATCHES * case.batch.unsigned_abs(), [case.size; 2]),
-        _ => (BATCHES * case.batch.unsigned_abs(), [HEIGHT, WIDTH]),
-    };
-    for number in 0..files {
-        picture(&shared.join(format!("{}/{number}.jpg", number % CLASSES)), size, derive_seed(seed, &[number]))?;
+    let shared = share.map_or_else(|| folder.path().join("pictures"), |share| share.with_extension("pictures"));
+    let small = [CIFAR, CIFAR_IN_MEMORY].contains(&case.model.as_str());
+    match std::env::var_os(PHOTOGRAPHS) {
+        Some(given) if !small => {
+            let given = std::path::absolute(given).map_err(BenchError::io(format!("find the folder of {PHOTOGRAPHS}")))?;
+            symlink(given, &shared).map_err(BenchError::io("make a link to photographs"))?;
+        }
+        _ => {
+            let (batches, size) = if small { (SMALL_BATCHES, [case.size; 2]) } else { (BATCHES, [HEIGHT, WIDTH]) };
+            for number in 0..batches * case.batch.unsigned_abs() {
+                picture(&shared.join(format!("{}/{number}.jpg", number % CLASSES)), size, derive_seed(seed, &[number]))?;
+            }
+        }
     }
     let image = ImageSize::ShorterSide { shorter_side: case.size };
     let normalise = Normalise { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let preprocess = Preprocess { image, input: [3, case.size, case.size], normalise, interpolation: Interpolation::default() };
     let data = ImageFolder::open(&shared, preprocess.clone())?;
-    let mut run = epoch(data, preprocess, of_files(case), case, seed);
+    let files = data.len() as u64;
+    let mut run = if case.model == CIFAR_IN_MEMORY {
+        let mut run = epoch(Cached::in_memory(Box::new(data), false)?, preprocess, of_files(case), case, seed);
+        run()?;
+        run
+    } else {
+        epoch(data, preprocess, of_files(case), case, seed)
+    };
     // The files are there as long as the run.
     let run = move || {
         let _files = &folder;

@@ -125,6 +125,9 @@ mod tests {
         assert!(!openvino.takes(&Case { device: "cuda:0".to_owned(), ..plan }));
         let torchvision = choose(&["torchvision".to_owned()]).unwrap()[0];
         let load = |model| torchvision.takes(&Case::of(model, Mode::Load, 64, 2));
-        assert!(load("loader-imagenet-train") && load("loader-cifar-jpeg") && !load("loader-plain"), "memory is not shared");
+        assert!(
+            load("loader-imagenet-train") && load("loader-cifar-jpeg") && load("loader-cifar-memory") && !load("loader-plain"),
+            "memory is not shared"
+        );
     }
 }

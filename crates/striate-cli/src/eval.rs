@@ -1,6 +1,7 @@
 //! `eval`: a bundle on a dataset's test set.
 use crate::cli::{EvalArgs, PlanArgs};
 use crate::error::CliError;
+use crate::output::counted;
 use crate::progress::Download;
 use crate::table::{Align, table, width};
 use crate::{print, print_json, signals, source};
@@ -112,7 +113,7 @@ pub(crate) fn check_threads(threads: usize) -> Result<(), CliError> {
 fn describe(report: &Report) -> String {
     let classes = report.classes.iter().map(|class| Shown(class).to_string()).collect::<Vec<_>>();
     let (accuracy, measure) = (100.0 * report.accuracy, report.measure());
-    let start = format!("{} images: {measure} {accuracy:.2}%", report.examples);
+    let start = format!("{}: {measure} {accuracy:.2}%", counted(report.examples, "image"));
     let probabilities = probabilities(report);
     match &report.scores {
         Scores::SingleLabel(scores) => format!(

@@ -8,7 +8,7 @@ use self::points::Points;
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::eval::{opened, preprocess_of, section, set_threads};
-use crate::output::new_or_empty;
+use crate::output::{counted, new_or_empty};
 use crate::pictures::pictures;
 use crate::{print, print_json, recipes, signals, source};
 use serde_json::{Value, json};
@@ -207,8 +207,12 @@ fn confused(args: &LabConfusionArgs) -> Result<(), CliError> {
             "classes": confusion.classes, "confusion": confusion.matrix.rows(), "pairs": pairs, "mistakes": confusion.mistakes,
         }));
     }
-    let mut text =
-        format!("{} images: accuracy {:.2}%, {} mistakes\n", data.len(), 100.0 * confusion.accuracy(), confusion.mistakes.len());
+    let mut text = format!(
+        "{}: accuracy {:.2}%, {}\n",
+        counted(data.len(), "image"),
+        100.0 * confusion.accuracy(),
+        counted(confusion.mistakes.len(), "mistake")
+    );
     for pair in pairs.iter().take(5) {
         let (target, predicted) = (name(pair.target), name(pair.predicted));
         let (target, predicted) = (Shown(target), Shown(predicted));

@@ -1,6 +1,13 @@
-//! Folders that results go to.
+//! Folders that results go to, and how results are counted.
 use crate::error::CliError;
+use std::fmt::Display;
 use std::path::Path;
+
+/// `1 picture`, `2 pictures`.
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    let s = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
 
 /// Refuses a file.
 pub(crate) fn no_file(folder: &Path, option: &str) -> Result<(), CliError> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use striate_torch::Shown;
 use striate_train::{Event, Listener, TrainError};
 use tracing::{Level, Span, info_span};
-use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_indicatif::{IndicatifLayer, TickSettings};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::format::debug_fn;
@@ -17,7 +17,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Log lines go to standard error above the bars. `STRIATE_LOG` chooses which, such as
 /// `warn,striate=debug`; by default warnings, and what `striate` says.
 pub(crate) fn start_logging() {
-    let bars = IndicatifLayer::new();
+    // Bars are drawn when something changes: a thread for each, which indicatif would start, panics where the system refuses it.
+    let ticks = TickSettings { default_tick_interval: None, ..TickSettings::default() };
+    let bars = IndicatifLayer::new().with_tick_settings(ticks);
     let lines = fmt::layer()
         // The message is the only field that is used.
         .fmt_fields(debug_fn(|writer, _, value| write!(writer, "{}", Shown(format_args!("{value:?}")))))

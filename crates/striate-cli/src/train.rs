@@ -4,6 +4,7 @@ use crate::compare::percent;
 use crate::error::CliError;
 use crate::eval::check_threads;
 use crate::find::find;
+use crate::output::counted;
 use crate::progress::{EpochBars, Work};
 use crate::{launch, print, print_json, recipes, signals};
 use std::path::Path;
@@ -168,7 +169,10 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
     let epochs = summary.stopped_after.map_or_else(String::new, |done| format!("{done} of ")) + &summary.epochs.to_string();
     let part = summary.tested_on();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
-    let val = summary.val.as_ref().map(|val| format!("val {measure}  {:.2}% ({} images)\n", 100.0 * val.accuracy, val.examples));
+    let val = summary
+        .val
+        .as_ref()
+        .map(|val| format!("val {measure}  {:.2}% ({})\n", 100.0 * val.accuracy, counted(val.examples, "image")));
     let page = if args.report { format!("report        {folder}/{REPORT}\n") } else { String::new() };
     let calibrated = summary.calibrated.as_ref().map(|calibrated| {
         let Calibrated { by, answering: Answering { temperature, .. }, before, after, .. } = calibrated;
@@ -177,9 +181,9 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
         format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4}, was {before:.4}{halves}\n")
     });
     print(&format!(
-        "{}{part} {measure} {accuracy:.2}% ({} images) after {epochs} epochs in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
+        "{}{part} {measure} {accuracy:.2}% ({}) after {epochs} epochs in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
         val.unwrap_or_default(),
-        test.examples,
+        counted(test.examples, "image"),
         calibrated.unwrap_or_default(),
     ))
 }

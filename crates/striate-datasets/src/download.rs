@@ -32,11 +32,14 @@ pub(crate) fn fill(entry: &'static Entry, places: &Places, folder: &Path, progre
             let archive = places.cache.join(file);
             // It may have been put there by hand, or an earlier process was stopped while it
             // unpacked.
-            if verify(&archive, file, *checksum).is_err() {
+            let there = archive.exists().then(|| verify(&archive, file, *checksum));
+            if !matches!(there, Some(Ok(()))) {
                 let urls = urls.iter().map(|url| (*url).to_owned());
                 let urls = with_own_mirror(places, entry, file, urls);
-                first_that_gives(urls, &archive, *checksum, progress)?
-                    .map_err(|reasons| unavailable(entry, file, archive.clone(), reasons))?;
+                first_that_gives(urls, &archive, *checksum, progress)?.map_err(|reasons| {
+                    let wrong = there.and_then(Result::err).map(|error| put_by_hand(error, &archive));
+                    unavailable(entry, file, archive.clone(), wrong.into_iter().chain(reasons).collect())
+                })?;
             }
             let is_whole = |unpacked: &Path| entry.format.find(entry, unpacked).map(drop);
             unpack::archive(&archive, folder, is_whole, progress)?;
@@ -49,6 +52,16 @@ pub(crate) fn fill(entry: &'static Entry, places: &Places, folder: &Path, progre
 fn with_own_mirror(places: &Places, entry: &Entry, file: &str, urls: impl Iterator<Item = String>) -> Vec<String> {
     let own = places.mirror.as_ref().map(|mirror| format!("{mirror}{}/{file}", entry.folder));
     own.into_iter().chain(urls).collect()
+}
+
+/// The same error for a file that was there before, and stays.
+fn put_by_hand(error: DatasetError, path: &Path) -> DatasetError {
+    match error {
+        DatasetError::WrongChecksum { kind, expected, actual, .. } => {
+            DatasetError::OtherFile { path: path.into(), kind, expected, actual }
+        }
+        other => other,
+    }
 }
 
 fn unavailable(entry: &'static Entry, file: &str, put: PathBuf, reasons: Vec<DatasetError>) -> DatasetError {
@@ -320,6 +333,23 @@ mod tests {
             std::fs::copy(elsewhere.path().join("mnist").join(&file), put.with_file_name(&file)).unwrap();
         }
         assert_eq!(split(&obtain(entry, &places).unwrap()).train.labels().numel(), 3);
+    }
+
+    #[test]
+    fn a_wrong_archive_that_was_put_there_by_hand_is_told() {
+        let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+        let archive = write_archive(&server, "all.zip", None);
+        let (entry, places) = (archived(&server, "all.zip"), places(&home, &server));
+        std::fs::remove_file(archive).unwrap();
+        let put = places.cache.join("all.zip");
+        std::fs::create_dir_all(&places.cache).unwrap();
+        std::fs::write(&put, "abc").unwrap();
+        let error = obtain(entry, &places).unwrap_err();
+        let told = error.to_string();
+        // RFC 1321, appendix A.5
+        let wrong = format!("({} is another file: its MD5 is 900150983cd24fb0d6963f7d28e17f72 and not ", put.display());
+        assert!(told.starts_with("no source gave all.zip of mnist ") && told.contains(&wrong) && told.contains("404"), "{told}");
+        assert!(error.is_failure() && std::fs::read(put).unwrap() == b"abc");
     }
 
     /// Writes an archive of `server` with these files in a folder `gzip`, and one with an odd path

@@ -71,6 +71,18 @@ pub enum DatasetError {
         /// The checksum that it has.
         actual: String,
     },
+    /// A file that somebody put into the cache is another than the dataset's. It stays there.
+    #[error("{} is another file: its {kind} is {actual} and not {expected}", Shown(path.display()))]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// `MD5` or `SHA-256`.
+        kind: &'static str,
+        /// The checksum that it should have.
+        expected: String,
+        /// The checksum that it has.
+        actual: String,
+    },
     /// No source gave a file of the dataset.
     #[error(
         "no source gave {file} of {name} ({}): check the network, set STRIATE_MIRROR to a server that has it, or save it as {} yourself",

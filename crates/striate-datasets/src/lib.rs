@@ -70,3 +70,4 @@ pub use transform::{
     RandomHorizontalFlip, RandomInvert, RandomPerspective, RandomPosterise, RandomResizedCrop, RandomSharpness, RandomSolarise,
     RandomVerticalFlip, Resize, Sampling, Transform, TrivialAugment,
 };
+pub use unpack::unpack_archive;

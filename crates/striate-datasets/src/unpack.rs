@@ -46,6 +46,17 @@ pub(crate) fn archive(
     })
 }
 
+/// Unpacks an archive into the folder `dest`, in place of what is there: a zip archive if its name ends so, and otherwise a tar
+/// archive that gzip compressed. The folder is whole or as before.
+///
+/// # Errors
+///
+/// An archive that is damaged, that holds far more than its length, or with an entry that is a link or leaves the folder
+/// ([`DatasetError::DamagedCache`]), and a disk that fails.
+pub fn unpack_archive(path: &Path, dest: &Path) -> Result<(), DatasetError> {
+    archive(path, dest, |_| Ok(()), &mut |_, _, _| true)
+}
+
 /// Why an archive could not be unpacked.
 enum Fault {
     Archive(String),

@@ -133,7 +133,8 @@ impl Download {
         let (send, answers) = sync_channel(WAITING);
         let address = url.to_owned();
         // In a thread of its own, since nothing ends a system call that waits for a server.
-        thread::spawn(move || request(&address, headers, &send));
+        let asks = thread::Builder::new().spawn(move || request(&address, headers, &send));
+        asks.map_err(|error| FetchError::io("start a thread to download", &part.path, error))?;
         let Answer::Head { status, etag, length } = next(&answers, part.len(), None, progress)?? else {
             return Err(cut_off(url, 0, "it sent no header".to_owned()));
         };

@@ -364,7 +364,9 @@ impl Classifier {
             }
         };
         let mut decoded = std::thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(decode)).collect();
+            // As many as the system gives.
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, decode).ok();
+            let workers: Vec<_> = (1..threads).map_while(spawn).collect();
             let mut decoded = decode();
             for worker in workers {
                 decoded.extend(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));

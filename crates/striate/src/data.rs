@@ -43,12 +43,13 @@ pub fn section(data: &str) -> Result<DataSection, Error> {
         let place = if data.contains("://") { Ok(source.to_owned()) } else { std::path::absolute(source) };
         return Ok(of_name(FOLDER, place.map_err(|error| Error::option(data, format!("cannot be found: {error}")))?));
     }
-    match source.components().count() {
-        _ if source.exists() => {
+    match () {
+        () if source.exists() => {
             Err(Error::option(data, "is no folder, list (.csv, .tsv) or shard (.tar): name the folder that holds the pictures"))
         }
-        1 if source.extension().is_none() => Err(unknown.into()),
-        _ => Err(Error::option(data, "does not exist: name a folder of pictures, a list, shards, or a dataset")),
+        // `flowers/` is a folder's name.
+        () if source.extension().is_none() && !data.contains(std::path::is_separator) => Err(unknown.into()),
+        () => Err(Error::option(data, "does not exist: name a folder of pictures, a list, shards, or a dataset")),
     }
 }
 

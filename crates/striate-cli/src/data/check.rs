@@ -2,6 +2,7 @@
 use crate::data::args::DataCheckArgs;
 use crate::error::CliError;
 use crate::eval::{section, set_threads};
+use crate::output::counted;
 use crate::progress::Work;
 use crate::table::{Align, table};
 use crate::{print, print_json, signals, source};
@@ -65,8 +66,12 @@ pub(crate) fn check(args: &DataCheckArgs) -> Result<(), CliError> {
 fn describe(checked: &Checked) -> String {
     let survey = &checked.survey;
     let (pictures, classes) = (survey.len(), survey.classes.len());
-    let mut text =
-        format!("{}: {pictures} pictures, {classes} class{}\n\n", Shown(&checked.name), if classes == 1 { "" } else { "es" });
+    let mut text = format!(
+        "{}: {}, {classes} class{}\n\n",
+        Shown(&checked.name),
+        counted(pictures, "picture"),
+        if classes == 1 { "" } else { "es" }
+    );
     text += &describe_classes(survey);
     if let Some(sizes) = &survey.sizes {
         let size = |[width, height]: [u32; 2]| format!("{width}x{height}");

@@ -8,7 +8,7 @@ mod split;
 
 use self::args::{DataArgs, DataCommand};
 use crate::error::CliError;
-use crate::output::new_or_empty;
+use crate::output::{counted, new_or_empty};
 use crate::{print, progress};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -76,5 +76,5 @@ fn pictures(name: &str, folder: &Path, count: usize) -> Result<(), CliError> {
         }
         Ok(())
     })?;
-    print(&format!("{name}: {count} pictures in {}\n", Shown(folder.display())))
+    print(&format!("{name}: {} in {}\n", counted(count, "picture"), Shown(folder.display())))
 }

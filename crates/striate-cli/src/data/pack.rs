@@ -1,7 +1,7 @@
 //! `data pack`: pictures into shards, and back into folders.
 use crate::data::args::DataPackArgs;
 use crate::error::CliError;
-use crate::output::new_or_empty;
+use crate::output::{counted, new_or_empty};
 use crate::progress::{Download, Work};
 use crate::{print, signals};
 use striate::data::{FOLDER, section};
@@ -32,6 +32,7 @@ pub(crate) fn pack(args: &DataPackArgs) -> Result<(), CliError> {
     };
     let Packed { pictures, files, bytes } = packed?;
     drop(work);
-    let what = if are_shards && args.shard_size.is_none() { "folders" } else { "shards" };
-    print(&format!("{pictures} pictures ({bytes} bytes) in {files} {what} in {}\n", Shown(args.out.display())))
+    let what = if are_shards && args.shard_size.is_none() { "folder" } else { "shard" };
+    let (pictures, bytes, files) = (counted(pictures, "picture"), counted(bytes, "byte"), counted(files, what));
+    print(&format!("{pictures} ({bytes}) in {files} in {}\n", Shown(args.out.display())))
 }

@@ -2,6 +2,7 @@
 use crate::cli::TrainArgs;
 use crate::data::args::DataPreviewArgs;
 use crate::error::CliError;
+use crate::output::counted;
 use crate::progress::Work;
 use crate::{print, recipes, signals};
 use std::path::Path;
@@ -39,7 +40,7 @@ pub(crate) fn preview(args: &DataPreviewArgs) -> Result<(), CliError> {
     };
     drop(work);
     striate_files::write_bytes(&args.output, sheet.to_png()?)?;
-    print(&format!("{} pictures in {}\n", sheet.rows.len(), Shown(args.output.display())))
+    print(&format!("{} in {}\n", counted(sheet.rows.len(), "picture"), Shown(args.output.display())))
 }
 
 /// Transforms as a command line has them: a kind, or one with keys, as in `affine, degrees = 30`.

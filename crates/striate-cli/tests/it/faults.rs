@@ -3,6 +3,7 @@ use crate::sandbox::{Sandbox, error_line};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 /// All files and folders below a folder; folders have no content.
 fn tree(folder: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
@@ -20,52 +21,138 @@ fn tree(folder: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     found
 }
 
-/// Runs the command once in full, and then with one operation failing after another, alone or with all that follow; `step` leaves
-/// some out where the program takes long.
-/// `made` are the files that it makes or replaces.
-fn check(sandbox: &Sandbox, args: &[&str], made: &[&str], step: usize) {
-    let before = tree(&sandbox.path(""));
-    let reset = || {
-        for name in tree(&sandbox.path("")).keys().rev().filter(|name| !before.contains_key(*name)) {
-            let path = sandbox.path(name);
+/// A command, with the files before it and after it.
+struct Command<'a> {
+    sandbox: &'a Sandbox,
+    args: &'a [&'a str],
+    before: BTreeMap<String, Option<Vec<u8>>>,
+    after: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl<'a> Command<'a> {
+    /// Runs it in full. `made` are the files that it makes or replaces.
+    fn new(sandbox: &'a Sandbox, args: &'a [&str], made: &[&str]) -> Self {
+        let before = tree(&sandbox.path(""));
+        sandbox.ok(args);
+        let after = tree(&sandbox.path(""));
+        assert!(made.iter().all(|name| after[*name] != before.get(*name).cloned().flatten()), "{:?}", after.keys());
+        Self { sandbox, args, before, after }
+    }
+
+    /// Makes all as it was before.
+    fn reset(&self) {
+        for name in tree(&self.sandbox.path("")).keys().rev().filter(|name| !self.before.contains_key(*name)) {
+            let path = self.sandbox.path(name);
             if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
         }
-        for (name, content) in &before {
+        for (name, content) in &self.before {
             if let Some(content) = content {
-                fs::write(sandbox.path(name), content).unwrap();
+                fs::write(self.sandbox.path(name), content).unwrap();
             }
-        }
-    };
-    sandbox.ok(args);
-    let after = tree(&sandbox.path(""));
-    assert!(made.iter().all(|name| after[*name] != before.get(*name).cloned().flatten()), "{:?}", after.keys());
-    for (lasting, step) in [("", step), ("+", 4 * step)] {
-        for number in (1..).step_by(step) {
-            reset();
-            let mut command = sandbox.striate(args);
-            command.env("STRIATE_FAULT", format!("{number}{lasting}"));
-            let output = command.output().unwrap();
-            let told = String::from_utf8(output.stderr).unwrap();
-            let (injected, told): (Vec<&str>, Vec<&str>) = told.lines().partition(|line| line.starts_with("injected fault"));
-            let now = tree(&sandbox.path(""));
-            if output.status.success() {
-                assert_eq!(now.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{injected:?}");
-                if injected.is_empty() {
-                    assert!(number > 3, "{args:?} writes nothing that can fail");
-                    break;
-                }
-                continue;
-            }
-            assert_eq!(output.status.code(), Some(2), "{injected:?}: {told:?}");
-            assert_eq!(told.iter().filter(|line| line.starts_with("error: ")).count(), 1, "{injected:?}: {told:?}");
-            for (name, content) in &now {
-                let whole = before.get(name) == Some(content) || after.get(name) == Some(content);
-                assert!(whole, "{injected:?} left {name} behind, {args:?}");
-            }
-            assert!(before.keys().all(|name| now.contains_key(name)), "{injected:?}");
         }
     }
-    reset();
+
+    /// Whether it worked in spite of `fault`; else it told so in one line that begins with one of `starts`, with one of `codes`, and
+    /// each file is there as before or as it was to be.
+    fn worked(&self, output: &Output, fault: &str, codes: &[i32], starts: &[&str]) -> bool {
+        let now = tree(&self.sandbox.path(""));
+        if output.status.success() {
+            assert_eq!(now.keys().collect::<Vec<_>>(), self.after.keys().collect::<Vec<_>>(), "{fault}");
+            return true;
+        }
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code().is_some_and(|code| codes.contains(&code)), "{fault}: {:?} {told}", output.status);
+        assert_eq!(told.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).count(), 1, "{fault}: {told}");
+        assert!(!told.contains("defect of striate"), "{fault}: {told}");
+        // The folder of a run stays, to go on from.
+        for (name, content) in now.iter().filter(|(name, _)| name.split('/').next() != Some("run")) {
+            let whole = self.before.get(name) == Some(content) || self.after.get(name) == Some(content);
+            assert!(whole, "{fault} left {name} behind, {:?}", self.args);
+        }
+        assert!(self.before.keys().all(|name| now.contains_key(name)), "{fault}");
+        false
+    }
+}
+
+/// Runs the command with one operation failing after another, alone or with all that follow; `step` leaves some out where the
+/// program takes long.
+fn check(sandbox: &Sandbox, args: &[&str], made: &[&str], step: usize) {
+    let whole = Command::new(sandbox, args, made);
+    for (lasting, step) in [("", step), ("+", 4 * step)] {
+        for number in (1..).step_by(step) {
+            whole.reset();
+            let output = sandbox.striate(args).env("STRIATE_FAULT", format!("{number}{lasting}")).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            let injected: Vec<&str> = told.lines().filter(|line| line.starts_with("injected fault")).collect();
+            if whole.worked(&output, &format!("{injected:?}"), &[2], &["error: "]) && injected.is_empty() {
+                assert!(number > 3, "{args:?} writes nothing that can fail");
+                break;
+            }
+        }
+    }
+    whole.reset();
+}
+
+/// The calls of a kind that the program's main thread makes, those that failed on demand among them.
+fn calls(sandbox: &Sandbox, args: &[&str], call: &str, inject: Option<String>) -> (Output, usize, bool) {
+    // Outside of the sandbox, whose files are compared.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["--seccomp-bpf", "-f", "-qq", "-o"]).arg(log.path()).args(["-e", &format!("trace={call}")]);
+    if let Some(inject) = inject {
+        strace.args(["-e", &format!("inject={call}:{inject}")]);
+    }
+    let output = strace.arg(crate::sandbox::program()).args(args).current_dir(sandbox.path("")).output().unwrap();
+    let log = fs::read_to_string(log.path()).unwrap();
+    let main = log.split_whitespace().next().unwrap_or_default();
+    let count = log.lines().filter(|line| line.split_whitespace().next() == Some(main)).count();
+    (output, count, log.contains("(INJECTED)"))
+}
+
+/// Runs the command with one call of the system refused after another. The first `skip` are those that load the program.
+fn refused(sandbox: &Sandbox, args: &[&str], made: &[&str], call: &str, error: &str, skip: usize) {
+    let whole = Command::new(sandbox, args, made);
+    let mut failed = 0;
+    for number in skip + 1.. {
+        whole.reset();
+        let (output, _, injected) = calls(sandbox, args, call, Some(format!("error={error}:when={number}")));
+        // libgomp ends a program whose threads it does not get.
+        let worked = whole.worked(&output, &format!("{call} {number}"), &[1, 2], &["error: ", "libgomp: "]);
+        failed += usize::from(!worked);
+        if !injected {
+            assert!(failed > 0, "{args:?} makes no {call} that can fail");
+            break;
+        }
+    }
+    whole.reset();
+}
+
+#[test]
+fn threads_and_memory_that_the_system_refuses_are_done_without_or_told() {
+    let strace = std::process::Command::new("strace").args(["--seccomp-bpf", "-f", "-qq", "true"]).output();
+    if !strace.is_ok_and(|strace| strace.status.success()) {
+        eprintln!("skipped: there is no strace that may trace");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.bundle("x.safetensors", 10);
+    sandbox.ok(&["data", "digits", "--pictures", "pictures/a", "--count", "2"]);
+    sandbox.ok(&["data", "digits", "--pictures", "pictures/b", "--count", "2"]);
+    let train = [&["train", "--out", "run"], &crate::sandbox::QUICK[..]].concat();
+    let commands: [(&[&str], &[&str]); 4] = [
+        (&["predict", "x.safetensors", "pictures/a/00.png", "pictures/a/01.png"], &[]),
+        (&["data", "pack", "pictures", "shards"], &["shards/classes.txt"]),
+        (&["lab", "confusion", "x.safetensors", "--data", "digits", "--out", "figures"], &["figures/index.html"]),
+        (&train, &["run/model.safetensors"]),
+    ];
+    let (_, loading, _) = calls(&sandbox, &["predict", "none.safetensors", "none.png"], "mmap", None);
+    for (args, made) in commands {
+        refused(&sandbox, args, made, "clone3", "EAGAIN", 0);
+        // Packing asks for no memory after loading, and training takes long.
+        if ["predict", "lab"].contains(&args[0]) {
+            refused(&sandbox, args, made, "mmap", "ENOMEM", loading);
+        }
+    }
 }
 
 #[test]
@@ -102,19 +189,9 @@ fn figures_are_all_there_or_none() {
 #[test]
 fn a_full_disk_is_told() {
     let sandbox = Sandbox::new();
-    let disk = sandbox.path("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = |program: &str, args: &[&str]| {
-        let ran = std::process::Command::new(program).args(args).arg(&disk).stderr(std::process::Stdio::null()).status();
-        ran.is_ok_and(|status| status.success())
-    };
-    if !mount("mount", &["-t", "tmpfs", "-o", "size=16k", "full"]) {
-        eprintln!("skipped: a file system of one's own takes root");
-        return;
-    }
+    let Some(disk) = sandbox.small_disk("disk", "16k") else { return };
     let line = error_line(sandbox.striate(&["data", "digits", "--pictures", "disk/p", "--count", "50"]), 2);
-    let left = tree(&disk);
-    assert!(mount("umount", &[]));
+    let left = tree(disk.path());
     assert!(line.starts_with("error: cannot write ") && line.contains("No space left"), "{line}");
     assert_eq!(left, BTreeMap::from([("p".to_owned(), None)]));
 }

@@ -103,7 +103,7 @@ fn a_wrong_call_is_told_the_nearest_right_one() {
 #[test]
 fn an_unknown_name_is_told_the_nearest() {
     let sandbox = Sandbox::new();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["summary", "nope"], "error: there is no model nope: pick a name from the registry (`striate models` lists them)"),
         (
             &["weights", "fetch", "nope"],
@@ -111,6 +111,9 @@ fn an_unknown_name_is_told_the_nearest() {
         ),
         (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
+        (&["train", "--data", "./flwoers"], "./flwoers does not exist: name a folder of pictures, a list, shards, or a dataset"),
+        (&["train", "--data", "flwoers/"], "flwoers/ does not exist: name a folder of pictures, a list, shards, or a dataset"),
+        (&["data", "check", "./flwoers"], "./flwoers does not exist: name a folder of pictures, a list, shards, or a dataset"),
         (&["train", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
         (&["lab", "run", "shapes", "--data", "digts"], "there is no dataset `digts` (did you mean `digits`?)"),
         (&["train", "-o", "activaton=tanh"], "lenet5 has no option activaton: did you mean activation?"),

@@ -100,6 +100,17 @@ impl Sandbox {
         TensorFile { tensors: [(name.to_owned(), tensor)].into(), ..TensorFile::default() }.write(&self.path(file)).unwrap();
     }
 
+    /// A folder on a disk of this size, which is soon full; none where a file system of one's own is refused, as to anybody but root.
+    pub(crate) fn small_disk(&self, name: &str, size: &str) -> Option<SmallDisk> {
+        let disk = self.path(name);
+        std::fs::create_dir(&disk).unwrap();
+        let mounted = run_quietly("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "small"], &disk);
+        if !mounted {
+            eprintln!("skipped: a file system of one's own takes root");
+        }
+        mounted.then_some(SmallDisk(disk))
+    }
+
     /// A folder with MNIST's four files: 20 images of noise to train with, and 10 to test with.
     pub(crate) fn mnist(&self, folder: &str) {
         for (part, count) in [("train", 20), ("t10k", 10)] {
@@ -110,6 +121,26 @@ impl Sandbox {
             idx::write_labels(&path("labels-idx1-ubyte"), &labels).unwrap();
         }
     }
+}
+
+/// A file system that ends with the test.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run_quietly("umount", &[], &self.0);
+    }
+}
+
+fn run_quietly(program: &str, args: &[&str], path: &Path) -> bool {
+    let ran = std::process::Command::new(program).args(args).arg(path).stderr(std::process::Stdio::null()).status();
+    ran.is_ok_and(|status| status.success())
 }
 
 /// The program's file.

@@ -1,10 +1,11 @@
 //! Lists, shards and pictures with several classes, from training to prediction.
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, error_line};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 /// Few steps, each of few pictures.
 const QUICK: [&str; 8] = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--out", "run"];
@@ -110,50 +111,141 @@ fn what_is_packed_is_the_same_data_and_comes_back() {
     sandbox.refused_with(&["eval", "run/model.safetensors", "--data", "shards"], &["test-000000.tar: it is cut off"]);
 }
 
-/// Answers each request with the file of its name below `root`, or 404; ends after so many.
-fn serve(listener: &TcpListener, root: &Path, requests: usize) {
-    for _ in 0..requests {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = [0; 4096];
-        let length = stream.read(&mut request).unwrap();
-        let text = String::from_utf8_lossy(&request[..length]).into_owned();
-        let name = text.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
-        let (status, body) = match std::fs::read(root.join(name)) {
-            Ok(body) => ("200 OK", body),
-            Err(_) => ("404 Not Found", Vec::new()),
-        };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-        stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+/// What a server sends for a request.
+struct Sent {
+    /// The lines of its head.
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Sent {
+    fn file(body: Vec<u8>) -> Self {
+        Self { head: format!("200 OK\r\nContent-Length: {}", body.len()), body }
+    }
+
+    fn moved(to: &str) -> Self {
+        Self { head: format!("302 Found\r\nContent-Length: 0\r\nLocation: {to}"), body: Vec::new() }
+    }
+
+    fn nothing() -> Self {
+        Self { head: "404 Not Found\r\nContent-Length: 0".to_owned(), body: Vec::new() }
     }
 }
 
-#[test]
-fn shards_come_from_a_server_once() {
+/// A server that ends with the test, and how often it was asked for each name.
+struct Server {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&str) -> Sent + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap();
+                let text = String::from_utf8_lossy(&request[..length]).into_owned();
+                let name = text.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+                let Sent { head, body } = answer(&name);
+                log.lock().unwrap().push(name);
+                let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+                stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self, name: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == name).count()
+    }
+}
+
+/// Twenty-four pictures in two shards below `served`.
+fn two_shards() -> Sandbox {
     let sandbox = Sandbox::new();
     let lines = two_classes(&sandbox);
     sandbox.write("list.csv", lines.join("\n"));
     sandbox.ok(&["data", "pack", "list.csv", "served", "--shard-size", "12"]);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/pictures-00000{{0..1}}.tar", listener.local_addr().unwrap());
+    sandbox
+}
+
+#[test]
+fn shards_come_from_a_server_once() {
+    let sandbox = two_shards();
     let root = sandbox.path("served");
-    // The names of the classes, and each shard.
-    let server = std::thread::spawn(move || serve(&listener, &root, 3));
+    let server = Server::start(move |name| match name.strip_prefix("old/") {
+        Some(name) => Sent::moved(&format!("/new/{name}")),
+        None => std::fs::read(root.join(name.trim_start_matches("new/"))).map_or_else(|_| Sent::nothing(), Sent::file),
+    });
+    let address = format!("{}/old/pictures-00000{{0..1}}.tar", server.address);
     let home = sandbox.path("home");
     let mut train = sandbox.striate(&[&["train", "--data", &address, "--split", "0.25"], &QUICK[..]].concat());
     train.env("STRIATE_HOME", &home).assert().success();
-    server.join().unwrap();
-    // Nothing answers any more.
     let eval = ["eval", "run/model.safetensors", "--data", &address, "--threads", "1", "--json"];
     let output = sandbox.striate(&eval).env("STRIATE_HOME", &home).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["examples"], &report["classes"]), (&24.into(), &serde_json::json!(["green", "red"])));
-    let output = sandbox.striate(&eval).env("STRIATE_HOME", sandbox.path("empty")).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        output.status.code() == Some(1) && told.contains("check the network, or put the file pictures-000000.tar into "),
-        "{told}"
-    );
-    assert_eq!(told.lines().count(), 1, "{told}");
+    for name in ["classes.txt", "pictures-000000.tar", "pictures-000001.tar"] {
+        assert_eq!(server.asked(&format!("new/{name}")), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_give_a_whole_shard_is_told_and_asked_again() {
+    let sandbox = two_shards();
+    let [first, second] =
+        [0, 1].map(|number| std::fs::read(sandbox.path(&format!("served/pictures-00000{number}.tar"))).unwrap());
+    let half = first[..first.len() / 2].to_vec();
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let whole = Arc::clone(&is_whole);
+    let server = Server::start(move |name| match name {
+        "cut/pictures-000000.tar" | "short/pictures-000000.tar" if whole.load(SeqCst) => Sent::file(first.clone()),
+        "cut/pictures-000000.tar" => Sent { body: half.clone(), ..Sent::file(first.clone()) },
+        "short/pictures-000000.tar" => Sent::file(half.clone()),
+        "some/pictures-000000.tar" => Sent::file(second.clone()),
+        "loop/pictures-000000.tar" => Sent::moved("/loop/pictures-000000.tar"),
+        "away/pictures-000000.tar" => Sent::moved("http://127.0.0.1:1/pictures-000000.tar"),
+        _ => Sent::nothing(),
+    });
+    let home = sandbox.path("home");
+    let unpack = |address: &str, out: &str| {
+        let mut command = sandbox.striate(&["data", "pack", address, out]);
+        command.env("STRIATE_HOME", &home);
+        command
+    };
+    let put = "check the network, or put the file pictures-00000";
+    for (place, code, told) in [
+        ("cut/pictures-000000.tar", 1, vec!["was cut off after ", "try again to resume it", put]),
+        ("none/pictures-000000.tar", 1, vec!["answers with HTTP status 404", put]),
+        // The second of two.
+        (
+            "some/pictures-00000{0..1}.tar",
+            1,
+            vec!["pictures-000001.tar answers with HTTP status 404", "put the file pictures-000001.tar"],
+        ),
+        ("loop/pictures-000000.tar", 1, vec!["too many redirects", put]),
+        ("away/pictures-000000.tar", 1, vec!["cannot reach ", put]),
+        // The server says that this is all of it.
+        (
+            "short/pictures-000000.tar",
+            2,
+            vec!["home/shards/", "pictures-000000.tar is damaged (it is cut off: ", "delete it, then try again to download it"],
+        ),
+        ("none/pictures.zip", 2, vec!["it is no address of a shard: name one that ends with .tar"]),
+    ] {
+        let address = format!("{}/{place}", server.address);
+        let line = error_line(unpack(&address, "x"), code);
+        assert!(told.iter().all(|part| line.contains(part)), "{place}: {line}");
+    }
+    is_whole.store(true, SeqCst);
+    unpack(&format!("{}/cut/pictures-000000.tar", server.address), "unpacked").assert().success();
+    let nobody = error_line(unpack("http://127.0.0.1:1/pictures-000000.tar", "x"), 1);
+    assert!(nobody.contains("cannot reach http://127.0.0.1:1/classes.txt") && nobody.contains(put), "{nobody}");
 }
 
 #[test]

@@ -476,8 +476,8 @@ fn check(preprocess: &Preprocess) -> Result<(), DatasetError> {
     preprocess.check_channels(if preprocess.input[0] == 1 { 1 } else { 3 })
 }
 
-/// Does the same with each, with as many threads as libtorch's operators use; the results are in
-/// order.
+/// Does the same with each, with as many threads as libtorch's operators use, or as the system gives;
+/// the results are in order.
 pub(crate) fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -489,7 +489,8 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + 
         }
     };
     let mut done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..striate_torch::num_threads().min(all.len())).map(|_| scope.spawn(work)).collect();
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..striate_torch::num_threads().min(all.len())).map_while(spawn).collect();
         let mut done = work();
         for worker in workers {
             done.extend(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));

@@ -94,7 +94,7 @@ impl FolderParts {
             Kind::Classes => of_classes(source),
             Kind::Lists(lists) => read_lists(&lists, skip_bad),
             Kind::Shards(shards) => of_shards(source, shards, skip_bad),
-            Kind::Remote(addresses) => of_shards(source, fetched(&addresses, progress)?, skip_bad),
+            Kind::Remote(addresses) => of_shards(source, fetched(&addresses, progress)?, skip_bad).map_err(to_fetch_again),
         }
     }
 }
@@ -197,6 +197,16 @@ fn of_shards(source: &Path, shards: Vec<PathBuf>, skip_bad: bool) -> Result<Fold
     let shards: Vec<(Part, PathBuf)> =
         parts.into_iter().map(|part| part.unwrap_or(Part::Train)).zip(shards.iter().cloned()).collect();
     read_shards(root, name, &shards, skip_bad)
+}
+
+/// The same error, with what mends it if a whole shard of the cache is damaged.
+fn to_fetch_again(error: DatasetError) -> DatasetError {
+    match error {
+        DatasetError::Inconsistent { dataset, reason } if Path::new(&dataset).is_file() => {
+            DatasetError::DamagedCache { path: dataset.into(), reason }
+        }
+        other => other,
+    }
 }
 
 fn is_address(source: &Path) -> bool {

@@ -84,20 +84,19 @@ mod tests {
         assert!(Portion { rank: 2, of: 2 }.check().unwrap_err().to_string().contains("part 2 of 2"));
     }
 
-    /// The bytes of an epoch's batches, with all parts of each put together.
-    fn batches(transforms: &str, of: usize, epoch: u64) -> Vec<(Tensor, Tensor)> {
+    /// An epoch's batches from the fourth on, with all parts of each put together: images and targets.
+    fn batches(transforms: &str, batch_size: usize, epoch: u64, workers: &[usize]) -> Vec<(Tensor, Tensor)> {
         let data = digits().unwrap().train;
         let preprocess = Preprocess::new([1, 8, 8], [1, 8, 8], crate::Fit::Resize, Normalise::of(&data).unwrap()).unwrap();
         let transforms: Vec<Transform> =
             transforms.split_whitespace().map(|kind| toml::from_str(&format!("kind = '{kind}'")).unwrap()).collect();
-        let loaders: Vec<_> = (0..of)
-            .map(|rank| {
-                let workers = Some(rank % 2);
-                let portion = Portion { rank, of };
-                let options = LoaderOptions { transforms: transforms.clone(), workers, portion, ..LoaderOptions::train(61, 9) };
-                Loader::new(&data, preprocess.clone(), options).unwrap()
-            })
-            .collect();
+        let of = workers.len();
+        let loader = |(rank, workers): (usize, &usize)| {
+            let (transforms, workers, portion) = (transforms.clone(), Some(*workers), Portion { rank, of });
+            let options = LoaderOptions { transforms, workers, portion, ..LoaderOptions::train(batch_size, 9) };
+            Loader::new(&data, preprocess.clone(), options).unwrap()
+        };
+        let loaders: Vec<_> = workers.iter().enumerate().map(loader).collect();
         let mut epochs: Vec<_> = loaders.iter().map(|loader| loader.epoch_from(epoch, 3).unwrap()).collect();
         let joined = |parts: Vec<Tensor>| Tensor::cat(&parts, 0);
         (3..loaders[0].len())
@@ -112,13 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_processes_see_the_same_batches() {
+    fn any_number_of_processes_and_workers_see_the_same_batches() {
         for transforms in ["affine horizontal-flip random-erasing", "affine mix-up-or-cut-mix"] {
-            let one = batches(transforms, 1, 2);
-            for of in [2, 3, 4] {
-                assert_eq!(batches(transforms, of, 2), one, "{transforms} {of}");
+            for batch_size in [32, 61, 128] {
+                let one = batches(transforms, batch_size, 2, &[0]);
+                for workers in [&[0, 1][..], &[2, 0, 8], &[0, 1, 2, 8], &[8, 2, 1, 0]] {
+                    assert_eq!(batches(transforms, batch_size, 2, workers), one, "{transforms} {batch_size} {workers:?}");
+                }
+                assert_ne!(batches(transforms, batch_size, 3, &[0, 1])[0].0, one[0].0);
             }
-            assert_ne!(batches(transforms, 2, 3)[0].0, one[0].0);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The readers of files from others, each as a function of a file's bytes. The fuzz targets have the same ones.
 #![allow(unreachable_pub, reason = "the fuzz targets are another crate")]
 
+use flate2::{Compression, write::GzEncoder};
 use std::cell::LazyCell;
+use std::io::Write;
 use std::path::Path;
 use striate_datasets::{
     DecodeOptions, FolderParts, ImageSize, Interpolation, LoadOptions, Normalise, Preprocess, decode_image,
     idx::{read_images, read_labels},
-    load,
+    load, unpack_archive,
 };
 use striate_graph::{Graph, GraphDescription, InitOptions, Network};
 use striate_layers::CustomLayers;
@@ -19,7 +21,7 @@ pub type Reader = fn(&[u8]);
 
 /// Every reader, by the name of its folder in `fuzz/corpus`.
 #[allow(dead_code, reason = "the fuzz targets name their own")]
-pub const READERS: [(&str, Reader); 14] = [
+pub const READERS: [(&str, Reader); 15] = [
     ("pickle", pickle),
     ("zip", zip),
     ("safetensors", safetensors),
@@ -34,6 +36,7 @@ pub const READERS: [(&str, Reader); 14] = [
     ("recipe", recipe),
     ("csv", csv),
     ("shard", shard),
+    ("unpack", unpack),
 ];
 
 /// A file of these bytes.
@@ -182,4 +185,18 @@ fn source(name: &str, bytes: &[u8]) {
             }
         }
     });
+}
+
+/// Archives of datasets: a zip archive, and a tar archive that is compressed here, since few changes to compressed bytes get far.
+pub fn unpack(bytes: &[u8]) {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::none());
+    let Ok(gzip) = gzip.write_all(bytes).and_then(|()| gzip.finish()) else { return };
+    for (name, bytes) in [("archive.zip", bytes), ("archive.tgz", &gzip)] {
+        with_file_named(name, bytes, |path| {
+            let dest = path.with_extension("unpacked");
+            let is_whole = unpack_archive(path, &dest).is_ok();
+            assert_eq!(dest.exists(), is_whole, "a folder is whole or absent");
+            let _ = std::fs::remove_dir_all(dest);
+        });
+    }
 }
