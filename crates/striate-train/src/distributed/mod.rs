@@ -37,11 +37,13 @@
 //! ```
 mod meeting;
 mod place;
+mod queue;
 mod reduction;
 mod watch;
 
 pub use self::meeting::{Attempt, Meeting};
 pub use self::place::Place;
+pub use self::queue::{Queue, Taken, Turn};
 pub use striate_torch::distributed::{Backend, ReducerOptions};
 
 use self::place::world;
