@@ -279,7 +279,7 @@ impl World {
                 return Err(TrainError::Process { reason });
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            pause = (pause * 2).min(longest_pause(size));
             there = several.explained(several.store.add(&key, 0))?;
         }
         Ok(())
@@ -483,21 +483,26 @@ fn come(store: &Store, place: &Place, patience: Duration) -> Result<(), TrainErr
         return refuse(format!("rank {rank} was told of {size} processes, rank {of} of {others}: set one WORLD_SIZE"));
     }
     store.set(&sign_of(*rank), b"0 0").map_err(lost)?;
-    let (began, mut missing) = (Instant::now(), 0);
-    while missing < *size {
-        if store.has(&sign_of(missing)).map_err(lost)? {
-            missing += 1;
-            continue;
-        }
+    let all = i64::try_from(*size).unwrap_or(i64::MAX);
+    let (began, mut there) = (Instant::now(), store.add("arrived", 1).map_err(lost)?);
+    while there < all {
         if let Some(reason) = fault_in(store).map_err(lost)? {
             return Err(TrainError::Process { reason });
         }
         if began.elapsed() > patience {
+            let absent = |other: &usize| store.has(&sign_of(*other)).is_ok_and(|has| !has);
+            let missing = (0..*size).find(absent).unwrap_or_default();
             return refuse(format!("rank {missing} of {size} did not come within {} s", patience.as_secs()));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(longest_pause(*size));
+        there = store.add("arrived", 0).map_err(lost)?;
     }
     Ok(())
+}
+
+/// How long a process waits before it asks the store again: so that many do not ask it more often than it can answer.
+fn longest_pause(size: usize) -> Duration {
+    Duration::from_millis(20).max(Duration::from_micros(100) * u32::try_from(size).unwrap_or(u32::MAX))
 }
 
 /// The address of this machine by which it reaches another, and is reached from there.
