@@ -73,7 +73,12 @@ pub(crate) fn spread(count: u64) -> Result<(), CliError> {
     // One that ends well has seen that all is done.
     let codes = [USAGE, 1, 0, STOPPED];
     match codes.into_iter().find(|code| ended.codes.contains(&Some(*code))).and_then(|code| u8::try_from(code).ok()) {
-        Some(0) => Ok(ended.reason.iter().for_each(|reason| tracing::warn!("{reason}: the others did its part"))),
+        Some(0) => {
+            if let Some(reason) = ended.reason {
+                tracing::warn!("{reason}: the others did its part");
+            }
+            Ok(())
+        }
         Some(code) => Err(CliError::Told(code)),
         None => Err(CliError::Failed(ended.reason.unwrap_or_else(|| "a process ended".to_owned()))),
     }

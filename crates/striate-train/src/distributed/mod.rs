@@ -35,6 +35,7 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+mod ask;
 mod meeting;
 mod place;
 mod queue;
@@ -46,6 +47,7 @@ pub use self::place::Place;
 pub use self::queue::{Queue, Taken, Turn};
 pub use striate_torch::distributed::{Backend, ReducerOptions};
 
+use self::ask::ask;
 use self::place::world;
 pub(crate) use self::reduction::Reduction;
 use self::watch::{Watch, fault_in, sign_of, tell_fault};
@@ -94,7 +96,7 @@ struct Several {
     options: WorldOptions,
     watch: Watch,
     group: Group,
-    store: Store,
+    store: Arc<Store>,
     meetings: AtomicU64,
     groups: AtomicU64,
     /// Whether this process ends because of an error.
@@ -133,6 +135,7 @@ impl World {
         // Not to be asked while this thread waits for something.
         let own = connect(&place, &prefix, patience)?;
         let watch = Watch::start(own, &place, options.timeout).map_err(|error| world(error.to_string()))?;
+        let store = Arc::new(store);
         let group = Group::new(&store, "gradients", &group_options(&place, &options));
         let group = group.map_err(|error| TrainError::Process { reason: watch.reason(&error.to_string()) })?;
         let (meetings, groups, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -243,15 +246,17 @@ impl World {
         let Place { rank, .. } = several.place;
         let key = |rank: usize, name: &str| format!("fact/{rank}/{name}");
         for (name, value) in facts {
-            several.explained(several.store.set(&key(rank, name), value.as_bytes()))?;
+            let (key, value) = (key(rank, name), value.clone());
+            several.ask(move |store| store.set(&key, value.as_bytes()))?;
         }
         self.meet()?;
         for (name, value) in facts {
-            let first = several.explained(several.store.get(&key(0, name), several.options.timeout))?;
+            let (key, timeout) = (key(0, name), several.options.timeout);
+            let first = several.ask(move |store| store.get(&key, timeout))?;
             let first = String::from_utf8_lossy(&first).into_owned();
             if first != *value {
                 let reason = format!("rank {rank} and rank 0 have another {name}: {}", difference(value, &first));
-                let _ = tell_fault(&several.store, &reason);
+                several.tell(&reason);
                 return Err(TrainError::Process { reason });
             }
         }
@@ -268,19 +273,23 @@ impl World {
         several.watch.begin();
         let (number, size) = (several.meetings.fetch_add(1, Ordering::Relaxed), several.place.size);
         let (key, began, mut pause) = (format!("meeting/{number}"), Instant::now(), Duration::from_micros(200));
-        let mut there = several.explained(several.store.add(&key, 1))?;
+        let come = |by| {
+            let key = key.clone();
+            several.ask(move |store| store.add(&key, by))
+        };
+        let mut there = come(1)?;
         while there < i64::try_from(size).unwrap_or(i64::MAX) {
             if let Some(reason) = several.watch.fault() {
                 return Err(TrainError::Process { reason });
             }
             if began.elapsed() > several.options.timeout * PATIENCE {
                 let reason = format!("only {there} of {size} processes came within {} s", began.elapsed().as_secs());
-                let _ = tell_fault(&several.store, &reason);
+                several.tell(&reason);
                 return Err(TrainError::Process { reason });
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest_pause(size));
-            there = several.explained(several.store.add(&key, 0))?;
+            there = come(0)?;
         }
         Ok(())
     }
@@ -294,10 +303,12 @@ impl World {
         let Some(several) = &self.0 else { return Ok(text.to_owned()) };
         let key = of_first(key);
         if self.is_first() {
-            several.explained(several.store.set(&key, text.as_bytes()))?;
+            let (key, text) = (key.clone(), text.to_owned());
+            several.ask(move |store| store.set(&key, text.as_bytes()))?;
         }
         self.meet()?;
-        let text = several.explained(several.store.get(&key, several.options.timeout))?;
+        let timeout = several.options.timeout;
+        let text = several.ask(move |store| store.get(&key, timeout))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -320,7 +331,7 @@ impl World {
         let Some(several) = &self.0 else { return };
         if !several.failed.swap(true, Ordering::Relaxed) {
             // Without the store they find out that it is gone.
-            let _ = tell_fault(&several.store, &format!("rank {}: {reason}", several.place.rank));
+            several.tell(&format!("rank {}: {reason}", several.place.rank));
         }
     }
 
@@ -372,6 +383,24 @@ impl Several {
         all.iter().map(|tensor| Ok(tensor.f_to_device(Device::Cpu)?)).collect()
     }
 
+    /// The store's answer, as long as no fault is known.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> Result<T, striate_torch::TorchError> + Send + 'static,
+    ) -> Result<T, TrainError> {
+        match ask(&self.store, || self.watch.fault().is_none(), question) {
+            Some(answer) => self.explained(answer),
+            None => Err(self.lost("the store does not answer")),
+        }
+    }
+
+    /// Tells the others why this process ends, if the store answers soon.
+    fn tell(&self, reason: &str) {
+        let (began, reason) = (Instant::now(), reason.to_owned());
+        let soon = self.options.timeout / 10;
+        ask(&self.store, || began.elapsed() < soon, move |store| tell_fault(store, &reason));
+    }
+
     /// An operation with the others went wrong: what is known of why.
     fn explained<T>(&self, result: Result<T, striate_torch::TorchError>) -> Result<T, TrainError> {
         result.map_err(|error| self.lost(&error.to_string()))
@@ -382,7 +411,7 @@ impl Several {
         let reason = self.watch.reason(error);
         // Rank 0 alone sees all.
         if self.place.rank == 0 {
-            let _ = tell_fault(&self.store, &reason);
+            self.tell(&reason);
         }
         TrainError::Process { reason }
     }
@@ -394,7 +423,8 @@ impl Drop for Several {
         if !self.watch.is_answered() {
             return;
         }
-        let left = self.store.add("left", 1);
+        let add = |by| ask(&self.store, || self.watch.is_answered(), move |store| store.add("left", by)).and_then(Result::ok);
+        let left = add(1);
         if !self.place.keeps_store() {
             return;
         }
@@ -402,7 +432,7 @@ impl Drop for Several {
         let mut left = left.unwrap_or(all);
         while left < all && began.elapsed() < self.options.timeout / 5 {
             std::thread::sleep(Duration::from_millis(5));
-            left = self.store.add("left", 0).unwrap_or(all);
+            left = add(0).unwrap_or(all);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Independent pieces of work, which processes share out among themselves.
+use super::ask::ask;
 use super::place::{Place, world};
 use super::watch::{fault_in, sign_of, tell_fault};
 use super::{KEYS, PATIENCE, connect, difference, serve};
@@ -13,6 +14,10 @@ use striate_torch::distributed::Store;
 
 /// How often a process that waits for others looks again. Of many processes, each looks less often.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a process ends that cannot reach the queue.
+const LOST: &str =
+    "the queue of work cannot be reached: whoever keeps it was killed or stopped, or its machine cannot be reached";
 
 /// A queue of independent pieces of work, such as the trials of a sweep, for processes that may come late and die early.
 ///
@@ -56,7 +61,7 @@ pub struct Turn<'q> {
 struct Several {
     place: Place,
     timeout: Duration,
-    store: Store,
+    store: Arc<Store>,
     life: Arc<Life>,
     /// The thread that gives signs of life.
     thread: Thread,
@@ -92,11 +97,11 @@ impl Queue {
         store.add("came", 1)?;
         let life = Arc::new(Life { end: AtomicBool::new(false), stop, fault: Mutex::default() });
         // Not to be asked while the other one waits for something.
-        let (own, of_thread) = (connect(&place, &prefix, patience)?, Arc::clone(&life));
+        let (own, of_thread) = (Arc::new(connect(&place, &prefix, patience)?), Arc::clone(&life));
         own.set(&sign_of(rank), b"0")?;
         let live = move || of_thread.live(&own, rank, timeout);
         let thread = thread::Builder::new().name("life".to_owned()).spawn(live).map_err(|error| world(error.to_string()))?;
-        let thread = thread.thread().clone();
+        let (thread, store) = (thread.thread().clone(), Arc::new(store));
         Ok(Self(Some(Arc::new(Several { place, timeout, store, life, thread, signs: Mutex::default() }))))
     }
 
@@ -145,7 +150,7 @@ impl Queue {
         if let Some(result) = self.known(key)? {
             return Ok(Taken::Done(result));
         }
-        let turn = several.explained(several.turn(key))?;
+        let turn = several.turn(key)?;
         Ok(if let Some(turn) = turn { mine(Some(several), turn) } else { Taken::Elsewhere })
     }
 
@@ -159,7 +164,8 @@ impl Queue {
         if let Some(reason) = several.life.fault().clone() {
             return Err(TrainError::Process { reason });
         }
-        several.explained(several.value(&done_of(key)))
+        let (key, timeout) = (done_of(key), several.timeout);
+        several.ask(move |store| value(store, &key, timeout))
     }
 
     /// Has all pieces done, and gives their results. This process does those that no other has: `work` gets their places among the
@@ -232,7 +238,8 @@ impl Turn<'_> {
     pub fn done(mut self, result: &[u8]) -> Result<(), TrainError> {
         self.is_done = true;
         let Some(several) = self.queue else { return Ok(()) };
-        several.explained(several.store.set(&done_of(&self.key), result))
+        let (key, result) = (done_of(&self.key), result.to_owned());
+        several.ask(move |store| store.set(&key, &result))
     }
 }
 
@@ -240,59 +247,88 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(several) = self.queue.filter(|several| !self.is_done && several.life.fault().is_none()) else { return };
         // If it does not arrive, the others find out that this process is gone.
-        let _ = several.store.add(&over(&self.key, self.number), 1);
+        let key = over(&self.key, self.number);
+        let _ = several.ask(move |store| store.add(&key, 1));
     }
 }
 
 impl Several {
     /// The number of the turn at a piece, if it is now this process's.
-    fn turn(&self, key: &str) -> Result<Option<u64>, TorchError> {
-        let mut turn = 0;
-        while self.store.add(&over(key, turn), 0)? > 0 {
-            turn += 1;
-        }
-        let owner = format!("owner/{turn}/{key}");
-        if self.store.add(&format!("claim/{turn}/{key}"), 1)? == 1 {
-            self.store.set(&owner, self.place.rank.to_string().as_bytes())?;
-            return Ok(Some(turn));
-        }
-        if self.is_lost(&owner)? {
-            self.store.add(&over(key, turn), 1)?;
+    fn turn(&self, key: &str) -> Result<Option<u64>, TrainError> {
+        let (rank, timeout, of) = (self.place.rank, self.timeout, key.to_owned());
+        let (turn, owner) = self.ask(move |store| {
+            let mut turn = 0;
+            while store.add(&over(&of, turn), 0)? > 0 {
+                turn += 1;
+            }
+            if store.add(&format!("claim/{turn}/{of}"), 1)? == 1 {
+                store.set(&owner_of(turn, &of), rank.to_string().as_bytes())?;
+                return Ok((turn, None));
+            }
+            Owner::find(store, &owner_of(turn, &of), timeout).map(|owner| (turn, Some(owner)))
+        })?;
+        let Some(owner) = owner else { return Ok(Some(turn)) };
+        if self.is_lost(&owner_of(turn, key), &owner) {
+            let key = over(key, turn);
+            self.ask(move |store| {
+                if let Some(rank) = owner.rank {
+                    store.set(&given_up(&rank), b"")?;
+                }
+                store.add(&key, 1)
+            })?;
         }
         Ok(None)
     }
 
     /// Whether the owner of a turn gives no signs of life any more.
-    fn is_lost(&self, owner: &str) -> Result<bool, TorchError> {
-        // Without an owner, it may have died before it said its name.
-        let rank = self.value(owner)?.map(|rank| String::from_utf8_lossy(&rank).into_owned());
-        let sign = match &rank {
-            Some(rank) if self.store.has(&given_up(rank))? => return Ok(true),
-            Some(rank) => self.value(&format!("sign/{rank}"))?.unwrap_or_default(),
-            None => Vec::new(),
-        };
+    fn is_lost(&self, turn: &str, owner: &Owner) -> bool {
         let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, since) = signs.entry(owner.to_owned()).or_insert_with(|| (sign.clone(), Instant::now()));
-        if *last != sign {
-            (*last, *since) = (sign, Instant::now());
+        let (last, since) = signs.entry(turn.to_owned()).or_insert_with(|| (owner.sign.clone(), Instant::now()));
+        if *last != owner.sign {
+            (*last, *since) = (owner.sign.clone(), Instant::now());
         }
-        let is_lost = since.elapsed() > self.timeout;
-        if let Some(rank) = rank.filter(|_| is_lost) {
-            self.store.set(&given_up(&rank), b"")?;
-        }
-        Ok(is_lost)
+        owner.is_given_up || since.elapsed() > self.timeout
     }
 
-    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, TorchError> {
-        if self.store.has(key)? { self.store.get(key, self.timeout).map(Some) } else { Ok(None) }
+    /// The store's answer, as long as the queue is not lost.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> Result<T, TorchError> + Send + 'static,
+    ) -> Result<T, TrainError> {
+        let answer = ask(&self.store, || self.life.fault().is_none(), question);
+        let known = || self.life.fault().clone();
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => {
+                Err(TrainError::Process { reason: known().unwrap_or_else(|| format!("cannot reach the queue of work: {error}")) })
+            }
+            None => Err(TrainError::Process { reason: known().unwrap_or_else(|| LOST.to_owned()) }),
+        }
     }
+}
 
-    fn explained<T>(&self, result: Result<T, TorchError>) -> Result<T, TrainError> {
-        result.map_err(|error| {
-            let reason = self.life.fault().clone();
-            TrainError::Process { reason: reason.unwrap_or_else(|| format!("cannot reach the queue of work: {error}")) }
-        })
+/// The process that has a turn.
+struct Owner {
+    /// Unknown of one that died before it said so.
+    rank: Option<String>,
+    is_given_up: bool,
+    /// Its last sign of life.
+    sign: Vec<u8>,
+}
+
+impl Owner {
+    fn find(store: &Store, key: &str, timeout: Duration) -> Result<Self, TorchError> {
+        let Some(rank) = value(store, key, timeout)? else {
+            return Ok(Self { rank: None, is_given_up: false, sign: Vec::new() });
+        };
+        let rank = String::from_utf8_lossy(&rank).into_owned();
+        let sign = value(store, &format!("sign/{rank}"), timeout)?.unwrap_or_default();
+        Ok(Self { is_given_up: store.has(&given_up(&rank))?, rank: Some(rank), sign })
     }
+}
+
+fn value(store: &Store, key: &str, timeout: Duration) -> Result<Option<Vec<u8>>, TorchError> {
+    if store.has(key)? { store.get(key, timeout).map(Some) } else { Ok(None) }
 }
 
 impl Drop for Several {
@@ -305,8 +341,9 @@ impl Drop for Several {
             return;
         }
         if !self.place.keeps_store() {
-            // If it does not arrive, rank 0 waits a little longer.
-            let _ = self.store.add("left", 1);
+            // If it does not arrive soon, rank 0 waits a little longer.
+            let began = Instant::now();
+            ask(&self.store, || began.elapsed() < self.timeout / 10, |store| store.add("left", 1));
             return;
         }
         if self.life.stop.load(Ordering::Relaxed) {
@@ -326,25 +363,27 @@ impl Life {
     }
 
     /// Gives signs of life, until this process ends or the queue is lost.
-    fn live(&self, store: &Store, rank: usize, timeout: Duration) {
+    fn live(&self, store: &Arc<Store>, rank: usize, timeout: Duration) {
         let (mut number, mut answered) = (0_u64, Instant::now());
         while !self.end.load(Ordering::Relaxed) {
             number += 1;
-            let fault = match store.set(&sign_of(rank), number.to_string().as_bytes()).and_then(|()| fault_in(store)) {
-                Ok(fault) => {
+            let is_near = || answered.elapsed() <= timeout / 2;
+            let answer = ask(store, is_near, move |store| {
+                store.set(&sign_of(rank), number.to_string().as_bytes())?;
+                let fault = fault_in(store)?;
+                if fault.is_some() {
+                    // Whoever keeps the queue need not wait for this process.
+                    store.add("left", 1)?;
+                }
+                Ok(fault)
+            });
+            let fault = match answer {
+                Some(Ok(fault)) => {
                     answered = Instant::now();
-                    if fault.is_some() {
-                        // Whoever keeps the queue need not wait for this process.
-                        let _ = store.add("left", 1);
-                    }
                     fault
                 }
-                Err(_) if answered.elapsed() > timeout / 2 => {
-                    let reason = "the queue of work cannot be reached: whoever keeps it was killed or stopped, or its machine \
-                                  cannot be reached";
-                    Some(reason.to_owned())
-                }
-                Err(_) => None,
+                _ if !is_near() => Some(LOST.to_owned()),
+                _ => None,
             };
             if fault.is_some() {
                 *self.fault() = fault;
@@ -354,6 +393,10 @@ impl Life {
             thread::park_timeout(timeout / 20);
         }
     }
+}
+
+fn owner_of(turn: u64, key: &str) -> String {
+    format!("owner/{turn}/{key}")
 }
 
 fn done_of(key: &str) -> String {
