@@ -134,6 +134,8 @@ def prepare(request):
             return run, distance(run()), known
     known = versions(torch)
     count_from_now()
+    if case["mode"] in ("pair", "apart"):
+        return beside(request, model.train(), images, labels), None, known
     if case["mode"] == "train":
         with torch.no_grad():
             far = distance(model(images))
@@ -173,6 +175,41 @@ def training(request, model, images, labels):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+
+    return run
+
+
+def beside(request, model, images, labels):
+    """A training step beside that of another process, which is this script again; in a pair, DDP sums gradients over Gloo."""
+    import socket
+
+    import torch.distributed as dist
+
+    other = None
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meet = dict(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
+        os.environ.update(meet, RANK="0")
+        command, env = [sys.executable, __file__], {**os.environ, "RANK": "1"}
+        other = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        other.stdin.write(json.dumps(request) + "\n")
+    dist.init_process_group("gloo")
+    if request["case"]["mode"] == "pair":
+        from torch.nn.parallel import DistributedDataParallel
+
+        model = DistributedDataParallel(model)
+    step = training(request, model, images, labels)
+    dist.barrier()
+    if other is None:
+        return step
+    other.stdout.readline()
+
+    def run():
+        other.stdin.write("run 1\n")
+        step()
+        if not other.stdout.readline().startswith('{"ms"'):
+            raise RuntimeError("the other process of a pair ended")
 
     return run
 

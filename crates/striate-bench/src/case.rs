@@ -18,6 +18,10 @@ pub enum Mode {
     Plan,
     /// Forward pass, loss, backward pass, and a step of SGD with momentum.
     Train,
+    /// The training step of two processes, each with the batch and the threads of the case, that sum their gradients.
+    Pair,
+    /// The same of two processes that only run at the same time: what a pair's step takes longer, it waits for gradients.
+    Apart,
     /// The step of SGD with momentum alone.
     Optimizer,
     /// Making the inference plan.
@@ -133,7 +137,7 @@ impl FromStr for Case {
             known if !known.contains(&model) => return Err(refuse(model, &format!("subject of {mode}: {}", known.join(", ")))),
             _ => {}
         }
-        let trains = matches!(case.mode, Mode::Optimizer | Mode::Checkpoint);
+        let trains = matches!(case.mode, Mode::Optimizer | Mode::Checkpoint | Mode::Pair | Mode::Apart);
         if trains && case.precision == Precision::Bfloat16 {
             return Err(refuse(precision, &format!("precision of {mode}, which is fp32")));
         }
@@ -142,6 +146,9 @@ impl FromStr for Case {
         }
         if case.precision == Precision::Float16 && (!matches!(case.mode, Mode::Plan | Mode::Product) || device == "cpu") {
             return Err(refuse(precision, "precision but of plan on a GPU"));
+        }
+        if matches!(case.mode, Mode::Pair | Mode::Apart) && device != "cpu" {
+            return Err(refuse(device, &format!("device of {mode}, which is cpu")));
         }
         case.torch_device()?;
         Ok(case)
@@ -232,6 +239,9 @@ const NETWORKS: [(&str, i64); 7] = [
     ("resnet50", 8),
 ];
 
+/// The networks that two processes train, with the batch of each.
+const PAIRS: [(&str, i64); 3] = [("resnet18", 8), ("resnet20-cifar", 64), ("vgg16", 2)];
+
 /// What is measured unless told otherwise: some minutes.
 pub fn default_set(threads: usize) -> Vec<Case> {
     let case = |model, mode, batch| Case::of(model, mode, batch, threads);
@@ -255,6 +265,9 @@ pub fn default_set(threads: usize) -> Vec<Case> {
         cases.push(Case { threads: 1, ..resnet18 });
     }
     cases.extend([Mode::Optimizer, Mode::Planning, Mode::Checkpoint].map(|mode| case("resnet50", mode, 1)));
+    for (model, batch) in PAIRS {
+        cases.extend([Mode::Pair, Mode::Apart].map(|mode| Case::of(model, mode, batch, 1)));
+    }
     let loads = Mode::Load.other_subjects().iter().flat_map(|model| [1, threads].map(|threads| (*model, threads)));
     cases.extend(loads.map(|(model, threads)| {
         let small = [CIFAR, CIFAR_IN_MEMORY].contains(&model) || LOADERS[..IN_MEMORY].contains(&model);
@@ -432,6 +445,7 @@ mod tests {
             ("resnet50/plan/b1/224/fp16/channels-last/t1/cpu", "but of plan on a GPU"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/tpu", "no such device"),
             ("resnet50/plan/b1/224/fp32/channels-last/t1/cuda:99", "graphics card"),
+            ("resnet18/pair/b8/224/bf16/channels-last/t1/cpu", "which is fp32"),
             ("resnet50/load/b1/224/fp32/channels-last/t1/cpu", "loader-plain"),
         ] {
             let error = id.parse::<Case>().unwrap_err().to_string();

@@ -13,6 +13,7 @@ mod error;
 mod gpu;
 mod load;
 mod memory;
+mod pair;
 mod peers;
 mod plot;
 mod product;

@@ -40,6 +40,7 @@ pub const PEERS: &[Peer] = &[
     python("pytorch-channels-last", BOTH, ANY),
     python("torchvision", &[Mode::Load], FP32),
     Peer { env: &[KEEP_MEMORY], ..python("pytorch-tuned", BOTH, FP32) },
+    python("pytorch-ddp", &[Mode::Pair, Mode::Apart], FP32),
     python("pytorch-compile", BOTH, FP32),
     python("onnxruntime", FORWARD, FP32),
     python("openvino", FORWARD, ANY),

@@ -1,5 +1,6 @@
 //! Doing what a case says, so that it can be timed.
 use crate::case::{Case, Layout, Mode};
+use crate::pair::{PATIENCE, Partner};
 use crate::{BenchError, load::load, memory::Base, product::product};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,7 @@ use striate_layers::Mode as Pass;
 use striate_models::{BundleInfo, Model, find};
 use striate_torch::cuda::has_graphs;
 use striate_torch::{Generator, Precision, TensorFile, derive_seed, no_grad, to_memory_format};
+use striate_train::distributed::{World, WorldOptions};
 use striate_train::{Checkpoint, Objective, Optimizer, OptimizerConfig, Progress, Step, StepOptions};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -57,6 +59,7 @@ impl Work {
                 Ok(Self { images: Some(images), ..work(run) })
             }
             Mode::Start => Ok(Self { base: Base::none(), ..work(Box::new(start)) }),
+            Mode::Pair | Mode::Apart => Networked::new(case, device, seed)?.beside(case, seed, share),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
     }
@@ -212,9 +215,38 @@ impl Networked {
                     Ok(checkpoint.write(&info, &folder.path().join("checkpoint.safetensors"))?)
                 });
             }
-            Mode::Product | Mode::Load | Mode::Start => {}
+            Mode::Product | Mode::Load | Mode::Start | Mode::Pair | Mode::Apart => {}
         }
         Ok(work)
+    }
+
+    /// A training step beside that of another process.
+    fn beside(self, case: &Case, seed: u64, share: Option<&Path>) -> Result<Work, BenchError> {
+        let images = to_memory_format(&self.images, case.memory_format.into())?;
+        let expected = logits(&self.network, &self.images)?;
+        if let Some(path) = share {
+            self.share(path, &expected)?;
+        }
+        let macs = self.network.graph().summary().macs.saturating_mul(2 * case.batch.unsigned_abs());
+        let optimizer = self.optimizer()?;
+        let Self { model, mut network, labels, .. } = self;
+        network.set_kernels(Kernels::Fast);
+        let (mut partner, place) = Partner::meet(case, seed)?;
+        let world = World::join(place, WorldOptions { timeout: PATIENCE, ..WorldOptions::default() })?;
+        let objective = Objective::new(model.loss(), model.aux_weight());
+        let step = Step::new(network, objective, optimizer, StepOptions::default())?;
+        let mut step = if case.mode == Mode::Pair { step.distributed(&world)? } else { step };
+        world.meet()?;
+        partner.end()?;
+        let run: Run = Box::new(move || {
+            // As long as the work.
+            let _world = &world;
+            partner.begin()?;
+            step.run(&images, &labels, LR)?;
+            partner.end()
+        });
+        let (images, flops) = (Some(2 * case.batch.unsigned_abs()), Some(TRAINING_PASSES * 2 * macs));
+        Ok(Work { run, device: Device::Cpu, base: Base::fresh(), images, flops, distance: None })
     }
 
     fn optimizer(&self) -> Result<Optimizer, BenchError> {

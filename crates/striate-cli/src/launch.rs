@@ -1,4 +1,4 @@
-//! `train --nproc`: starts processes on this machine, watches them, and starts all again when one dies.
+//! `--nproc`: starts processes on this machine and watches them. Of those that train together, it starts all again when one dies.
 use crate::cli::TrainArgs;
 use crate::error::CliError;
 use crate::signals;
@@ -30,8 +30,8 @@ struct Ended {
 
 pub(crate) fn launch(args: &TrainArgs, count: u64) -> Result<(), CliError> {
     let size = usize::try_from(count).unwrap_or(usize::MAX);
-    if args.seeds.is_some() || args.find_lr || args.find_batch_size {
-        let reason = "--nproc trains one run with known batches: leave out --seeds, --find-lr and --find-batch-size";
+    if args.find_lr || args.find_batch_size {
+        let reason = "--nproc trains with known batches: leave out --find-lr and --find-batch-size";
         return Err(CliError::Usage(reason.to_owned()));
     }
     // They save themselves, and this waits for them.
@@ -40,7 +40,8 @@ pub(crate) fn launch(args: &TrainArgs, count: u64) -> Result<(), CliError> {
     let mut command_line = for_workers(std::env::args_os().skip(1));
     for number in 0..=args.max_restarts {
         let attempt = meeting.attempt(number, size)?;
-        let ended = Workers::start(&command_line, &attempt, size)?.watch(&attempt, Duration::from_secs(args.timeout));
+        let timeout = Some(Duration::from_secs(args.timeout));
+        let ended = Workers::start(&command_line, &attempt, size)?.watch(&attempt, timeout);
         let any = |code| ended.codes.contains(&Some(code));
         if ended.codes.iter().all(|code| *code == Some(0)) {
             return Ok(());
@@ -59,6 +60,28 @@ pub(crate) fn launch(args: &TrainArgs, count: u64) -> Result<(), CliError> {
         }
     }
     Err(CliError::Told(1))
+}
+
+/// Starts processes that share independent pieces of work out among themselves.
+pub(crate) fn spread(count: u64) -> Result<(), CliError> {
+    let size = usize::try_from(count).unwrap_or(usize::MAX);
+    signals::saves_itself();
+    let meeting = Meeting::open()?;
+    let attempt = meeting.attempt(0, size)?;
+    let command_line = for_workers(std::env::args_os().skip(1));
+    let ended = Workers::start(&command_line, &attempt, size)?.watch(&attempt, None);
+    // One that ends well has seen that all is done.
+    let codes = [USAGE, 1, 0, STOPPED];
+    match codes.into_iter().find(|code| ended.codes.contains(&Some(*code))).and_then(|code| u8::try_from(code).ok()) {
+        Some(0) => {
+            if let Some(reason) = ended.reason {
+                tracing::warn!("{reason}: the others did its part");
+            }
+            Ok(())
+        }
+        Some(code) => Err(CliError::Told(code)),
+        None => Err(CliError::Failed(ended.reason.unwrap_or_else(|| "a process ended".to_owned()))),
+    }
 }
 
 /// The command line of each process.
@@ -133,9 +156,10 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Waits until all have ended. Once one has failed, the others get the time that they take to find that out, and are killed then:
-    /// one that was stopped cannot end by itself.
-    fn watch(mut self, attempt: &Attempt, timeout: Duration) -> Ended {
+    /// Waits until all have ended. If they work together, with a timeout, the others end once one has failed: they get the time that they
+    /// take to find that out, and are killed then, since one that was stopped cannot end by itself. Otherwise the others take over what
+    /// one had that failed, or that hangs and is killed.
+    fn watch(mut self, attempt: &Attempt, timeout: Option<Duration>) -> Ended {
         let mut ended: Vec<Option<ExitStatus>> = vec![None; self.0.len()];
         let (mut reason, mut failed_at, mut passed_on) = (None, None::<Instant>, false);
         while ended.iter().any(Option::is_none) {
@@ -144,19 +168,29 @@ impl Workers {
                     continue;
                 }
                 *status = child.try_wait().unwrap_or(Some(ExitStatus::from_raw(1 << 8)));
-                let Some(status) = status else { continue };
+                let Some(status) = status else {
+                    if timeout.is_none() && attempt.is_given_up(rank).unwrap_or(false) {
+                        let _ = child.kill();
+                    }
+                    continue;
+                };
+                if timeout.is_none() {
+                    let _ = attempt.give_up(rank);
+                }
                 if !status.success() && status.code() != Some(STOPPED) && failed_at.is_none() {
                     failed_at = Some(Instant::now());
                     let how = told(rank, *status);
                     // The process itself may have said more.
                     reason = attempt.fault().ok().flatten().or(Some(how.clone()));
-                    let _ = attempt.end(&how);
+                    if timeout.is_some() {
+                        let _ = attempt.end(&how);
+                    }
                 }
             }
             if signals::stopped() && !std::mem::replace(&mut passed_on, true) {
                 self.each_left(&ended, Signal::SIGTERM);
             }
-            if failed_at.is_some_and(|since| since.elapsed() > timeout / 4) {
+            if failed_at.zip(timeout).is_some_and(|(since, timeout)| since.elapsed() > timeout / 4) {
                 self.each_left(&ended, Signal::SIGKILL);
             }
             thread::sleep(PAUSE);

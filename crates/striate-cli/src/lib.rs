@@ -33,6 +33,7 @@ mod self_test;
 mod serve;
 mod signals;
 mod source;
+mod spread;
 mod sweep;
 mod table;
 mod train;

@@ -1,8 +1,9 @@
 //! `sweep`: a search over the fields of a recipe.
 use crate::error::CliError;
+use crate::spread::{SpreadArgs, stopped, tell_once};
 use crate::table::{Align, table};
 use crate::train::watched;
-use crate::{print, print_json};
+use crate::{print, print_json, signals};
 use clap::Args;
 use std::path::PathBuf;
 use striate::{RECIPE, Sweep, Swept, Trial, TrialState};
@@ -34,6 +35,8 @@ pub(crate) struct SweepArgs {
     /// Resume a stopped sweep from its folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["file", "out"])]
     pub(crate) resume: Option<PathBuf>,
+    #[command(flatten)]
+    spread: SpreadArgs,
     /// List the trials and train none
     #[arg(long, conflicts_with_all = ["out", "resume"])]
     pub(crate) dry_run: bool,
@@ -53,27 +56,38 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<(), CliError> {
     if args.dry_run {
         return if args.json { print_json(&trials) } else { print(&rows(&trials)) };
     }
-    tracing::info!("{} trials", trials.len());
-    let sweep = sweep.each(watched).on_trial(|trial| {
+    let Some(queue) = args.spread.queue()? else { return Ok(()) };
+    if queue.rank() == 0 {
+        tracing::info!("{} trials", trials.len());
+    }
+    if !queue.is_one() {
+        signals::saves_itself();
+    }
+    let sweep = sweep.queue(queue.clone()).each(watched(queue.is_one())).on_trial(|trial| {
         if let Some(error) = &trial.error {
             tracing::warn!("trial {} ({}) failed: {error}", trial.name, trial.describe());
         }
     });
-    let Swept { folder, trials, stopped } = sweep.run()?;
-    let at = Shown(folder.display());
-    if stopped {
-        return Err(CliError::Stopped(format!("stopped; go on with: sweep --resume {at}")));
+    let swept = sweep.run()?;
+    if swept.stopped {
+        return Err(stopped(&queue, format!("stopped; go on with: sweep --resume {}", Shown(swept.folder.display()))));
     }
+    tell_once(&queue, "trials", || tell(&swept, args.json))
+}
+
+fn tell(swept: &Swept, json: bool) -> Result<(), CliError> {
+    let Swept { folder, trials, .. } = swept;
+    let at = Shown(folder.display());
     if trials.iter().any(|trial| trial.judge.as_deref() == Some("test")) {
         tracing::warn!(
             "trials were ranked by the test set, which flatters the best one: hold a part out to rank by (split = 0.1 in [data])"
         );
     }
-    if args.json {
-        return print_json(&trials);
+    if json {
+        return print_json(trials);
     }
     let best = trials.first().map_or_else(String::new, |best| format!("best recipe  {at}/{}/{RECIPE}\n", best.name));
-    print(&format!("{}\n{best}table        {at}/trials.csv\nfigure       {at}/trials.svg\n", rows(&trials)))
+    print(&format!("{}\n{best}table        {at}/trials.csv\nfigure       {at}/trials.svg\n", rows(trials)))
 }
 
 /// The trials as a table.

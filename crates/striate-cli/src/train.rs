@@ -6,6 +6,7 @@ use crate::eval::check_threads;
 use crate::find::find;
 use crate::output::counted;
 use crate::progress::{EpochBars, Work};
+use crate::spread::{joined, stopped, tell_once};
 use crate::{launch, print, print_json, recipes, signals};
 use std::path::Path;
 use std::time::Duration;
@@ -21,18 +22,20 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     if args.report {
         return Err(crate::left_out("train --report"));
     }
-    if let Some(count) = args.nproc {
-        return launch::launch(args, count);
+    let seeds = over_seeds(args)?;
+    match (args.nproc, seeds) {
+        (Some(_), Some(_)) if args.max_restarts > 0 => {
+            let reason = "--max-restarts is for one run: of several, another process goes on with the one of a process that dies";
+            return Err(CliError::Usage(reason.to_owned()));
+        }
+        (Some(count), Some(_)) => return launch::spread(count),
+        (Some(count), None) => return launch::launch(args, count),
+        (None, Some(seeds)) => return train_seeds(seeds, args),
+        (None, None) => {}
     }
     let place = Place::from_env()?;
     if place.is_some() {
         striate_torch::distributed::quiet();
-    }
-    if let Some(seeds) = over_seeds(args)? {
-        if place.is_some() {
-            return Err(CliError::Usage("runs of several seeds take one process each: start them without a launcher".to_owned()));
-        }
-        return train_seeds(seeds, args.json);
     }
     let run = match &args.resume {
         Some(folder) => resumed(folder, args)?,
@@ -91,10 +94,12 @@ fn in_sight<'a>(run: Run<'a>, shown: bool) -> Run<'a> {
     run.listener(EpochBars::new()).on_progress(move |what, done, of| work.update(what, done, of))
 }
 
-/// The same of one of several runs.
-pub(crate) fn watched<'a>(run: Run<'a>, member: Member<'_>) -> Run<'a> {
-    tracing::info!("{}, {} of {}", member.name, member.number, member.of);
-    in_sight(run, true)
+/// The same of several runs.
+pub(crate) fn watched<'a>(shown: bool) -> impl FnMut(Run<'a>, Member<'_>) -> Run<'a> {
+    move |run, member| {
+        tracing::info!("{}, {} of {}", member.name, member.number, member.of);
+        in_sight(run, shown)
+    }
 }
 
 /// The runs over seeds that are asked for, if any are.
@@ -117,23 +122,28 @@ fn over_seeds(args: &TrainArgs) -> Result<Option<Seeds<'static>>, CliError> {
     Ok(Some(if let Some(why) = chosen.why { seeds.why(why) } else { seeds }))
 }
 
-fn train_seeds(seeds: Seeds<'_>, json: bool) -> Result<(), CliError> {
+fn train_seeds(seeds: Seeds<'_>, args: &TrainArgs) -> Result<(), CliError> {
     check_threads(seeds.recipe().train.threads)?;
-    match seeds.each(watched).run()? {
-        SeedsOutcome::Finished { report, .. } if json => print_json(&report),
-        SeedsOutcome::Finished { folder, report } => {
-            let SeedsReport { judge, measure, seeds, accuracy, .. } = &*report;
-            let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-            let folder = Shown(folder.display());
-            print(&format!(
-                "{judge} {measure} {}, mean and 95% interval over seeds {seeds}\nrun folders   {folder}\n",
-                percent(accuracy)
-            ))
-        }
+    let queue = joined(args.timeout)?;
+    if !queue.is_one() {
+        signals::saves_itself();
+    }
+    match seeds.queue(queue.clone()).each(watched(queue.is_one())).run()? {
+        SeedsOutcome::Finished { folder, report } => tell_once(&queue, "seeds", || tell_seeds(&folder, &report, args.json)),
         SeedsOutcome::Stopped { folder, seed } => {
-            Err(CliError::Stopped(format!("stopped in seed {seed}; go on with: train --resume {}", folder.display())))
+            Err(stopped(&queue, format!("stopped in seed {seed}; go on with: train --resume {}", folder.display())))
         }
     }
+}
+
+fn tell_seeds(folder: &Path, report: &SeedsReport, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json(report);
+    }
+    let SeedsReport { judge, measure, seeds, accuracy, .. } = report;
+    let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let folder = Shown(folder.display());
+    print(&format!("{judge} {measure} {}, mean and 95% interval over seeds {seeds}\nrun folders   {folder}\n", percent(accuracy)))
 }
 
 /// A run that was stopped, where the command line says what may change.

@@ -19,6 +19,9 @@ pub enum LabError {
     /// It was asked to stop; what is measured is kept.
     #[error("stopped; the same command goes on where it was")]
     Stopped,
+    /// Another process measures this now: its result can be asked for again later.
+    #[error("another process measures this")]
+    Elsewhere,
     /// Data or a training run is not as it must be.
     #[error(transparent)]
     Run(#[from] striate::Error),

@@ -16,12 +16,11 @@ use striate::SET_APART;
 use striate::data::{Data, FOLDER};
 use striate_datasets::{Split, find, source_files};
 use striate_train::DataSection;
+use striate_train::distributed::{Queue, Taken};
 use time::OffsetDateTime;
 
 /// The dataset that experiments train on unless told otherwise.
 pub const DEFAULT_DATA: &str = "fashion-mnist";
-/// What has been measured, in a claim's folder.
-const TRIALS: &str = "trials.jsonl";
 /// The outcome, in a claim's folder.
 const OUTCOME: &str = "outcome.json";
 
@@ -40,6 +39,8 @@ pub struct LabOptions {
     pub out: PathBuf,
     /// Ends the run after the measurement under way, with [`LabError::Stopped`].
     pub stop: Arc<AtomicBool>,
+    /// Shares the measurements out among the processes of a queue, which all run the same claims and see the same folder.
+    pub queue: Queue,
 }
 
 impl LabOptions {
@@ -52,6 +53,7 @@ impl LabOptions {
             data: DataSection { name: DEFAULT_DATA.to_owned(), ..DataSection::default() },
             out,
             stop: Arc::default(),
+            queue: Queue::default(),
         }
     }
 }
@@ -89,6 +91,8 @@ pub struct Lab {
     options: LabOptions,
     claim: &'static Claim,
     trials: Trials,
+    /// Whether what another process measures now can be asked for later.
+    can_wait: bool,
     data_name: String,
     data: HashMap<(i64, usize, usize), Rc<Split>>,
 }
@@ -114,15 +118,53 @@ impl Lab {
         if let Some(known) = self.trials.find(&settings) {
             return Ok(known);
         }
-        if self.options.stop.load(Ordering::Relaxed) {
-            return Err(LabError::Stopped);
+        let queue = self.options.queue.clone();
+        let key = format!("{}/{settings}", self.claim.name);
+        let unreadable = |error: serde_json::Error| LabError::Usage(format!("{}: {error}", self.claim.name));
+        loop {
+            match queue.take(&key)? {
+                Taken::Done(result) => return serde_json::from_slice(&result).map_err(unreadable),
+                Taken::Elsewhere if self.can_wait => return Err(LabError::Elsewhere),
+                _ if self.options.stop.load(Ordering::Relaxed) => return Err(LabError::Stopped),
+                Taken::Elsewhere => queue.pause(),
+                Taken::Mine(turn) => {
+                    let started = Instant::now();
+                    let result = measure(self)?;
+                    self.trials.keep(settings.clone(), &result)?;
+                    turn.done(&serde_json::to_vec(&result).map_err(unreadable)?)?;
+                    let about = settings["what"].as_str().unwrap_or_default();
+                    tracing::info!("{}: {about} ({:.1} s)", self.claim.name, started.elapsed().as_secs_f64());
+                    return Ok(result);
+                }
+            }
         }
-        let started = Instant::now();
-        let result = measure(self)?;
-        self.trials.keep(settings.clone(), &result)?;
-        let about = settings["what"].as_str().unwrap_or_default();
-        tracing::info!("{}: {about} ({:.1} s)", self.claim.name, started.elapsed().as_secs_f64());
-        Ok(result)
+    }
+
+    /// What `measure` gives for each item. What other processes measure at the time is asked for again later.
+    pub(crate) fn each<I: Copy, T>(
+        &mut self,
+        items: &[I],
+        mut measure: impl FnMut(&mut Self, I) -> Result<T, LabError>,
+    ) -> Result<Vec<T>, LabError> {
+        let mut results: Vec<Option<T>> = items.iter().map(|_| None).collect();
+        while results.iter().any(Option::is_none) {
+            for (item, result) in items.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
+                self.can_wait = true;
+                let measured = measure(self, *item);
+                self.can_wait = false;
+                *result = match measured {
+                    Err(LabError::Elsewhere) => None,
+                    measured => Some(measured?),
+                };
+            }
+            if results.iter().any(Option::is_none) {
+                if self.options.stop.load(Ordering::Relaxed) {
+                    return Err(LabError::Stopped);
+                }
+                self.options.queue.pause();
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// What tells the data from all other: a dataset's name, or a folder's with a digest of what is in it.
@@ -186,8 +228,9 @@ fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
     (0..count as u64).map(|seed| options.first_seed + seed).collect()
 }
 
-/// Puts a claim to the test and writes into the folder `<out>/<claim>`: `trials.jsonl` (every measurement), `numbers.csv`,
-/// `figure.svg` and `outcome.json`; then `<out>/index.html` anew, a page of all outcomes in `out`.
+/// Puts a claim to the test and writes into the folder `<out>/<claim>`: `trials.jsonl` (every measurement; each further process of a
+/// queue has a file with its number), `numbers.csv`, `figure.svg` and `outcome.json`; then `<out>/index.html` anew, a page of all
+/// outcomes in `out`.
 ///
 /// What an earlier run with the same settings has measured is not measured again.
 ///
@@ -200,8 +243,12 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
     let data_name = data_name(&options.data)?;
     let folder = options.out.join(claim.name);
     striate_files::create_folder(&folder)?;
-    let trials = Trials::open(&folder.join(TRIALS))?;
-    let mut lab = Lab { options: options.clone(), claim, trials, data_name, data: HashMap::new() };
+    let queue = &options.queue;
+    let (scale, seeds) = (options.scale.to_string(), format!("{:?}", seeds(claim, options)));
+    queue.agree(&[("version of Striate", env!("CARGO_PKG_VERSION")), ("scale", &scale), ("data", &data_name)])?;
+    queue.agree(&[(&format!("list of seeds of {}", claim.name), &seeds)])?;
+    let trials = Trials::open(&folder, queue.rank())?;
+    let mut lab = Lab { options: options.clone(), claim, trials, can_wait: false, data_name, data: HashMap::new() };
     let finding = (claim.run)(&mut lab)?;
     let outcome = Outcome {
         claim: claim.name.to_owned(),
@@ -216,11 +263,15 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
         date: OffsetDateTime::now_utc().date().to_string(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    striate_files::write_bytes(&folder.join("numbers.csv"), finding.table.to_csv())?;
-    striate_files::write_bytes(&folder.join("figure.svg"), &finding.figure)?;
-    let json = serde_json::to_string_pretty(&outcome).map_err(|error| LabError::Figure(error.to_string()))?;
-    striate_files::write_bytes(&folder.join(OUTCOME), json + "\n")?;
-    striate_files::write_bytes(&options.out.join("index.html"), report::page(&outcomes(&options.out)))?;
+    let write = || {
+        striate_files::write_bytes(&folder.join("numbers.csv"), finding.table.to_csv())?;
+        striate_files::write_bytes(&folder.join("figure.svg"), &finding.figure)?;
+        let json = serde_json::to_string_pretty(&outcome).map_err(|error| LabError::Figure(error.to_string()))?;
+        striate_files::write_bytes(&folder.join(OUTCOME), json + "\n")?;
+        striate_files::write_bytes(&options.out.join("index.html"), report::page(&outcomes(&options.out)))?;
+        Ok::<_, LabError>(Some(Vec::new()))
+    };
+    queue.once(&format!("{}/outcome", claim.name), write)?.ok_or(LabError::Stopped)?;
     Ok(outcome)
 }
 
@@ -267,7 +318,7 @@ mod tests {
         striate_torch::set_num_threads(1);
         let out = tempfile::tempdir().unwrap();
         let claim = find_claim("gradient-norms").unwrap();
-        let trials = || fs::read_to_string(out.path().join(claim.name).join(TRIALS)).unwrap();
+        let trials = || fs::read_to_string(out.path().join(claim.name).join("trials.jsonl")).unwrap();
         let stopped = LabOptions { stop: Arc::new(true.into()), ..options(out.path()) };
         assert!(matches!(run(claim, &stopped), Err(LabError::Stopped)));
         assert_eq!(trials(), "");
@@ -278,7 +329,7 @@ mod tests {
         assert_eq!(all.lines().count(), 2 * 4);
         // As a run that was killed within its fifth measurement has left it.
         let half: String = all.lines().take(4).map(|line| format!("{line}\n")).collect();
-        fs::write(out.path().join(claim.name).join(TRIALS), half + "{\"settings\":").unwrap();
+        fs::write(out.path().join(claim.name).join("trials.jsonl"), half + "{\"settings\":").unwrap();
         let second = run(claim, &options(out.path())).unwrap();
         assert_eq!(trials(), all);
         assert_eq!(second.checks, first.checks);

@@ -1,16 +1,22 @@
 //! Runs that belong together, in a folder of theirs: those of several seeds, and the trials of a sweep.
 use crate::run::Run;
 use crate::run_folder::Claim;
-use crate::runs::is_run;
-use crate::{Error, Outcome, Summary};
+use crate::runs::{is_in_use, is_run};
+use crate::{Error, Outcome, Summary, together};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 use striate_torch::contained;
+use striate_train::distributed::Queue;
 use striate_train::{LAST, Recipe, TrainError};
 use toml::{Table, Value};
 
 /// The most bytes of a file with a recipe in it.
 const LONGEST: u64 = 1 << 20;
+/// How long a process waits for a run's folder that one holds which counts as lost, and how often it looks.
+const HELD: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// One of the runs of a group, which is about to start or to go on.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +62,22 @@ impl Group {
         Ok(Self { claim, file, is_new: false })
     }
 
+    /// The folder of a group for all processes of a queue, and the group for the one that begins it: the first to come.
+    pub(crate) fn shared(
+        queue: &Queue,
+        own: Option<&Path>,
+        begin: impl Fn() -> Result<Self, Error>,
+    ) -> Result<(PathBuf, Option<Self>), Error> {
+        let mut group = None;
+        let told = queue.once(together::FOLDER, || {
+            let folder = group.insert(begin()?).folder().to_string_lossy().into_owned();
+            Ok::<_, Error>(Some(folder.into_bytes()))
+        })?;
+        let told = String::from_utf8_lossy(&told.ok_or(Error::Stopped)?).into_owned();
+        let folder = group.as_ref().map(Self::folder).or(own).map_or_else(|| told.into(), Path::to_owned);
+        Ok((folder, group))
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.claim.folder()
     }
@@ -88,14 +110,19 @@ pub(crate) fn go_on<'a>(
     recipe: &Recipe,
     why: &str,
     epochs: u64,
+    queue: &Queue,
     each: impl FnOnce(Run<'a>) -> Run<'a>,
 ) -> Result<Ended, Error> {
+    let began = Instant::now();
+    while !queue.is_one() && is_in_use(folder) && began.elapsed() < HELD {
+        thread::sleep(LOOK);
+    }
     let run = match folder.join(LAST).exists() {
         true => Run::resume(folder)?,
         false => Run::new(recipe.clone()).why(why).folder(folder),
     };
     let run = if epochs < recipe.train.epochs { run.pause_after(epochs) } else { run };
-    match each(run).run() {
+    match each(run.on_gpu(queue.local_rank())).run() {
         Ok(Outcome::Finished { summary, .. }) => Ok(Ended::Finished(summary)),
         Ok(Outcome::Stopped { .. }) | Err(Error::Stopped) => Ok(Ended::Stopped),
         Err(error) => Err(error),

@@ -64,6 +64,8 @@ pub struct Run<'a> {
     listeners: Vec<Box<dyn Listener + 'a>>,
     progress: OnProgress<'a>,
     world: World,
+    /// The GPU of a run on one.
+    gpu: usize,
     /// After how many epochs it stops.
     pause: Option<u64>,
 }
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
             listeners: Vec::new(),
             progress: Box::new(|_, _, _| {}),
             world: World::one(),
+            gpu: 0,
             pause: None,
         }
     }
@@ -280,7 +283,14 @@ impl<'a> Run<'a> {
     /// [local rank](World::local_rank).
     #[must_use]
     pub fn world(mut self, world: World) -> Self {
+        self.gpu = world.local_rank();
         self.world = world;
+        self
+    }
+
+    /// Makes this GPU that of `devices = ["cuda"]`.
+    pub(crate) fn on_gpu(mut self, gpu: usize) -> Self {
+        self.gpu = gpu;
         self
     }
 
@@ -346,7 +356,7 @@ impl<'a> Run<'a> {
     /// Where this process computes.
     fn devices(&self) -> Result<Vec<Device>, Error> {
         match self.recipe.train.devices.as_slice() {
-            [one] if one == "cuda" => devices(&[format!("cuda:{}", self.world.local_rank())]),
+            [one] if one == "cuda" => devices(&[format!("cuda:{}", self.gpu)]),
             names => devices(names),
         }
     }

@@ -213,7 +213,7 @@ fn gather(folder: &Path, depth: usize, found: &mut Found) {
 }
 
 /// Whether a process trains in a folder.
-fn is_in_use(folder: &Path) -> bool {
+pub(crate) fn is_in_use(folder: &Path) -> bool {
     let locked = |folder: File| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock));
     File::open(folder).is_ok_and(locked)
 }

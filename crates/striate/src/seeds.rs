@@ -7,6 +7,7 @@ use crate::{Error, Run, Summary};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use striate_train::Recipe;
+use striate_train::distributed::Queue;
 use toml::Value;
 
 /// The file in a folder of runs over seeds that has their recipe.
@@ -20,8 +21,8 @@ const MOST: u64 = 1000;
 
 /// A run over several seeds: the recipe's own, and those that follow.
 ///
-/// Each is a run in a folder of its own (`seed-0`, `seed-1`, ...), one after another. One that was stopped goes on where it was, and
-/// those that are finished are not run again.
+/// Each is a run in a folder of its own (`seed-0`, `seed-1`, ...), one after another, or several at once in the processes of a
+/// [`queue`](Self::queue). One that was stopped goes on where it was, and those that are finished are not run again.
 ///
 /// ```
 /// use striate::{Recipe, Seeds, SeedsOutcome};
@@ -40,6 +41,7 @@ pub struct Seeds<'a> {
     folder: Option<PathBuf>,
     resumed: bool,
     why: String,
+    queue: Queue,
     each: Each<'a>,
 }
 
@@ -101,7 +103,7 @@ impl<'a> Seeds<'a> {
     /// unless given a [`folder`](Self::folder).
     pub fn new(recipe: Recipe, count: u64) -> Self {
         let each: Each<'a> = Box::new(|run, _| run);
-        Self { recipe, count, folder: None, resumed: false, why: String::new(), each }
+        Self { recipe, count, folder: None, resumed: false, why: String::new(), queue: Queue::default(), each }
     }
 
     /// Runs that were stopped, from their folder.
@@ -142,6 +144,13 @@ impl<'a> Seeds<'a> {
         self
     }
 
+    /// Shares the runs out among the processes of a queue, which all ask for the same runs and see the same folder.
+    #[must_use]
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queue = queue;
+        self
+    }
+
     /// What each run does, with the first seed.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -158,30 +167,40 @@ impl<'a> Seeds<'a> {
         if !(2..=MOST).contains(&self.count) || !fits {
             return Err(Error::option(format!("{} seeds from {first} on", self.count), format!("cannot be: take 2 to {MOST}")));
         }
-        let group = match &self.folder {
-            Some(folder) if self.resumed => Group::resume(folder, SEEDS)?,
-            folder => {
-                let text = format!("{}\n[{SECTION}]\ncount = {}\n", self.recipe.to_toml(), self.count);
-                Group::begin(folder.as_deref(), &name_of(&self.recipe), SEEDS, &text)?
+        let text = format!("{}\n[{SECTION}]\ncount = {}\n", self.recipe.to_toml(), self.count);
+        let queue = self.queue.clone();
+        queue.agree(&[("version of Striate", env!("CARGO_PKG_VERSION")), ("line of the recipe", &text)])?;
+        let (folder, group) = Group::shared(&queue, self.folder.as_deref(), || match &self.folder {
+            Some(folder) if self.resumed => Group::resume(folder, SEEDS),
+            folder => Group::begin(folder.as_deref(), &name_of(&self.recipe), SEEDS, &text),
+        })?;
+        let keys: Vec<String> = (0..self.count).map(|number| format!("seed-{}", first + number)).collect();
+        let mut seed = first;
+        let ended = queue.all(&keys, |number| {
+            seed = first + number as u64;
+            match self.one(&folder, seed, number + 1)? {
+                Ended::Finished(summary) => json(&summary).map(Some),
+                Ended::Stopped => Ok(None),
+            }
+        });
+        let summaries = match ended {
+            Ok(Some(summaries)) => summaries,
+            Ok(None) => return Ok(SeedsOutcome::Stopped { folder, seed }),
+            Err(error) => {
+                if let Some(group) = group {
+                    group.discard_if_empty();
+                }
+                return Err(error);
             }
         };
-        let folder = group.folder().to_owned();
-        let mut summaries = Vec::new();
-        for number in 0..self.count {
-            let seed = first + number;
-            match self.one(&folder, seed, number as usize + 1) {
-                Ok(Ended::Finished(summary)) => summaries.push(*summary),
-                Ok(Ended::Stopped) => return Ok(SeedsOutcome::Stopped { folder, seed }),
-                Err(error) => {
-                    group.discard_if_empty();
-                    return Err(error);
-                }
-            }
-        }
-        let report = SeedsReport::of(&summaries, Record::read(&seed_folder(&folder, first))?.judge);
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::option("the report", error.to_string()))?;
-        striate_files::write_bytes(&folder.join(REPORT), json + "\n")?;
-        Ok(SeedsOutcome::Finished { folder, report: Box::new(report) })
+        let summaries: Vec<Summary> = summaries.iter().map(|summary| parsed(summary)).collect::<Result<_, _>>()?;
+        let report = queue.once("report", || {
+            let report = json(&SeedsReport::of(&summaries, Record::read(&seed_folder(&folder, first))?.judge))?;
+            striate_files::write_bytes(&folder.join(REPORT), [&report[..], b"\n"].concat())?;
+            Ok::<_, Error>(Some(report))
+        })?;
+        let Some(report) = report else { return Ok(SeedsOutcome::Stopped { folder, seed }) };
+        Ok(SeedsOutcome::Finished { folder, report: Box::new(parsed(&report)?) })
     }
 
     fn one(&mut self, folder: &Path, seed: u64, number: usize) -> Result<Ended, Error> {
@@ -190,8 +209,16 @@ impl<'a> Seeds<'a> {
         let name = format!("seed {seed}");
         let member = Member { name: &name, number, of: self.count as usize };
         let epochs = recipe.train.epochs;
-        go_on(&seed_folder(folder, seed), &recipe, &self.why, epochs, |run| (self.each)(run, member))
+        go_on(&seed_folder(folder, seed), &recipe, &self.why, epochs, &self.queue, |run| (self.each)(run, member))
     }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec_pretty(value).map_err(|error| Error::option("the report", error.to_string()))
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(json).map_err(|error| Error::option("the report", error.to_string()))
 }
 
 /// The folder of the run with a seed.

@@ -1,5 +1,6 @@
 //! The command line of `lab`.
 use crate::cli::count;
+use crate::spread::SpreadArgs;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use striate_lab::DEFAULT_DATA;
@@ -57,6 +58,8 @@ pub(crate) struct LabRunArgs {
     /// lab/quick-mnist]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) spread: SpreadArgs,
     /// Print the outcomes as JSON
     #[arg(long)]
     pub(crate) json: bool,

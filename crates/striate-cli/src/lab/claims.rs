@@ -3,6 +3,7 @@ use super::args::{LabListArgs, LabRunArgs};
 use crate::error::CliError;
 use crate::eval::{section, set_threads};
 use crate::output::no_file;
+use crate::spread::tell_once;
 use crate::table::{Align, table};
 use crate::{print, print_json, signals};
 use serde_json::{Value, json};
@@ -63,25 +64,33 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
         tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");
     }
-    let options =
-        LabOptions { scale, seeds: args.seeds.map(usize::from), first_seed: args.first_seed, data, out, stop: signals::stop() };
+    let Some(queue) = args.spread.queue()? else { return Ok(()) };
+    let options = LabOptions {
+        scale,
+        seeds: args.seeds.map(usize::from),
+        first_seed: args.first_seed,
+        data,
+        out,
+        stop: signals::stop(),
+        queue: queue.clone(),
+    };
     signals::farewell("stopped; the same command goes on where it was");
     let minutes: f64 = chosen.iter().map(|claim| scale.pick(claim.minutes)).sum();
-    if minutes >= 1.0 {
+    if minutes >= 1.0 && queue.rank() == 0 {
         tracing::info!("up to {:.0} minutes on two cores, but for what is measured already", minutes.ceil());
     }
     let mut outcomes = Vec::new();
     for claim in chosen {
         let outcome = striate_lab::run(claim, &options)?;
         if !args.json {
-            print(&text(claim, &outcome))?;
+            tell_once(&queue, claim.name, || print(&text(claim, &outcome)))?;
         }
         outcomes.push(outcome);
     }
-    if args.json {
-        return print_json(&outcomes);
-    }
-    print(&format!("{}\n", Shown(options.out.join("index.html").display())))
+    tell_once(&queue, "all", || match args.json {
+        true => print_json(&outcomes),
+        false => print(&format!("{}\n", Shown(options.out.join("index.html").display()))),
+    })
 }
 
 /// The outcome for people.

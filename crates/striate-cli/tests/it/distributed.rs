@@ -28,11 +28,20 @@ fn errors(output: &Output) -> (Option<i32>, Vec<String>) {
 /// Waits until a run has its first checkpoint, and sends a signal to the process of that number among those that a launcher started.
 #[cfg(target_os = "linux")]
 fn signal_worker(sandbox: &Sandbox, run: &str, launcher: &Child, number: usize, signal: &str) {
+    wait_for("a checkpoint", || sandbox.path(&format!("{run}/last.safetensors")).exists());
+    send(launcher, number, signal);
+}
+
+fn wait_for(what: &str, is_there: impl Fn() -> bool) {
     let began = Instant::now();
-    while !sandbox.path(&format!("{run}/last.safetensors")).exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint");
+    while !is_there() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+#[cfg(target_os = "linux")]
+fn send(launcher: &Child, number: usize, signal: &str) {
     let workers = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.id())).unwrap();
     let worker = workers.split_whitespace().nth(number).unwrap();
     let status = Command::new("sh").args(["-c", &format!("kill -{signal} {worker}")]).status().unwrap();
@@ -98,11 +107,80 @@ fn processes_started_by_hand_train_together_and_tell_what_differs() {
     assert!(sandbox.path("run/model.safetensors").exists());
 }
 
+/// Halving, with a field that cannot be for some: six trials of two epochs, of which three go on.
+const SWEEP: &str = "[data]\nsplit = 0.1\n[train]\nepochs = 4\nbatch_size = 100\nthreads = 1\n[schedule]\nkind = 'cosine'\n[sweep]\nkind = 'halving'\n\
+                     trials = 6\neta = 2\nmin_epochs = 2\nfields = { train.lr = { min = 1e-3, max = 0.1, log = true } }";
+
+/// The trials of a sweep, the best first, and what each has left.
+fn swept(sandbox: &Sandbox, folder: &str) -> (String, Vec<String>) {
+    let table = std::fs::read_to_string(sandbox.path(&format!("{folder}/trials.csv"))).unwrap();
+    (table, swept_names(sandbox, folder))
+}
+
+fn swept_names(sandbox: &Sandbox, folder: &str) -> Vec<String> {
+    sandbox.names(folder).into_iter().filter(|name| !name.contains('.')).collect()
+}
+
+#[test]
+fn two_processes_sweep_as_one_does() {
+    let sandbox = Sandbox::new();
+    sandbox.write("s.toml", SWEEP);
+    let alone = sandbox.ok(&["sweep", "s.toml", "--out", "alone"]);
+    let several = sandbox.ok(&[&["sweep", "s.toml", "--out", "several", "--nproc", "2"][..], &TIMEOUT].concat());
+    assert_eq!(several, alone.replace("alone/", "several/"), "one process tells the results");
+    assert_eq!(swept(&sandbox, "several"), swept(&sandbox, "alone"));
+    assert_eq!(sandbox.names("several"), sandbox.names("alone"));
+    // One process goes on with what several left.
+    assert_eq!(sandbox.ok(&["sweep", "--resume", "several"]), several);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_trial_of_a_killed_process_is_done_by_another() {
+    let sandbox = Sandbox::new();
+    sandbox.write("s.toml", SWEEP);
+    sandbox.ok(&["sweep", "s.toml", "--out", "whole"]);
+    for (folder, signal) in [("killed", "KILL"), ("asked", "TERM")] {
+        let launcher = start(&sandbox, &[&["sweep", "s.toml", "--nproc", "2", "--out", folder][..], &TIMEOUT].concat());
+        let trials = || sandbox.path(folder).exists() && swept_names(&sandbox, folder).len() >= 2;
+        wait_for("trials", trials);
+        send(&launcher, 1, signal);
+        let output = launcher.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told.contains("rank 1 was killed by SIGKILL: the others did its part"), signal == "KILL", "{told}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("\nbest recipe  "), "one tells the results");
+        assert_eq!(swept(&sandbox, folder), swept(&sandbox, "whole"));
+    }
+}
+
+#[test]
+fn processes_share_seeds_and_measurements_of_the_lab() {
+    let sandbox = Sandbox::new();
+    let seeds = ["train", "lenet5", "--epochs", "1", "--threads", "1", "--seeds", "3", "--out"];
+    let alone = sandbox.ok(&[&seeds[..], &["alone"]].concat());
+    let several = sandbox.ok(&[&seeds[..], &["several", "--nproc", "2"], &TIMEOUT].concat());
+    assert_eq!(several, alone.replace("alone", "several"));
+    let report = |folder: &str| std::fs::read(sandbox.path(&format!("{folder}/seeds.json"))).unwrap();
+    assert_eq!(report("several"), report("alone"));
+
+    let claim = ["lab", "run", "gradient-norms", "--data", "digits", "--seeds", "3", "--threads", "1", "--out"];
+    let alone = sandbox.ok(&[&claim[..], &["lab-1"]].concat());
+    let several = sandbox.ok(&[&claim[..], &["lab-2", "--nproc", "2"], &TIMEOUT].concat());
+    assert_eq!(several, alone.replace("lab-1/", "lab-2/"));
+    let read = |file: &str| std::fs::read_to_string(sandbox.path(file)).unwrap();
+    assert_eq!(read("lab-2/gradient-norms/numbers.csv"), read("lab-1/gradient-norms/numbers.csv"));
+    let lines = ["trials.jsonl", "trials-1.jsonl"].map(|file| read(&format!("lab-2/gradient-norms/{file}")).lines().count());
+    assert!(lines[0] > 0 && lines[1] > 0 && lines.iter().sum::<usize>() == 4 * 3, "each was measured once: {lines:?}");
+}
+
 #[test]
 fn what_takes_one_process_is_refused_for_several() {
     let sandbox = Sandbox::new();
-    let line = sandbox.refused(&["train", "--nproc", "2", "--seeds", "3"]);
-    assert!(line.contains("--nproc trains one run with known batches"), "{line}");
+    let line = sandbox.refused(&["train", "--nproc", "2", "--find-lr"]);
+    assert!(line.contains("--nproc trains with known batches"), "{line}");
+    let line = sandbox.refused(&["train", "--nproc", "2", "--seeds", "3", "--max-restarts", "1"]);
+    assert!(line.contains("--max-restarts is for one run"), "{line}");
     // 898 examples: the last batch has one.
     let launcher = start(&sandbox, &["train", "--nproc", "2", "--batch-size", "897", "--epochs", "1", "--timeout", "30"]);
     let (code, told) = errors(&launcher.wait_with_output().unwrap());

@@ -48,8 +48,9 @@ pub(crate) const CLAIMS: &[Claim] = &[
 ];
 
 /// What `measure` gives for each seed.
-fn per_seed<T>(lab: &mut Lab, mut measure: impl FnMut(&mut Lab, u64) -> Result<T, LabError>) -> Result<Vec<T>, LabError> {
-    lab.seeds().into_iter().map(|seed| measure(lab, seed)).collect()
+fn per_seed<T>(lab: &mut Lab, measure: impl FnMut(&mut Lab, u64) -> Result<T, LabError>) -> Result<Vec<T>, LabError> {
+    let seeds = lab.seeds();
+    lab.each(&seeds, measure)
 }
 
 /// A network with float64 parameters.

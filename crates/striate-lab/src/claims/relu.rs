@@ -67,8 +67,8 @@ pub(super) fn best_rate(
 ) -> Result<f64, LabError> {
     let seed = lab.seeds().first().copied().unwrap_or_default() + APART;
     let mut best = (f64::INFINITY, rates[0]);
-    for &rate in rates {
-        let cost = cost(lab, seed, rate)?;
+    let costs = lab.each(rates, |lab, rate| cost(lab, seed, rate))?;
+    for (&rate, cost) in rates.iter().zip(costs) {
         if cost < best.0 {
             best = (cost, rate);
         }

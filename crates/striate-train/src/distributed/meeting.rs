@@ -1,5 +1,6 @@
 //! What starts several processes on one machine keeps their store.
 use super::place::{Place, world};
+use super::queue::given_up;
 use super::watch::{fault_in, tell_fault};
 use super::{KEYS, of_first};
 use crate::TrainError;
@@ -80,6 +81,24 @@ impl Attempt {
     /// libtorch's.
     pub fn end(&self, reason: &str) -> Result<(), TrainError> {
         Ok(tell_fault(&self.store, reason)?)
+    }
+
+    /// Says that a process of a [`Queue`](super::Queue) is lost, so that the others take what it had.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's.
+    pub fn give_up(&self, rank: usize) -> Result<(), TrainError> {
+        Ok(self.store.set(&given_up(&rank.to_string()), b"")?)
+    }
+
+    /// Whether others have found that a process of a queue is lost, though it may only hang.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's.
+    pub fn is_given_up(&self, rank: usize) -> Result<bool, TrainError> {
+        Ok(self.store.has(&given_up(&rank.to_string()))?)
     }
 
     /// Why they end, if somebody said it.

@@ -35,15 +35,19 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+mod ask;
 mod meeting;
 mod place;
+mod queue;
 mod reduction;
 mod watch;
 
 pub use self::meeting::{Attempt, Meeting};
 pub use self::place::Place;
+pub use self::queue::{Queue, Taken, Turn};
 pub use striate_torch::distributed::{Backend, ReducerOptions};
 
+use self::ask::ask;
 use self::place::world;
 pub(crate) use self::reduction::Reduction;
 use self::watch::{Watch, fault_in, sign_of, tell_fault};
@@ -92,7 +96,7 @@ struct Several {
     options: WorldOptions,
     watch: Watch,
     group: Group,
-    store: Store,
+    store: Arc<Store>,
     meetings: AtomicU64,
     groups: AtomicU64,
     /// Whether this process ends because of an error.
@@ -131,6 +135,7 @@ impl World {
         // Not to be asked while this thread waits for something.
         let own = connect(&place, &prefix, patience)?;
         let watch = Watch::start(own, &place, options.timeout).map_err(|error| world(error.to_string()))?;
+        let store = Arc::new(store);
         let group = Group::new(&store, "gradients", &group_options(&place, &options));
         let group = group.map_err(|error| TrainError::Process { reason: watch.reason(&error.to_string()) })?;
         let (meetings, groups, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -241,15 +246,17 @@ impl World {
         let Place { rank, .. } = several.place;
         let key = |rank: usize, name: &str| format!("fact/{rank}/{name}");
         for (name, value) in facts {
-            several.explained(several.store.set(&key(rank, name), value.as_bytes()))?;
+            let (key, value) = (key(rank, name), value.clone());
+            several.ask(move |store| store.set(&key, value.as_bytes()))?;
         }
         self.meet()?;
         for (name, value) in facts {
-            let first = several.explained(several.store.get(&key(0, name), several.options.timeout))?;
+            let (key, timeout) = (key(0, name), several.options.timeout);
+            let first = several.ask(move |store| store.get(&key, timeout))?;
             let first = String::from_utf8_lossy(&first).into_owned();
             if first != *value {
                 let reason = format!("rank {rank} and rank 0 have another {name}: {}", difference(value, &first));
-                let _ = tell_fault(&several.store, &reason);
+                several.tell(&reason);
                 return Err(TrainError::Process { reason });
             }
         }
@@ -266,19 +273,23 @@ impl World {
         several.watch.begin();
         let (number, size) = (several.meetings.fetch_add(1, Ordering::Relaxed), several.place.size);
         let (key, began, mut pause) = (format!("meeting/{number}"), Instant::now(), Duration::from_micros(200));
-        let mut there = several.explained(several.store.add(&key, 1))?;
+        let come = |by| {
+            let key = key.clone();
+            several.ask(move |store| store.add(&key, by))
+        };
+        let mut there = come(1)?;
         while there < i64::try_from(size).unwrap_or(i64::MAX) {
             if let Some(reason) = several.watch.fault() {
                 return Err(TrainError::Process { reason });
             }
             if began.elapsed() > several.options.timeout * PATIENCE {
                 let reason = format!("only {there} of {size} processes came within {} s", began.elapsed().as_secs());
-                let _ = tell_fault(&several.store, &reason);
+                several.tell(&reason);
                 return Err(TrainError::Process { reason });
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-            there = several.explained(several.store.add(&key, 0))?;
+            pause = (pause * 2).min(longest_pause(size));
+            there = come(0)?;
         }
         Ok(())
     }
@@ -292,10 +303,12 @@ impl World {
         let Some(several) = &self.0 else { return Ok(text.to_owned()) };
         let key = of_first(key);
         if self.is_first() {
-            several.explained(several.store.set(&key, text.as_bytes()))?;
+            let (key, text) = (key.clone(), text.to_owned());
+            several.ask(move |store| store.set(&key, text.as_bytes()))?;
         }
         self.meet()?;
-        let text = several.explained(several.store.get(&key, several.options.timeout))?;
+        let timeout = several.options.timeout;
+        let text = several.ask(move |store| store.get(&key, timeout))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -318,7 +331,7 @@ impl World {
         let Some(several) = &self.0 else { return };
         if !several.failed.swap(true, Ordering::Relaxed) {
             // Without the store they find out that it is gone.
-            let _ = tell_fault(&several.store, &format!("rank {}: {reason}", several.place.rank));
+            several.tell(&format!("rank {}: {reason}", several.place.rank));
         }
     }
 
@@ -370,6 +383,24 @@ impl Several {
         all.iter().map(|tensor| Ok(tensor.f_to_device(Device::Cpu)?)).collect()
     }
 
+    /// The store's answer, as long as no fault is known.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Store) -> Result<T, striate_torch::TorchError> + Send + 'static,
+    ) -> Result<T, TrainError> {
+        match ask(&self.store, || self.watch.fault().is_none(), question) {
+            Some(answer) => self.explained(answer),
+            None => Err(self.lost("the store does not answer")),
+        }
+    }
+
+    /// Tells the others why this process ends, if the store answers soon.
+    fn tell(&self, reason: &str) {
+        let (began, reason) = (Instant::now(), reason.to_owned());
+        let soon = self.options.timeout / 10;
+        ask(&self.store, || began.elapsed() < soon, move |store| tell_fault(store, &reason));
+    }
+
     /// An operation with the others went wrong: what is known of why.
     fn explained<T>(&self, result: Result<T, striate_torch::TorchError>) -> Result<T, TrainError> {
         result.map_err(|error| self.lost(&error.to_string()))
@@ -380,7 +411,7 @@ impl Several {
         let reason = self.watch.reason(error);
         // Rank 0 alone sees all.
         if self.place.rank == 0 {
-            let _ = tell_fault(&self.store, &reason);
+            self.tell(&reason);
         }
         TrainError::Process { reason }
     }
@@ -392,7 +423,8 @@ impl Drop for Several {
         if !self.watch.is_answered() {
             return;
         }
-        let left = self.store.add("left", 1);
+        let add = |by| ask(&self.store, || self.watch.is_answered(), move |store| store.add("left", by)).and_then(Result::ok);
+        let left = add(1);
         if !self.place.keeps_store() {
             return;
         }
@@ -400,7 +432,7 @@ impl Drop for Several {
         let mut left = left.unwrap_or(all);
         while left < all && began.elapsed() < self.options.timeout / 5 {
             std::thread::sleep(Duration::from_millis(5));
-            left = self.store.add("left", 0).unwrap_or(all);
+            left = add(0).unwrap_or(all);
         }
     }
 }
@@ -481,21 +513,26 @@ fn come(store: &Store, place: &Place, patience: Duration) -> Result<(), TrainErr
         return refuse(format!("rank {rank} was told of {size} processes, rank {of} of {others}: set one WORLD_SIZE"));
     }
     store.set(&sign_of(*rank), b"0 0").map_err(lost)?;
-    let (began, mut missing) = (Instant::now(), 0);
-    while missing < *size {
-        if store.has(&sign_of(missing)).map_err(lost)? {
-            missing += 1;
-            continue;
-        }
+    let all = i64::try_from(*size).unwrap_or(i64::MAX);
+    let (began, mut there) = (Instant::now(), store.add("arrived", 1).map_err(lost)?);
+    while there < all {
         if let Some(reason) = fault_in(store).map_err(lost)? {
             return Err(TrainError::Process { reason });
         }
         if began.elapsed() > patience {
+            let absent = |other: &usize| store.has(&sign_of(*other)).is_ok_and(|has| !has);
+            let missing = (0..*size).find(absent).unwrap_or_default();
             return refuse(format!("rank {missing} of {size} did not come within {} s", patience.as_secs()));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(longest_pause(*size));
+        there = store.add("arrived", 0).map_err(lost)?;
     }
     Ok(())
+}
+
+/// How long a process waits before it asks the store again: so that many do not ask it more often than it can answer.
+fn longest_pause(size: usize) -> Duration {
+    Duration::from_millis(20).max(Duration::from_micros(100) * u32::try_from(size).unwrap_or(u32::MAX))
 }
 
 /// The address of this machine by which it reaches another, and is reached from there.

@@ -7,10 +7,12 @@ use crate::group::{Each, Ended, Group, Member, go_on, read_with};
 use crate::run::name_of;
 use crate::runs::{EpochFigures, Record, State, is_run};
 use crate::{Error, Run};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
+use striate_train::TrainError;
+use striate_train::distributed::Queue;
 use toml::{Table, Value};
 
 pub use self::space::Search;
@@ -42,7 +44,8 @@ const NAME: usize = 12;
 /// ```
 ///
 /// Each trial is a run, in a folder named by the start of the SHA-256 of its recipe. Trials are ranked by what judges each epoch: the part
-/// `val` if the data has one. They run one after another. A sweep that was stopped goes on where it was.
+/// `val` if the data has one. They run one after another, or several at once in the processes of a [`queue`](Self::queue). A sweep
+/// that was stopped goes on where it was.
 ///
 /// Between two rungs of a halving, a trial is paused and goes on from its checkpoint. This is exact under every schedule, because each trial
 /// has the recipe's epochs from the start: on a rung, all stand at the same point of their schedules.
@@ -70,6 +73,7 @@ pub struct Sweep<'a> {
     name: String,
     folder: Option<PathBuf>,
     resumed: bool,
+    queue: Queue,
     each: Each<'a>,
     told: Box<dyn FnMut(&Trial) + 'a>,
 }
@@ -81,7 +85,7 @@ impl std::fmt::Debug for Sweep<'_> {
 }
 
 /// How far a trial is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrialState {
     /// It has not begun.
@@ -97,7 +101,7 @@ pub enum TrialState {
 }
 
 /// A recipe that a sweep tries.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Trial {
     /// The name of its folder.
@@ -146,7 +150,8 @@ impl<'a> Sweep<'a> {
             None => candidates.first().map_or_else(String::new, |one| name_of(&one.recipe)),
         };
         let each: Each<'a> = Box::new(|run, _| run);
-        Ok(Self { search, candidates, text, name, folder: None, resumed: false, each, told: Box::new(|_| {}) })
+        let (queue, told) = (Queue::default(), Box::new(|_: &Trial| {}));
+        Ok(Self { search, candidates, text, name, folder: None, resumed: false, queue, each, told })
     }
 
     /// A sweep that was stopped, from its folder. Trials that failed are tried again.
@@ -173,7 +178,15 @@ impl<'a> Sweep<'a> {
         self
     }
 
-    /// Tells of each trial that is done with a rung, finished, or failed.
+    /// Shares the trials out among the processes of a queue, which all ask for the same sweep and see the same folder. If one dies,
+    /// another goes on with its trial.
+    #[must_use]
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Tells of each trial that this process is done with on a rung, has finished, or has failed with.
     #[must_use]
     pub fn on_trial(mut self, told: impl FnMut(&Trial) + 'a) -> Self {
         self.told = Box::new(told);
@@ -202,11 +215,12 @@ impl<'a> Sweep<'a> {
     /// A folder or file that cannot be written, and the first trial's error if all failed. The error of one trial is kept in its
     /// [`Trial`].
     pub fn run(mut self) -> Result<Swept, Error> {
-        let group = match &self.folder {
-            Some(folder) if self.resumed => Group::resume(folder, SWEEP)?,
-            folder => Group::begin(folder.as_deref(), &self.name, SWEEP, &self.text)?,
-        };
-        let folder = group.folder().to_owned();
+        let queue = self.queue.clone();
+        queue.agree(&[("version of Striate", env!("CARGO_PKG_VERSION")), ("line of the sweep", &self.text)])?;
+        let (folder, mut group) = Group::shared(&queue, self.folder.as_deref(), || match &self.folder {
+            Some(folder) if self.resumed => Group::resume(folder, SWEEP),
+            folder => Group::begin(folder.as_deref(), &self.name, SWEEP, &self.text),
+        })?;
         let mut trials = self.trials()?;
         let mut alive: Vec<usize> = (0..trials.len()).collect();
         let mut first_error = None;
@@ -214,38 +228,55 @@ impl<'a> Sweep<'a> {
         for (rung, epochs) in rungs.iter().enumerate() {
             // Of the last rung, each has its own.
             let epochs = if rung + 1 == rungs.len() { u64::MAX } else { *epochs };
-            for (at, index) in alive.iter().enumerate() {
-                let member = (at + 1, alive.len());
-                match self.one(&folder, *index, &trials[*index], epochs, member) {
-                    Ok(Some(trial)) => trials[*index] = trial,
-                    Ok(None) => {
-                        write(&folder, &ranked(&trials))?;
-                        return Ok(Swept { folder, trials: ranked(&trials), stopped: true });
-                    }
+            let keys: Vec<String> = alive.iter().map(|index| format!("rung-{rung}/{}", trials[*index].name)).collect();
+            let done = queue.all(&keys, |at| {
+                let (index, member) = (alive[at], (at + 1, alive.len()));
+                match self.one(&folder, index, &trials[index], epochs, member) {
+                    Ok(Some(trial)) => trials[index] = trial,
+                    Ok(None) => return Ok(None),
                     Err(error) => {
-                        let trial = &mut trials[*index];
+                        let trial = &mut trials[index];
                         (trial.state, trial.error) = (TrialState::Failed, Some(error.to_string()));
                         first_error.get_or_insert(error);
                     }
                 }
-                (self.told)(&trials[*index]);
-                write(&folder, &ranked(&trials))?;
+                (self.told)(&trials[index]);
+                if group.is_some() {
+                    // With what others have done so far.
+                    for (key, index) in keys.iter().zip(&alive) {
+                        if let Some(result) = queue.known(key)? {
+                            trials[*index] = trials[*index].told(&result)?;
+                        }
+                    }
+                    write(&folder, &ranked(&trials))?;
+                }
+                Ok::<_, Error>(Some(serde_json::to_vec(&trials[index]).map_err(unreadable)?))
+            })?;
+            let Some(done) = done else {
+                if group.is_some() {
+                    write(&folder, &ranked(&trials))?;
+                }
+                return Ok(Swept { folder, trials: ranked(&trials), stopped: true });
+            };
+            for (result, index) in done.iter().zip(&alive) {
+                trials[*index] = trials[*index].told(result)?;
             }
             if epochs < u64::MAX {
                 alive = self.promoted(alive, &mut trials);
             }
         }
         let trials = ranked(&trials);
-        if let Some(error) = first_error.filter(|_| trials.iter().all(|trial| trial.state == TrialState::Failed)) {
-            if trials.iter().all(|trial| !folder.join(&trial.name).exists()) {
-                // Results that name no run.
-                let _ = [TABLE, JSON].map(|file| std::fs::remove_file(folder.join(file)));
+        let reported = queue.once("report", || {
+            if trials.iter().all(|trial| trial.state == TrialState::Failed) {
+                discard(&folder, &trials, group.take());
+                let reason = trials.iter().find_map(|trial| trial.error.clone()).unwrap_or_default();
+                return Err(first_error.take().unwrap_or_else(|| TrainError::Process { reason }.into()));
             }
-            group.discard_if_empty();
-            return Err(error);
-        }
-        striate_files::write_bytes(&folder.join(FIGURE), figure(&self.name, &trials)?)?;
-        Ok(Swept { folder, trials, stopped: false })
+            write(&folder, &trials)?;
+            striate_files::write_bytes(&folder.join(FIGURE), figure(&self.name, &trials)?)?;
+            Ok(Some(Vec::new()))
+        })?;
+        Ok(Swept { folder, trials, stopped: reported.is_none() })
     }
 
     /// Brings a trial to the end of a rung; nothing if it was stopped before.
@@ -270,9 +301,8 @@ impl<'a> Sweep<'a> {
         let named: Vec<String> = values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let named = named.join(", ");
         let member = Member { name: &format!("trial {} ({named})", trial.name), number, of };
-        match go_on(&run, recipe, &format!("a trial of the sweep {}: {named}", self.name), epochs, |run| {
-            (self.each)(run, member)
-        })? {
+        let why = format!("a trial of the sweep {}: {named}", self.name);
+        match go_on(&run, recipe, &why, epochs, &self.queue, |run| (self.each)(run, member))? {
             Ended::Finished(_) | Ended::Stopped => reached(&run),
         }
     }
@@ -330,6 +360,11 @@ impl Trial {
         })
     }
 
+    /// The trial as the process that did it told it.
+    fn told(&self, result: &[u8]) -> Result<Self, Error> {
+        Ok(Self { values: self.values.clone(), ..serde_json::from_slice(result).map_err(unreadable)? })
+    }
+
     /// What it has for each field, in words.
     pub fn describe(&self) -> String {
         self.values.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
@@ -354,9 +389,22 @@ fn order(a: &Trial, b: &Trial) -> Ordering {
         .then(loss_b.total_cmp(&loss_a))
 }
 
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::option(JSON, error.to_string())
+}
+
+/// Removes results that name no run, and the group's folder if it has none.
+fn discard(folder: &Path, trials: &[Trial], group: Option<Group>) {
+    let Some(group) = group else { return };
+    if trials.iter().all(|trial| !folder.join(&trial.name).exists()) {
+        let _ = [TABLE, JSON].map(|file| std::fs::remove_file(folder.join(file)));
+    }
+    group.discard_if_empty();
+}
+
 /// Writes the results so far.
 fn write(folder: &Path, trials: &[Trial]) -> Result<(), Error> {
-    let json = serde_json::to_string_pretty(trials).map_err(|error| Error::option(JSON, error.to_string()))?;
+    let json = serde_json::to_string_pretty(trials).map_err(unreadable)?;
     striate_files::write_bytes(&folder.join(JSON), json + "\n")?;
     Ok(striate_files::write_bytes(&folder.join(TABLE), table(trials)?)?)
 }
