@@ -252,8 +252,8 @@ impl<'a> Run<'a> {
     }
 
     /// Calls this once before the first step, to set values that depend on the data: a first layer that whitens patches, say. It
-    /// changes the parameters of the [network](Prepared::network) in place. A run that goes on does not call it. Where there are
-    /// several processes, each must set the same values.
+    /// changes the [network](Prepared::network) by [`load_state`](Network::load_state) or, where that lies on one device, what
+    /// [`state`](Network::state) gives. A run that goes on does not call it. Several processes must set the same values.
     ///
     /// ```
     /// use striate::{Recipe, Run};
