@@ -200,7 +200,7 @@ fn initialise(prepared: &Prepared) -> Result<(), striate::Error> {
     for (name, mut tensor) in prepared.network.state() {
         if name == "whiten.weight" {
             for batch in loader.epoch(0)?.take(1) {
-                let _ = tensor.f_copy_(&whitening(&batch?.images)?)?;
+                tensor.f_copy_(&whitening(&batch?.images)?)?;
             }
         } else if name.ends_with(".conv1.weight") || name.ends_with(".conv2.weight") {
             // [out_channels, in_channels, 3, 3]: the first filters give their inputs.
