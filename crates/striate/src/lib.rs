@@ -18,7 +18,8 @@
 //! # Ok::<(), striate::Error>(())
 //! ```
 //!
-//! The crate's folder `examples` has programs to start from: `train_folder`, `fine_tune`, and `serve`, a service of your own.
+//! The crate's folder `examples` has programs to start from: `train_folder`, `fine_tune`, `fast`, a network of your own that is trained as
+//! fast as one knows how, and `serve`, a service of your own.
 //!
 //! What is absent on purpose: the terminal. Whoever calls brings progress bars and signal handlers, and decides about the whole
 //! process: [`keep_memory_warm`] is for programs that compute much.

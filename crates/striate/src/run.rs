@@ -32,6 +32,8 @@ const OWN_NETWORK: &str = "network";
 
 /// Told what takes long before the training begins: what it is, how much is done, and of how much if that is known.
 type OnProgress<'a> = Box<dyn FnMut(&str, u64, Option<u64>) + 'a>;
+/// Sets the values that training starts from.
+type Initialise<'a> = Box<dyn FnOnce(&Prepared) -> Result<(), Error> + 'a>;
 
 /// A training run: a recipe in; events, checkpoints and a bundle out.
 ///
@@ -62,6 +64,7 @@ pub struct Run<'a> {
     why: Option<String>,
     stop: Arc<AtomicBool>,
     listeners: Vec<Box<dyn Listener + 'a>>,
+    initialise: Option<Initialise<'a>>,
     progress: OnProgress<'a>,
     world: World,
     /// The GPU of a run on one.
@@ -133,6 +136,7 @@ impl<'a> Run<'a> {
             why: None,
             stop: Arc::default(),
             listeners: Vec::new(),
+            initialise: None,
             progress: Box::new(|_, _, _| {}),
             world: World::one(),
             gpu: 0,
@@ -247,6 +251,34 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn why(mut self, why: impl Into<String>) -> Self {
         self.why = Some(why.into());
+        self
+    }
+
+    /// Calls this once before the first step, to set values that depend on the data: a first layer that whitens patches, say. It
+    /// changes the [network](Prepared::network) by [`load_state`](Network::load_state) or, where that lies on one device, what
+    /// [`state`](Network::state) gives. A run that goes on does not call it. Several processes must set the same values.
+    ///
+    /// ```
+    /// use striate::{Recipe, Run};
+    ///
+    /// let recipe = Recipe::parse("[train]\nepochs = 1", "one-epoch.toml".as_ref())?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path().join("run");
+    /// // No class is likelier than another at the start.
+    /// let run = Run::new(recipe).folder(&folder).initialise(|prepared| {
+    ///     for (name, mut tensor) in prepared.network.state() {
+    ///         if name.starts_with("output.") {
+    ///             let _ = tensor.f_zero_()?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// run.run()?;
+    /// # Ok::<(), striate::Error>(())
+    /// ```
+    #[must_use]
+    pub fn initialise(mut self, set: impl FnOnce(&Prepared) -> Result<(), Error> + 'a) -> Self {
+        self.initialise = Some(Box::new(set));
         self
     }
 
@@ -405,6 +437,9 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Finished { folder: folder.clone(), summary: Box::new(summary) });
         }
         let mut prepared = self.prepare()?;
+        if let Some(initialise) = self.initialise.take().filter(|_| !self.resumed) {
+            initialise(&prepared)?;
+        }
         let teacher = prepared.teacher.take();
         let train_loader = prepared.train_loader()?;
         let (name, judge_loader) = prepared.judge_loader()?;

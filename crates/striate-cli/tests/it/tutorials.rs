@@ -98,6 +98,14 @@ fn is_recipe_a_better_than_b() {
 }
 
 #[test]
+fn fine_tune_on_few_pictures() {
+    let sandbox = Sandbox::new();
+    flowers(&sandbox, &["flowers"]);
+    unpack("tests/tutorials/resnet18.pth.zip", &sandbox.path("resnet18-f37072fd.pth"));
+    assert_eq!(run_commands(&sandbox, "../../docs/tutorials/fine-tune.md"), 4);
+}
+
+#[test]
 fn looking_inside() {
     let sandbox = Sandbox::new();
     assert_eq!(run_commands(&sandbox, "../../docs/looking-inside.md"), 7);

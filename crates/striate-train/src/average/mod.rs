@@ -336,6 +336,54 @@ mod tests {
         assert_eq!(swa.misfit(&lacking).as_deref(), Some("weights/fc.bias"));
     }
 
+    /// A network that has two towers up to its norm, on so many devices.
+    fn in_towers(devices: usize) -> Network {
+        let graph = Graph::build(|net| {
+            let x = net.input([1, 3, 3]);
+            let x = net.add("conv1", Conv2d::same(4, 3), x)?;
+            let x = net.add("conv2", Conv2d::same(4, 3).groups(2), x)?;
+            let x = net.add("bn", BatchNorm2d::new(), x)?;
+            let x = net.add("flatten", Flatten, x)?;
+            let x = net.add("fc", Linear::new(2), x)?;
+            net.output("logits", x)
+        });
+        let options = InitOptions { devices: vec![Device::Cpu; devices], seed: 3, ..InitOptions::default() };
+        Network::new(graph.unwrap(), &options).unwrap()
+    }
+
+    #[test]
+    fn averages_of_towers_are_those_of_the_whole() {
+        let (data, preprocess) = images();
+        let train = Loader::new(&data, preprocess, LoaderOptions::eval(4)).unwrap();
+        let averaged = |network: &Network| {
+            let mut ema = Ema::new(network, &EmaConfig { decay: 0.5, warmup: false, ..EmaConfig::default() }).unwrap();
+            let mut swa = Swa::new(network, &train, SwaConfig { from: 0.0, ..SwaConfig::default() }, 2).unwrap();
+            for epoch in 0..2 {
+                let state = network.state().into_iter().map(|(name, tensor)| {
+                    let counts = tensor.kind() == Kind::Int64;
+                    (name, if counts { tensor } else { tensor * 0.5 + (epoch + 1) as f64 })
+                });
+                network.load_state(&state.collect()).unwrap();
+                ema.after_update(&moment(network, &progress(epoch, epoch * STEPS_PER_EPOCH))).unwrap();
+                swa.epoch_done(&moment(network, &progress(epoch, STEPS_PER_EPOCH * (epoch + 1)))).unwrap();
+            }
+            [ema.state(), swa.state()]
+        };
+        let (whole, towers) = (in_towers(1), in_towers(2));
+        assert!(towers.graph().places() == 2 && towers.state() == whole.state());
+        let start = whole.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect::<BTreeMap<_, _>>();
+        for (whole, towers) in averaged(&whole).into_iter().zip(averaged(&towers)) {
+            assert_eq!(whole.keys().collect::<Vec<_>>(), towers.keys().collect::<Vec<_>>());
+            for (name, tensor) in &whole {
+                let largest = |tensor: &Tensor| tensor.to_kind(Kind::Double).abs().max().double_value(&[]);
+                let off = largest(&(tensor - &towers[name])) / largest(tensor).max(1.0);
+                assert!(off < 1e-5, "{name}: {off}");
+                let moved = name.strip_prefix(WEIGHTS).is_none_or(|name| *tensor != start[name]);
+                assert!(moved || name.ends_with("num_batches_tracked"), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn learning_rates_come_to_the_averages_as_torchs_do() {
         for LrGolden { anneal, anneal_epochs, lrs } in goldens().swa_lrs {

@@ -9,6 +9,7 @@ use striate::datasets::image::{DynamicImage, ImageFormat};
 use striate::datasets::{ImageSize, Normalise};
 use striate::graph::{InitOptions, Network};
 use striate::models::find;
+use striate::tch::{Device, Kind, Tensor};
 use striate::{Bundle, BundleInfo, Classifier};
 
 /// A command that runs an example in `folder`; cargo has built it before the tests.
@@ -100,8 +101,36 @@ fn fine_tune() {
 }
 
 #[test]
+fn fast() {
+    let folder = tempfile::tempdir().unwrap();
+    tints_folder(folder.path(), tints::CLASSES);
+    // (data, pictures to judge by, channels, batch size, accuracy); a few steps teach nothing.
+    for (data, pictures, channels, batch, accuracy) in [("tints", 6, 3, "24", 0.0), ("digits", 899, 1, "64", 0.7)] {
+        let mut command = example("fast", folder.path());
+        command.args([data, "--epochs", "6", "--batch-size", batch, "--width", "8", "--out", &format!("{data}-run")]);
+        let lines = printed(command);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("epoch ")).count(), 6);
+        let (got, rest) = after(&lines, "accuracy ").split_once(' ').unwrap();
+        assert!(rest.starts_with(&format!("on {pictures} pictures, ")), "{lines:#?}");
+        assert!(got.parse::<f64>().unwrap() >= accuracy, "{lines:#?}");
+        let bundle = Bundle::read(&folder.path().join(after(&lines, "bundle "))).unwrap();
+        assert_eq!(bundle.info.answering.tta.to_string(), "flip-shift");
+        // Eigenvectors are at right angles to each other, with a length of 1 / sqrt(variance + 5e-4).
+        let filters = bundle.state["whiten.weight"].flatten(1, -1);
+        assert_eq!(filters.size(), [8 * channels, 4 * channels]);
+        let [first, second] = [0, 4 * channels].map(|start| filters.narrow(0, start, 4 * channels));
+        assert_eq!(first, -second);
+        let products = first.matmul(&first.tr());
+        let lengths = products.diagonal(0, 0, 1).sqrt();
+        let cosines = &products / lengths.outer(&lengths) - Tensor::eye(4 * channels, (Kind::Float, Device::Cpu));
+        assert!(cosines.abs().max().double_value(&[]) < 1e-2, "{data}");
+        assert!(lengths.max().double_value(&[]) <= 1.0 / 5e-4_f64.sqrt() * 1.001 && lengths.std(false).double_value(&[]) > 0.1);
+    }
+}
+
+#[test]
 fn an_example_that_is_called_wrongly_says_how_to_call_it() {
-    for name in ["train_folder", "fine_tune", "serve"] {
+    for name in ["train_folder", "fine_tune", "fast", "serve"] {
         let output = example(name, Path::new(".")).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.starts_with(&format!("error: usage: {name} ")), "{error}");
