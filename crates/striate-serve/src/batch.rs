@@ -146,12 +146,11 @@ impl Queue {
     fn work(self: &Arc<Self>) {
         let mut state = self.lock();
         loop {
-            let wake = |guard: Result<_, PoisonError<_>>| guard.unwrap_or_else(PoisonError::into_inner);
             let Some(first) = state.jobs.front().filter(|_| state.taken < self.batching.lanes) else {
                 if state.is_closed && state.jobs.is_empty() {
                     return;
                 }
-                state = wake(self.came.wait(state));
+                state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let more = self.batching.max_wait.saturating_sub(first.since.elapsed());
@@ -193,7 +192,8 @@ impl Drop for Lane {
 /// Computes what waits, on the thread of the runtime that runs this.
 async fn here(lane: Lane) {
     loop {
-        // Requests that have come are read and decoded first: with one, the runtime runs this before them.
+        // Answers go out, and requests that have come are read and decoded first. After one of the two, the runtime would come back
+        // before that.
         yield_now().await;
         yield_now().await;
         let batch = {
@@ -205,7 +205,6 @@ async fn here(lane: Lane) {
             return;
         }
         compute(batch, &lane.0.metrics, &lane.0.pace);
-        // The answers go out before the next batch.
     }
 }
 
