@@ -518,6 +518,9 @@ pub(crate) struct ExportArgs {
     /// Also run the export with tract, and write it only if it answers as the bundle does
     #[arg(long)]
     pub(crate) check: bool,
+    /// Check with up to 200 pictures of this dataset or source instead of random inputs
+    #[arg(long, value_name = "NAME or FOLDER", requires = "check", conflicts_with = "raw")]
+    pub(crate) data: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

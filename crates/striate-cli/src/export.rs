@@ -59,8 +59,10 @@ impl From<ExportPrecision> for Precision {
 mod check {
     use super::{CliError, ExportArgs, Onnx};
     use crate::cli::ExportPrecision;
+    use crate::eval::{opened, section};
     use crate::source;
     use std::path::Path;
+    use striate::data::Opened;
     use striate::{Classifier, ClassifierOptions};
     use striate_datasets::ImageSize;
     use striate_export::{Batch, Runner, Values};
@@ -74,6 +76,9 @@ mod check {
     const INPUTS: i64 = 4;
     /// Sides of random pictures, as shares of the size that they are resized to: as they are, larger, and smaller and longer.
     const SIDES: [[f64; 2]; 4] = [[1.0, 1.0], [1.3, 1.7], [2.1, 1.1], [0.6, 0.9]];
+
+    /// How many pictures of a source are compared at most: tract takes a second or so for each of a large network.
+    const PICTURES: usize = 200;
 
     /// How far two answers are apart.
     pub(crate) struct Agreement {
@@ -95,8 +100,8 @@ mod check {
         }
     }
 
-    /// Runs the export with tract, and the bundle, on random inputs: one line, or an error if they differ by more than the precision
-    /// explains.
+    /// Runs the export with tract, and the bundle, on random inputs or pictures of `--data`: one line, or an error if they differ by
+    /// more than the precision explains.
     pub(super) fn agreement(args: &ExportArgs, onnx: &Onnx) -> Result<String, CliError> {
         let (what, bound) = match args.raw {
             true => ("of the largest value", [1e-4, 0.02, 0.3]),
@@ -108,7 +113,10 @@ mod check {
             ExportPrecision::Float16 => float16,
             ExportPrecision::Int8 => int8,
         };
-        let Agreement { difference, agree, count } = compare(&args.bundle, args.raw, onnx)?;
+        let Agreement { difference, agree, count } = match &args.data {
+            None => compare(&args.bundle, args.raw, onnx)?,
+            Some(data) => compare_on(&args.bundle, data, onnx)?,
+        };
         let line = format!("tract: largest difference {difference:.1e} {what}, {agree} of {count} classes agree");
         // NaN is no agreement either.
         if difference <= bound { Ok(line) } else { Err(CliError::Failed(format!("{line}, beyond {bound}: nothing was written"))) }
@@ -151,12 +159,9 @@ mod check {
         Ok(())
     }
 
-    /// Compares the probabilities of pictures.
+    /// Compares the probabilities of random pictures.
     fn pictures(path: &Path, bundle: &Bundle, runner: &Runner, agreement: &mut Agreement) -> Result<(), CliError> {
-        let mut options = ClassifierOptions::default();
-        options.top = bundle.info.classes.len();
-        options.threshold = bundle.info.threshold.map(|_| 0.0);
-        let classifier = Classifier::of(bundle, path, options)?;
+        let classifier = classifier(path, bundle)?;
         let preprocess = classifier.preprocess();
         let size = match preprocess.image {
             ImageSize::ShorterSide { shorter_side } => [shorter_side; 2],
@@ -168,21 +173,83 @@ mod check {
             let [height, width] = [0, 1].map(|axis| ((size[axis] as f64 * share[axis]) as i64).max(1));
             let mut picture = Tensor::f_zeros([preprocess.input[0], height, width], (Kind::Float, Device::Cpu))?;
             random.uniform(&mut picture, 0.0, 256.0)?;
-            let picture = picture.f_to_kind(Kind::Uint8)?;
-            let mut ours = vec![0.0; bundle.info.classes.len()];
-            for answer in classifier.classify(&picture)?.top {
-                ours[answer.index] = answer.probability;
-            }
-            let pixels = picture.f_permute([1, 2, 0])?.f_unsqueeze(0)?.f_contiguous()?;
-            let batch = Batch { shape: sizes(&pixels), values: Values::Bytes(pixels.f_flatten(0, -1)?.try_into()?) };
-            for theirs in runner.run(&[batch])? {
-                agreement.add(&ours, &theirs, 1.0);
-            }
+            let pixels = picture.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_contiguous()?;
+            picture_alike(&classifier, runner, &pixels, agreement)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the export of a bundle with tract, and the bundle, on pictures of a source.
+    fn compare_on(path: &Path, data: &str, onnx: &Onnx) -> Result<Agreement, CliError> {
+        let bundle = source::bundle(path)?;
+        let classifier = classifier(path, &bundle)?;
+        let runner = Runner::new(onnx)?;
+        // Whole pictures, since the export resizes them itself.
+        let data = match opened(&section(data, None)?, Opened::to_judge)? {
+            Opened::Folder(folder) => Opened::Folder(folder.fit(classifier.preprocess()).map_err(striate::Error::from)?),
+            memory => memory,
+        };
+        let (count, examples) = (data.dataset().len(), data.dataset().examples().map_err(striate::Error::from)?);
+        let mut agreement = Agreement { difference: 0.0, agree: 0, count: 0 };
+        let channels = classifier.preprocess().input[0];
+        for index in spread(count) {
+            let picture = examples.picture(index).map_err(striate::Error::from)?;
+            let shape = [picture.height, picture.width, picture.channels].map(|size| size as i64);
+            let pixels = Tensor::f_from_slice(&picture.data)?.f_view(shape)?;
+            // Grey for a network of colours is the same in each of them.
+            let pixels = if shape[2] == 1 { pixels.f_expand([-1, -1, channels], false)?.f_contiguous()? } else { pixels };
+            picture_alike(&classifier, &runner, &pixels, &mut agreement)?;
+        }
+        Ok(agreement)
+    }
+
+    /// The places of [`PICTURES`] examples of so many, from the first on in equal steps; all if they are fewer.
+    pub(super) fn spread(count: usize) -> impl Iterator<Item = usize> {
+        let most = count.min(PICTURES);
+        (0..most).map(move |number| number * count / most)
+    }
+
+    /// What answers with all classes.
+    fn classifier(path: &Path, bundle: &Bundle) -> Result<Classifier, CliError> {
+        let mut options = ClassifierOptions::default();
+        options.top = bundle.info.classes.len();
+        options.threshold = bundle.info.threshold.map(|_| 0.0);
+        Ok(Classifier::of(bundle, path, options)?)
+    }
+
+    /// Compares the probabilities of a picture (`[H, W, C]`, uint8).
+    fn picture_alike(
+        classifier: &Classifier,
+        runner: &Runner,
+        pixels: &Tensor,
+        agreement: &mut Agreement,
+    ) -> Result<(), CliError> {
+        let mut ours = vec![0.0; classifier.info().classes.len()];
+        for answer in classifier.classify(&pixels.f_permute([2, 0, 1])?)?.top {
+            ours[answer.index] = answer.probability;
+        }
+        let pixels = pixels.f_unsqueeze(0)?;
+        let batch = Batch { shape: sizes(&pixels), values: Values::Bytes(pixels.f_flatten(0, -1)?.try_into()?) };
+        for theirs in runner.run(&[batch])? {
+            agreement.add(&ours, &theirs, 1.0);
         }
         Ok(())
     }
 
     fn sizes(tensor: &Tensor) -> Vec<usize> {
         tensor.size().iter().map(|size| size.unsigned_abs() as usize).collect()
+    }
+}
+
+#[cfg(all(test, feature = "check"))]
+mod tests {
+    use super::check::spread;
+
+    #[test]
+    fn pictures_are_spread_over_all_of_a_source() {
+        assert_eq!(spread(3).collect::<Vec<_>>(), [0, 1, 2]);
+        let of_many: Vec<usize> = spread(1000).collect();
+        assert_eq!((of_many.len(), of_many[1], of_many[199]), (200, 5, 995));
+        assert_eq!(spread(0).count(), 0);
     }
 }

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// Left alone, each calling thread starts as many threads as there are cores: they get in each other's way, and every call has
 /// feature maps of its own in memory. One core each needs no waiting within an operator and gives the most images per second.
 /// A call that is alone has all cores, since then it ends sooner; its results may differ in the last bits, as they do between
-/// numbers of threads.
+/// numbers of threads. It has no more than its thread's operators have at that time
+/// ([`thread_width`](striate_torch::thread_width)): a small network is quicker on one.
 ///
 /// ```
 /// # let forward = || 7;
@@ -51,10 +52,16 @@ impl Gate {
         Self { places, state: Mutex::new(State { free: places, waiting: VecDeque::new() }) }
     }
 
+    /// The number of places.
+    pub fn places(&self) -> usize {
+        self.places
+    }
+
     /// Runs `call` on this thread as soon as there is a place.
     pub fn pass<T>(&self, call: impl FnOnce() -> T) -> T {
         let (_place, alone) = self.enter();
-        let _width = striate_torch::thread_width(if alone { self.places } else { 1 });
+        let most = self.places.min(striate_torch::num_threads());
+        let _width = striate_torch::thread_width(if alone { most } else { 1 });
         call()
     }
 
@@ -145,6 +152,10 @@ mod tests {
         let (first, second) =
             gate.pass(|| (threads(), std::thread::scope(|scope| scope.spawn(|| gate.pass(threads)).join().unwrap())));
         assert_eq!((first, second, threads()), (2, 1, 3));
+        {
+            let _width = striate_torch::thread_width(1);
+            assert_eq!(gate.pass(threads), 1, "it has more than its thread allows");
+        }
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gate.pass(|| panic!("on purpose"))));
         assert!(panicked.is_err() && gate.pass(threads) == 2, "its place was not given up");
     }

@@ -1,16 +1,22 @@
-//! One thread for each network: it takes the pictures that have come, and computes them together.
+//! The queue of a network, and who computes what waits in it.
+//!
+//! There are as many lanes as calls that the network computes side by side. A batch takes one. Threads of the network take pictures
+//! of a network that computes for long; where it takes less than waking a thread does, the task that has decoded a picture computes
+//! it too.
 use crate::metrics::NetworkMetrics;
 use crate::model::{Explanation, Loaded};
 use crate::problem::Problem;
 use axum::http::StatusCode;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use striate::Prediction;
 use striate::tch::Tensor;
+use striate_torch::thread_width;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::yield_now;
 
 /// A decoded picture that waits for its network.
 #[derive(Debug)]
@@ -60,47 +66,154 @@ pub(crate) struct Answer {
 pub(crate) struct Batching {
     pub(crate) max_batch: usize,
     pub(crate) max_wait: Duration,
+    /// How many batches are computed side by side.
+    pub(crate) lanes: usize,
 }
 
-/// Starts the thread of a network; it ends when all senders are gone. `pace` gets the nanoseconds that a picture takes.
-pub(crate) fn start(
-    name: &str,
+/// The pictures that wait for a network.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// There is something to do, or the end.
+    came: Condvar,
     batching: Batching,
     metrics: NetworkMetrics,
-    pace: Arc<AtomicU64>,
-) -> std::io::Result<Sender<Job>> {
-    let (sender, jobs) = channel();
-    let work = move || {
-        let mut next = None;
-        while let Some(batch) = form(&jobs, &mut next, batching) {
-            compute(batch, &metrics, &pace);
-        }
-    };
-    std::thread::Builder::new().name(format!("network {name}")).spawn(work)?;
-    Ok(sender)
+    /// The nanoseconds that a picture takes.
+    pace: AtomicU64,
 }
 
-/// The pictures that are computed next: those that have come, for one and the same network. `next` keeps one that came for another.
-fn form(jobs: &Receiver<Job>, next: &mut Option<Job>, Batching { max_batch, max_wait }: Batching) -> Option<Vec<Job>> {
-    let first = next.take().or_else(|| jobs.recv().ok())?;
-    let until = first.since + max_wait;
-    let mut batch = vec![first];
-    while batch.len() < max_batch {
-        let job = match jobs.try_recv() {
-            Ok(job) => job,
-            Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            },
-        };
-        if !Arc::ptr_eq(&job.loaded, &batch[0].loaded) {
-            *next = Some(job);
-            break;
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// How many lanes are taken.
+    taken: usize,
+    /// Whether one of them belongs to a task that has not begun: it will compute what comes until then.
+    begins: bool,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// A queue with a thread for each lane; they end after [`close`](Self::close).
+    pub(crate) fn start(name: &str, batching: Batching, metrics: NetworkMetrics) -> std::io::Result<Arc<Self>> {
+        let (state, came) = (Mutex::default(), Condvar::new());
+        let queue = Arc::new(Self { state, came, batching, metrics, pace: AtomicU64::new(0) });
+        for _ in 0..batching.lanes {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name(format!("network {name}")).spawn(move || queue.work())?;
         }
-        batch.push(job);
+        Ok(queue)
     }
-    Some(batch)
+
+    /// Ends the threads once nothing waits.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.came.notify_all();
+    }
+
+    pub(crate) fn max_wait(&self) -> Duration {
+        self.batching.max_wait
+    }
+
+    /// How long a picture takes.
+    pub(crate) fn pace(&self) -> Duration {
+        Duration::from_nanos(self.pace.load(Ordering::Relaxed))
+    }
+
+    /// Leaves a picture to the network's threads.
+    pub(crate) fn push(&self, job: Job) {
+        self.lock().jobs.push_back(job);
+        self.came.notify_one();
+    }
+
+    /// Leaves a picture of a light network to tasks of the runtime that calls this.
+    pub(crate) fn push_here(self: &Arc<Self>, job: Job) {
+        let mut state = self.lock();
+        state.jobs.push_back(job);
+        // Otherwise, who has a lane looks again before giving it up.
+        if state.taken < self.batching.lanes && !state.begins {
+            state.taken += 1;
+            state.begins = true;
+            drop(state);
+            tokio::spawn(here(Lane(Arc::clone(self))));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread of the network does.
+    fn work(self: &Arc<Self>) {
+        let mut state = self.lock();
+        loop {
+            let Some(first) = state.jobs.front().filter(|_| state.taken < self.batching.lanes) else {
+                if state.is_closed && state.jobs.is_empty() {
+                    return;
+                }
+                state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let more = self.batching.max_wait.saturating_sub(first.since.elapsed());
+            if !more.is_zero() && state.jobs.len() < self.batching.max_batch && !state.is_closed {
+                let waited = self.came.wait_timeout(state, more);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            // Lanes that are free, or soon will be, get their share; but who waits for company gets all of it.
+            let share = if self.batching.max_wait.is_zero() { self.batching.lanes } else { 1 };
+            let most = state.jobs.len().div_ceil(share).min(self.batching.max_batch);
+            let batch = form(&mut state.jobs, most);
+            state.taken += 1;
+            if !state.jobs.is_empty() {
+                self.came.notify_one();
+            }
+            drop(state);
+            let lane = Lane(Arc::clone(self));
+            compute(batch, &self.metrics, &self.pace);
+            drop(lane);
+            state = self.lock();
+        }
+    }
+}
+
+/// The right to compute a batch, until it is dropped.
+struct Lane(Arc<Queue>);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.taken -= 1;
+        if !state.jobs.is_empty() {
+            self.0.came.notify_one();
+        }
+    }
+}
+
+/// Computes what waits, on the thread of the runtime that runs this.
+async fn here(lane: Lane) {
+    loop {
+        // Answers go out, and requests that have come are read and decoded first. After one of the two, the runtime would come back
+        // before that.
+        yield_now().await;
+        yield_now().await;
+        let batch = {
+            let mut state = lane.0.lock();
+            state.begins = false;
+            form(&mut state.jobs, lane.0.batching.max_batch)
+        };
+        if batch.is_empty() {
+            return;
+        }
+        compute(batch, &lane.0.metrics, &lane.0.pace);
+    }
+}
+
+/// Takes the first of those that wait, as long as they are for one and the same network.
+fn form(jobs: &mut VecDeque<Job>, most: usize) -> Vec<Job> {
+    let Some(first) = jobs.front() else { return Vec::new() };
+    let same = jobs.iter().take(most).take_while(|job| Arc::ptr_eq(&job.loaded, &first.loaded));
+    let count = same.count();
+    jobs.drain(..count).collect()
 }
 
 fn compute(batch: Vec<Job>, metrics: &NetworkMetrics, pace: &AtomicU64) {
@@ -110,6 +223,8 @@ fn compute(batch: Vec<Job>, metrics: &NetworkMetrics, pace: &AtomicU64) {
     let batch: Vec<Job> = batch.into_iter().filter(wanted).collect();
     let Some(first) = batch.first() else { return };
     let loaded = Arc::clone(&first.loaded);
+    // Sharing so little out takes longer than it saves.
+    let _width = loaded.is_light.then(|| thread_width(1));
     let top = batch.iter().map(|job| job.top).max().unwrap_or(1);
     let inputs: Vec<&Tensor> = batch.iter().map(|job| &job.input).collect();
     let predictions = contained(|| {

@@ -1,5 +1,5 @@
 //! The networks that are served, and their exchange.
-use crate::batch::{self, Batching, Job};
+use crate::batch::{Batching, Queue};
 use crate::metrics::{Metrics, NetworkMetrics};
 use crate::{Config, ServeError};
 use base64::Engine;
@@ -7,21 +7,24 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use striate::cam::{class_maps, last_maps, over_the_picture};
 use striate::graph::{InitOptions, Network};
 use striate::tch::{Device, Kind, Tensor};
 use striate::train::picture::{heated, of_input, png};
 use striate::{Bundle, Classifier};
+use striate_torch::thread_width;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 /// A run's bundle, whose folder says more than its own name.
 const PLAIN: &str = "model";
 const LONGEST_NAME: usize = 100;
+/// A network that takes no longer for a picture is computed by the thread that decoded it.
+const LIGHT: Duration = Duration::from_micros(500);
+/// How often a network runs before it is judged by its quickest run: other programs may disturb some.
+const TRIALS: u32 = 5;
 
 /// A bundle to serve: its file, and the name that requests use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub(crate) struct Loaded {
     pub(crate) info: ModelInfo,
     /// The network drawn.
     pub(crate) svg: String,
+    /// Whether the network takes less for a picture than handing it from thread to thread may take.
+    pub(crate) is_light: bool,
     explainer: Option<Explainer>,
 }
 
@@ -155,12 +160,8 @@ impl Loaded {
             metrics: info.metrics.clone(),
             generation,
         };
-        let loaded = Self { svg: info.graph.to_svg(), classifier, info: about, explainer };
-        // The first run sets up what later ones find, and shows that the network runs at all.
-        let [channels, height, width] = loaded.classifier.preprocess().input;
-        let zeros = Tensor::f_zeros([1, channels, height, width], (Kind::Float, Device::Cpu))?;
-        let _ = loaded.classifier.answers(&zeros, 1)?;
-        Ok(loaded)
+        let is_light = is_light(&classifier)?;
+        Ok(Self { svg: info.graph.to_svg(), classifier, info: about, is_light, explainer })
     }
 
     pub(crate) fn is_multi_label(&self) -> bool {
@@ -185,6 +186,22 @@ impl Loaded {
     }
 }
 
+/// Runs the network. The first run sets up what later ones find, and shows that the network runs at all.
+fn is_light(classifier: &Classifier) -> Result<bool, striate::Error> {
+    let [channels, height, width] = classifier.preprocess().input;
+    let zeros = Tensor::f_zeros([1, channels, height, width], (Kind::Float, Device::Cpu))?;
+    let _ = classifier.answers(&zeros, 1)?;
+    let _width = thread_width(1);
+    for _ in 0..TRIALS {
+        let start = Instant::now();
+        let _ = classifier.answers(&zeros, 1)?;
+        if start.elapsed() <= LIGHT {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Explainer {
     /// None for a network without feature maps, and for one over several devices.
     fn new(bundle: &Bundle, path: &Path) -> Result<Option<Self>, striate::Error> {
@@ -201,20 +218,20 @@ pub(crate) struct Model {
     current: RwLock<Arc<Loaded>>,
     /// The places in its queue.
     pub(crate) places: Arc<Semaphore>,
-    pub(crate) jobs: Sender<Job>,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: NetworkMetrics,
-    queue: usize,
-    pace: Arc<AtomicU64>,
+    max_waiting: usize,
 }
 
 impl Model {
     pub(crate) fn start(served: Served, config: &Config, metrics: &Metrics) -> Result<Self, ServeError> {
         let loaded = Arc::new(Loaded::open(&served, config, 0)?);
-        let (metrics, pace) = (metrics.of_network(&served.name), Arc::<AtomicU64>::default());
-        let batching = Batching { max_batch: config.max_batch, max_wait: config.max_wait };
-        let jobs = batch::start(&served.name, batching, metrics.clone(), Arc::clone(&pace))?;
+        let metrics = metrics.of_network(&served.name);
+        let lanes = loaded.classifier.side_by_side();
+        let batching = Batching { max_batch: config.max_batch, max_wait: config.max_wait, lanes };
+        let queue = Queue::start(&served.name, batching, metrics.clone())?;
         let places = Arc::new(Semaphore::new(config.queue));
-        Ok(Self { served, current: RwLock::new(loaded), places, jobs, metrics, queue: config.queue, pace })
+        Ok(Self { served, current: RwLock::new(loaded), places, queue, metrics, max_waiting: config.queue })
     }
 
     /// The bundle that answers now.
@@ -233,14 +250,24 @@ impl Model {
     }
 
     /// The most pictures of a request.
-    pub(crate) fn queue(&self) -> usize {
-        self.queue
+    pub(crate) fn max_waiting(&self) -> usize {
+        self.max_waiting
+    }
+
+    /// The pictures that were accepted and not answered.
+    pub(crate) fn waiting(&self) -> usize {
+        self.max_waiting.saturating_sub(self.places.available_permits())
     }
 
     /// How long the pictures that wait now will take.
     pub(crate) fn wait(&self) -> Duration {
-        let waiting = self.queue.saturating_sub(self.places.available_permits());
-        Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(waiting as u64))
+        self.queue.pace().saturating_mul(u32::try_from(self.waiting()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

@@ -14,6 +14,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use striate::datasets::{DecodeOptions, decode_image};
+use striate::tch::Tensor;
+use striate_torch::thread_width;
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
@@ -23,6 +26,9 @@ pub(crate) const REQUEST_TIMEOUT: &str = "request-timeout";
 const LARGE_JSON: usize = 64 * 1024;
 /// A body that is refused after all of it has come, most likely.
 const SHORT: usize = 32 * 1024;
+/// What a picture has at most, if the task that has it decodes it: others wait meanwhile.
+const QUICK_BYTES: usize = 16 * 1024;
+const QUICK_PIXELS: u64 = 16 * 1024;
 const MULTIPART: &str = "multipart/form-data";
 
 /// What a request may ask for.
@@ -239,18 +245,29 @@ fn submit(
     Wish { top, explain, deadline }: Wish,
 ) -> Result<Vec<oneshot::Receiver<Result<Answer, Problem>>>, Problem> {
     let count = u32::try_from(pictures.len()).unwrap_or(u32::MAX);
-    if pictures.len() > model.queue() {
-        let detail = format!("the request has {count} pictures: send at most {} in one", model.queue());
+    if pictures.len() > model.max_waiting() {
+        let detail = format!("the request has {count} pictures: send at most {} in one", model.max_waiting());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     let mut places = Arc::clone(&model.places).try_acquire_many_owned(count).map_err(|_| full(model))?;
     let held = Arc::new(held);
     let mut answers = Vec::with_capacity(pictures.len());
+    let is_quick = count == 1 && loaded.is_light && !explain && model.queue.max_wait().is_zero();
     for bytes in pictures {
         let Some(place) = places.split(1) else { break };
         let (answer, receiver) = oneshot::channel();
-        let reply = Reply { answer, place };
-        let (loaded, jobs, held) = (Arc::clone(loaded), model.jobs.clone(), Arc::clone(&held));
+        answers.push(receiver);
+        let (reply, loaded, start) = (Reply { answer, place }, Arc::clone(loaded), Instant::now());
+        let decoded = if is_quick { decode_here(app, &loaded, &bytes) } else { None };
+        let job = move |loaded, input, start, reply| {
+            let since = Instant::now();
+            Job { input, loaded, top, explain, decode: since - start, since, deadline, reply }
+        };
+        if let Some(input) = decoded {
+            model.queue.push_here(job(loaded, input, start, reply));
+            continue;
+        }
+        let (queue, held) = (Arc::clone(&model.queue), Arc::clone(&held));
         app.decoders.run(bytes.len(), move || {
             let start = Instant::now();
             if reply.answer.is_closed() || deadline <= start {
@@ -259,17 +276,23 @@ fn submit(
             let input = loaded.classifier.input(&bytes[..]);
             drop((bytes, held));
             match input {
-                Ok(input) => {
-                    let since = Instant::now();
-                    // The thread that takes it lives as long as the server.
-                    let _ = jobs.send(Job { input, loaded, top, explain, decode: since - start, since, deadline, reply });
-                }
+                Ok(input) => queue.push(job(loaded, input, start, reply)),
                 Err(error) => reply.send(Err(error.into())),
             }
         });
-        answers.push(receiver);
     }
     Ok(answers)
+}
+
+/// Decodes a small picture that is sound, which takes less than handing it to another thread.
+fn decode_here(app: &App, loaded: &Loaded, bytes: &[u8]) -> Option<Tensor> {
+    if bytes.len() > QUICK_BYTES {
+        return None;
+    }
+    let _width = thread_width(1);
+    let max_pixels = app.config.classifier.decode.max_pixels.min(QUICK_PIXELS);
+    // A larger picture, and the reason why one can't be read, are the business of threads that may take their time.
+    decode_image(bytes, loaded.classifier.preprocess(), &DecodeOptions { max_pixels }).ok()
 }
 
 fn full(model: &Model) -> Problem {

@@ -135,8 +135,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
 )]
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     for model in app.models() {
-        let waiting = model.queue().saturating_sub(model.places.available_permits());
-        model.metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        model.metrics.waiting.set(i64::try_from(model.waiting()).unwrap_or(i64::MAX));
     }
     let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the figures can't be written: see the server's log");
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], app.metrics.text().map_err(failed)?).into_response())

@@ -387,38 +387,68 @@ impl Classifier {
         self.predictions(&self.launch(batch)?, top)
     }
 
+    /// How many calls compute side by side; others wait. On a CPU, as many as libtorch's operators had threads when this was opened;
+    /// one on other devices, and for a network over several.
+    pub fn side_by_side(&self) -> usize {
+        match &self.engine {
+            Engine::Plan(_, gate) if self.device == Device::Cpu => gate.places(),
+            Engine::Plan(..) | Engine::Towers(_) => 1,
+        }
+    }
+
     /// What logits on the device stand for.
     fn predictions(&self, logits: &Tensor, top: usize) -> Result<Vec<Prediction>, Error> {
         let logits = logits.f_to_device(Device::Cpu)?;
         let (_, classes) = logits.size2()?;
         let Answering { temperature, unknown: rule, .. } = self.answering;
         let unknown = rule.map(|rule| rule.among(&logits)).transpose()?;
-        let scaled = logits.f_to_kind(Kind::Double)?.f_div_scalar(temperature)?;
-        let (probabilities, top, least) = match self.info.loss.is_multi_label() {
-            true => (scaled.f_sigmoid()?, classes, self.threshold()),
-            false => {
-                let top = i64::try_from(top.max(1)).unwrap_or(i64::MAX).min(classes);
-                (scaled.f_softmax(1, Kind::Double)?, top, f64::NEG_INFINITY)
-            }
+        let values = Vec::<f64>::try_from(logits.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?;
+        let classes = usize::try_from(classes).unwrap_or(1).max(1);
+        // Without operators of libtorch: for a small network, calling a dozen of them takes as long as all its layers.
+        let (top, least) = match self.info.loss.is_multi_label() {
+            true => (classes, self.threshold()),
+            false => (top.clamp(1, classes), f64::NEG_INFINITY),
         };
-        let (values, indices) = probabilities.f_topk(top, 1, true, true)?;
-        let (values, indices) = (Vec::<f64>::try_from(values.f_view(-1)?)?, Vec::<i64>::try_from(indices.f_view(-1)?)?);
-        let answer = |(probability, index): (&f64, &i64)| {
-            let index = usize::try_from(*index).unwrap_or_default();
+        let answer = |(index, probability): (usize, f64)| {
             let class = self.info.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
-            Answer { class, index, probability: *probability }
+            Answer { class, index, probability }
         };
         // What is no number is told, too.
         let is_answer = |probability: f64| probability >= least || probability.is_nan();
-        let width = usize::try_from(top).unwrap_or(1).max(1);
-        let rows = values.chunks(width).zip(indices.chunks(width));
-        let rows = rows.zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)));
-        let predictions = rows.map(|((values, indices), unknown)| {
-            let top = values.iter().zip(indices).filter(|(probability, _)| is_answer(**probability));
+        let rows = values.chunks(classes).zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)));
+        let predictions = rows.map(|(logits, unknown)| {
+            let probabilities = match self.info.loss.is_multi_label() {
+                true => logits.iter().map(|logit| 1.0 / (1.0 + (-logit / temperature).exp())).collect(),
+                false => softmax(logits, temperature),
+            };
+            let top = likeliest(&probabilities, top).filter(|(_, probability)| is_answer(*probability));
             Prediction { top: top.map(answer).collect(), unknown }
         });
         Ok(predictions.collect())
     }
+}
+
+/// The probabilities of classes that exclude each other.
+fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut values: Vec<f64> = logits.iter().map(|logit| ((logit - largest) / temperature).exp()).collect();
+    let sum: f64 = values.iter().sum();
+    values.iter_mut().for_each(|value| *value /= sum);
+    values
+}
+
+/// The places of the `count` largest values and the values, the largest first, and of equal ones the first. What is no number comes
+/// before all others.
+fn likeliest(values: &[f64], count: usize) -> impl Iterator<Item = (usize, f64)> {
+    let key = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
+    let order = |a: &(usize, f64), b: &(usize, f64)| key(b.1).total_cmp(&key(a.1)).then(a.0.cmp(&b.0));
+    let mut places: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
+    if count < places.len() {
+        places.select_nth_unstable_by(count, order);
+        places.truncate(count);
+    }
+    places.sort_unstable_by(order);
+    places.into_iter()
 }
 
 /// A batch that the device computes: its inputs, and the logits of those that are sound, if any is.
@@ -477,4 +507,23 @@ pub fn devices(names: &[String]) -> Result<Vec<Device>, Error> {
         }
     };
     names.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// torch.softmax(torch.tensor([1.0, 3.0, 2.0, 3.0]) / 2, 0).
+    #[test]
+    fn the_likeliest_come_first_and_what_is_no_number_is_told() {
+        let probabilities = softmax(&[1.0, 3.0, 2.0, 3.0], 2.0);
+        let expected = [0.123_681_5, 0.336_201_1, 0.203_916_3, 0.336_201_1];
+        assert!(probabilities.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6), "{probabilities:?}");
+        let places = |values: &[f64], count| likeliest(values, count).map(|(place, _)| place).collect::<Vec<_>>();
+        assert_eq!(places(&probabilities, 3), [1, 3, 2]);
+        assert_eq!(places(&probabilities, 1), [1]);
+        assert_eq!(places(&probabilities, 4), [1, 3, 2, 0]);
+        assert_eq!(places(&[0.5, -f64::NAN, 1.0], 2), [1, 2]);
+        assert!(softmax(&[1.0, f64::NAN], 1.0).iter().all(|value| value.is_nan()));
+    }
 }

@@ -68,5 +68,15 @@ fn a_checked_export_is_written_only_if_it_answers_alike() {
         let out = sandbox.ok(&[&["export", "digits.safetensors", "-o", "new/x.onnx", "--check"], raw].concat());
         assert!(out.lines().nth(1).unwrap().ends_with("4 of 4 classes agree"), "{out}");
     }
-    assert_eq!(sandbox.names("new"), ["x.onnx"]);
+    // Pictures in colour and of other sizes than the network's: the export turns none of them into another class.
+    std::fs::create_dir_all(sandbox.path("pictures/0")).unwrap();
+    for (name, width) in [("a.png", 30), ("b.png", 41)] {
+        let picture = image::RgbImage::from_fn(width, 28, |x, y| [(7 * x) as u8, (5 * y) as u8, 90].into());
+        picture.save(sandbox.path("pictures/0").join(name)).unwrap();
+    }
+    let out = sandbox.ok(&["export", "digits.safetensors", "-o", "new/y.onnx", "--check", "--data", "pictures"]);
+    assert!(out.lines().nth(1).unwrap().ends_with("2 of 2 classes agree"), "{out}");
+    let refused = ["export", "digits.safetensors", "-o", "new/z.onnx", "--check", "--data", "missing"];
+    sandbox.refused_with(&refused, &["missing"]);
+    assert_eq!(sandbox.names("new"), ["x.onnx", "y.onnx"]);
 }
