@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use striate_cpu::Level;
+use striate_cpu::{Cores, Level};
 use striate_fetch::cache_dir;
 
 use crate::{
@@ -28,6 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         ("rust", rust(workspace)?),
         ("C++ compiler", cpp_compiler()),
         ("processor", processor()),
+        ("threads", Ok(Cores::found().to_string())),
         ("libtorch", libtorch(workspace)),
         ("cache", cache()),
     ];

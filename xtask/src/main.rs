@@ -10,6 +10,7 @@ mod doctor;
 mod fixtures;
 mod program;
 mod python;
+mod sanitize;
 mod setup;
 mod test;
 mod wishes;
@@ -39,7 +40,7 @@ enum Command {
     /// List missing tools, and how to fix each
     Doctor,
     /// Check the rules between crates and on the code of others, such as allowed dependencies
-    Check,
+    Check(CheckOptions),
     /// Check, lint and test everything
     Test,
     /// Measure the speed of networks, and of peers
@@ -82,6 +83,13 @@ enum Command {
     Serve(Verbatim),
     /// Download datasets, or list them; check, preview and split pictures
     Data(Verbatim),
+}
+
+#[derive(Args)]
+struct CheckOptions {
+    /// Run the kernels under AddressSanitizer and UndefinedBehaviorSanitizer instead; takes some minutes
+    #[arg(long)]
+    sanitize: bool,
 }
 
 /// Arguments that another program reads, `--help` included.
@@ -129,7 +137,8 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(options) => setup::setup_and_tell(&workspace, &options),
         Command::Doctor => doctor::run(&workspace),
-        Command::Check => check::run(&workspace),
+        Command::Check(CheckOptions { sanitize: true }) => sanitize::run(&workspace),
+        Command::Check(_) => check::run(&workspace),
         Command::Test => test::run(&workspace),
         Command::Bench(verbatim) => bench::run(&workspace, &verbatim.args),
         Command::Dist(options) => dist::run(&workspace, &options),

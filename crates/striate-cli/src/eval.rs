@@ -92,7 +92,7 @@ pub(crate) fn preprocess_of<'b>(
     info.preprocess.as_ref().ok_or_else(|| striate::Error::NoPreprocess { path: path.into() }.into())
 }
 
-/// Sets the threads of one operator; 0 leaves libtorch's choice, all cores.
+/// Sets the threads of one operator; 0 leaves all cores that the process may use.
 pub(crate) fn set_threads(threads: usize) -> Result<(), CliError> {
     check_threads(threads)?;
     if threads > 0 {

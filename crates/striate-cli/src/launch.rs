@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use striate_torch::cpu::Cores;
 use striate_train::LAST;
 use striate_train::distributed::{Attempt, Meeting};
 
@@ -142,7 +143,7 @@ impl Workers {
     fn start(command_line: &[OsString], attempt: &Attempt, size: usize) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Failed(format!("cannot start a process: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = Cores::found().usable;
         let mut workers = Self(Vec::new());
         for rank in 0..size {
             let mut command = Command::new(&program);

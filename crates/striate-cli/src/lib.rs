@@ -83,6 +83,7 @@ impl Program for Engine {
         striate_torch::cpu::check().map_err(|error| CliError::Usage(error.to_string()))?;
         start_logging();
         striate_torch::keep_memory_warm();
+        striate_torch::fit_threads();
         run()
     }
 }

@@ -1,7 +1,11 @@
-//! Which instructions Striate's kernels use: the most that the processor has, or less if `STRIATE_CPU` says so.
+//! Which instructions Striate's kernels use: the most that the processor has, or less if `STRIATE_CPU` says so. And how many
+//! threads run at once.
 //!
 //! The variable is for tests and measurements. It limits our kernels alone; `ATEN_CPU_CAPABILITY` limits libtorch's, and
 //! `ONEDNN_MAX_CPU_ISA` oneDNN's.
+mod cores;
+
+pub use cores::Cores;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::LazyLock;

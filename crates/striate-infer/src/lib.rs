@@ -51,6 +51,7 @@ mod steps;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
+mod width;
 
 pub use error::PlanError;
 pub use gate::Gate;

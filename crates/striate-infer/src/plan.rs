@@ -7,6 +7,7 @@ use crate::recording::Recordings;
 use crate::schedule::schedule;
 use crate::step::{Ready, Scales};
 use crate::steps::Steps;
+use crate::width::Width;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,6 +63,7 @@ pub struct Plan {
     recordings: Option<Recordings>,
     /// What the values of one example take that are held at once, in bytes.
     bytes_per_example: u64,
+    width: Width,
 }
 
 impl Plan {
@@ -123,7 +125,8 @@ impl Plan {
         }
         let steps = Arc::new(Steps { steps, outputs: program.outputs });
         let (graph, device) = (network.graph().clone(), network.device());
-        Ok(Self { steps, graph, precision, device, recordings: None, bytes_per_example })
+        let width = Width::of(&graph);
+        Ok(Self { steps, graph, precision, device, recordings: None, bytes_per_example, width })
     }
 
     /// The type that it computes in.
@@ -188,6 +191,7 @@ impl Plan {
     ) -> Result<Outputs, E> {
         self.check(batches)?;
         let _no_grad = striate_torch::no_grad();
+        let _alone = self.width.is_one(batches).then(|| striate_torch::thread_width(1));
         Ok(Outputs::of(self.steps.run(batches, see)?).ok_or(GraphError::NoOutput)?)
     }
 

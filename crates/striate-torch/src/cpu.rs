@@ -1,7 +1,7 @@
-//! Which instructions our kernels use on this processor: `striate-cpu`, and what tells the shim.
+//! Which instructions our kernels use on this processor, and how many threads run at once: `striate-cpu`, and what tells the shim.
 use std::ffi::c_int;
 #[doc(inline)]
-pub use striate_cpu::{CpuError, Level, VARIABLE, check};
+pub use striate_cpu::{Cores, CpuError, Level, VARIABLE, check};
 
 /// The number of the level in use, which the shim chooses kernels by (`csrc/kernels/levels.cpp`).
 // SAFETY: no other function of the program has this name, and the shim declares it as it is.

@@ -74,8 +74,8 @@ pub use nearest::{nearest, nearest_few};
 pub use parts::{Memory, Part, Unfinished, Values};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{
-    Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, no_grad, num_threads, set_num_threads, thread_width,
-    torch_version,
+    Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, fit_threads, no_grad, num_threads, set_num_threads,
+    thread_width, torch_version,
 };
 pub use shown::{Shown, is_plain};
 pub use tensor_file::{FileError, MAX_DIMS, StoredTensors, TensorFile};

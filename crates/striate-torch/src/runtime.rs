@@ -1,3 +1,4 @@
+use crate::cpu::Cores;
 use crate::ffi;
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -94,6 +95,18 @@ pub fn num_threads() -> usize {
 /// thread counts, and are reproducible at the same one.
 pub fn set_num_threads(threads: usize) {
     tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+}
+
+/// Has operators use no more threads than run at once here ([`Cores::usable`]). libtorch's own number heeds the affinity and not
+/// the quota of a control group, as containers have it. Programs call this when they start.
+///
+/// It changes nothing if `OMP_NUM_THREADS` or `MKL_NUM_THREADS` is set, which libtorch heeds.
+pub fn fit_threads() {
+    let asked = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"].iter().any(|name| std::env::var_os(name).is_some());
+    let usable = Cores::found().usable;
+    if !asked && usable < num_threads() {
+        set_num_threads(usable);
+    }
 }
 
 /// While it lives, operators that this thread calls use so many threads. The former number comes back when it is dropped.

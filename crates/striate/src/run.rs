@@ -644,15 +644,12 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoints(&self, folder: &Path, info: &BundleInfo) -> CheckpointConfig {
-        // Going on with other threads would not give the same bits.
-        let mut recipe = self.recipe.clone();
-        recipe.train.threads = striate_torch::num_threads();
         CheckpointConfig {
             folder: folder.into(),
             every_steps: Some(self.recipe.train.checkpoint_steps).filter(|steps| *steps > 0),
             keep: self.recipe.train.keep(),
             bundle: info.clone(),
-            recipe: Some(recipe),
+            recipe: Some(self.recipe.clone()),
         }
     }
 }

@@ -184,7 +184,7 @@ pub struct TrainSection {
     pub memory_format: Layout,
     /// What computes the layers: `fast`, which on a GPU lets products of float32 run in TF32, or `libtorch`.
     pub kernels: Kernels,
-    /// Threads of one operator; 0 for as many as the machine has. Exact repetition takes the same number.
+    /// Threads of one operator; 0 for as many as the process may run at once where it runs. Exact repetition takes the same number.
     pub threads: usize,
     /// Whether the step on a GPU is recorded once and then launched as one CUDA graph.
     pub cuda_graph: bool,
