@@ -9,8 +9,19 @@ use std::{
 const KERNELS: [&str; 2] = ["levels", "pixels"];
 
 /// Of these too, and of each there is one for every level of instructions.
-const KERNELS_OF_LEVELS: [&str; 11] =
-    ["bytes", "jpeg", "norm", "outer", "pointwise", "pool", "resample", "weight_gradient", "winograd", "winograd_train", "winograd_weight"];
+const KERNELS_OF_LEVELS: [&str; 11] = [
+    "bytes",
+    "jpeg",
+    "norm",
+    "outer",
+    "pointwise",
+    "pool",
+    "resample",
+    "weight_gradient",
+    "winograd",
+    "winograd_train",
+    "winograd_weight",
+];
 
 /// Older ones do not know the instructions that kernels are compiled for. `cargo xtask doctor` says so too.
 const OLDEST_GCC: u32 = 11;
