@@ -18,6 +18,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Why a process ends that cannot reach the queue.
 const LOST: &str =
     "the queue of work cannot be reached: whoever keeps it was killed or stopped, or its machine cannot be reached";
+/// Why a process ends that was taken for lost.
+const GIVEN_UP: &str = "this process gave no sign of life for so long that another took its work";
 
 /// A queue of independent pieces of work, such as the trials of a sweep, for processes that may come late and die early.
 ///
@@ -150,8 +152,9 @@ impl Queue {
         if let Some(result) = self.known(key)? {
             return Ok(Taken::Done(result));
         }
-        let turn = several.turn(key)?;
-        Ok(if let Some(turn) = turn { mine(Some(several), turn) } else { Taken::Elsewhere })
+        let Some(turn) = several.turn(key)? else { return Ok(Taken::Elsewhere) };
+        // A process may be given up just after it has done a piece.
+        Ok(self.known(key)?.map_or_else(|| mine(Some(several), turn), Taken::Done))
     }
 
     /// The result of a piece that is done.
@@ -370,7 +373,10 @@ impl Life {
             let is_near = || answered.elapsed() <= timeout / 2;
             let answer = ask(store, is_near, move |store| {
                 store.set(&sign_of(rank), number.to_string().as_bytes())?;
-                let fault = fault_in(store)?;
+                let fault = match store.has(&given_up(&rank.to_string()))? {
+                    true => Some(GIVEN_UP.to_owned()),
+                    false => fault_in(store)?,
+                };
                 if fault.is_some() {
                     // Whoever keeps the queue need not wait for this process.
                     store.add("left", 1)?;
@@ -466,7 +472,8 @@ mod tests {
         let meeting = Meeting::open().unwrap();
         let attempt = meeting.attempt(0, 4).unwrap();
         let queue = joined(attempt.place(0), Duration::from_secs(2)).0;
-        let [silent, told, stopped] = [1, 2, 3].map(|rank| of_attempt(&attempt, rank));
+        let [silent, stopped] = [1, 3].map(|rank| of_attempt(&attempt, rank));
+        let (told, its_stop) = joined(attempt.place(2), Duration::from_secs(2));
         for (other, key) in [(&silent, "a"), (&told, "b"), (&stopped, "c")] {
             let Taken::Mine(turn) = other.take(key).unwrap() else { panic!("{key} is new") };
             assert!(matches!(queue.take(key).unwrap(), Taken::Elsewhere));
@@ -479,7 +486,11 @@ mod tests {
         assert!(matches!(queue.take("b").unwrap(), Taken::Elsewhere), "it sees that now");
         let Taken::Mine(turn) = queue.take("b").unwrap() else { panic!("its process is given up") };
         turn.done(b"2").unwrap();
-        assert_eq!(told.known("b").unwrap(), Some(b"2".to_vec()));
+        assert_eq!(queue.known("b").unwrap(), Some(b"2".to_vec()));
+        while !its_stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(told.take("d").unwrap_err().to_string(), GIVEN_UP);
 
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {
