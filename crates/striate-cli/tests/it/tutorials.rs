@@ -126,7 +126,7 @@ fn train_with_several_processes() {
 fn ship_a_network() {
     let sandbox = Sandbox::new();
     sandbox.bundle("digits.safetensors", 10);
-    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 6);
+    assert_eq!(run_commands(&sandbox, "../../docs/shipping.md"), 7);
 }
 
 #[test]
