@@ -7,7 +7,7 @@ The two bundles need other answers for the picture. Takes some minutes; ends wit
 request has no answer or a wrong one, or if the server crashes. Needs nothing but Python.
 """
 
-import argparse, atexit, base64, http.client, json, os, random, secrets, shutil, signal, socket, subprocess, tempfile
+import argparse, atexit, base64, http.client, json, multiprocessing, os, random, secrets, shutil, signal, socket, subprocess, tempfile
 import threading, time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -89,7 +89,11 @@ def bad(port, picture, count, seed):
         kind = chance.randrange(8)
         body = changed(chance, text if kind % 2 else picture)
         if kind < 5:
-            status, _ = ask(port, body, ["image/png", "application/json", "text/html", "multipart/form-data; boundary=x", "image/jpeg"][kind])
+            # Some are refused before their body is read: then the system may reset the connection under the answer.
+            try:
+                status, _ = ask(port, body, ["image/png", "application/json", "text/html", "multipart/form-data; boundary=x", "image/jpeg"][kind])
+            except ConnectionError:
+                status = "reset"
             statuses[status] = statuses.get(status, 0) + 1
         elif kind == 5:
             raw(port, f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(picture)}\r\n\r\n".encode() + picture[:-9], half=True)
@@ -144,7 +148,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=count)
     args = parser.parse_args()
     picture = open(args.picture, "rb").read()
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(4) as pool:
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         net = os.path.join(folder, "net.safetensors")
         shutil.copy(args.bundle, net)
 
@@ -157,8 +161,8 @@ def main():
         for part in pool.map(bad, [server.port] * 4, [picture] * 4, [args.bad // 4] * 4, range(4, 8)):
             statuses = {status: statuses.get(status, 0) + part.get(status, 0) for status in {*statuses, *part}}
         ends.set()
-        assert not {status for status in statuses if status >= 500}, statuses
-        print(f"{args.bad} bad requests, {args.bad // 4} good ones: {dict(sorted(statuses.items()))}; "
+        assert not {status for status in statuses if status != "reset" and status >= 500}, statuses
+        print(f"{args.bad} bad requests, {args.bad // 4} good ones: {statuses}; "
               f"memory {before:.1f} MiB before, {server.memory():.1f} MiB after", flush=True)
 
         expected, exchanged = [answer(server.port, picture)[1]], 0
