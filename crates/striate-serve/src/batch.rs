@@ -1,8 +1,8 @@
 //! The queue of a network, and who computes what waits in it.
 //!
-//! There are as many lanes as calls that the network computes side by side. A batch takes one. Threads of the network take pictures
-//! of a network that computes for long; where it takes less than waking a thread does, the task that has decoded a picture computes
-//! it too.
+//! The network's thread takes what waits and computes it together, with all cores: batches side by side, on a core each, would take
+//! longer, since each reads all weights. Where a picture takes less than waking a thread does, the tasks that have decoded it compute
+//! it too; there are as many lanes for them and the thread as calls that the network computes side by side.
 use crate::metrics::NetworkMetrics;
 use crate::model::{Explanation, Loaded};
 use crate::problem::Problem;
@@ -17,6 +17,9 @@ use striate::tch::Tensor;
 use striate_torch::thread_width;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::yield_now;
+
+/// For how many pictures' time one that could be computed waits for others that are likely to come.
+const PATIENCE: u32 = 2;
 
 /// A decoded picture that waits for its network.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ pub(crate) struct Answer {
 pub(crate) struct Batching {
     pub(crate) max_batch: usize,
     pub(crate) max_wait: Duration,
-    /// How many batches are computed side by side.
+    /// How many batches of a light network are computed side by side.
     pub(crate) lanes: usize,
 }
 
@@ -93,21 +96,19 @@ struct State {
 }
 
 impl Queue {
-    /// A queue with a thread for each lane; they end after [`close`](Self::close).
+    /// A queue with its thread, which ends after [`close`](Self::close).
     pub(crate) fn start(name: &str, batching: Batching, metrics: NetworkMetrics) -> std::io::Result<Arc<Self>> {
         let (state, came) = (Mutex::default(), Condvar::new());
         let queue = Arc::new(Self { state, came, batching, metrics, pace: AtomicU64::new(0) });
-        for _ in 0..batching.lanes {
-            let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name(format!("network {name}")).spawn(move || queue.work())?;
-        }
+        let works = Arc::clone(&queue);
+        std::thread::Builder::new().name(format!("network {name}")).spawn(move || works.work())?;
         Ok(queue)
     }
 
-    /// Ends the threads once nothing waits.
+    /// Ends the thread once nothing waits.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
-        self.came.notify_all();
+        self.came.notify_one();
     }
 
     pub(crate) fn max_wait(&self) -> Duration {
@@ -119,7 +120,7 @@ impl Queue {
         Duration::from_nanos(self.pace.load(Ordering::Relaxed))
     }
 
-    /// Leaves a picture to the network's threads.
+    /// Leaves a picture to the network's thread.
     pub(crate) fn push(&self, job: Job) {
         self.lock().jobs.push_back(job);
         self.came.notify_one();
@@ -142,8 +143,10 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread of the network does.
+    /// What the network's thread does.
     fn work(self: &Arc<Self>) {
+        // The pictures of the last batch, and when they were answered.
+        let mut last = (0, Instant::now());
         let mut state = self.lock();
         loop {
             let Some(first) = state.jobs.front().filter(|_| state.taken < self.batching.lanes) else {
@@ -153,24 +156,22 @@ impl Queue {
                 state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let more = self.batching.max_wait.saturating_sub(first.since.elapsed());
+            let waits = first.since.elapsed();
+            // Whoever was answered just now may send the next picture soon: a larger batch takes less for each.
+            let company = if state.jobs.len() < last.0 { PATIENCE * self.pace() } else { Duration::ZERO };
+            let more = company.saturating_sub(waits.min(last.1.elapsed())).max(self.batching.max_wait.saturating_sub(waits));
             if !more.is_zero() && state.jobs.len() < self.batching.max_batch && !state.is_closed {
                 let waited = self.came.wait_timeout(state, more);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            // Lanes that are free, or soon will be, get their share; but who waits for company gets all of it.
-            let share = if self.batching.max_wait.is_zero() { self.batching.lanes } else { 1 };
-            let most = state.jobs.len().div_ceil(share).min(self.batching.max_batch);
-            let batch = form(&mut state.jobs, most);
+            let batch = form(&mut state.jobs, self.batching.max_batch);
             state.taken += 1;
-            if !state.jobs.is_empty() {
-                self.came.notify_one();
-            }
             drop(state);
-            let lane = Lane(Arc::clone(self));
+            let (lane, count) = (Lane(Arc::clone(self)), batch.len());
             compute(batch, &self.metrics, &self.pace);
             drop(lane);
+            last = (count, Instant::now());
             state = self.lock();
         }
     }
