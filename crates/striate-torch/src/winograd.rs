@@ -160,7 +160,7 @@ mod tests {
             (32, 192, [3, 7, 9], [0, 2], MemoryFormat::ChannelsLast, true),
             (64, 64, [4, 40, 36], [1, 1], MemoryFormat::Contiguous, true),
             (272, 256, [2, 28, 28], [1, 0], MemoryFormat::ChannelsLast, false),
-            // More transformed values than the caches hold.
+            // Few tiles and many channels.
             (368, 272, [2, 9, 10], [1, 1], MemoryFormat::ChannelsLast, true),
             (272, 368, [1, 5, 6], [1, 1], MemoryFormat::Contiguous, false),
         ] {

@@ -132,8 +132,6 @@ struct Kernels {
   int64_t depth_step, column_step, row_step, step;
 
   float* at(int64_t depth, int64_t column) const { return values + depth * depth_step + column * column_step; }
-  // Those from `depth` on.
-  Kernels from(int64_t depth) const { return {at(depth, 0), depth_step, column_step, row_step, step}; }
 };
 
 // What tiles are multiplied with: transformed and packed in panels, [36, depth * columns]; or, where there are none, kernels that are transformed on the way.

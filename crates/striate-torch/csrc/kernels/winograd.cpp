@@ -12,6 +12,10 @@ namespace {
 constexpr int64_t kSmallWeight = 4 << 20;
 // The bytes between the parts in the first way; in the second, kSharedCache.
 constexpr int64_t kOwnCache = 1 << 20;
+// For so few tiles, to write a weight that is transformed and to read it again takes longer than to multiply it.
+constexpr int64_t kFewTiles = 40;
+// The floats of weights, at each point, that are transformed on the way at once: half a megabyte for all points.
+constexpr int64_t kOnTheWay = 4096;
 
 // B^T d for six values.
 ALWAYS_INLINE void to_points(const Lanes* d, int64_t step, Lanes* t, int64_t to) {
@@ -196,8 +200,7 @@ struct Convolution : Winograd<T> {
     const int64_t count = tiles.count(), threads = thread_count();
     const bool shared = kPoints * channels * out_channels * int64_t{sizeof(float)} > kSmallWeight || count < 2 * kRows * threads;
     const int64_t most = std::max((shared ? kSharedCache : kOwnCache) / (scratch(1) * int64_t{sizeof(float)}), 4 * kRows);
-    // To transform a weight twice takes less than to write what the shared cache does not hold.
-    const bool on_the_way = kPoints * channels * out_channels * int64_t{sizeof(float)} > kSharedCache && count <= 2 * most && panels() >= threads;
+    const bool on_the_way = shared && count <= kFewTiles && panels() >= threads;
     if (weight.panels == nullptr && !on_the_way) {
       const Floats packed(kPoints * channels * out_channels);
       LEVEL::winograd_weight(weight.kernels, channels, out_channels, packed.data());

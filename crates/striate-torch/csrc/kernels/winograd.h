@@ -6,9 +6,6 @@ namespace LEVEL {
 
 // The bytes between the parts where all threads share each part of many tiles.
 constexpr int64_t kSharedCache = 12 << 20;
-// The floats, at each point, of weights that are multiplied as soon as they are transformed, and of gradients that are transformed as soon as they are summed:
-// half a megabyte for all points.
-constexpr int64_t kOnTheWay = 4096;
 
 // Transforms tile number `tile` of all channels into `points`, which lie `step` apart.
 void transform(const float* input, int64_t channels, const Tiles& tiles, int64_t tile, float* points, int64_t step);

@@ -89,54 +89,29 @@ void winograd_weight_gradient(const WinogradGradient<T>& convolution, const Kern
   const int64_t x_step = channels + kLanes, y_step = out_channels + kLanes;
   const int64_t most = std::max(kSharedCache / (kPoints * (x_step + y_step) * int64_t{sizeof(float)}), kTiles);
   const int64_t parts = std::max<int64_t>((count + most - 1) / most, 1), each = (count + parts - 1) / parts;
-  const int64_t panels = (channels + kPanel - 1) / kPanel, rows = kOnTheWay / kPanel, blocks = (out_channels + rows - 1) / rows;
-  const Floats values(kPoints * each * (x_step + y_step));
-  float *x = values.data(), *y = x + kPoints * each * x_step;
-  const auto transform_tiles = [&](int64_t begin, int64_t here) {
+  const int64_t panels = (channels + kPanel - 1) / kPanel;
+  const Floats sums(kPoints * points), values(kPoints * each * (x_step + y_step));
+  float *all = sums.data(), *x = values.data(), *y = x + kPoints * each * x_step;
+  for (int64_t begin = 0; begin == 0 || begin < count; begin += each) {
+    const int64_t here = std::min(each, count - begin);
     parallel(here, 2, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         transform(images, channels, tiles, begin + t, x + t * x_step, each * x_step);
         transform_gradient(gradients, out_channels, tiles, begin + t, y + t * y_step, each * y_step);
       }
     });
-  };
-  // Adds up `here` tiles at a point for `outs` output channels from `out` on and a panel of input channels, into rows that lie `width` apart.
-  const auto sum = [&](int64_t point, int64_t here, int64_t out, int64_t outs, int64_t column, float* to, int64_t width, bool first) {
-    for (int64_t t = 0; t == 0 || t < here; t += kTiles)
-      multiply_outer(Outer<float>{y + (point * each + t) * y_step + out, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
-                                  to, width, first && t == 0, nullptr},
-                     outs, std::min(kPanel, channels - column));
-  };
-
-  if (kPoints * points * int64_t{sizeof(float)} > kSharedCache && parts == 1 && panels * blocks >= thread_count()) {
-    // The sums for a few channels, at all points, stay in the thread's cache until they are transformed: all of them are more than the shared cache holds.
-    constexpr int64_t step = kOnTheWay + kLine;
-    transform_tiles(0, count);
-    parallel(panels * blocks, 1, [&](int64_t first, int64_t last) {
-      const Floats sums(kPoints * step);
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t column = i / blocks * kPanel, out = i % blocks * rows, outs = std::min(rows, out_channels - out);
-        for (int64_t p = 0; p < kPoints; ++p) sum(p, count, out, outs, column, sums.data() + p * step, kPanel, true);
-        for (int64_t r = 0; r < outs; ++r)
-          finish_weight(sums.data() + r * kPanel, step, std::min(kPanel, channels - column), result.from(column), out + r);
-      }
-    });
-    return;
-  }
-
-  const Floats sums(kPoints * points);
-  for (int64_t begin = 0; begin == 0 || begin < count; begin += each) {
-    const int64_t here = std::min(each, count - begin);
-    transform_tiles(begin, here);
     parallel(kPoints * panels, 1, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         const int64_t point = i / panels, column = i % panels * kPanel;
-        sum(point, here, 0, out_channels, column, sums.data() + point * points + column, channels, begin == 0);
+        for (int64_t t = 0; t == 0 || t < here; t += kTiles)
+          multiply_outer(Outer<float>{y + (point * each + t) * y_step, x + (point * each + t) * x_step + column, y_step, x_step, std::min(kTiles, here - t),
+                                      all + point * points + column, channels, begin + t == 0, nullptr},
+                         out_channels, std::min(kPanel, channels - column));
       }
     });
   }
   parallel(out_channels, 1, [&](int64_t first, int64_t last) {
-    for (int64_t c = first; c < last; ++c) finish_weight(sums.data() + c * channels, points, channels, result, c);
+    for (int64_t c = first; c < last; ++c) finish_weight(all + c * channels, points, channels, result, c);
   });
 }
 template void winograd_weight_gradient(const WinogradGradient<float>&, const Kernels&);
