@@ -168,9 +168,10 @@ pub(crate) fn left_out(command: &str) -> CliError {
     CliError::Usage(format!("this program was built without `{command}`: `cargo xtask {command}` builds it"))
 }
 
-/// Writes a line to standard error, escaped as [`Shown`] does it. What cannot be written there is lost: nothing fails for it.
+/// Writes a line to standard error, escaped as [`Shown`] does it, in one piece, so that the lines of several processes stay apart. What
+/// cannot be written there is lost: nothing fails for it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", Shown(line));
+    let _ = std::io::stderr().write_all(format!("{}\n", Shown(line)).as_bytes());
 }
 
 /// Writes a result to standard output, escaped as [`Shown`] does it but for the ends of lines: so put a name from outside into
