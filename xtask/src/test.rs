@@ -23,7 +23,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     wishes::STRACE.come_true();
     for step in steps(has_nextest(workspace)) {
         announce(&step.to_string());
-        let status = workspace.cargo().args(step.cargo.split(' ')).envs(step.variable).status().context("cannot run cargo")?;
+        let mut cargo = workspace.cargo();
+        let status =
+            cargo.args(step.cargo.split(' ')).envs([WAITING]).envs(step.variable).status().context("cannot run cargo")?;
         if !status.success() {
             eprintln!("error: `{step}` failed");
             return Ok(exit_code(status));
@@ -33,6 +35,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Tests share the cores, and threads that spin while they wait take most of the time from those that work.
+const WAITING: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
 /// An emulator of a processor with AVX2, and of one without. It shows instructions that a processor lacks, which [`VARIABLE`] does not.
 const OLDER: [&str; 2] = ["qemu-x86_64 -cpu Haswell", "qemu-x86_64 -cpu Nehalem"];
 /// Tests of each kernel, as many as an emulator runs in some seconds.
@@ -63,8 +67,9 @@ fn steps(nextest: bool) -> Vec<Step> {
         plain(if nextest { "nextest run --workspace" } else { "test --workspace --lib --bins --tests" }),
     ];
     // Layers and plans on kernels for fewer instructions than this processor has. The kernels' own tests take care of that themselves.
+    // Chosen by an expression, not by `-p`, they are those of the step before: with other features they would be compiled anew.
     let compute = if nextest {
-        "nextest run -p striate-layers -p striate-infer"
+        "nextest run --workspace -E package(striate-layers)+package(striate-infer)"
     } else {
         "test -p striate-layers -p striate-infer --lib --tests"
     };

@@ -1,4 +1,4 @@
-//! Every network of the registry, as wide and deep as it is published: its shapes, its gradients, its files, its head.
+//! Every network of the registry, its body as wide and deep as it is published: its shapes, its gradients, its files, its head.
 use serde_json::json;
 use std::path::Path;
 use striate_graph::{Graph, GraphError, InitOptions, Network};
@@ -9,6 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 /// Few, so that time goes into the bodies.
 const CLASSES: i64 = 10;
+/// Channels of hidden linear layers, where a variant has such.
+const HIDDEN: i64 = 64;
 /// The least that batch norm takes where maps have one pixel.
 const BATCH: i64 = 2;
 /// From what size of input on one is sought that fits.
@@ -16,9 +18,11 @@ const SMALLEST: i64 = 32;
 
 /// The variant with the smallest input that fits.
 fn small(variant: &'static Variant) -> (Model, Graph) {
-    let channels = variant.model(&[]).unwrap().input()[0];
+    let published = variant.model(&[]).unwrap();
     let model = |size: i64| {
-        let model = variant.model(&[("classes", CLASSES.into()), ("input", json!([channels, size, size]))]).unwrap();
+        let mut options = vec![("classes", CLASSES.into()), ("input", json!([published.input()[0], size, size]))];
+        options.extend(published.config().contains_key("hidden").then(|| ("hidden", HIDDEN.into())));
+        let model = variant.model(&options).unwrap();
         model.graph().map(|graph| (model, graph)).ok()
     };
     (SMALLEST..).find_map(model).unwrap()
