@@ -21,7 +21,8 @@ mod tests {
     use std::process::Command;
 
     /// This program's tests of kernels, and of their level, by parts of their names.
-    const KERNELS: [&str; 10] = [
+    const KERNELS: [&str; 11] = [
+        "any_shape::",
         "bytes::tests::",
         "conv::tests::",
         "cpu::tests::the_level",

@@ -30,6 +30,8 @@
 //!
 //! All other crates of the workspace forbid `unsafe`; what needs it is here.
 
+#[cfg(test)]
+mod any_shape;
 mod budget;
 mod bytes;
 mod contained;

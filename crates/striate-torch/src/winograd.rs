@@ -3,6 +3,7 @@
 //!
 //! It computes in float32; feature maps may be bfloat16, and come out channels-last. Results differ from a direct convolution's by
 //! 2e-6 of the largest value, and by 1e-5 at worst in thousands of random convolutions. Transformed weights take four times the memory.
+//! An infinity or a NaN reaches all 16 values of each tile that reads it, where a direct convolution gives it to 9 values at most.
 use crate::cpu::Level;
 use crate::onednn::Sum;
 use crate::{Frozen, MemoryFormat, TorchError, ffi, memory_format};
