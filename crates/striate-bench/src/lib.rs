@@ -6,6 +6,7 @@
 //!
 //! What is absent on purpose: Python environments and the building of peers, which `cargo xtask bench` brings.
 
+mod busy;
 mod case;
 mod compare;
 mod drive;
@@ -25,6 +26,7 @@ mod stats;
 mod turns;
 mod work;
 
+pub use busy::{QUIET, busy_cores};
 pub use case::{Case, Layout, Mode, default_set, full_set, select};
 pub use compare::{Change, slower};
 pub use drive::{Options, measure};

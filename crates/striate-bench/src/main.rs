@@ -5,56 +5,56 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use striate_bench::{
-    BenchError, Case, GPU_SIDES, GpuOptions, Options, Programs, Results, choose, cores, gpu_script, gpu_select, gpu_set, measure,
-    measure_gpu, plots, publish, sample, select, serve, slower, table,
+    BenchError, Case, GPU_SIDES, GpuOptions, Options, Programs, QUIET, Results, busy_cores, choose, cores, gpu_script,
+    gpu_select, gpu_set, measure, measure_gpu, plots, publish, sample, select, serve, slower, table,
 };
 
-/// Measures how fast networks are, and others beside them. Prints a table; `results.jsonl`, `table.md` and figures go into a folder.
+/// Measure the speed of networks, and of peers; print a table, and write it with all samples and figures into a folder
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     other: Option<Other>,
-    /// Measures only what matches: parts of an id, such as `resnet*/plan/b16`; several must all match. A whole id is measured in any case
+    /// Measure only cases that match: parts of an id, such as 'resnet*/plan/b16'. Several must all match. A whole id is measured even if no set has it
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
-    /// Takes every network in every way, and not the default set of some minutes
+    /// Choose among all networks, batches, precisions and devices; by default, among a set that takes some minutes
     #[arg(long)]
     full: bool,
-    /// Prints the ids of what would be measured
+    /// List the ids of the cases, and measure none
     #[arg(long)]
     list: bool,
-    /// Has others do the same work, in turns: all, or those of these names
+    /// Measure peers too, in turns: all, or those of these names
     #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',', default_missing_value = "all")]
     peers: Vec<String>,
-    /// Turns of each side, where there are peers
+    /// Turns of each side, with peers
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     rounds: u64,
-    /// Threads of the cases in the sets, beside those with one [default: as many as the machine runs at once]
+    /// Threads of the cases that take more than one [default: as many as the machine runs at once]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
-    /// What weights and inputs are drawn from [default: another one each time]
+    /// Seed for weights and inputs [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Compares with an earlier run's results.jsonl; exit code 1 if a case is slower by more than the threshold
+    /// Compare with an earlier run's results.jsonl; exit code 1 if a case is slower by more than the threshold
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// How much slower than the baseline is too slow, in percent
+    /// Percent by which a case may be slower than the baseline
     #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
     threshold: f64,
-    /// Measures nothing, and makes table, figures and comparison from these results
+    /// Make table, figures and comparison from these results, and measure nothing
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
-    /// Puts the tables into this document too, between its lines `<!-- bench -->` and `<!-- /bench -->`
+    /// Write the tables into this document too, between its lines <!-- bench --> and <!-- /bench -->
     #[arg(long, value_name = "FILE")]
     publish: Option<PathBuf>,
-    /// Where results go [default: bench/SECONDS in cargo's target folder]
+    /// Write results into this folder [default: a new one in target/bench]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// A Python with what peers need, and their script; `cargo xtask bench --peers` gives both
+    /// Python with the packages of peers, and their script; cargo xtask bench --peers gives both
     #[arg(long, num_args = 2, value_names = ["PYTHON", "SCRIPT"])]
     python: Option<Vec<PathBuf>>,
-    /// The folder with the programs of the Rust peers; `cargo xtask bench --peers` gives it
+    /// Folder with the programs of the Rust peers; cargo xtask bench --peers gives it
     #[arg(long, value_name = "FOLDER")]
     rust_peers: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ struct Cli {
 /// What else the program does; the hidden ones in processes of its own.
 #[derive(Subcommand)]
 enum Other {
-    /// Measures a graphics card: ours and the PyTorch of a Python (eager, in a CUDA graph, by torch.compile) in turns
+    /// Measure a graphics card: Striate, and PyTorch (eager, in a CUDA graph, by torch.compile), in turns
     Gpu(GpuArgs),
     /// Takes turns with others
     #[command(hide = true)]
@@ -74,41 +74,41 @@ enum Other {
 
 #[derive(clap::Args)]
 struct GpuArgs {
-    /// Measures only what matches one of these: parts of an id, such as `resnet*/train`, or a whole id
+    /// Measure only cases that match one of these: parts of an id, such as 'resnet*/train', or a whole id
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     filter: Vec<String>,
-    /// Prints the ids of what would be measured
+    /// List the ids of the cases, and measure none
     #[arg(long)]
     list: bool,
-    /// The card
+    /// Device
     #[arg(long, value_name = "DEVICE", default_value = "cuda:0")]
     device: String,
-    /// A Python that has torch
+    /// Python that has torch
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: PathBuf,
-    /// The script of PyTorch's sides [default: share/striate/peers/torch_cuda.py of this archive]
+    /// Script of PyTorch's sides [default: share/striate/peers/torch_cuda.py of this archive]
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// What PyTorch computes by: eager, graph, compile
+    /// Ways in which PyTorch computes
     #[arg(long, value_name = "SIDES", value_delimiter = ',', default_values = GPU_SIDES, value_parser = GPU_SIDES)]
     sides: Vec<String>,
-    /// Measures ours alone
+    /// Measure Striate alone
     #[arg(long, conflicts_with = "sides")]
     alone: bool,
     /// Turns of each side
     #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     rounds: u64,
-    /// Begins no further case after so many seconds
+    /// Begin no further case after this many seconds
     #[arg(long, value_name = "SECONDS")]
     limit_seconds: Option<u64>,
     /// Processes in which torch.compile works for all cases before the first is measured; 0 leaves it to each case [default: a fourth of the
     /// cores, at most 4]
     #[arg(long, value_name = "N")]
     compilers: Option<usize>,
-    /// What weights and inputs are drawn from
+    /// Seed for weights and inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Writes all times into results.jsonl in this folder
+    /// Write all times into results.jsonl in this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -198,6 +198,9 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
                 return Ok(ExitCode::SUCCESS);
             }
             let folder = folder(cli)?;
+            if let Some(cores) = busy_cores().filter(|cores| *cores > QUIET) {
+                eprintln!("warning: other programs use {cores:.1} cores: times will be too long");
+            }
             let results = measure(&cases, &options(cli)?, &folder)?;
             eprintln!("results in {}", folder.display());
             results

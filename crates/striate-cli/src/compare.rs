@@ -13,8 +13,9 @@ use striate_torch::Shown;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Runs whose recipes differ in nothing but the seed are one side. If each side has several seeds, a 95%
-interval says whether one recipe is better: paired if both sides have the same seeds, otherwise Welch's.")]
+Runs whose recipes differ in nothing but the seed are one side. If each side has several seeds, a
+95% interval says whether one recipe is better: paired if both sides have the same seeds, otherwise
+Welch's.")]
 pub(crate) struct CompareArgs {
     /// Runs, folders of runs (such as those of train --seeds), or patterns such as 'runs/lenet5-*'
     #[arg(required = true, value_name = "RUN or FOLDER")]

@@ -12,6 +12,9 @@ use striate_serve::ServeError;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
 
+/// What makes a bundle of a file that holds weights alone.
+const MAKE_A_BUNDLE: &str = "`striate weights convert` with --model, --mean and --std";
+
 /// Why a command ended: always one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -96,7 +99,11 @@ impl From<ModelError> for CliError {
             ModelError::UnusedAuxHeads { .. } => "-o aux_heads=true".to_owned(),
             ModelError::UnknownModel { nearest: None, .. } => "`striate models` lists them".to_owned(),
             ModelError::UnknownWeights { nearest: None, .. } => "`striate weights list` prints it".to_owned(),
+            ModelError::NoBundle { .. } => MAKE_A_BUNDLE.to_owned(),
             ModelError::Fetch(FetchError::Stopped) => return Self::Stopped(error.to_string()),
+            ModelError::Fetch(FetchError::Unreachable { .. }) => {
+                return Self::Failed(format!("{error}: download the file elsewhere, then name the MODEL and the file"));
+            }
             ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
             _ => return Self::Model(error),
         };
@@ -123,10 +130,13 @@ impl From<ExportError> for CliError {
 #[cfg(feature = "serve")]
 impl From<ServeError> for CliError {
     fn from(error: ServeError) -> Self {
-        match error {
+        match &error {
             ServeError::TwoOfOneName { .. } => Self::Usage(format!("{error} (NAME=BUNDLE)")),
-            error if error.is_failure() => Self::Failed(error.to_string()),
-            error => Self::Usage(error.to_string()),
+            ServeError::Bundle { source, .. } if matches!(**source, striate::Error::Model(ModelError::NoBundle { .. })) => {
+                Self::Usage(format!("{error} ({MAKE_A_BUNDLE})"))
+            }
+            _ if error.is_failure() => Self::Failed(error.to_string()),
+            _ => Self::Usage(error.to_string()),
         }
     }
 }

@@ -117,8 +117,9 @@ fn describe(report: &Report) -> String {
     let probabilities = probabilities(report);
     match &report.scores {
         Scores::SingleLabel(scores) => format!(
-            "{start}, top-5 {:.2}%, loss {:.4}\nbalanced accuracy {}, macro F1 {}, AUROC {}\n{probabilities}{}\n{}",
-            100.0 * scores.top5,
+            "{start}{}, loss {:.4}\nbalanced accuracy {}, macro F1 {}, AUROC {}\n{probabilities}{}\n{}",
+            // Among five classes the right one is always one of the first five.
+            if classes.len() > 5 { format!(", top-5 {:.2}%", 100.0 * scores.top5) } else { String::new() },
             report.loss,
             percent(scores.balanced_accuracy),
             percent(scores.macro_f1),

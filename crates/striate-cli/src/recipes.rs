@@ -1,7 +1,7 @@
 //! The recipe that a command line asks for.
 use crate::cli::TrainArgs;
 use crate::error::CliError;
-use crate::source::{no_folder, parse_options};
+use crate::source::{bundle_in, no_folder, parse_options};
 use std::path::{Path, PathBuf};
 use striate::{Registry, data, recipes};
 use striate_models::{Weights, find_pretrained};
@@ -35,7 +35,13 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
             let of_weights = args.fine_tune.as_deref().filter(|_| name.is_none()).map(model_of_weights).transpose()?;
             let name = name.or(of_weights.as_deref());
             if let Some(name) = name.filter(|name| striate_models::find(name).is_err()) {
-                no_folder(Path::new(name))?;
+                let path = Path::new(name);
+                if args.data.is_none() && path.is_dir() && bundle_in(path).is_none() {
+                    return Err(CliError::Usage(format!(
+                        "{name} is a folder, not a model: to train on its pictures, pass --data {name}"
+                    )));
+                }
+                no_folder(path)?;
             }
             let mut model = ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() };
             if model.name.ends_with(".safetensors") || Path::new(&model.name).is_file() {

@@ -45,10 +45,15 @@ pub(crate) fn no_folder(path: &Path) -> Result<(), CliError> {
         return Ok(());
     }
     let name = path.display();
-    Err(CliError::Usage(match [BUNDLE, LAST].map(|file| path.join(file)).into_iter().find(|file| file.is_file()) {
+    Err(CliError::Usage(match bundle_in(path) {
         Some(file) => format!("{name} is a folder: name the bundle in it, {}", file.display()),
         None => format!("{name} is a folder without a {BUNDLE}: name a bundle, such as a finished run's {BUNDLE}"),
     }))
+}
+
+/// The bundle in a run's folder, if there is one.
+pub(crate) fn bundle_in(folder: &Path) -> Option<PathBuf> {
+    [BUNDLE, LAST].map(|file| folder.join(file)).into_iter().find(|file| file.is_file())
 }
 
 /// The definition alone that [`Source::open`] gives, without reading weights: that takes no libtorch.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use striate::Recipe;
 use striate::train::calibration::Calibrated;
 use striate::{Answering, BUNDLE, Member, Outcome, REPORT, Run, SEEDS, Seeds, SeedsOutcome, SeedsReport, Summary, group_file};
+use striate_datasets::DatasetError;
 use striate_torch::Shown;
 use striate_train::distributed::{Backend, Place, World, WorldOptions};
 use striate_train::{Event, Listener, TrainError, Workers};
@@ -62,13 +63,23 @@ pub(crate) fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
     let world = place.map_or_else(|| Ok(World::one()), |place| World::join(place, world_options(args, run.recipe())))?;
     let is_first = world.is_first();
-    match in_sight(run.world(world), is_first).run()? {
+    match in_sight(run.world(world), is_first).run().map_err(|error| advised(error, args))? {
         Outcome::Finished { .. } if !is_first => Ok(()),
         Outcome::Stopped { .. } if !is_first => Err(CliError::Told(130)),
         Outcome::Finished { folder, summary } => tell(&summary, &folder, args),
         Outcome::Stopped { folder, step } => {
             Err(CliError::Stopped(format!("stopped after step {step}; go on with: train --resume {}", folder.display())))
         }
+    }
+}
+
+/// Says what helps against pictures that cannot be read. A run that goes on has the pictures that it began with.
+fn advised(error: striate::Error, args: &TrainArgs) -> CliError {
+    match error {
+        striate::Error::Dataset(DatasetError::Image { .. } | DatasetError::BadPictures { .. }) if args.resume.is_none() => {
+            CliError::Usage(format!("{error} (--skip-bad skips what cannot be read)"))
+        }
+        other => other.into(),
     }
 }
 
@@ -177,6 +188,7 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
     }
     let (test, seconds, folder) = (&summary.test, summary.seconds, Shown(folder.display()));
     let epochs = summary.stopped_after.map_or_else(String::new, |done| format!("{done} of ")) + &summary.epochs.to_string();
+    let of_epochs = if summary.epochs == 1 { "epoch" } else { "epochs" };
     let part = summary.tested_on();
     let (accuracy, measure) = (100.0 * test.accuracy, test.measure());
     let val = summary
@@ -191,7 +203,7 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
         format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4}, was {before:.4}{halves}\n")
     });
     print(&format!(
-        "{}{part} {measure} {accuracy:.2}% ({}) after {epochs} epochs in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
+        "{}{part} {measure} {accuracy:.2}% ({}) after {epochs} {of_epochs} in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",
         val.unwrap_or_default(),
         counted(test.examples, "image"),
         calibrated.unwrap_or_default(),

@@ -3,9 +3,11 @@ use crate::LabError;
 use crate::chart::{colour, head, ink, legend, text};
 use crate::inspect::picture;
 use crate::page::{document, escape, figure, percent, table};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt::Write;
+use std::path::PathBuf;
 use striate_datasets::{Loader, Task};
+use striate_files::path::Exact;
 use striate_train::metrics::{ClassCounts, ConfusionMatrix};
 use tch::{Kind, Tensor};
 
@@ -29,10 +31,13 @@ pub struct Confusion {
 }
 
 /// A wrongly classified example.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mistake {
     /// Its place in the dataset.
     pub example: i64,
+    /// Its file, if it does not lie in memory.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exact")]
+    pub file: Option<PathBuf>,
     /// Its class.
     pub target: usize,
     /// What it was taken for.
@@ -41,6 +46,20 @@ pub struct Mistake {
     pub target_probability: f64,
     /// The probability of what it was taken for.
     pub predicted_probability: f64,
+}
+
+impl Mistake {
+    /// What the picture is called on a page: the ends of its file's path, which with folders of classes are class and name, or its
+    /// number.
+    pub(crate) fn name(&self) -> String {
+        let Some(file) = &self.file else { return format!("number {}", self.example) };
+        let parts: Vec<_> = file.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
+        parts.into_iter().rev().collect::<Vec<_>>().join("/")
+    }
+}
+
+fn exact<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    file.as_deref().map(Exact).serialize(serializer)
 }
 
 /// A class that was taken for another.
@@ -69,6 +88,7 @@ pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Tensor, La
     }
     let _no_grad = striate_torch::no_grad();
     let classes = loader.dataset().classes().to_vec();
+    let examples = loader.dataset().examples()?;
     let mut matrix = ConfusionMatrix::new(classes.len());
     let mut mistakes = Vec::new();
     let mut example = 0;
@@ -88,6 +108,10 @@ pub fn confusion(loader: &Loader, forward: impl Fn(&Tensor) -> Result<Tensor, La
                     [target, predicted].map(|class| probabilities.f_double_value(&[row, class]));
                 mistakes.push(Mistake {
                     example: example + row,
+                    file: usize::try_from(example + row)
+                        .ok()
+                        .and_then(|place| examples.file(place))
+                        .map(|file| file.path().into()),
                     target: target.unsigned_abs() as usize,
                     predicted: predicted.unsigned_abs() as usize,
                     target_probability: target_probability?,
@@ -249,10 +273,10 @@ impl Confusion {
                     let png = picture::png(&picture::enlarge(&picture, picture::zoom(&picture)))?;
                     let (target, predicted) = (name(mistake.target), name(mistake.predicted));
                     let caption = format!(
-                        "<strong>{target}</strong> ({}), taken for <strong>{predicted}</strong> ({}); number {}",
+                        "<strong>{target}</strong> ({}), taken for <strong>{predicted}</strong> ({}); {}",
                         percent(mistake.target_probability),
                         percent(mistake.predicted_probability),
-                        mistake.example
+                        escape(&mistake.name())
                     );
                     let alt = format!("Test image {}, {target}, taken for {predicted}", mistake.example);
                     body += &figure(&png, &alt, &caption);
@@ -313,6 +337,10 @@ mod tests {
         let images = data.batch(&Tensor::from_slice(&examples)).unwrap().images;
         let page = confusion.to_html("net", "animals", Some(&images)).unwrap();
         assert_eq!(page.matches("<img ").count(), 3);
+        assert!(page.contains("; number 4</figcaption>"), "{page}");
+        let mut in_files = confusion.clone();
+        in_files.mistakes[0].file = Some("data/val/owl/<1>.png".into());
+        assert!(in_files.to_html("net", "animals", Some(&images)).unwrap().contains("; owl/&lt;1&gt;.png</figcaption>"));
         assert!(!page.contains("<dog>") && page.contains("&lt;dog&gt;") && page.contains("of the row"), "{page}");
         assert!(page.contains("<title>cat taken for &lt;dog&gt;: 1</title>"));
         assert!(confusion.to_html("net", "animals", None).unwrap().contains("There is none to show"));

@@ -212,7 +212,7 @@ impl Pictured {
     fn row(&self, confusion: &Confusion, mistake: &Mistake) -> Result<Vec<String>, LabError> {
         let name = |class: usize| confusion.classes.get(class).map_or("", String::as_str);
         let (target, predicted, example) = (name(mistake.target), name(mistake.predicted), mistake.example);
-        let caption = format!("Number {example}: <strong>{}</strong>", escape(target));
+        let caption = format!("<strong>{}</strong>, {}", escape(target), escape(&mistake.name()));
         let mut cells = vec![figure(&self.picture, &format!("Test image {example}, {target}"), &caption)];
         let shares = [(predicted, mistake.predicted_probability), (target, mistake.target_probability)];
         for (index, (class, probability)) in shares.into_iter().enumerate() {

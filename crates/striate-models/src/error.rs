@@ -41,7 +41,7 @@ pub enum ModelError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file of tensors that doesn't say what network it belongs to.
-    #[error("{} holds weights only: a bundle also says what network they belong to; name the model beside the file", Shown(path.display()))]
+    #[error("{} holds weights only: a bundle also says what network they belong to; make one from them, or name the model beside the file", Shown(path.display()))]
     NoBundle {
         /// The file.
         path: PathBuf,

@@ -11,6 +11,16 @@
 //! {"top":[{"class":"rose","index":1,"probability":0.91},...],"unknown":false}
 //! ```
 //!
+//! In a package of your own, it needs
+//!
+//! ```toml
+//! [dependencies]
+//! striate = { path = "striate/crates/striate" } # your clone
+//! axum = "0.8"
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["macros", "net", "rt-multi-thread", "signal"] }
+//! ```
+//!
 //! Without a port the system chooses one. Ctrl-C ends the server after the requests that it is
 //! working on.
 use axum::body::Bytes;

@@ -7,7 +7,7 @@
 //! $ cargo run --release -p striate --example train_folder -- flowers resnet20-cifar 10
 //! ```
 //!
-//! Model and epochs may be left out. The run's folder, `runs/MODEL-image-folder-1`, holds all that
+//! Model and epochs may be left out. The run's folder, `runs/MODEL-FOLDER-1`, holds all that
 //! it writes.
 use std::env;
 use std::error::Error;

@@ -190,7 +190,7 @@ impl Pair {
         let paired = first.seeds() == second.seeds();
         let difference = if paired { Interval::of_differences(&b, &a) } else { Interval::of_independent(&b, &a) };
         if !difference.low.is_finite() {
-            return Err("one run tells nothing of how much chance does: train each with several seeds".to_owned());
+            return Err("one run does not show how much is chance: train each with several seeds".to_owned());
         }
         let holds = |check: Check| check.verdict == Verdict::Supported;
         let better = match (holds(Check::above("", difference, 0.0)), holds(Check::below("", difference, 0.0))) {

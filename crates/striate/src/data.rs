@@ -2,6 +2,7 @@
 use crate::Error;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use striate_datasets::{
     Batch, Check, Dataset, DatasetError, DecodeOptions, Fit, FolderParts, ImageFolder, ImageSize, InMemory, Interpolation,
@@ -22,6 +23,9 @@ pub(crate) const SPLIT_SEEDS: u64 = 0x5350_4c54;
 const SAMPLE_SEEDS: u64 = 0x5341_4d50;
 /// Pictures of a sample that are decoded together.
 const DECODED_AT_ONCE: usize = 256;
+
+/// Bytes of the longest name of a folder that a run is called by.
+const LONGEST: usize = 64;
 
 /// Told what takes long: what it is, how much is done, and of how much if that is known. Its `false` ends the work.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>) -> bool;
@@ -48,9 +52,23 @@ pub fn section(data: &str) -> Result<DataSection, Error> {
             Err(Error::option(data, "is no folder, list (.csv, .tsv) or shard (.tar): name the folder that holds the pictures"))
         }
         // `flowers/` is a folder's name.
-        () if source.extension().is_none() && !data.contains(std::path::is_separator) => Err(unknown.into()),
+        () if source.extension().is_none() && !data.contains(std::path::is_separator) => Err(match unknown {
+            DatasetError::UnknownName { nearest: None, known, .. } => {
+                Error::option(data, format!("is no folder here, and no dataset: the datasets are {}", known.join(", ")))
+            }
+            near => near.into(),
+        }),
         () => Err(Error::option(data, "does not exist: name a folder of pictures, a list, shards, or a dataset")),
     }
+}
+
+/// What people call the data: the dataset's name; of pictures of their own that of the folder, list or shard, if it can be part
+/// of a name.
+pub(crate) fn short_name(section: &DataSection) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let own = section.dir.file_stem().and_then(OsStr::to_str).map(|name| name.replace(' ', "-"));
+    let own = own.filter(|name| section.name == FOLDER && name.len() <= LONGEST && name.chars().all(plain));
+    own.unwrap_or_else(|| section.name.clone())
 }
 
 /// A dataset with its parts, as it lies there: not yet resized.
@@ -140,6 +158,9 @@ impl Data {
     /// A picture that cannot be read, unless the recipe skips these; nothing to judge by; an interruption.
     pub fn to_train(self, section: &DataSection, seed: u64, progress: Progress) -> Result<Self, Error> {
         let split = section.split;
+        if split == 0.0 && !self.can_be_judged() {
+            return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
+        }
         let images = match self.images {
             Images::Folder(parts) => {
                 let parts = parts.map(|part| match section.skip_bad {
@@ -150,8 +171,10 @@ impl Data {
                     }
                 })?;
                 // What was left out before was told when the data were opened.
-                for part in parts.iter().filter(|part| part.left_out().reasons().any(|(reason, ..)| *reason == Reason::Bad)) {
-                    tracing::warn!("{}: {}", part.name(), part.left_out());
+                for (part, bad) in parts.iter().map(|part| (part, part.left_out().only(|reason| *reason == Reason::Bad))) {
+                    if !bad.is_empty() {
+                        tracing::warn!("{}: {bad}", part.name());
+                    }
                 }
                 Images::Folder(match split {
                     0.0 => parts,
@@ -168,9 +191,6 @@ impl Data {
             memory => memory,
         };
         let data = Self { images, ..self };
-        if !data.can_be_judged() {
-            return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
-        }
         let found = survey_classes(&data.parts())?;
         // A run tells of one class itself.
         let told: Vec<String> = found
@@ -573,6 +593,19 @@ fn split_memory(data: &InMemory, fraction: f64, seed: u64) -> Result<Split, Erro
 mod tests {
     use super::*;
     use striate_datasets::digits;
+
+    #[test]
+    fn runs_are_called_by_the_folder_of_their_pictures() {
+        let named =
+            |name: &str, dir: &str| short_name(&DataSection { name: name.to_owned(), dir: dir.into(), ..DataSection::default() });
+        assert_eq!(named(FOLDER, "/home/me/my flowers"), "my-flowers");
+        assert_eq!(named(FOLDER, "lists/flowers.csv"), "flowers");
+        // These cannot be part of a name.
+        for dir in ["/", "", "shards/train-{0..9}.tar", "/home/\u{732b}", &"long".repeat(20)] {
+            assert_eq!(named(FOLDER, dir), FOLDER);
+        }
+        assert_eq!(named("digits", "/mnt/digits-elsewhere"), "digits");
+    }
 
     #[test]
     fn several_formats_are_counted() {

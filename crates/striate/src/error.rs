@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// A folder with pictures to train with alone.
     #[error(
-        "{} has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or split some off (`split = 0.2` in [data])",
+        "{} has nothing to judge by: put pictures into a folder `val` or `test` beside `train`, or hold some out with `split = 0.2` in [data]",
         Shown(folder.display())
     )]
     NothingToJudgeBy {

@@ -1,6 +1,6 @@
 //! A training run as a value.
 use crate::classifier::check_tta;
-use crate::data::{Data, Parts, SAMPLE, reshaped};
+use crate::data::{self, Data, Parts, SAMPLE, reshaped};
 use crate::edited::{extend, heeded, keep_epochs};
 use crate::pace::{Pace, PaceMeter};
 use crate::recipes::{bundle_file, options};
@@ -657,7 +657,7 @@ impl<'a> Run<'a> {
 /// What the folder of a new run of this recipe is called, but for its number.
 pub(crate) fn name_of(Recipe { model, data, .. }: &Recipe) -> String {
     let of_bundle = bundle_file(&model.name).and_then(Path::file_stem).map(|name| name.to_string_lossy());
-    format!("{}-{}", of_bundle.unwrap_or_else(|| model.name.as_str().into()), data.name)
+    format!("{}-{}", of_bundle.unwrap_or_else(|| model.name.as_str().into()), data::short_name(data))
 }
 
 /// Ends a run, as a request to stop does, before an epoch.

@@ -1,4 +1,5 @@
 //! What runs left in their folders: how far each has come, and how well it does.
+use crate::data::short_name;
 use crate::run_folder::METRICS;
 use crate::summary::summary_in;
 use crate::{Error, RECIPE, Summary};
@@ -34,7 +35,7 @@ pub struct Record {
     pub folder: PathBuf,
     /// The model's name.
     pub model: String,
-    /// The dataset's name.
+    /// The dataset's name, or the folder's.
     pub data: String,
     /// The seed.
     pub seed: u64,
@@ -147,7 +148,7 @@ impl Record {
         Ok(Self {
             folder: folder.into(),
             model: recipe.model.name.clone(),
-            data: recipe.data.name.clone(),
+            data: short_name(&recipe.data),
             seed: recipe.train.seed,
             state: match &summary {
                 Some(_) => State::Finished,

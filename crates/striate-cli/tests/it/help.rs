@@ -109,7 +109,7 @@ fn an_unknown_name_is_told_the_nearest() {
             &["weights", "fetch", "nope"],
             "error: there are no published weights nope: pick a name from the list of published weights (`striate weights list` prints it)",
         ),
-        (&["train", "--data", "nope"], "error: there is no dataset `nope`: the datasets are digits, "),
+        (&["train", "--data", "nope"], "error: nope is no folder here, and no dataset: the datasets are digits, "),
         (&["train", "lenet6"], "there is no model lenet6: did you mean lenet5?"),
         (&["train", "--data", "./flwoers"], "./flwoers does not exist: name a folder of pictures, a list, shards, or a dataset"),
         (&["train", "--data", "flwoers/"], "flwoers/ does not exist: name a folder of pictures, a list, shards, or a dataset"),

@@ -119,7 +119,9 @@ fn what_cannot_be_served_is_told_in_one_line() {
     let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("../striate-serve/tests/tls");
     let [cert, key] = ["server.pem", "other.key"].map(|name| tls.join(name).to_str().unwrap().to_owned());
     let any = "127.0.0.1:0";
-    let cases: [(&[&str], &str); 10] = [
+    sandbox.tensor("w.safetensors", "c1.weight", tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)));
+    let cases: [(&[&str], &str); 11] = [
+        (&["w.safetensors", "--listen", any], "beside the file (`striate weights convert` with --model, --mean and --std)"),
         (&["digits.safetensors", "--listen", &port], "another program uses this port: choose another one"),
         (
             &["digits.safetensors", "digits.safetensors", "--listen", any],

@@ -158,10 +158,18 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
             assert!(sandbox.ok(&[&predict[..], &int8].concat()).contains("light"));
         }
     }
-    sandbox.ok(&["train", "run/recipe.toml", "--epochs", "1", "--out", "again"]);
+    let out = sandbox.ok(&["train", "run/recipe.toml", "--epochs", "1"]);
+    assert!(out.contains(" after 1 epoch in ") && out.contains("run folder    runs/lenet5-pictures-1\n"), "{out}");
+    assert!(sandbox.ok(&["runs"]).contains("  pictures "));
+    // Of two classes the right one is always among the first five.
+    assert!(!sandbox.ok(&["eval", "run/model.safetensors", "--data", "pictures"]).contains("top-5"));
 
     let error = sandbox.refused(&["train", "--data", "pictures/train"]);
-    assert!(error.contains("nothing to judge by") && error.contains("split = 0.2"), "{error}");
+    assert!(error.contains("nothing to judge by") && error.ends_with("with `split = 0.2` in [data] (--split 0.2)"), "{error}");
+    sandbox.refused_with(
+        &["train", "pictures"],
+        &["pictures is a folder, not a model: to train on its pictures, pass --data pictures"],
+    );
     assert!(sandbox.refused(&["train", "--data", "pictures/vla"]).contains("pictures/vla does not exist"));
     let error = sandbox.refused(&["train", "--data", "image-folder"]);
     assert!(error.contains("--data-dir"), "{error}");
@@ -171,7 +179,13 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
     sandbox.write("pictures/train/dark/3.png", "no picture");
     std::fs::rename(sandbox.path("pictures/val/black"), sandbox.path("pictures/val/dark")).unwrap();
     let error = sandbox.refused(&["train", "--data", "pictures"]);
-    assert!(error.contains("3.png cannot be read as an image"), "{error}");
+    assert!(
+        error.contains("3.png cannot be read as an image") && error.ends_with(" (--skip-bad skips what cannot be read)"),
+        "{error}"
+    );
+    // A part to judge by is missing, whatever the pictures are.
+    let error = sandbox.refused(&["train", "--data", "pictures/train"]);
+    assert!(error.contains("nothing to judge by"), "{error}");
 }
 
 /// The kinds of a run's events.

@@ -1,10 +1,12 @@
 //! What lies in a folder: pictures, and what is left out.
 
-use crate::DatasetError;
+use crate::{DatasetError, decode};
+use image::ImageFormat;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_torch::Shown;
 
@@ -15,6 +17,9 @@ const NOT_READ: [&str; 20] = [
     "arw", "avif", "cr2", "cr3", "dng", "eps", "exr", "heic", "heif", "ico", "j2k", "jp2", "jxl", "nef", "orf", "psd", "raf",
     "rw2", "svg", "tga",
 ];
+
+/// Extensions of what often lies beside pictures, one for each of them: it is not opened.
+const BESIDE: [&str; 10] = ["cls", "csv", "db", "html", "json", "md", "npy", "txt", "xml", "yaml"];
 
 /// Why a file is not among a folder's pictures.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +45,8 @@ pub enum Reason {
     NoLabel,
     /// It comes twice, or it is a member of a shard that cannot be taken, such as a link.
     Unfit,
+    /// Its content is a picture, but its name does not end like a picture's.
+    Unnamed,
     /// Its name is not that of a picture, such as `labels.csv`.
     Other,
 }
@@ -68,8 +75,14 @@ impl LeftOut {
     /// The same without files whose names are not those of pictures.
     #[must_use]
     pub fn harmful(&self) -> Self {
-        let harmful = self.found.iter().filter(|(reason, _)| **reason != Reason::Other);
-        Self { found: harmful.map(|(reason, found)| (reason.clone(), found.clone())).collect() }
+        self.only(|reason| *reason != Reason::Other)
+    }
+
+    /// The same without files that were left out for other reasons than these.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&Reason) -> bool) -> Self {
+        let found = self.found.iter().filter(|(reason, _)| wanted(reason));
+        Self { found: found.map(|(reason, found)| (reason.clone(), found.clone())).collect() }
     }
 
     /// Each reason, with the number of files and the first of them.
@@ -111,6 +124,7 @@ impl fmt::Display for LeftOut {
                 Reason::Missing => format!("{count} that {} not there ({example})", if count == 1 { "is" } else { "are" }),
                 Reason::NoLabel => format!("{count} without a class ({example})"),
                 Reason::Unfit => format!("{count} that cannot be taken ({example})"),
+                Reason::Unnamed => format!("{count} picture{s} without an ending such as .jpg ({example})"),
                 Reason::Other => {
                     format!("{count} that {} by name ({example})", if count == 1 { "is no picture" } else { "are no pictures" })
                 }
@@ -149,6 +163,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
             Ok(kind) if !kind.is_file() => Entry::LeftOut(Reason::NoFile, path),
             Ok(_) => match by_name(name) {
                 None => Entry::Picture(path),
+                Some(Reason::Other) if is_picture(&path) => Entry::LeftOut(Reason::Unnamed, path),
                 Some(reason) => Entry::LeftOut(reason, path),
             },
         }
@@ -158,12 +173,27 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
 
 /// Why a file of this name is no picture that is read, if it is none.
 pub(crate) fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
-    let end = Path::new(&name).extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default();
-    match end.as_str() {
+    match ending(Path::new(&name)).as_str() {
         end if READ.contains(&end) => None,
         end if NOT_READ.contains(&end) => Some(Reason::Format(end.to_owned())),
         _ => Some(Reason::Other),
     }
+}
+
+/// The extension in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+/// Whether a file begins as a picture does, of a format that a text cannot be taken for.
+fn is_picture(path: &Path) -> bool {
+    use ImageFormat::{Gif, Jpeg, Png, Tiff, WebP};
+    if BESIDE.contains(&ending(path).as_str()) {
+        return false;
+    }
+    let mut start = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read(&mut start));
+    read.is_ok_and(|count| matches!(decode::format(&start[..count]), Ok(Gif | Jpeg | Png | Tiff | WebP)))
 }
 
 /// Reads the pictures of a class, however deep they lie.
@@ -254,6 +284,23 @@ mod tests {
         fs::write(folder.path().join("iris/1.heic"), "x").unwrap();
         let error = ImageFolder::open(folder.path(), preprocess(8)).unwrap_err().to_string();
         assert!(error.contains("no picture that can be read (left out 1 file: 1 .heic"), "{error}");
+    }
+
+    #[test]
+    fn pictures_without_a_pictures_ending_are_told_apart_from_other_files() {
+        let folder = flowers();
+        let root = folder.path();
+        fs::remove_file(root.join("readme.jpg")).unwrap();
+        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01";
+        for (file, content) in
+            [("rose/8f3a", &jpeg[..]), ("rose/1.jpg_large", jpeg), ("rose/2.json", jpeg), ("rose/3.dat", b"BM")]
+        {
+            fs::write(root.join(file), content).unwrap();
+        }
+        let data = open(root);
+        assert_eq!(counts(&data), [(Reason::Unnamed, 2), (Reason::Other, 3)]);
+        let told = data.left_out().harmful().to_string();
+        assert!(told.starts_with("left out 2 files: 2 pictures without an ending such as .jpg ("), "{told}");
     }
 
     #[cfg(unix)]

@@ -108,7 +108,7 @@ impl Problem {
             Self::SameInClasses => "keep the one with the right label",
             Self::SameInParts => "keep one, or a network is judged by pictures that it learned",
             Self::MissingClass => "add pictures, or remove the class",
-            Self::LeftOut => "convert, move or remove what is not used",
+            Self::LeftOut => "convert, rename, move or remove what is not used",
             Self::AlikeInClasses => "look at each: if it is one picture, a label is wrong",
             Self::AlikeInParts => "look at each: if it is one picture, keep one",
             Self::Doubtful => "look at each: its label may be wrong",

@@ -54,7 +54,7 @@ fn train_folder() {
     let accuracy = after(&lines, "accuracy ").strip_suffix(" on 6 pictures").unwrap();
     assert!(accuracy.parse::<f64>().unwrap() > 0.9, "{lines:#?}");
     let bundle = after(&lines, "bundle ");
-    assert_eq!(bundle, "runs/resnet-tiny-image-folder-1/model.safetensors");
+    assert_eq!(bundle, "runs/resnet-tiny-tints-1/model.safetensors");
     // The picture is a blue one, for its class is the first by name.
     let answers: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("  ")).collect();
     assert_eq!(answers.len(), 3);
