@@ -75,6 +75,11 @@ class InMemory:
         return self.transform(Image.fromarray(picture)), label
 
 
+def nothing(picture):
+    """What is kept of a picture that is only decoded."""
+    return 0
+
+
 def loading(request):
     """An epoch of the DataLoader with a persistent worker for each thread, over the files that our side wrote."""
     import torch
@@ -91,11 +96,15 @@ def loading(request):
         "loader-cifar-jpeg": [transforms.RandomCrop(size, 4), transforms.RandomHorizontalFlip()],
     }
     lists["loader-cifar-memory"] = lists["loader-cifar-jpeg"]
+    if case["model"] == "loader-decode":
+        transform = nothing
+    else:
+        values = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+        transform = transforms.Compose(lists[case["model"]] + values)
     torch.set_num_threads(1)
     torch.manual_seed(request["seed"])
-    values = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     folder = os.path.splitext(request["shared"])[0] + ".pictures"
-    data = torchvision.datasets.ImageFolder(folder, transforms.Compose(lists[case["model"]] + values))
+    data = torchvision.datasets.ImageFolder(folder, transform)
     if case["model"] == "loader-cifar-memory":
         data = InMemory(data)
     loader = torch.utils.data.DataLoader(

@@ -22,6 +22,10 @@ pub enum Mode {
     Pair,
     /// The same of two processes that only run at the same time: what a pair's step takes longer, it waits for gradients.
     Apart,
+    /// An epoch of training steps on JPEG files that the loader decodes and crops meanwhile.
+    Fed,
+    /// The same of pictures that were decoded before: what [`Fed`](Self::Fed) takes longer, it waits for the loader.
+    FedMemory,
     /// The step of SGD with momentum alone.
     Optimizer,
     /// Making the inference plan.
@@ -147,7 +151,7 @@ impl FromStr for Case {
         if case.precision == Precision::Float16 && (!matches!(case.mode, Mode::Plan | Mode::Product) || device == "cpu") {
             return Err(refuse(precision, "precision but of plan on a GPU"));
         }
-        if matches!(case.mode, Mode::Pair | Mode::Apart) && device != "cpu" {
+        if matches!(case.mode, Mode::Pair | Mode::Apart | Mode::Fed | Mode::FedMemory) && device != "cpu" {
             return Err(refuse(device, &format!("device of {mode}, which is cpu")));
         }
         case.torch_device()?;
@@ -184,7 +188,7 @@ impl Case {
 
     /// Whether it loads pictures from files.
     pub fn is_of_files(&self) -> bool {
-        LOADERS[IN_MEMORY..].contains(&self.model.as_str())
+        matches!(self.mode, Mode::Fed | Mode::FedMemory) || LOADERS[IN_MEMORY..].contains(&self.model.as_str())
     }
 
     /// The device; an error if this machine has none of that name.
@@ -214,6 +218,7 @@ const LOADERS: &[&str] = &[
     "loader-affine",
     CIFAR,
     CIFAR_IN_MEMORY,
+    DECODE,
     "loader-jpeg",
     "loader-imagenet-train",
     "loader-imagenet-eval",
@@ -224,6 +229,8 @@ const LOADERS: &[&str] = &[
 pub(crate) const CIFAR: &str = "loader-cifar-jpeg";
 /// The same files, decoded before the first epoch that counts.
 pub(crate) const CIFAR_IN_MEMORY: &str = "loader-cifar-memory";
+/// The subject that decodes whole pictures, and does nothing else.
+pub(crate) const DECODE: &str = "loader-decode";
 /// How many subjects of the loader take pictures in memory; they come first.
 const IN_MEMORY: usize = 3;
 /// Rows and columns of the matrices that tell the limit.
@@ -268,6 +275,7 @@ pub fn default_set(threads: usize) -> Vec<Case> {
     for (model, batch) in PAIRS {
         cases.extend([Mode::Pair, Mode::Apart].map(|mode| Case::of(model, mode, batch, 1)));
     }
+    cases.extend([Mode::Fed, Mode::FedMemory].map(|mode| case("resnet18", mode, 16)));
     let loads = Mode::Load.other_subjects().iter().flat_map(|model| [1, threads].map(|threads| (*model, threads)));
     cases.extend(loads.map(|(model, threads)| {
         let small = [CIFAR, CIFAR_IN_MEMORY].contains(&model) || LOADERS[..IN_MEMORY].contains(&model);
@@ -447,6 +455,7 @@ mod tests {
             ("resnet50/plan/b1/224/fp32/channels-last/t1/cuda:99", "graphics card"),
             ("resnet18/pair/b8/224/bf16/channels-last/t1/cpu", "which is fp32"),
             ("resnet50/load/b1/224/fp32/channels-last/t1/cpu", "loader-plain"),
+            ("resnet18/fed/b8/224/fp32/channels-last/t1/cuda:99", "which is cpu"),
         ] {
             let error = id.parse::<Case>().unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{id}: {error}");

@@ -127,7 +127,11 @@ mod tests {
         let torchvision = choose(&["torchvision".to_owned()]).unwrap()[0];
         let load = |model| torchvision.takes(&Case::of(model, Mode::Load, 64, 2));
         assert!(
-            load("loader-imagenet-train") && load("loader-cifar-jpeg") && load("loader-cifar-memory") && !load("loader-plain"),
+            load("loader-imagenet-train")
+                && load("loader-decode")
+                && load("loader-cifar-jpeg")
+                && load("loader-cifar-memory")
+                && !load("loader-plain"),
             "memory is not shared"
         );
     }

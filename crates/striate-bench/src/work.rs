@@ -1,7 +1,12 @@
 //! Doing what a case says, so that it can be timed.
 use crate::case::{Case, Layout, Mode};
 use crate::pair::{PATIENCE, Partner};
-use crate::{BenchError, load::load, memory::Base, product::product};
+use crate::{
+    BenchError,
+    load::{Pictures, load},
+    memory::Base,
+    product::product,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -60,6 +65,7 @@ impl Work {
             }
             Mode::Start => Ok(Self { base: Base::none(), ..work(Box::new(start)) }),
             Mode::Pair | Mode::Apart => Networked::new(case, device, seed)?.beside(case, seed, share),
+            Mode::Fed | Mode::FedMemory => Networked::new(case, device, seed)?.fed(case, seed),
             _ => Networked::new(case, device, seed)?.work(case, share),
         }
     }
@@ -178,15 +184,8 @@ impl Networked {
                 });
             }
             Mode::Train => {
-                let optimizer = self.optimizer()?;
-                let Self { model, mut network, labels, .. } = self;
-                network.set_kernels(Kernels::Fast);
-                if device.is_cuda() {
-                    striate_torch::fast_cuda();
-                }
-                network.set_autocast((case.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
-                let objective = Objective::new(model.loss(), model.aux_weight());
-                let mut step = Step::new(network, objective, optimizer, StepOptions::default())?;
+                let labels = self.labels.shallow_clone();
+                let mut step = self.step(case)?;
                 if has_graphs() {
                     step = step.recorded()?;
                 }
@@ -215,9 +214,39 @@ impl Networked {
                     Ok(checkpoint.write(&info, &folder.path().join("checkpoint.safetensors"))?)
                 });
             }
-            Mode::Product | Mode::Load | Mode::Start | Mode::Pair | Mode::Apart => {}
+            Mode::Product | Mode::Load | Mode::Start | Mode::Pair | Mode::Apart | Mode::Fed | Mode::FedMemory => {}
         }
         Ok(work)
+    }
+
+    /// A training step.
+    fn step(self, case: &Case) -> Result<Step<Network>, BenchError> {
+        let optimizer = self.optimizer()?;
+        let Self { model, mut network, .. } = self;
+        network.set_kernels(Kernels::Fast);
+        if network.device().is_cuda() {
+            striate_torch::fast_cuda();
+        }
+        network.set_autocast((case.precision == Precision::Bfloat16).then_some(Kind::BFloat16));
+        let objective = Objective::new(model.loss(), model.aux_weight());
+        Ok(Step::new(network, objective, optimizer, StepOptions::default())?)
+    }
+
+    /// An epoch of training steps on pictures from the loader.
+    fn fed(self, case: &Case, seed: u64) -> Result<Work, BenchError> {
+        let pictures = Pictures::open(case, seed, None)?;
+        let (images, macs) = (pictures.count(), self.network.graph().summary().macs);
+        let mut step = self.step(case)?;
+        let layout = case.memory_format.into();
+        let run: Run = Box::new(move || {
+            pictures.epoch(&mut |batch| {
+                let images = to_memory_format(&batch.images, layout)?;
+                step.run(&images, batch.targets(), LR)?;
+                Ok(())
+            })
+        });
+        let flops = Some(TRAINING_PASSES * 2 * macs.saturating_mul(images));
+        Ok(Work { run, device: Device::Cpu, base: Base::fresh(), images: Some(images), flops, distance: None })
     }
 
     /// A training step beside that of another process.
@@ -340,6 +369,9 @@ mod tests {
             ("matmul/product/b1/16/bf16/contiguous/t1/cpu", None),
             ("loader-crop-flip/load/b4096/8/fp32/channels-last/t1/cpu", None),
             ("loader-jpeg/load/b1/32/fp32/channels-last/t2/cpu", None),
+            ("loader-decode/load/b1/32/fp32/channels-last/t2/cpu", None),
+            ("resnet-tiny/fed/b2/32/fp32/channels-last/t2/cpu", None),
+            ("resnet-tiny/fed-memory/b2/32/bf16/channels-last/t1/cpu", None),
         ] {
             let mut work = Work::prepare(&id.parse().unwrap(), 3, None).unwrap();
             assert_eq!(work.distance.is_some(), tolerance.is_some(), "{id}");

@@ -191,6 +191,22 @@ fn a_preview_is_drawn_in_rows_and_columns() {
     assert_eq!(preview("none.png", &["--transform", "none"]).width(), 5 * 136 + 8);
     std::fs::write(sandbox.path("r.toml"), "[data]\nsplit = 0.5\n[[transforms]]\nkind = 'invert'\np = 1\n").unwrap();
     assert_eq!(preview("recipe.png", &["--recipe", "r.toml"]).width(), 6 * 136 + 8);
+    // Each transform changes what is seen of some picture.
+    let without = preview("without.png", &["--transform", "none"]);
+    for kind in striate::datasets::Transform::KINDS {
+        let transform = match *kind {
+            "random-crop" => "random-crop, padding = 4".to_owned(),
+            "affine" => "affine, degrees = 30".to_owned(),
+            "colour-jitter" => "colour-jitter, brightness = 0.5".to_owned(),
+            "resize" => "resize, crop_pct = 1".to_owned(),
+            "grey" => "grey, p = 0.9".to_owned(),
+            kind => kind.to_owned(),
+        };
+        let sheet = preview("kind.png", &["--transform", &transform]);
+        let sized = ["resize", "centre-crop", "random-resized-crop"].contains(kind);
+        assert!(sized || sheet.width() == without.width() + 136, "{kind}: {}", sheet.width());
+        assert_ne!(sheet, without, "{kind}");
+    }
     let refused = |more: &[&str], told: &str| {
         let args = [&["data", "preview", "flowers", "--output", "no.png"], more].concat();
         sandbox.refused_with(&args, &[told]);

@@ -1,5 +1,6 @@
 //! The `striate` program from end to end: what it writes, what it prints, and how it refuses.
 #![allow(clippy::unwrap_used)]
+mod bad_data;
 mod changes;
 mod checkpoints;
 mod cost;
