@@ -5,7 +5,7 @@
 Run it on a machine that does nothing else. It builds `striate` and the two examples for release, or takes them from FOLDER
 (`striate`, `striate-engine`, `predict_tract`, `predict_ort`), exports BUNDLE, and runs all programs in turns:
 
-- size: the program without symbols, and the libraries that it loads, but for glibc's
+- size: the program and the libraries that it loads, without symbols, and without glibc's
 - start: from the call to the first answer
 - ms: for one more picture of many in one call, decoding included
 - memory: the most that was resident, with one picture
@@ -108,16 +108,18 @@ def run(command, library):
 
 
 def programs_size(*paths):
-    """Bytes of programs without their symbols, and of what they are linked to."""
-    total, libraries = 0, set()
+    """Bytes of programs and of what they are linked to, without symbols."""
+    loaded = set(paths)
     for path in paths:
-        with tempfile.NamedTemporaryFile() as stripped:
-            subprocess.run(["strip", "-o", stripped.name, path], check=True)
-            total += size(stripped.name)
         linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
         found = [line.split(" => ") for line in linked.splitlines() if " => /" in line]
-        libraries |= {path.split(" (")[0] for name, path in found if not GLIBC.match(name.strip())}
-    return total + sum(map(size, libraries))
+        loaded |= {path.split(" (")[0] for name, path in found if not GLIBC.match(name.strip())}
+    total = 0
+    for path in loaded:
+        with tempfile.NamedTemporaryFile() as stripped:
+            subprocess.run(["strip", "--strip-unneeded", "-o", stripped.name, path], check=True)
+            total += size(stripped.name)
+    return total
 
 
 def onnx_runtime():
