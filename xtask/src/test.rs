@@ -21,11 +21,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     wishes::CHROMIUM.come_true();
     wishes::CHROMEDRIVER.come_true();
     wishes::STRACE.come_true();
+    let onnx_runtime = wishes::onnx_runtime(workspace);
     for step in steps(has_nextest(workspace)) {
         announce(&step.to_string());
         let mut cargo = workspace.cargo();
-        let status =
-            cargo.args(step.cargo.split(' ')).envs([WAITING]).envs(step.variable).status().context("cannot run cargo")?;
+        cargo.args(step.cargo.split(' ')).envs([WAITING]).envs(step.variable);
+        cargo.envs(onnx_runtime.as_ref().map(|library| (wishes::ONNX_RUNTIME, library)));
+        let status = cargo.status().context("cannot run cargo")?;
         if !status.success() {
             eprintln!("error: `{step}` failed");
             return Ok(exit_code(status));

@@ -377,7 +377,7 @@ pub(crate) struct ExportArgs {
     /// Keep batch norm as operators of its own; by default, it goes into convolutions
     #[arg(long)]
     pub(crate) no_fold: bool,
-    /// Add an entry to the file's metadata, such as licence=CC-BY-4.0
+    /// Add an entry to the file's metadata, such as version=3, or replace one of the bundle's
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) metadata: Vec<String>,
     /// Also run the export with tract, and write it only if it answers as the bundle does
@@ -474,6 +474,9 @@ pub(crate) struct ConvertArgs {
     /// Class names: a file with one per line, or a comma-separated list
     #[arg(long, value_name = "FILE or NAMES", requires = "model")]
     pub(crate) class_names: Option<String>,
+    /// Say in the bundle which licence the weights have, such as CC-BY-4.0
+    #[arg(long, visible_alias = "license", value_name = "TEXT")]
+    pub(crate) licence: Option<String>,
 }
 
 #[derive(Debug, Args)]

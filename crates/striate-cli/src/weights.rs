@@ -13,7 +13,7 @@ use striate_datasets::{ImageSize, Normalise, Preprocess};
 use striate_files::FilesError;
 use striate_files::path::Exact;
 use striate_graph::{InitOptions, Network};
-use striate_models::{Bundle, BundleInfo, Model, Pretrained, Weights, find_pretrained, pretrained, write_state_dict};
+use striate_models::{Bundle, BundleInfo, Model, Pretrained, TrainedOn, Weights, find_pretrained, pretrained, write_state_dict};
 use striate_torch::{Shown, TensorFile};
 use tch::{Kind, Tensor};
 
@@ -46,6 +46,13 @@ fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     if let Some(info) = &info {
         let origin = info.origin.as_ref().map(|origin| format!(", options {}", json!(origin.options))).unwrap_or_default();
         text += &format!("{} with {} classes{}\n", Shown(info.name()), info.classes.len(), Shown(origin));
+        if let Some(licence) = &info.licence {
+            text += &format!("licence: {}\n", Shown(licence));
+        }
+        for TrainedOn { name, licence } in &info.trained_on {
+            let licence = licence.as_ref().map(|licence| format!(" ({licence})")).unwrap_or_default();
+            text += &format!("trained on {}{}\n", Shown(name), Shown(licence));
+        }
     }
     let shown: Vec<String> = tensors.keys().map(|name| Shown(name).to_string()).collect();
     let width = width(shown.iter().map(String::as_str));
@@ -66,10 +73,11 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(format!("{to}: {line}")));
         }
     };
-    if to_pytorch && (args.calibrate.is_some() || args.std.is_some() || args.class_names.is_some()) {
+    let described = args.calibrate.is_some() || args.std.is_some() || args.class_names.is_some() || args.licence.is_some();
+    if to_pytorch && described {
         let to = args.to.display();
-        let line =
-            "a file for PyTorch holds weights only: write a bundle (.safetensors) to keep a calibration, normalisation or names";
+        let line = "a file for PyTorch holds weights only: write a bundle (.safetensors) to keep a calibration, normalisation, names \
+                    or a licence";
         return Err(CliError::Usage(format!("{to}: {line}")));
     }
     let weights = source::weights(&args.from)?;
@@ -108,10 +116,16 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
             if let Some(data) = &args.calibrate {
                 bundle.info.calibration = Some(measure(data, None, &bundle, &args.to)?);
             }
+            if let Some(licence) = &args.licence {
+                bundle.info.licence = Some(licence.clone());
+            }
             Ok(bundle.write(&args.to)?)
         }
         None if args.calibrate.is_some() => {
             Err(CliError::Usage("--calibrate is for bundles: name the --model that the weights are for".to_owned()))
+        }
+        None if args.licence.is_some() => {
+            Err(CliError::Usage("--licence is for bundles: name the --model that the weights are for".to_owned()))
         }
         None => Ok(TensorFile { tensors: state, ..TensorFile::default() }.write(&args.to)?),
     }
@@ -159,7 +173,8 @@ fn describe(args: &ConvertArgs, weights: &Weights, model: &Model) -> Result<Bund
         Some(theirs) if args.class_names.is_none() => theirs.classes.clone(),
         _ => class_names(args, known, model)?,
     };
-    let info = BundleInfo::of_model(model, &names, preprocess)?;
+    let (licence, trained_on) = (weights.licence(), weights.trained_on());
+    let info = BundleInfo { licence, trained_on, ..BundleInfo::of_model(model, &names, preprocess)? };
     Ok(match theirs {
         Some(theirs) => BundleInfo { loss: theirs.loss, threshold: theirs.threshold, ..info },
         None => info,

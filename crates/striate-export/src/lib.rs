@@ -15,8 +15,8 @@
 //! | in the file | resizing, cropping, normalising, the network, softmax (or sigmoid) | the network |
 //! | output | `probabilities`, float32 `[batch, classes]` | the network's outputs, such as `logits`: float32 |
 //!
-//! The network is exported as in evaluation: without dropout and auxiliary heads. Names of classes, the preprocessing and where the
-//! network comes from are in the file's metadata. Operators are those of version 18.
+//! The network is exported as in evaluation: without dropout and auxiliary heads. Names of classes, the preprocessing, where the
+//! network comes from, what it was trained on and the licence of its weights are in the file's metadata. Operators are those of version 18.
 //!
 //! A bundle has its graph and its weights as data, so nothing here computes with libtorch, and a program that does no more than
 //! export links none. *Absent*: running the result, but for a check with tract behind the feature `check`.
@@ -74,7 +74,7 @@ pub struct ExportOptions {
     pub precision: Precision,
     /// Whether batch norm goes into the weights of the convolution before it. int8 always has it there.
     pub fold: bool,
-    /// Entries of the file's metadata beside those that the bundle gives, such as the licence of the weights.
+    /// Entries of the file's metadata beside those that the bundle gives, or in their place.
     pub metadata: BTreeMap<String, String>,
     /// Layers and architectures of your own that the bundle may name.
     pub registry: Registry,
@@ -174,6 +174,12 @@ fn metadata(info: &BundleInfo, more: &BTreeMap<String, String>) -> Vec<StringEnt
     }
     if let Some(threshold) = info.threshold {
         entries.insert("threshold", threshold.to_string());
+    }
+    if let Some(licence) = &info.licence {
+        entries.insert("licence", licence.clone());
+    }
+    if !info.trained_on.is_empty() {
+        entries.insert("trained_on", json(serde_json::json!(info.trained_on)));
     }
     entries.insert("metrics", json(serde_json::json!(info.metrics)));
     let entries = entries.into_iter().filter(|(key, _)| !more.contains_key(*key)).map(|(key, value)| (key.to_owned(), value));

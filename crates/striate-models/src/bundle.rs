@@ -35,6 +35,8 @@ const READS_PER_BYTE: u64 = 16;
 /// | `calibration` | the [`Calibration`] for int8, if there is one |
 /// | `threshold` | if classes do not exclude each other: the probability from which on one is an answer |
 /// | `answering` | the [`Answering`], if it is not the default |
+/// | `licence` | the licence of the weights, if somebody gave them one |
+/// | `trained_on` | a list of [`TrainedOn`], if anything is known |
 ///
 /// Version 1 had the origin in place of the graph, and is read too.
 #[derive(Debug, Clone)]
@@ -59,6 +61,27 @@ pub struct BundleInfo {
     pub threshold: Option<f64>,
     /// How logits become probabilities and answers.
     pub answering: Answering,
+    /// The licence of the weights, as whoever made them says.
+    pub licence: Option<String>,
+    /// The data that the weights were trained on, the first first.
+    pub trained_on: Vec<TrainedOn>,
+}
+
+/// Data that a network was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainedOn {
+    /// The name of the dataset or of its folder.
+    pub name: String,
+    /// The licence of a dataset of the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+impl From<&striate_datasets::Entry> for TrainedOn {
+    fn from(entry: &striate_datasets::Entry) -> Self {
+        Self { name: entry.title.to_owned(), licence: Some(entry.licence.to_owned()) }
+    }
 }
 
 /// Where a bundle's network comes from. It says who made it, and builds nothing: the graph does.
@@ -89,6 +112,10 @@ struct Version2 {
     threshold: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answering: Option<Answering>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    licence: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trained_on: Vec<TrainedOn>,
 }
 
 /// The former form, whose network is a variant of the registry.
@@ -104,9 +131,20 @@ struct Version1 {
 impl BundleInfo {
     /// A description of a network of your own, trained by cross entropy, with no metrics yet.
     pub fn new(graph: Graph, classes: &[String], preprocess: Option<Preprocess>) -> Self {
-        let (loss, classes) = (Loss::default(), classes.to_vec());
-        let (metrics, calibration, threshold, answering) = (BTreeMap::new(), None, None, Answering::default());
-        Self { graph, loss, aux_weight: 0.0, classes, preprocess, origin: None, metrics, calibration, threshold, answering }
+        Self {
+            graph,
+            loss: Loss::default(),
+            aux_weight: 0.0,
+            classes: classes.to_vec(),
+            preprocess,
+            origin: None,
+            metrics: BTreeMap::new(),
+            calibration: None,
+            threshold: None,
+            answering: Answering::default(),
+            licence: None,
+            trained_on: Vec::new(),
+        }
     }
 
     /// A description of a model of a registry with no metrics yet.
@@ -140,22 +178,21 @@ impl BundleInfo {
     ///
     /// A layer of your own that does not tell its options.
     pub fn to_metadata(&self) -> Result<(String, String), ModelError> {
-        let Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, answering } =
-            self.clone();
-        let (version, graph) = (VERSION, graph.to_description()?);
-        let answering = (answering != Answering::default()).then_some(answering);
+        let info = self.clone();
         let form = Version2 {
-            version,
-            graph,
-            loss,
-            aux_weight,
-            classes,
-            preprocess,
-            origin,
-            metrics,
-            calibration,
-            threshold,
-            answering,
+            version: VERSION,
+            graph: info.graph.to_description()?,
+            loss: info.loss,
+            aux_weight: info.aux_weight,
+            classes: info.classes,
+            preprocess: info.preprocess,
+            origin: info.origin,
+            metrics: info.metrics,
+            calibration: info.calibration,
+            threshold: info.threshold,
+            answering: Some(info.answering).filter(|answering| *answering != Answering::default()),
+            licence: info.licence,
+            trained_on: info.trained_on,
         };
         // Plain data, in which nothing can fail.
         Ok((KEY.to_owned(), serde_json::to_string(&form).unwrap_or_default()))
@@ -214,22 +251,21 @@ impl BundleInfo {
                 Self { metrics, ..info }
             }
             VERSION => {
-                let Version2 {
-                    graph,
-                    loss,
-                    aux_weight,
-                    classes,
-                    preprocess,
-                    origin,
-                    metrics,
-                    calibration,
-                    threshold,
-                    answering,
-                    ..
-                } = serde_json::from_str(text).map_err(|error| told(&error))?;
-                let graph = Graph::from_description(graph, registry.layers()).map_err(|error| told(&error))?;
-                let answering = answering.unwrap_or_default();
-                Self { graph, loss, aux_weight, classes, preprocess, origin, metrics, calibration, threshold, answering }
+                let form: Version2 = serde_json::from_str(text).map_err(|error| told(&error))?;
+                Self {
+                    graph: Graph::from_description(form.graph, registry.layers()).map_err(|error| told(&error))?,
+                    loss: form.loss,
+                    aux_weight: form.aux_weight,
+                    classes: form.classes,
+                    preprocess: form.preprocess,
+                    origin: form.origin,
+                    metrics: form.metrics,
+                    calibration: form.calibration,
+                    threshold: form.threshold,
+                    answering: form.answering.unwrap_or_default(),
+                    licence: form.licence,
+                    trained_on: form.trained_on,
+                }
             }
             other => return Err(format!("its version is {other}, and this version of striate reads 1 to {VERSION}")),
         };
@@ -466,6 +502,20 @@ mod tests {
         info.answering.temperature = -1.0;
         let error = BundleInfo::parse(&text(&info), &Registry::default()).unwrap_err();
         assert_eq!(error, "its temperature is -1, and not above 0");
+    }
+
+    #[test]
+    fn the_licence_and_the_data_come_back() {
+        let mut info = example().info;
+        let text = |info: &BundleInfo| info.to_metadata().unwrap().1;
+        assert!(!text(&info).contains("licence") && !text(&info).contains("trained_on"));
+        info.licence = Some("CC-BY-4.0".to_owned());
+        let mnist = TrainedOn::from(striate_datasets::find("mnist").unwrap());
+        info.trained_on = vec![mnist, TrainedOn { name: "flowers".to_owned(), licence: None }];
+        let form = r#""licence":"CC-BY-4.0","trained_on":[{"name":"MNIST","licence":"CC BY-SA 3.0"},{"name":"flowers"}]"#;
+        assert!(text(&info).contains(form), "{}", text(&info));
+        let back = BundleInfo::parse(&text(&info), &Registry::default()).unwrap();
+        assert_eq!((back.licence, back.trained_on), (info.licence, info.trained_on));
     }
 
     /// A file of no weights whose network averages maps of 1 GB.

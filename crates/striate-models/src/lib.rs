@@ -35,7 +35,7 @@ mod weights;
 
 pub use alexnet::{AlexNetConfig, AlexNetPaperConfig, Towers};
 pub use answering::{Answering, Tta, Unknown};
-pub use bundle::{Bundle, BundleInfo, Origin};
+pub use bundle::{Bundle, BundleInfo, Origin, TrainedOn};
 pub use designs::{DESIGN_INPUT, Design, designs};
 pub use error::ModelError;
 pub use googlenet::{AuxPooling, GoogLeNetConfig, GoogLeNetNorm};

@@ -1,5 +1,5 @@
 //! The published weights of torchvision for these networks, fetched when asked for.
-use crate::{ModelError, find};
+use crate::{ModelError, TrainedOn, find};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate_datasets::{ImageSize, Interpolation, Normalise, Preprocess};
@@ -131,6 +131,11 @@ impl Pretrained {
         striate_datasets::imagenet_classes()
     }
 
+    /// The data that they were trained on: ImageNet-1K.
+    pub fn trained_on(&self) -> Option<TrainedOn> {
+        striate_datasets::find("imagenet").ok().map(TrainedOn::from)
+    }
+
     /// The input of the network, `[C, H, W]`.
     pub fn input(&self) -> Result<[i64; 3], ModelError> {
         Ok(find(self.model)?.model(&[])?.input())
@@ -193,6 +198,7 @@ mod tests {
             assert_eq!(weights.input().unwrap(), [3, weights.crop, weights.crop], "{}", weights.name);
             assert!(weights.resize > weights.crop, "{}", weights.name);
             assert_eq!(weights.classes().count() as i64, find(weights.model).unwrap().model(&[]).unwrap().classes());
+            assert_eq!(weights.trained_on().unwrap().name, "ImageNet-1K (ILSVRC 2012)");
             let prefix = weights.sha256_prefix();
             assert!(prefix.len() == 8 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", weights.file);
             let params = find(weights.model).unwrap().model(&[]).unwrap().graph().unwrap().summary().params;

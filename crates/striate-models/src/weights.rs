@@ -9,7 +9,7 @@ mod pickle;
 mod pytorch;
 mod state_dict;
 
-use crate::{BundleInfo, ModelError, Pretrained, Registry, pretrained};
+use crate::{BundleInfo, ModelError, Pretrained, Registry, TrainedOn, pretrained};
 use content::{Content, content};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -143,6 +143,22 @@ impl Weights {
         match &self.info {
             Some(info) => Some(info.classes.clone()).filter(|classes| !classes.is_empty()),
             None => self.published().map(|weights| weights.classes().map(str::to_owned).collect()),
+        }
+    }
+
+    /// The licence of the weights, if the file is a bundle that has one, or published.
+    pub fn licence(&self) -> Option<String> {
+        match &self.info {
+            Some(info) => info.licence.clone(),
+            None => self.published().map(|weights| weights.licence.to_owned()),
+        }
+    }
+
+    /// The data that the weights were trained on, if the file is a bundle or published.
+    pub fn trained_on(&self) -> Vec<TrainedOn> {
+        match &self.info {
+            Some(info) => info.trained_on.clone(),
+            None => self.published().and_then(Pretrained::trained_on).into_iter().collect(),
         }
     }
 

@@ -282,3 +282,84 @@ fn keep_pace(pace: &AtomicU64, compute: Duration, count: usize) {
     let former = pace.load(Ordering::Relaxed);
     pace.store(if former == 0 { latest } else { former - former / 4 + latest / 4 }, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::{Config, Served};
+    use striate::Bundle;
+    use striate::datasets::{Fit, Normalise, Preprocess};
+    use striate::graph::Graph;
+    use striate::layers::{AdaptiveAvgPool2d, Flatten};
+    use striate::models::BundleInfo;
+    use striate::tch::{Device, Kind};
+    use tokio::sync::Semaphore;
+
+    /// A network that says which channel is the brightest, as if it were a light one.
+    fn light() -> Arc<Loaded> {
+        let graph = Graph::build(|net| {
+            let x = net.input([3, 4, 4]);
+            let x = net.add("avgpool", AdaptiveAvgPool2d::global(), x)?; // [3, 1, 1]
+            let x = net.add("flatten", Flatten, x)?; // [3]
+            net.output("logits", x)
+        });
+        let preprocess = Preprocess::new([3, 4, 4], [3, 4, 4], Fit::Resize, Normalise::identity()).unwrap();
+        let info = BundleInfo::new(graph.unwrap(), &["red", "green", "blue"].map(str::to_owned), Some(preprocess));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tints.safetensors");
+        Bundle { info, state: [].into() }.write(&path).unwrap();
+        let mut loaded = Loaded::open(&Served::new(path).unwrap(), &Config::default(), 0).unwrap();
+        loaded.is_light = true;
+        Arc::new(loaded)
+    }
+
+    /// What comes back for pictures that are there before a task of the runtime has begun: the class of each, and the size of its batch.
+    fn answers(batching: Batching, pictures: usize) -> Vec<(usize, usize)> {
+        // Without the network's thread, which may take what the tasks leave.
+        let metrics = Metrics::new().of_network("tints");
+        let queue = Arc::new(Queue { state: Mutex::default(), came: Condvar::new(), batching, metrics, pace: AtomicU64::new(0) });
+        let (loaded, places) = (light(), Arc::new(Semaphore::new(pictures)));
+        let now = Instant::now();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut waiting = Vec::new();
+            for number in 0..pictures {
+                let input = Tensor::zeros([1, 3, 4, 4], (Kind::Float, Device::Cpu));
+                let _ = input.select(1, (number % 3) as i64).fill_(1.0);
+                let (answer, answered) = oneshot::channel();
+                let place = Arc::clone(&places).acquire_owned().await.unwrap();
+                queue.push_here(Job {
+                    input,
+                    loaded: Arc::clone(&loaded),
+                    top: 1,
+                    explain: false,
+                    decode: Duration::ZERO,
+                    since: now,
+                    deadline: now + Duration::from_secs(60),
+                    reply: Reply { answer, place },
+                });
+                waiting.push(answered);
+            }
+            let mut answers = Vec::new();
+            for answered in waiting {
+                let answer = answered.await.unwrap().unwrap();
+                answers.push((answer.prediction.top[0].index, answer.batch));
+            }
+            answers
+        })
+    }
+
+    #[test]
+    fn pictures_of_a_light_network_that_wait_are_one_batch() {
+        for lanes in [1, 2] {
+            let batching = Batching { max_batch: 16, max_wait: Duration::ZERO, lanes };
+            let expected: Vec<_> = (0..7).map(|number| (number % 3, 7)).collect();
+            assert_eq!(answers(batching, 7), expected, "{lanes} lanes");
+        }
+        let batching = Batching { max_batch: 3, max_wait: Duration::ZERO, lanes: 1 };
+        let sizes: Vec<usize> = answers(batching, 7).into_iter().map(|(_, batch)| batch).collect();
+        assert_eq!(sizes, [3, 3, 3, 3, 3, 3, 1]);
+    }
+}

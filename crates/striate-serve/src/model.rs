@@ -138,7 +138,7 @@ struct Explainer {
 }
 
 impl Loaded {
-    fn open(served: &Served, config: &Config, generation: u64) -> Result<Self, ServeError> {
+    pub(crate) fn open(served: &Served, config: &Config, generation: u64) -> Result<Self, ServeError> {
         let failed = |source: striate::Error| ServeError::Bundle { name: served.name.clone(), source: Box::new(source) };
         Self::read(served, config, generation).map_err(failed)
     }

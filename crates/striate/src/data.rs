@@ -9,6 +9,7 @@ use striate_datasets::{
     LoadOptions, Loaded, Normalise, PartFolders, PictureFile, Preprocess, Problem, Reason, Split, Task, find, is_source,
     load_with, survey_classes,
 };
+use striate_models::TrainedOn;
 use striate_torch::derive_seed;
 use striate_train::DataSection;
 use tch::Tensor;
@@ -77,6 +78,7 @@ pub struct Data {
     images: Images,
     /// The normalisation that is customary for these files, if one is.
     customary: Option<Normalise>,
+    source: TrainedOn,
 }
 
 #[derive(Debug)]
@@ -122,23 +124,28 @@ impl Data {
     pub fn open(section: &DataSection, progress: Progress) -> Result<Self, Error> {
         let decode = DecodeOptions { max_pixels: section.max_pixels };
         let mut customary = None;
+        let source;
         let images = if section.name == FOLDER {
             if !is_source(&section.dir) {
                 return Err(Error::MissingData { path: section.dir.clone() });
             }
+            let name = section.dir.file_name().unwrap_or(section.dir.as_os_str());
+            source = TrainedOn { name: name.to_string_lossy().into_owned(), licence: None };
             // The images' size follows from the model, which follows from the classes.
             Images::Folder(
                 FolderParts::open_with(&section.dir, section.skip_bad, progress)?.map(|part| Ok(part.decoded_with(decode)))?,
             )
         } else {
             let root = Some(&section.dir).filter(|dir| !dir.as_os_str().is_empty()).cloned();
-            customary = find(&section.name)?.normalise();
+            let entry = find(&section.name)?;
+            customary = entry.normalise();
+            source = TrainedOn::from(entry);
             match load_with(&section.name, &LoadOptions { root, ..LoadOptions::default() }, progress)? {
                 Loaded::Memory(Split { train, test }) => Images::Memory { train, val: None, test: Some(test) },
                 Loaded::Files(parts) => Images::Folder(parts.map(|part| Ok(part.decoded_with(decode)))?),
             }
         };
-        let data = Self { images, customary };
+        let data = Self { images, customary, source };
         if let Images::Folder(parts) = &data.images {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
@@ -249,6 +256,11 @@ impl Data {
             Images::Memory { train, .. } => train.name(),
             Images::Folder(parts) => parts.train.name(),
         }
+    }
+
+    /// What a bundle says of it: its name, and its licence if it is in the catalogue.
+    pub(crate) fn source(&self) -> &TrainedOn {
+        &self.source
     }
 
     /// The classes' names; a label is an index into them.
@@ -374,7 +386,8 @@ impl Data {
 /// Images of your own, in memory: what [`Run::on`](crate::Run::on) takes.
 impl From<Split> for Data {
     fn from(Split { train, test }: Split) -> Self {
-        Self { images: Images::Memory { train, val: None, test: Some(test) }, customary: None }
+        let source = TrainedOn { name: train.name().to_owned(), licence: None };
+        Self { images: Images::Memory { train, val: None, test: Some(test) }, customary: None, source }
     }
 }
 

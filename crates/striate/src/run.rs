@@ -611,6 +611,14 @@ impl<'a> Run<'a> {
                     }
                 };
                 info.preprocess = Some(preprocess);
+                info.licence = match self.recipe.model.licence.as_str() {
+                    "" => weights.as_ref().and_then(Weights::licence),
+                    given => Some(given.to_owned()),
+                };
+                info.trained_on = weights.as_ref().map(Weights::trained_on).unwrap_or_default();
+                if info.trained_on.last() != Some(data.source()) {
+                    info.trained_on.push(data.source().clone());
+                }
                 if let (Head::Keep, Some(theirs)) = (self.recipe.model.head, weights.as_ref().and_then(Weights::classes)) {
                     warn_of_other_classes(&theirs, data.classes());
                 }

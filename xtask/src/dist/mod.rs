@@ -34,8 +34,11 @@ const FILES: [(&str, &str); 5] = [
     ("xtask/dist/Dockerfile", "share/striate/Dockerfile"),
     (CUDA_SCRIPT, "share/striate/peers/torch_cuda.py"),
 ];
-/// The licence of PyTorch's own wheel.
-const LIBTORCH_LICENCE: &str = "xtask/dist/LICENSE-libtorch";
+/// The licence of PyTorch's own wheel, and those of what is in it, which `notices.py` collects.
+const LIBTORCH_LICENCES: [(&str, &str); 2] =
+    [("xtask/dist/LICENSE-libtorch", "licenses/LICENSE-libtorch"), ("xtask/dist/NOTICES-libtorch", "licenses/NOTICES-libtorch")];
+/// How the names of libtorch's own libraries begin. Their symbols take a fifth of them.
+const LIBTORCH_OWN: [&str; 2] = ["libtorch", "libc10"];
 const README: &str = include_str!("../../dist/README.md");
 
 /// What is asked of `dist`.
@@ -128,15 +131,17 @@ fn stage(workspace: &Workspace, options: &Options, libtorch: &Libtorch, built: &
     for path in libraries.iter().filter(own) {
         let name = path.file_name().with_context(|| format!("{} is no library", path.display()))?;
         glibc = glibc.max(programs::Glibc::of(&striate_files::read(path)?));
-        archive::put(path, &folder.join("lib").join(name))?;
+        let to = folder.join("lib").join(name);
+        match LIBTORCH_OWN.iter().any(|own| name.to_string_lossy().starts_with(own)) {
+            true => programs::strip_library(path, &to)?,
+            false => archive::put(path, &to)?,
+        }
     }
-    for (from, to) in FILES {
+    let of_libtorch = LIBTORCH_LICENCES.into_iter().filter(|_| !options.without_libtorch);
+    for (from, to) in FILES.into_iter().chain(of_libtorch) {
         archive::put(&workspace.root.join(from), &folder.join(to))?;
     }
     let version = workspace.libtorch_version()?;
-    if !options.without_libtorch {
-        archive::put(&workspace.root.join(LIBTORCH_LICENCE), &folder.join("licenses/LICENSE-libtorch"))?;
-    }
     let brought = (!options.without_libtorch).then_some(version);
     for (name, text) in packages::files(workspace, brought)? {
         striate_files::write_new(&folder.join(name), |file| file.write_all(text.as_bytes()))?;
@@ -160,7 +165,7 @@ mod tests {
     #[test]
     fn every_file_of_the_checkout_is_there() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for from in super::FILES.iter().map(|(from, _)| *from).chain([super::LIBTORCH_LICENCE]) {
+        for (from, _) in super::FILES.into_iter().chain(super::LIBTORCH_LICENCES) {
             assert!(root.join(from).is_file(), "{from}");
         }
     }

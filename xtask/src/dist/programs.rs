@@ -29,7 +29,7 @@ impl Program {
         if !built.is_file() {
             bail!(missing());
         }
-        let mut bytes = strip(built)?;
+        let mut bytes = stripped(built)?;
         forget_build_folder(&mut bytes, lib).with_context(|| format!("cannot make {} movable", built.display()))?;
         Ok(Self { built: built.to_owned(), bytes })
     }
@@ -51,18 +51,29 @@ impl Program {
     }
 }
 
-fn strip(program: &Path) -> Result<Vec<u8>> {
+fn stripped(program: &Path) -> Result<Vec<u8>> {
     let folder = program.parent().unwrap_or(Path::new("."));
     let stripped = folder.join(format!(".{}.stripped", program.file_name().and_then(OsStr::to_str).unwrap_or_default()));
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(program).stdin(Stdio::null()).status();
-    let status = status.context("cannot run strip (on Debian, `apt-get install binutils` brings it)")?;
-    if !status.success() {
-        bail!("strip cannot read {}: it ended with {status}", program.display());
-    }
+    strip(program, &stripped, "--strip-all")?;
     let bytes = striate_files::read(&stripped);
     // It may stay: the next one replaces it.
     let _ = fs::remove_file(&stripped);
     Ok(bytes?)
+}
+
+/// Writes a library without the symbols that nobody needs who loads it.
+pub(crate) fn strip_library(library: &Path, to: &Path) -> Result<()> {
+    striate_files::create_folder(to.parent().unwrap_or(Path::new(".")))?;
+    strip(library, to, "--strip-unneeded")
+}
+
+fn strip(from: &Path, to: &Path, what: &str) -> Result<()> {
+    let status = Command::new("strip").arg(what).arg("-o").arg(to).arg(from).stdin(Stdio::null()).status();
+    let status = status.context("cannot run strip (on Debian, `apt-get install binutils` brings it)")?;
+    if !status.success() {
+        bail!("strip cannot read {}, or cannot write {}: it ended with {status}", from.display(), to.display());
+    }
+    Ok(())
 }
 
 /// Cuts the build machine's folder off the paths at which a program looks for libraries. A path that ends earlier needs no more room, so

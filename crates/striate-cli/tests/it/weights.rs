@@ -73,6 +73,11 @@ fn convert_writes_other_types_and_bundles() {
     assert_eq!(bundle.info.classes.len(), 10);
     assert_eq!(bundle.info.preprocess.unwrap().normalise.mean, [0.5, 0.5, 0.5]);
     assert_eq!(bundle.state["fc.weight"], half["fc.weight"]);
+    let licence = ["weights", "convert", "b.safetensors", "b.safetensors", "--licence", "CC-BY-4.0"];
+    assert_eq!(striate(folder, &licence), (0, String::new(), String::new()));
+    assert_eq!(Bundle::read(&folder.join("b.safetensors")).unwrap().info.licence.as_deref(), Some("CC-BY-4.0"));
+    let (_, out, _) = striate(folder, &["weights", "inspect", "b.safetensors"]);
+    assert_eq!(out.lines().nth(2), Some("licence: CC-BY-4.0"));
     let (code, _, error) = striate(folder, &["run", "b.safetensors", "--input", "x.safetensors", "--output", "y.safetensors"]);
     assert_eq!((code, error.as_str()), (0, ""));
 }
@@ -107,6 +112,8 @@ fn nothing_is_written_from_bad_input() {
     assert!(wrong.contains("to.bin: weights are written as .safetensors or, for PyTorch, as .pth"), "{wrong}");
     let call = ["weights", "convert", "w.safetensors", "to.pth", "--model", "resnet-tiny", "--class-names", "a,b"];
     assert!(refused(folder, &call).contains("to.pth: a file for PyTorch holds weights only"));
+    let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--license", "MIT"]);
+    assert!(wrong.contains("--licence is for bundles: name the --model"), "{wrong}");
     let large = [("w".to_owned(), Tensor::from_slice(&[1e6_f32]))].into();
     TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();
     let wrong = refused(folder, &["weights", "convert", "large.safetensors", to, "--dtype", "float16"]);

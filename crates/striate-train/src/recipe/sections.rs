@@ -44,6 +44,8 @@ pub struct ModelSection {
     pub head: Head,
     /// The layer through which, from the input on, everything stays as it is; empty to train all layers.
     pub freeze_through: String,
+    /// The licence of the weights that come out; empty for that of the weights to start from, if they have one.
+    pub licence: String,
 }
 
 /// What becomes of the classifier of weights that a run starts from.
@@ -65,6 +67,7 @@ impl Default for ModelSection {
             weights: String::new(),
             head: Head::Keep,
             freeze_through: String::new(),
+            licence: String::new(),
         }
     }
 }

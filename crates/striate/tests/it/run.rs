@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use striate::datasets::{FlipMode, InMemory, RandomHorizontalFlip, Split, Transform};
 use striate::graph::{Graph, GraphError, NetworkBuilder};
 use striate::layers::{Activation, AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, Op};
-use striate::models::{Architecture, Paper, Variant};
+use striate::models::{Architecture, Paper, TrainedOn, Variant};
 use striate::tch::{Device, Kind, Tensor};
 use striate::train::{
     AnsweringSection, AverageConfig, Checkpoint, ClassWeights, EmaConfig, Event, LAST, Listener, Progressive, SwaConfig,
@@ -393,6 +393,33 @@ fn what_is_fitted_at_the_end_is_kept() {
     assert_eq!(place.weights("off").info.answering, Answering::default());
     assert_eq!((off.test.unknown, off.calibrated.map(|off| off.before == off.after)), (None, Some(true)));
     place.same("run", "off");
+}
+
+/// A network that goes on from another one keeps what that was trained on, and its licence unless it gets one of its own.
+#[test]
+fn the_data_and_the_licence_are_kept() {
+    let place = Place::new(&[("train", 4), ("val", 2)]);
+    let mut bundle = tints::bundle();
+    let flowers = TrainedOn { name: "flowers".to_owned(), licence: Some("MIT".to_owned()) };
+    (bundle.info.licence, bundle.info.trained_on) = (Some("CC-BY-4.0".to_owned()), vec![flowers.clone()]);
+    bundle.write(&place.path("tints.safetensors")).unwrap();
+    let data = TrainedOn { name: "data".to_owned(), licence: None };
+
+    let mut recipe = place.recipe("constant");
+    recipe.model.name = place.path("tints.safetensors").display().to_string();
+    finished(Run::new(recipe.clone()).folder(place.path("tuned")));
+    let tuned = place.weights("tuned").info;
+    assert_eq!((tuned.licence.as_deref(), tuned.trained_on), (Some("CC-BY-4.0"), vec![flowers, data.clone()]));
+
+    recipe.model.licence = "MIT-0".to_owned();
+    recipe.model.name = place.path("tuned").join(striate::BUNDLE).display().to_string();
+    finished(Run::new(recipe).folder(place.path("again")));
+    let again = place.weights("again").info;
+    assert_eq!((again.licence.as_deref(), again.trained_on.len()), (Some("MIT-0"), 2), "the same data are told once");
+
+    finished(Run::new(place.recipe("constant")).folder(place.path("new")));
+    let new = place.weights("new").info;
+    assert_eq!((new.licence, new.trained_on), (None, vec![data]));
 }
 
 /// One convolution, and a layer of one's own.
