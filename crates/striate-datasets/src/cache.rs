@@ -30,7 +30,7 @@ const AT_ONCE: usize = 256;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Cache {
-    /// In memory, if all have the network's size before transforms and take no more than [`Cache::SMALL`] bytes; else nowhere.
+    /// In memory, if all have the network's size before transforms and take no more than 512 MiB; else nowhere.
     #[default]
     Auto,
     /// Nowhere: each is decoded in each epoch.

@@ -160,6 +160,13 @@ impl Recipe {
             format_args!("{}", train.precision),
             "is for inference: use float32, bfloat16 or float16",
         )?;
+        let sent = train.compress_gradients;
+        check(
+            sent != Precision::Int8,
+            "train.compress_gradients",
+            format_args!("{sent}"),
+            "must be float32, bfloat16 or float16",
+        )?;
         self.loss.check()?;
         self.distill.check()?;
         let smoothing = train.label_smoothing;
@@ -475,6 +482,7 @@ mod tests {
             ),
             ("[train]\nprecision = 'float8'", "unknown variant `float8`, expected one of `float32`"),
             ("[train]\nprecision = 'int8'", "train.precision = int8 is for inference: use float32, bfloat16 or float16"),
+            ("[train]\ncompress_gradients = 'int8'", "train.compress_gradients = int8 must be float32, bfloat16 or float16"),
             ("[optimizer]\nkind = 'adamax'", "unknown variant `adamax`, expected one of `sgd`, `adam`, `adamw`, "),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),

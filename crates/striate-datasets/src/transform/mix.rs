@@ -27,9 +27,9 @@ pub struct CutMix {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MixUpOrCutMix {
-    /// [`MixUp`]'s parameter.
+    /// The parameter of MixUp's beta distribution.
     pub mixup_alpha: f64,
-    /// [`CutMix`]'s parameter.
+    /// The parameter of CutMix's beta distribution.
     pub cutmix_alpha: f64,
     /// The probability that a batch is mixed.
     pub p: f64,
