@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use striate_torch::Shown;
 
@@ -15,6 +16,14 @@ const NOT_READ: [&str; 20] = [
     "arw", "avif", "cr2", "cr3", "dng", "eps", "exr", "heic", "heif", "ico", "j2k", "jp2", "jxl", "nef", "orf", "psd", "raf",
     "rw2", "svg", "tga",
 ];
+/// Extensions that say enough: such files are not opened to see whether they are pictures.
+const NO_PICTURE: [&str; 14] =
+    ["csv", "db", "html", "ini", "json", "md", "mp4", "npy", "tsv", "txt", "xml", "yaml", "yml", "zip"];
+/// Names of folders that systems make wherever pictures lie, in small letters.
+const OF_SYSTEMS: [&str; 7] =
+    ["#recycle", "#snapshot", "$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"];
+/// How pictures begin, where that is more than two letters. WebP also has a length within.
+const BEGINNINGS: [&[u8]; 6] = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"];
 
 /// Why a file is not among a folder's pictures.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +54,7 @@ pub enum Reason {
 }
 
 /// Counts of the files that are not among the pictures of an [`ImageFolder`](crate::ImageFolder).
-/// Hidden files and folders, and macOS's `__MACOSX`, are not counted.
+/// Hidden files and folders, and those of systems such as macOS's `__MACOSX`, are not counted.
 ///
 /// `Display` gives one line: `left out 3 files: 2 .heic (a format that is not read), 1 link to
 /// nothing (train/cat/gone.png)`.
@@ -135,7 +144,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
     for entry in fs::read_dir(folder).map_err(fault)? {
         let entry = entry.map_err(fault)?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX" {
+        if is_of_system(&name) {
             continue;
         }
         entries.push((name, entry.path(), entry.file_type().map_err(fault)?));
@@ -149,6 +158,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
             Ok(kind) if !kind.is_file() => Entry::LeftOut(Reason::NoFile, path),
             Ok(_) => match by_name(name) {
                 None => Entry::Picture(path),
+                Some(Reason::Other) if begins_as_picture(&path) => Entry::Picture(path),
                 Some(reason) => Entry::LeftOut(reason, path),
             },
         }
@@ -156,9 +166,28 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
     Ok(entries.into_iter().map(sort).collect())
 }
 
+/// Whether a system or a program left that behind: hidden files and folders, and others that are known.
+pub(crate) fn is_of_system(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".") || OF_SYSTEMS.contains(&&*name.to_string_lossy().to_lowercase())
+}
+
+/// Whether a file whose name says nothing is a picture: downloads often lack an extension, or have `.jpg_large`.
+fn begins_as_picture(path: &Path) -> bool {
+    let mut head = [0; 12];
+    let read = |mut file: fs::File| file.read(&mut head);
+    if NO_PICTURE.contains(&&*extension(path)) || fs::File::open(path).and_then(read).is_err() {
+        return false;
+    }
+    BEGINNINGS.iter().any(|start| head.starts_with(start)) || (head.starts_with(b"RIFF") && head.ends_with(b"WEBP"))
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
 /// Why a file of this name is no picture that is read, if it is none.
 pub(crate) fn by_name(name: impl AsRef<OsStr>) -> Option<Reason> {
-    let end = Path::new(&name).extension().map(|end| end.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let end = extension(Path::new(&name));
     match end.as_str() {
         end if READ.contains(&end) => None,
         end if NOT_READ.contains(&end) => Some(Reason::Format(end.to_owned())),
@@ -217,7 +246,9 @@ mod tests {
         let before = open(root);
         write(&root.join(".ipynb_checkpoints/x-checkpoint.png"), [8, 8], 3);
         write(&root.join("rose/.thumbnails/x.png"), [8, 8], 3);
-        write(&root.join("__MACOSX/rose/x.png"), [8, 8], 3);
+        for system in ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "rose/@eaDir"] {
+            write(&root.join(system).join("rose/x.png"), [8, 8], 3);
+        }
         for file in ["rose/._x.png", ".DS_Store", "rose/.DS_Store"] {
             fs::write(root.join(file), b"\0\x05\x16\x07").unwrap();
         }
@@ -254,6 +285,23 @@ mod tests {
         fs::write(folder.path().join("iris/1.heic"), "x").unwrap();
         let error = ImageFolder::open(folder.path(), preprocess(8)).unwrap_err().to_string();
         assert!(error.contains("no picture that can be read (left out 1 file: 1 .heic"), "{error}");
+    }
+
+    #[test]
+    fn a_picture_is_found_by_its_content_where_the_name_says_nothing() {
+        let folder = flowers();
+        let root = folder.path();
+        let before = open(root);
+        write(&root.join("x.png"), [8, 8], 3);
+        let bytes = fs::read(root.join("x.png")).unwrap();
+        fs::remove_file(root.join("x.png")).unwrap();
+        for name in ["rose/0001", "rose/2.png_large", "rose/3.png?w=8", "rose/4.txt"] {
+            fs::write(root.join(name), &bytes).unwrap();
+        }
+        fs::write(root.join("rose/5"), "RIFF of words").unwrap();
+        let after = open(root);
+        assert_eq!(after.len(), before.len() + 3);
+        assert_eq!(after.left_out().len(), before.left_out().len() + 2);
     }
 
     #[cfg(unix)]
