@@ -50,7 +50,7 @@ fn is_default(interpolation: &Interpolation) -> bool {
 
 /// To what an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected [height, width] or a shorter side")]
 #[non_exhaustive]
 pub enum ImageSize {
     /// `[H, W]`, whatever its proportions were; no larger than the input.

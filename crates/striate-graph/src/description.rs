@@ -57,7 +57,7 @@ pub struct NodeDescription {
 
 /// What a node of a [`GraphDescription`] is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a node with `input` or with `from` and a layer")]
 pub enum NodeData {
     /// An input, of this shape for one example.
     Input {

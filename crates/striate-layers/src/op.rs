@@ -116,7 +116,7 @@ impl Op {
 
 /// A layer as plain data, which files hold: its name, and its options as its fields name them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `layer` or `custom`, a name")]
 pub enum LayerData {
     /// One of Striate's layers.
     BuiltIn {

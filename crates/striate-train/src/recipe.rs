@@ -437,6 +437,7 @@ mod tests {
 
     #[test]
     fn every_fault_is_one_line_that_names_it() {
+        let long = format!("[[groups]]\nparams = '{}'", "*".repeat(5000));
         let cases = [
             ("[optimizer]\nkind = 'sgd'\nmomentun = 0.9", "unknown key `momentun` in [optimizer]: did you mean `momentum`?"),
             ("[optimizer]\nknid = 'sgd'", "unknown key `knid` in [optimizer]: did you mean `kind`?"),
@@ -454,7 +455,8 @@ mod tests {
             ),
             ("[[transforms]]\nkind = 'cifar'\npadding = 4", "unknown key `padding` in [[transforms]] `cifar`: there are `kind`"),
             ("[[transforms]]\nkind = 'random-crop'\npadding = 'x'", "[[transforms]] `random-crop`: invalid type: string \"x\""),
-            ("[data]\nworkers = 'many'", "did not match any variant of untagged enum Workers"),
+            ("[data]\nworkers = 'many'", "expected a number of threads or `auto` in `data.workers`"),
+            ("[train]\ntf32 = 'off'", "expected true, false or `auto` in `train.tf32`"),
             ("[optimiser]\nkind = 'sgd'", "unknown section [optimiser]: did you mean [optimizer]?"),
             ("[network]\nkind = 'sgd'", "unknown section [network]: there are [answering], [average], [data], "),
             ("[average]\nkind = 'ema'\ndecaay = 0.9", "unknown key `decaay` in [average]: did you mean `decay`?"),
@@ -466,6 +468,7 @@ mod tests {
             ("[optimizer]\nkind = 'sgd'\nepsilon = 1", "unknown key `epsilon` in [optimizer]: there are `decay_1d`, `kind`, "),
             ("[[groups]]\nparam = 'fc.*'", "unknown field `param`, expected one of `params`, `kind`, "),
             ("[[groups]]\nparams = 'fc['", "`fc[` is no pattern of names"),
+            (&long, "***` is no pattern of names"),
             ("[train]\nlayer_decay = 1.5", "train.layer_decay = 1.5 must be above 0 and at most 1"),
             ("[train]\naccumulate = 0", "train.accumulate = 0 must be 1 or larger"),
             ("lr = 1", "unknown key `lr`: keys belong in a section such as [train]"),
@@ -502,6 +505,7 @@ mod tests {
         for (text, message) in cases {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with("r.toml: ") && error.contains(message) && !error.contains('\n'), "{error}");
+            assert!(error.len() < 500, "{error}");
         }
         let missing = Recipe::read(Path::new("none/r.toml")).unwrap_err().to_string();
         assert!(missing.starts_with("none/r.toml: cannot be read"), "{missing}");

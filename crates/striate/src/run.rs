@@ -466,6 +466,10 @@ impl<'a> Run<'a> {
         if writes {
             trainer = trainer.listener(JsonLines::append(&folder.join(METRICS))?);
             trainer = trainer.listener(MetricsCsv::new(folder.join(METRICS_CSV)));
+            if self.resumed {
+                // Only a run that goes on changes its recipe.
+                keep_epochs(folder, self.recipe.train.epochs)?;
+            }
         }
         trainer = trainer.listener(PaceMeter(&pace));
         if self.recipe.train.tensorboard && writes {
@@ -644,7 +648,6 @@ impl<'a> Run<'a> {
             None => Claim::of_new(&name_of(&self.recipe))?,
         };
         if self.resumed {
-            keep_epochs(claim.folder(), self.recipe.train.epochs)?;
             return Ok(claim);
         }
         let why = self.why.as_ref().map_or_else(String::new, |why| format!("# {}\n", why.replace(char::is_control, " ")));

@@ -91,6 +91,12 @@ fn read(
     for row in rows {
         let row = row?;
         let place = at(list, line(&row));
+        if let Some(long) = row.iter().map(str::len).find(|length| *length > LONGEST) {
+            let reason =
+                format!("it has a value of {long} bytes, and a path or class has at most {LONGEST}: look for a missing quote");
+            into.refuse(Part::Train, Reason::Unfit, list, fault(place, reason))?;
+            continue;
+        }
         let row_part = match (part, columns.split.map(|split| row.get(split).unwrap_or_default())) {
             (Some(part), _) => part,
             (None, None) => Part::Train,
@@ -130,6 +136,9 @@ fn read(
     }
     Ok(())
 }
+
+/// No path and no class is longer, in bytes.
+const LONGEST: usize = 4096;
 
 /// Where a row is, for messages.
 fn at(list: &Path, line: u64) -> String {
@@ -381,6 +390,10 @@ mod tests {
         assert_eq!(told("l.csv", b"path,label\ncat/1.png,caf\xe9\n"), "l.csv, line 2: it is no UTF-8: save it as UTF-8");
         let part = "l.csv, line 2: its part \"dev\" is none of train, val and test: mend it";
         assert_eq!(told("l.csv", "path,label,split\ncat/1.png,cat,dev\n"), part);
+
+        let long = told("l.csv", format!("cat/1.png,cat\n{},dog\n", "x".repeat(900_000)));
+        assert_eq!(long.split(',').nth(1), Some(" line 2: it has a value of 900000 bytes"));
+        assert!(long.len() < 200, "{long}");
 
         let folder = listed("l.csv", "cat/1.png,cat\ndog/1.png,\ncat/9.png,cat\ncat/1.png,dog\ndog/3.png,dog\n");
         let train = FolderParts::open_with(folder.path().join("l.csv"), true, &mut |_, _, _| true).unwrap().train;

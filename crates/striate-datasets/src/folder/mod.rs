@@ -24,6 +24,7 @@ use crate::dataset::no_example;
 use crate::decode::{decode_file, decode_raw_file};
 use crate::{Batch, Check, Dataset, DatasetError, DecodeOptions, Examples, Pixels, Preprocess, Task, View};
 use file::Labels;
+pub(crate) use scan::is_of_system;
 use scan::{Entry, Walk, entries};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

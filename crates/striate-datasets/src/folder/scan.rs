@@ -17,6 +17,9 @@ const NOT_READ: [&str; 20] = [
     "arw", "avif", "cr2", "cr3", "dng", "eps", "exr", "heic", "heif", "ico", "j2k", "jp2", "jxl", "nef", "orf", "psd", "raf",
     "rw2", "svg", "tga",
 ];
+/// Names of folders that systems make wherever pictures lie, in small letters.
+const OF_SYSTEMS: [&str; 7] =
+    ["#recycle", "#snapshot", "$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"];
 
 /// Extensions of what often lies beside pictures, one for each of them: it is not opened.
 const BESIDE: [&str; 10] = ["cls", "csv", "db", "html", "json", "md", "npy", "txt", "xml", "yaml"];
@@ -52,7 +55,7 @@ pub enum Reason {
 }
 
 /// Counts of the files that are not among the pictures of an [`ImageFolder`](crate::ImageFolder).
-/// Hidden files and folders, and macOS's `__MACOSX`, are not counted.
+/// Hidden files and folders, and those of systems such as macOS's `__MACOSX`, are not counted.
 ///
 /// `Display` gives one line: `left out 3 files: 2 .heic (a format that is not read), 1 link to
 /// nothing (train/cat/gone.png)`.
@@ -149,7 +152,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
     for entry in fs::read_dir(folder).map_err(fault)? {
         let entry = entry.map_err(fault)?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX" {
+        if is_of_system(&name) {
             continue;
         }
         entries.push((name, entry.path(), entry.file_type().map_err(fault)?));
@@ -169,6 +172,11 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
         }
     };
     Ok(entries.into_iter().map(sort).collect())
+}
+
+/// Whether a system or a program left that behind: hidden files and folders, and others that are known.
+pub(crate) fn is_of_system(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".") || OF_SYSTEMS.contains(&&*name.to_string_lossy().to_lowercase())
 }
 
 /// Why a file of this name is no picture that is read, if it is none.
@@ -247,7 +255,9 @@ mod tests {
         let before = open(root);
         write(&root.join(".ipynb_checkpoints/x-checkpoint.png"), [8, 8], 3);
         write(&root.join("rose/.thumbnails/x.png"), [8, 8], 3);
-        write(&root.join("__MACOSX/rose/x.png"), [8, 8], 3);
+        for system in ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "rose/@eaDir"] {
+            write(&root.join(system).join("rose/x.png"), [8, 8], 3);
+        }
         for file in ["rose/._x.png", ".DS_Store", "rose/.DS_Store"] {
             fs::write(root.join(file), b"\0\x05\x16\x07").unwrap();
         }

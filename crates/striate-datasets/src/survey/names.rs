@@ -2,6 +2,7 @@
 
 use crate::DatasetError;
 use crate::classes::normal;
+use crate::folder::is_of_system;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +34,9 @@ pub fn ignored_files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, DatasetEr
         let fault = |error| DatasetError::io("read", &folder, error);
         for entry in fs::read_dir(&folder).map_err(fault)? {
             let entry = entry.map_err(fault)?;
-            let name = entry.file_name().to_string_lossy().to_lowercase();
-            if name.starts_with('.') || ["__macosx", "thumbs.db", "desktop.ini"].contains(&name.as_str()) {
+            let name = entry.file_name();
+            let of_windows = || ["thumbs.db", "desktop.ini"].contains(&&*name.to_string_lossy().to_lowercase());
+            if is_of_system(&name) || of_windows() {
                 ignored.push(entry.path());
             } else if entry.file_type().map_err(fault)?.is_dir() {
                 folders.push(entry.path());
@@ -72,13 +74,22 @@ mod tests {
     #[test]
     fn what_systems_leave_behind_is_found() {
         let root = tempfile::tempdir().unwrap();
-        let files = ["a/1.png", "a/._1.png", "a/Thumbs.db", "b/.cache/2.png", "__MACOSX/a/1.png", ".DS_Store", "b/notes.txt"];
+        let files = [
+            "a/1.png",
+            "a/._1.png",
+            "a/Thumbs.db",
+            "b/.cache/2.png",
+            "__MACOSX/a/1.png",
+            "@eaDir/a/1.png",
+            ".DS_Store",
+            "b/notes.txt",
+        ];
         for file in files.map(|file| root.path().join(file)) {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "x").unwrap();
         }
         let found = ignored_files(root.path()).unwrap();
         let found: Vec<&Path> = found.iter().map(|path| path.strip_prefix(root.path()).unwrap()).collect();
-        assert_eq!(found, [".DS_Store", "__MACOSX", "a/._1.png", "a/Thumbs.db", "b/.cache"].map(Path::new));
+        assert_eq!(found, [".DS_Store", "@eaDir", "__MACOSX", "a/._1.png", "a/Thumbs.db", "b/.cache"].map(Path::new));
     }
 }

@@ -1,5 +1,6 @@
 //! Which of the tensors in a file are the network's: files of training hold much besides.
 use super::allowance::{Allowance, Exceeded};
+use super::names::bare;
 use super::pickle::{Node, Pickle, TensorSpec, Value};
 use super::shortened;
 use crate::ModelError;
@@ -26,7 +27,7 @@ const KNOWN: [&str; 13] = [
 /// Averages over training, which stand beside the weights themselves.
 const AVERAGES: [&str; 5] = ["ema", "swa", "averag", "shadow", "polyak"];
 /// Deeper dictionaries hold no networks.
-const DEEPEST: usize = 4;
+const DEEPEST: usize = 8;
 /// What looking at a value takes.
 const VALUE_BYTES: u64 = 48;
 /// What a part of a module takes, apart from the tensors and names in it.
@@ -78,9 +79,14 @@ pub(super) fn candidates(pickle: &Pickle, allowance: &mut Allowance) -> Result<V
             }
         }
         for (key, value) in pickle.entries(value).iter().rev() {
-            if let (Value::Text(key), Value::Node(_)) = (key, value) {
+            let key = match key {
+                Value::Text(key) => Rc::clone(key),
+                Value::Int(key) => key.to_string().into(),
+                _ => continue,
+            };
+            if let Value::Node(_) = value {
                 allowance.take_all(1 + keys.len(), PART_BYTES)?;
-                stack.push((below(Rc::clone(key)), value));
+                stack.push((below(key), value));
             }
         }
     }
@@ -153,7 +159,9 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
             None => {
                 let part = |network: &Candidate, name: &str| {
                     let full = format!("{}.{name}", network.key.as_deref().unwrap_or_default());
-                    below(name, key).or_else(|| below(&full, key)).map(str::to_owned)
+                    // Messages name the parts of a network without what wrappers put into their names.
+                    let names = [name, &full, &bare(name), &bare(&full)];
+                    names.into_iter().find_map(|name| below(name, key)).map(str::to_owned)
                 };
                 let under = |network: &Candidate| network.tensors.iter().any(|(name, _)| part(network, name).is_some());
                 let place = networks.iter().position(under).ok_or_else(|| ModelError::UnknownKey {

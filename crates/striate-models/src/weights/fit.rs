@@ -319,5 +319,6 @@ fn other_classes(network: &Network, state: &BTreeMap<String, Tensor>, error: &Gr
     {
         return None;
     }
-    Some((*state[last].size().first()?, classes(network.graph())))
+    let (file, network) = (*state[last].size().first()?, classes(network.graph()));
+    (file != network).then_some((file, network))
 }

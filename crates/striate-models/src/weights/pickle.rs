@@ -6,7 +6,7 @@ use std::rc::Rc;
 use striate_torch::MAX_DIMS;
 
 /// What may be called: what rebuilds tensors, containers, and the plain values that training scripts keep beside them.
-const CALLABLE: [&str; 28] = [
+const CALLABLE: [&str; 41] = [
     REBUILD_TENSOR[0],
     REBUILD_TENSOR[1],
     REBUILD_TENSOR[2],
@@ -15,14 +15,23 @@ const CALLABLE: [&str; 28] = [
     REBUILD_FROM_TYPE,
     "torch.Size",
     "torch.device",
+    "torch.serialization._get_layout",
     "collections.OrderedDict",
     "collections.defaultdict",
+    COUNTER,
+    DEQUE,
     "builtins.set",
     "builtins.frozenset",
     "builtins.bytearray",
+    "builtins.complex",
+    "builtins.range",
+    "builtins.slice",
     "__builtin__.set",
     "__builtin__.frozenset",
     "__builtin__.bytearray",
+    "__builtin__.complex",
+    "__builtin__.xrange",
+    "__builtin__.slice",
     "_codecs.encode",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
@@ -33,7 +42,11 @@ const CALLABLE: [&str; 28] = [
     "pathlib.Path",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
+    "decimal.Decimal",
     "datetime.datetime",
+    "datetime.date",
+    "datetime.time",
+    "datetime.timezone",
     "datetime.timedelta",
 ];
 /// Tensors from storage, offset, size and stride, the newest with a type.
@@ -41,6 +54,9 @@ const REBUILD_TENSOR: [&str; 3] =
     ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"];
 /// Give back their first argument, a tensor.
 const REBUILD_PARAMETER: [&str; 2] = ["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"];
+/// Counts, as a scheduler has for its milestones, and a queue: both begin with their first argument.
+const COUNTER: &str = "collections.Counter";
+const DEQUE: &str = "collections.deque";
 /// Calls its first argument.
 const REBUILD_FROM_TYPE: &str = "torch._tensor._rebuild_from_type_v2";
 /// No name of a module or a function is longer.
@@ -392,7 +408,7 @@ impl<R: BufRead> Interpreter<'_, R> {
                 _ => Err(Fault::Calls(name.to_string())),
             };
         }
-        if REBUILD_PARAMETER.contains(&&*name) || name.ends_with("set") {
+        if REBUILD_PARAMETER.contains(&&*name) || name.ends_with("set") || matches!(&*name, COUNTER | DEQUE) {
             return Ok(arguments.first().cloned().unwrap_or(Value::Other));
         }
         if REBUILD_TENSOR.contains(&&*name) {

@@ -6,12 +6,12 @@ use super::{Weights, WeightsFormat, read_error, shortened};
 use crate::ModelError;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Seek, SeekFrom, copy, sink};
 use std::path::{Path, PathBuf};
 use striate_torch::{Budget, FileError};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
-use zip::read::{ArchiveOffset, Config};
+use zip::read::{ArchiveOffset, Config, ZipFile};
 
 /// The most letters of a file that a message quotes.
 const LONGEST: usize = 200;
@@ -102,7 +102,7 @@ impl Checkpoint {
         let unsupported = |name: &str, spec: &TensorSpec| FileError::UnsupportedType {
             path: path.clone(),
             name: name.to_owned(),
-            dtype: dtype_of(spec).map_or(&*spec.storage.class, |dtype| dtype.1).to_owned(),
+            dtype: dtype_of(spec).map_or(spec.dtype.as_deref().unwrap_or(&spec.storage.class), |dtype| dtype.1).to_owned(),
         };
         let mut declared = 0_u64;
         for (name, spec) in &specs {
@@ -143,10 +143,11 @@ impl Checkpoint {
         let mut take = |size| self.allowance.take(size).map_err(|exceeded| too_large(path, &exceeded));
         match &mut self.contents {
             Contents::Zip { archive, folder } => {
-                let entry = archive.by_name(&format!("{folder}data/{key}")).map_err(|error| damaged(path, error))?;
+                let mut entry = archive.by_name(&format!("{folder}data/{key}")).map_err(|error| damaged(path, error))?;
                 let size = entry.size();
                 take(size)?;
-                entry.take(size).read_to_end(&mut bytes).map_err(|error| fault(path, Fault::Io(error)))?;
+                entry.by_ref().take(size).read_to_end(&mut bytes).map_err(|error| fault(path, Fault::Io(error)))?;
+                verify(&mut entry).map_err(|error| fault(path, Fault::Io(error)))?;
             }
             Contents::Legacy { file, places } => {
                 let (start, size) =
@@ -178,9 +179,12 @@ fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowanc
     let folder = main[..main.len() - MAIN.len()].to_owned();
     let mut content = None;
     for name in names.iter().filter(|name| name.ends_with(".pkl")) {
-        let entry = archive.by_name(name).map_err(|error| damaged(path, error))?;
-        let mut unpacked = BufReader::new(entry.take(allowance.left()));
+        let mut entry = archive.by_name(name).map_err(|error| damaged(path, error))?;
+        let size = entry.size().min(allowance.left());
+        let mut unpacked = BufReader::new(entry.by_ref().take(size));
         let pickle = pickle::read(&mut unpacked, allowance).map_err(|error| fault(path, error))?;
+        let rest = copy(&mut unpacked, &mut sink()).and_then(|_| verify(&mut entry));
+        rest.map_err(|error| fault(path, Fault::Io(error)))?;
         if name == main {
             content = Some(pickle);
         }
@@ -194,6 +198,12 @@ fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowanc
     }
     let pickle = content.ok_or_else(|| damaged(path, format!("no {MAIN}")))?;
     Ok((pickle, Contents::Zip { archive, folder }))
+}
+
+/// Compares what was read of an entry, all of it, with its checksum. PyTorch writes 0 where it was told to compute none.
+fn verify(entry: &mut ZipFile<'_, impl Read>) -> std::io::Result<()> {
+    // The archive's reader compares when it is asked for more than there is.
+    if entry.crc32() == 0 { Ok(()) } else { entry.read(&mut [0]).map(|_| ()) }
 }
 
 /// The pickle of an archive that holds what was saved.

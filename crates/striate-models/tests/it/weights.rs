@@ -119,6 +119,36 @@ fn what_training_scripts_keep_beside_the_weights_is_skipped() {
 }
 
 #[test]
+fn weights_are_found_below_many_keys_and_plain_values_beside_them_call_nothing() {
+    let deep = fixture("deep.pth");
+    let weights = Weights::read(&deep).unwrap();
+    assert_eq!(weights.key.as_deref(), Some("runs.a.b.c.d.0"));
+    assert!(weights.tensors.keys().eq(["encoder_k.conv.weight", "encoder_q.conv.weight"]));
+    // Parts go by their names in the file, and by those that messages have.
+    for key in ["encoder_q", "module.encoder_q", "runs.a.b.c.d.0.encoder_q"] {
+        assert_eq!(Weights::read_at(&deep, key).unwrap().tensors["conv.weight"].double_value(&[0]), 1.0, "{key}");
+    }
+}
+
+#[test]
+fn values_that_differ_from_their_checksum_are_told_if_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    let ones = [1.0_f32.to_le_bytes(), 1.0_f32.to_le_bytes()].concat();
+    for (name, checked) in [("tiny.pth", true), ("no-checksums.pth", false)] {
+        let mut bytes = std::fs::read(fixture(name)).unwrap();
+        let place = bytes.windows(8).position(|window| window == ones).unwrap();
+        bytes[place..place + 4].copy_from_slice(&2.0_f32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        if checked {
+            assert!(error(&path).contains("is damaged"));
+        } else {
+            assert_eq!(Weights::read(&path).unwrap().tensors["w"].double_value(&[0]), 2.0);
+        }
+    }
+}
+
+#[test]
 fn an_archive_is_read_whatever_the_length_of_its_name() {
     let weights = Weights::read(&fixture(&format!("{}.pth", "n".repeat(21)))).unwrap();
     assert_eq!(weights.tensors["w"], Tensor::ones([2], (Kind::Float, Device::Cpu)));
@@ -461,6 +491,16 @@ fn another_number_of_classes_names_the_options_that_mend_it() {
             assert_eq!(&tensor, expected, "{model}: {name}");
         }
     }
+}
+
+#[test]
+fn a_head_of_another_rank_is_not_told_as_other_classes() {
+    let (from, into) = (network("resnet-tiny", 10, 1), network("resnet-tiny", 10, 2));
+    let mut file = renamed(&from, |name| Some(name.to_owned()));
+    let head = file.tensors["fc.weight"].unsqueeze(-1).unsqueeze(-1);
+    file.tensors.insert("fc.weight".to_owned(), head);
+    let text = file.load(&into).unwrap_err().to_string();
+    assert!(text.contains("fc.weight") && !text.contains("classes"), "{text}");
 }
 
 #[test]

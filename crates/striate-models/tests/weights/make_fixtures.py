@@ -5,6 +5,9 @@ The files of hostile objects would run a command if they were unpickled.
 
 import argparse
 import os
+from collections import Counter, deque
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy
@@ -44,7 +47,8 @@ def training():
     return {"state_dict": weights, "args": args, "best": numpy.float32(91.5), "rng": torch.get_rng_state()}
 
 
-def save(name, value, **options):
+def save(name, value, checksums=True, **options):
+    torch.serialization.set_crc32_options(checksums)
     torch.save(value, Path(__file__).with_name(name), **options)
 
 
@@ -75,6 +79,10 @@ def main():
     save("two.pth", {"generator": layer, "discriminator": {"net": average}})
     save("list.pth", [layer, {"state": state}])
     save("tuple.pth", (layer, average))
+    contrast = {f"module.{part}.conv.weight": torch.full((2,), value) for part, value in [("encoder_q", 1.0), ("encoder_k", 2.0)]}
+    beside = [Counter([30, 60]), deque([1.0], 3), 1 + 2j, range(3), slice(1, 2), Decimal("0.1"), date(2020, 1, 1), torch.strided]
+    save("deep.pth", {"runs": {"a": {"b": {"c": {"d": {0: contrast}}}}}, "beside": beside})
+    save("no-checksums.pth", {"w": torch.ones(2)}, checksums=False)
     scripted = torch.jit.script(torch.nn.ReLU())
     torch.jit.save(scripted, Path(__file__).with_name("scripted.pt"))
     save("hostile.pth", {"weight": torch.ones(2), "extra": Hostile()})

@@ -38,6 +38,9 @@ pub struct ParamGroup {
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(glob::Pattern);
 
+/// The most letters of a pattern that an error shows.
+const LONGEST_SHOWN: usize = 60;
+
 impl Default for Pattern {
     /// Every name.
     fn default() -> Self {
@@ -49,7 +52,10 @@ impl TryFrom<String> for Pattern {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        glob::Pattern::new(&text).map(Self).map_err(|error| format!("`{text}` is no pattern of names: {error}"))
+        glob::Pattern::new(&text).map(Self).map_err(|error| {
+            let start: String = text.chars().take(LONGEST_SHOWN).collect();
+            format!("`{start}` is no pattern of names: {error}")
+        })
     }
 }
 

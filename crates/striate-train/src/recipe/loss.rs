@@ -48,7 +48,7 @@ pub enum LossKind {
 
 /// How much classes count: `"none"`, `"balanced"` or a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `none`, `balanced` or a list of numbers")]
 pub enum ClassWeights {
     /// By a word.
     Named(NamedWeights),
@@ -216,7 +216,7 @@ mod tests {
             ("alpha = 2.0", "loss.alpha = 2.0 must be at most 1"),
             ("power = -1.0", "loss.power = -1.0 must be from 0 to 10"),
             ("class_weights = [1.0, 0.0]", "loss.class_weights = [1.0, 0.0] must be above 0"),
-            ("class_weights = 'some'", "did not match any variant of untagged enum ClassWeights"),
+            ("class_weights = 'some'", "expected `none`, `balanced` or a list of numbers"),
             ("knid = 'focal'", "unknown key `knid` in [loss]: did you mean `kind`?"),
         ] {
             let error = section(text).unwrap_err().to_string();

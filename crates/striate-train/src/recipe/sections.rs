@@ -99,7 +99,7 @@ pub struct DataSection {
 
 /// Threads that make batches beside those that compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of threads or `auto`")]
 pub enum Workers {
     /// So many; with 0 a batch is made when it is needed.
     Number(usize),
@@ -324,7 +324,7 @@ impl TrainSection {
 
 /// Whether a GPU multiplies float32 in TF32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false or `auto`")]
 pub enum Tf32 {
     /// It does, or not.
     Set(bool),

@@ -314,6 +314,18 @@ fn more_epochs_are_heeded_where_the_schedule_does_not_depend_on_them() {
 }
 
 #[test]
+fn a_resume_that_is_refused_changes_no_file() {
+    let place = Place::new(&[("train", 8), ("val", 2)]);
+    finished(Run::new(place.recipe("constant")).folder(place.path("run")));
+    let file = place.path("run").join(RECIPE);
+    let before = std::fs::read(&file).unwrap();
+    tints::write(&place.path("data/train"), tints::CLASSES, 9);
+    let error = Run::resume(place.path("run")).unwrap().extend_to(3).unwrap().run().unwrap_err().to_string();
+    assert!(error.contains("take the same data"), "{error}");
+    assert_eq!(std::fs::read(file).unwrap(), before);
+}
+
+#[test]
 fn a_run_that_is_paused_between_epochs_goes_on_to_the_same_bits() {
     let place = Place::new(&[("train", 8), ("val", 2)]);
     finished(Run::new(place.recipe("cosine")).folder(place.path("through")));
