@@ -181,7 +181,7 @@ pub(crate) async fn predict(
     if model.places.available_permits() == 0 {
         // A short body is read over, so that its connection stays; a long one would be sent for nothing.
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if !length.is_some_and(|length: usize| length <= SHORT) {
+        if length.is_none_or(|length: usize| length > SHORT) {
             return Err(full(model).close());
         }
         body::read(&parts.headers, body, &app.config, &app.body_memory, deadline).await?;
