@@ -24,7 +24,7 @@ use utoipa::{IntoParams, ToSchema};
 pub(crate) const REQUEST_TIMEOUT: &str = "request-timeout";
 /// JSON from this size on is parsed beside the requests of others.
 const LARGE_JSON: usize = 64 * 1024;
-/// A body that is refused after all of it has come, most likely.
+/// A body that is read to its end even if it is refused.
 const SHORT: usize = 32 * 1024;
 /// What a picture has at most, if the task that has it decodes it: others wait meanwhile.
 const QUICK_BYTES: usize = 16 * 1024;
@@ -179,10 +179,13 @@ pub(crate) async fn predict(
         top => top.unwrap_or(app.config.classifier.top),
     };
     if model.places.available_permits() == 0 {
-        // A short body is there already, and read over; a long one would be sent for nothing.
+        // A short body is read over, so that its connection stays; a long one would be sent for nothing.
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let is_short = length.is_some_and(|length: usize| length <= SHORT);
-        return Err(if is_short { full(model) } else { full(model).close() });
+        if length.is_none_or(|length: usize| length > SHORT) {
+            return Err(full(model).close());
+        }
+        body::read(&parts.headers, body, &app.config, &app.body_memory, deadline).await?;
+        return Err(full(model));
     }
     let (bytes, held) = body::read(&parts.headers, body, &app.config, &app.body_memory, deadline).await?;
     let pictures = form.pictures(Request::from_parts(parts, Body::empty()), bytes).await?;

@@ -40,6 +40,14 @@ fn a_full_queue_refuses_and_says_when_to_come_again() {
         assert_eq!(refused.problem(429), "the queue is full: try again after the seconds of Retry-After");
         assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
     }
+    // Who is refused keeps the connection, even if the body comes late.
+    let mut refused = server.connect();
+    refused.write_all(&head(30_000)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    refused.write_all(&[0; 30_000]).unwrap();
+    refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let answers = read_to_end(refused);
+    assert!(answers.starts_with("HTTP/1.1 429 ") && answers.contains("HTTP/1.1 200 OK"), "{answers}");
     // Those who go leave their places to others.
     drop(waiting);
     let last = server.post(PREDICT, &[("request-timeout", "0.05")], &red);
