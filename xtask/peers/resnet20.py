@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench import cifar_resnet20
 from lenet5 import read
+from torch_cuda import cifar_resnet20
 
 
 def network():

@@ -43,7 +43,11 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
                 }
                 no_folder(path)?;
             }
-            let mut model = ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() };
+            let built_in = args.recipe.as_deref().map(recipes::named).transpose()?;
+            let mut model = match (name, &built_in) {
+                (None, Some(recipe)) => recipe.model.clone(),
+                (name, _) => ModelSection { name: name.unwrap_or("lenet5").to_owned(), ..ModelSection::default() },
+            };
             if model.name.ends_with(".safetensors") || Path::new(&model.name).is_file() {
                 // The same file, wherever the run is gone on with; a folder whose name is no text cannot stand here.
                 if let Some(name) = absolute(Path::new(&model.name))?.to_str() {
@@ -51,10 +55,9 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
                 }
             }
             model_of(args, &mut model)?;
-            match &args.recipe {
-                Some(built_in) => {
-                    why = Some(format!("the recipe {built_in}, which was asked for"));
-                    let mut recipe = recipes::named(built_in)?;
+            match built_in {
+                Some(mut recipe) => {
+                    why = args.recipe.as_ref().map(|name| format!("the recipe {name}, which was asked for"));
                     recipe.model = model;
                     if let Some(DataSection { name, dir, .. }) = data {
                         (recipe.data.name, recipe.data.dir) = (name, dir);
@@ -156,4 +159,25 @@ fn of_kind(kind: &str) -> Value {
 
 fn named<T: serde::de::DeserializeOwned>(flag: &str, given: &str, value: Value) -> Result<T, CliError> {
     value.try_into().map_err(|error: toml::de::Error| CliError::Usage(format!("{flag} {given}: {}", error.message())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_brings_its_network_and_data_unless_others_are_named() {
+        let asked = |what: Option<&str>, data: Option<&str>| {
+            let [what, data] = [what, data].map(|name| name.map(str::to_owned));
+            let args = TrainArgs { what, data, recipe: Some("fashion-mnist-fast".to_owned()), ..TrainArgs::default() };
+            resolve(&args).unwrap().recipe
+        };
+        let own = recipes::named("fashion-mnist-fast").unwrap();
+        assert_eq!(own.model.options["width"], Value::from(32));
+        assert_eq!(asked(None, None), own);
+        let other = asked(Some("resnet56-cifar"), Some("cifar-10"));
+        assert_eq!((other.model.name.as_str(), other.data.name.as_str()), ("resnet56-cifar", "cifar-10"));
+        assert_eq!((other.model.options.len(), other.optimizer), (0, own.optimizer));
+    }
 }

@@ -19,6 +19,8 @@ macro_rules! built_in {
 /// The recipes that come with this crate.
 const BUILT_IN: &[BuiltIn] = built_in![
     "lenet5-digits",
+    "digits-modern",
+    "digits-fast",
     "lenet5-fashion-mnist",
     "lenet5-paper-fashion-mnist",
     "fashion-mnist-fast",
@@ -234,7 +236,13 @@ mod tests {
             for part in ["# Source: ", "# Expected: ", "# Run here: "] {
                 assert_eq!(head.iter().filter(|line| line.starts_with(part)).count(), 1, "{part}in {}", recipe.name);
             }
-            named(recipe.name).unwrap().check().unwrap();
+            let parsed = named(recipe.name).unwrap();
+            parsed.check().unwrap();
+            // Those for a kind of work name no network.
+            let of_a_kind = ["small-pictures", "photographs", "fine-tuning"].contains(&recipe.name);
+            assert_eq!(recipe.text.contains("\n[model]\n"), !of_a_kind, "{}", recipe.name);
+            graph_of(&parsed.model, &Registry::default()).unwrap();
+            find(&parsed.data.name).unwrap();
             let row = format!("| `{}` | {} |", recipe.name, recipe.about().trim_end_matches('.'));
             assert!(include_str!("../../../docs/recipes.md").contains(&row), "docs/recipes.md lacks {row}");
         }
