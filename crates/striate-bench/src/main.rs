@@ -197,11 +197,11 @@ fn matrix(cli: &Cli) -> Result<ExitCode, BenchError> {
                 print(&(ids.join("\n") + "\n"))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let folder = folder(cli)?;
+            let (options, folder) = (options(cli)?, folder(cli)?);
             if let Some(cores) = busy_cores().filter(|cores| *cores > QUIET) {
                 eprintln!("warning: other programs use {cores:.1} cores: times will be too long");
             }
-            let results = measure(&cases, &options(cli)?, &folder)?;
+            let results = measure(&cases, &options, &folder)?;
             eprintln!("results in {}", folder.display());
             results
         }
