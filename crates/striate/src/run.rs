@@ -1,29 +1,31 @@
 //! A training run as a value.
+mod assembly;
+
+use self::assembly::preprocess_of;
 use crate::classifier::check_tta;
-use crate::data::{self, Data, Parts, SAMPLE, reshaped};
+use crate::data::{self, Data, Parts, SAMPLE};
 use crate::edited::{extend, heeded, keep_epochs};
 use crate::pace::{Pace, PaceMeter};
-use crate::recipes::{bundle_file, options};
+use crate::recipes::bundle_file;
 use crate::run_folder::{BUNDLE, Claim, METRICS, METRICS_CSV, RECIPE, SUMMARY};
 use crate::summary::{Summary, metrics, summary_in};
-use crate::weights::{load, weights};
+use crate::weights::load;
 use crate::{Error, Prepared, Report, devices, together};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use striate_datasets::{Loader, LoaderOptions, Preprocess, Task, Transform};
+use striate_datasets::{Loader, LoaderOptions, Preprocess, Transform};
 use striate_files::FilesError;
 use striate_graph::{Graph, InitOptions, Network};
-use striate_layers::{Mode, loss::Loss};
-use striate_models::{Answering, Bundle, BundleInfo, Registry, Tta, Weights};
+use striate_layers::Mode;
+use striate_models::{Bundle, BundleInfo, Registry, Tta};
 use striate_train::calibration::{Calibrated, calibrate};
 use striate_train::distributed::World;
 use striate_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, Head, JsonLines, Judge, LAST, Listener, MetricsCsv,
-    ModelSection, Outcome as Trained, PreprocessFrom, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_over,
+    Checkpoint, CheckpointConfig, ClassWeights, Evaluation, Event, JsonLines, LAST, Listener, MetricsCsv, ModelSection,
+    Outcome as Trained, Recipe, TensorBoard, TrainError, TrainSection, Trainer, evaluate_over,
 };
 use tch::{Device, Tensor};
 
@@ -550,98 +552,6 @@ impl<'a> Run<'a> {
         Ok(Answers { test: report(last)?, val: chosen_by.map(report).transpose()?, calibrated })
     }
 
-    /// What the run is of: a mistaken model is told before a dataset is downloaded. Mean and deviation of a folder's pictures are
-    /// measured on `sample` of them.
-    fn assemble(&mut self, sample: usize) -> Result<(BundleInfo, Option<Weights>, Parts), Error> {
-        let stopped = match (self.resumed, &self.folder) {
-            (true, Some(folder)) => Some(BundleInfo::read_with(&folder.join(LAST), &self.registry)?),
-            _ => None,
-        };
-        let bundle = bundle_file(&self.recipe.model.name).filter(|_| stopped.is_none());
-        let bundle = bundle.map(|path| Weights::read_with(path, &self.registry)).transpose()?;
-        let own = self.graph.take();
-        if stopped.is_none() && bundle.is_none() && own.is_none() {
-            model(&self.recipe, &self.registry, &[])?;
-        }
-        let of_bundle = bundle.as_ref().and_then(|weights| weights.info.clone());
-        let weights = match (&stopped, self.recipe.model.weights.clone()) {
-            (Some(_), _) => None,
-            (None, name) if name.is_empty() => bundle,
-            (None, name) => Some(self.weights(&name)?),
-        };
-        let mut progress = told(&self.stop, &mut self.progress);
-        let section = &self.recipe.data;
-        let data = self.data.take().map_or_else(|| Data::open(section, &mut progress), Ok)?;
-        let mut data = data.to_train(section, self.recipe.train.seed, &mut progress)?;
-        if let [only] = data.classes() {
-            tracing::warn!("there is one class only, {only}: any answer is right");
-        }
-        let info = match stopped {
-            Some(info) => info,
-            None => {
-                let mut info = match (own, of_bundle) {
-                    (Some(graph), _) => BundleInfo::new(graph, data.classes(), None),
-                    (None, Some(info)) => adapted(info, &data, self.recipe.model.head)?,
-                    (None, None) => {
-                        let defaults = [("classes", json!(data.classes().len())), ("input", json!(data.channels()))];
-                        let model = model(&self.recipe, &self.registry, &defaults)?;
-                        BundleInfo::of_model(&model, data.classes(), None)?
-                    }
-                };
-                info = for_task(info, data.task())?;
-                let &[channels, height, width] = info.input() else {
-                    return Err(Error::option("the network", format!("takes {:?}, and no image", info.input())));
-                };
-                let known = weights.as_ref().and_then(Weights::preprocess);
-                let preprocess = match (self.recipe.data.preprocess, known) {
-                    (PreprocessFrom::Weights, None) => {
-                        let reason = "needs weights that say how images become inputs";
-                        return Err(Error::option("data.preprocess = \"weights\"", reason));
-                    }
-                    (PreprocessFrom::Data, _) | (_, None) => {
-                        let (same, preprocess) = data.preprocess_by([channels, height, width], sample, &mut progress)?;
-                        data = same;
-                        preprocess
-                    }
-                    (_, Some(known)) => {
-                        let preprocess = reshaped(&known, [channels, height, width]);
-                        preprocess.check()?;
-                        let Preprocess { image, input: [_, height, width], normalise, .. } = &preprocess;
-                        let (mean, std) = (&normalise.mean, &normalise.std);
-                        tracing::info!(
-                            "images become inputs as the weights want them: {image}, then {height}x{width}, mean {mean:?}, std {std:?}"
-                        );
-                        preprocess
-                    }
-                };
-                info.preprocess = Some(preprocess);
-                info.licence = match self.recipe.model.licence.as_str() {
-                    "" => weights.as_ref().and_then(Weights::licence),
-                    given => Some(given.to_owned()),
-                };
-                info.trained_on = weights.as_ref().map(Weights::trained_on).unwrap_or_default();
-                if info.trained_on.last() != Some(data.source()) {
-                    info.trained_on.push(data.source().clone());
-                }
-                if let (Head::Keep, Some(theirs)) = (self.recipe.model.head, weights.as_ref().and_then(Weights::classes)) {
-                    warn_of_other_classes(&theirs, data.classes());
-                }
-                info
-            }
-        };
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Stopped);
-        }
-        let whole = Transform::size_themselves(&self.recipe.transforms);
-        let data = data.with_classes(&info.classes)?.fit(preprocess_of(&info)?, whole)?;
-        Ok((info, weights, data))
-    }
-
-    /// The weights of a file, or published ones by their name, which are fetched unless the cache has them.
-    fn weights(&mut self, name: &str) -> Result<Weights, Error> {
-        weights(name, &self.registry, &mut told(&self.stop, &mut self.progress))
-    }
-
     fn claim(&self) -> Result<Claim, Error> {
         let claim = match &self.folder {
             Some(folder) => Claim::of(folder)?,
@@ -689,72 +599,4 @@ fn told<'p>(stop: &'p AtomicBool, progress: &'p mut OnProgress<'_>) -> impl FnMu
         progress(what, done, of);
         !stop.load(Ordering::Relaxed)
     }
-}
-
-/// A recipe's model, with `defaults` for the options that the recipe leaves open.
-fn model(recipe: &Recipe, registry: &Registry, defaults: &[(&str, Value)]) -> Result<striate_models::Model, Error> {
-    let mut options = options(&recipe.model);
-    let variant = registry.find(&recipe.model.name)?;
-    for (name, value) in defaults {
-        if options.iter().any(|(option, _)| option == name) {
-            continue;
-        }
-        let value = match *name {
-            // So many channels, and the model's own size.
-            "input" => {
-                let given: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-                let [_, height, width] = variant.model(&given)?.input();
-                json!([value, height, width])
-            }
-            _ => value.clone(),
-        };
-        options.push(((*name).to_owned(), value));
-    }
-    let options: Vec<(&str, Value)> = options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    Ok(variant.model(&options)?)
-}
-
-/// A bundle's network for the classes of other data.
-fn adapted(info: BundleInfo, data: &Data, head: Head) -> Result<BundleInfo, Error> {
-    let (ours, theirs) = (info.graph.outputs().next().map_or(0, |(_, node)| node.shape.numel()), data.classes().len());
-    let graph = match (ours == theirs as i64, head) {
-        (true, _) => info.graph.clone(),
-        (false, Head::Replace) => info.graph.with_classes(theirs as i64)?,
-        (false, _) => return Err(Error::OtherClasses { weights: usize::try_from(ours).unwrap_or_default(), data: theirs }),
-    };
-    let (classes, metrics, answering) = (data.classes().to_vec(), BTreeMap::new(), Answering::default());
-    Ok(BundleInfo { graph, classes, metrics, calibration: None, answering, ..info })
-}
-
-fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
-    let other: Vec<&str> = ours.iter().filter(|class| !theirs.contains(class)).map(String::as_str).collect();
-    // Other numbers of classes do not load, or get a new classifier.
-    if theirs.len() == ours.len() && !other.is_empty() {
-        let some = other.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-        tracing::warn!(
-            "the weights' classifier is kept, and was trained on other classes: {} of {} ({some}) are not among them; a new one is often better (head = \"replace\")",
-            other.len(),
-            ours.len()
-        );
-    }
-}
-
-/// The description of a network that is trained on data of this kind.
-fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
-    let (loss, threshold) = match (task, info.loss) {
-        (Task::SingleLabel, Loss::BinaryCrossEntropy { .. }) => (Loss::default(), None),
-        (Task::SingleLabel, loss) => (loss, None),
-        (Task::MultiLabel, Loss::CrossEntropy { .. } | Loss::BinaryCrossEntropy { .. }) => {
-            (Loss::BinaryCrossEntropy { label_smoothing: 0.0 }, Some(info.threshold.unwrap_or(Judge::THRESHOLD)))
-        }
-        (Task::MultiLabel, _) => {
-            let reason = "has a loss of its own for one class a picture, and the data have several: take another model";
-            return Err(Error::option(info.name(), reason));
-        }
-    };
-    Ok(BundleInfo { loss, threshold, ..info })
-}
-
-fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
-    info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
 }
