@@ -121,13 +121,14 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
             }
             Ok(bundle.write(&args.to)?)
         }
-        None if args.calibrate.is_some() => {
-            Err(CliError::Usage("--calibrate is for bundles: name the --model that the weights are for".to_owned()))
+        None => {
+            let of_bundles = [("--calibrate", args.calibrate.is_some()), ("--licence", args.licence.is_some())];
+            if let Some((option, _)) = of_bundles.into_iter().find(|(_, given)| *given) {
+                let line = format!("{option} is for bundles: name the --model that the weights are for");
+                return Err(CliError::Usage(line));
+            }
+            Ok(TensorFile { tensors: state, ..TensorFile::default() }.write(&args.to)?)
         }
-        None if args.licence.is_some() => {
-            Err(CliError::Usage("--licence is for bundles: name the --model that the weights are for".to_owned()))
-        }
-        None => Ok(TensorFile { tensors: state, ..TensorFile::default() }.write(&args.to)?),
     }
 }
 
