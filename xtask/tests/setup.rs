@@ -124,6 +124,8 @@ impl World {
         xtask.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         // A port on which nothing listens: PyTorch's own server is out of reach.
         xtask.env("STRIATE_LIBTORCH_URL", "http://127.0.0.1:1").stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The suite must not need as much disk as a real libtorch.
+        xtask.env("STRIATE_LIBTORCH_DISK_SPACE", "10000000");
         for variable in ["CXX", "LIBTORCH", "VIRTUAL_ENV", "STRIATE_LIBTORCH_SHA256"] {
             xtask.env_remove(variable);
         }
@@ -349,6 +351,14 @@ fn of_two_setups_at_once_one_installs_and_the_other_waits() {
     assert_success(&first.wait_with_output().unwrap());
     assert_success(&second.wait_with_output().unwrap());
     assert_eq!(world.pip_calls().len(), 4);
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_told_before_anything_is_loaded() {
+    let world = World::with_wheels();
+    let output = world.xtask(&["setup"]).env("STRIATE_LIBTORCH_DISK_SPACE", u64::MAX.to_string()).output().unwrap();
+    assert!(stderr(&output).contains("installing libtorch takes 18446744073709 MB"), "{}", stderr(&output));
+    assert!(!output.status.success() && world.pip_calls().is_empty() && !world.installed().exists());
 }
 
 #[test]
