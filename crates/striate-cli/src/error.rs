@@ -170,8 +170,8 @@ impl From<LabError> for CliError {
 }
 
 impl CliError {
-    /// 2 for what the one who called can mend: a wrong call, bad input, a full disk, a loss that became NaN; 1 for a failure of
-    /// libtorch or of the network, and for what `data check` found; 130 if the user stopped it.
+    /// 2 for what the one who called can mend: a wrong call, bad input, a full disk, no network, a loss that became NaN; 1 for a
+    /// failure of libtorch, and for what `data check` found; 130 if the user stopped it.
     pub(crate) fn exit_code(&self) -> u8 {
         let failed = match self {
             Self::Stopped(_) => return 130,
@@ -184,8 +184,7 @@ impl CliError {
                 error.is_failure()
             }
             Self::Train(error) => matches!(error, TrainError::Torch(_) | TrainError::Process { .. }),
-            Self::Model(error) => matches!(error, ModelError::Fetch(error) if !error.is_local()),
-            Self::Usage(_) | Self::File(_) => false,
+            Self::Model(_) | Self::Usage(_) | Self::File(_) => false,
         };
         if failed { 1 } else { 2 }
     }

@@ -100,6 +100,7 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved, CliError> {
         recipe.schedule = named("--schedule", kind, of_kind(kind))?;
     }
     recipe.data.split = args.split.unwrap_or(recipe.data.split);
+    recipe.data.part = args.part.unwrap_or(recipe.data.part);
     recipe.data.skip_bad |= args.skip_bad;
     recipe.data.workers = args.workers.map_or(recipe.data.workers, Workers::Number);
     cache_of(args, &mut recipe.data)?;

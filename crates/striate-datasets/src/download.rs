@@ -349,7 +349,7 @@ mod tests {
         // RFC 1321, appendix A.5
         let wrong = format!("({} is another file: its MD5 is 900150983cd24fb0d6963f7d28e17f72 and not ", put.display());
         assert!(told.starts_with("no source gave all.zip of mnist ") && told.contains(&wrong) && told.contains("404"), "{told}");
-        assert!(error.is_failure() && std::fs::read(put).unwrap() == b"abc");
+        assert!(!error.is_failure() && std::fs::read(put).unwrap() == b"abc");
     }
 
     /// Writes an archive of `server` with these files in a folder `gzip`, and one with an odd path

@@ -196,15 +196,9 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
-    /// Whether the network or libtorch failed, where otherwise something that was given is wrong, such as a name or a file.
+    /// Whether libtorch failed. Otherwise what was given is wrong, such as a name or a file, or the disk or the network was at fault.
     pub fn is_failure(&self) -> bool {
-        match self {
-            Self::WrongChecksum { .. } | Self::Unavailable { .. } | Self::Package { .. } | Self::Torch(_) => true,
-            Self::File(FileError::Torch { .. }) => true,
-            Self::Fetch(error) => !error.is_local(),
-            Self::Shard { reason, .. } => !reason.is_local(),
-            _ => false,
-        }
+        matches!(self, Self::Torch(_) | Self::File(FileError::Torch { .. }))
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -263,15 +257,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_fails_is_a_failure_and_a_full_disk_is_not() {
+    fn only_libtorch_fails() {
         let path = Path::new("x");
         let error = |kind| std::io::Error::from(kind);
         assert!(!DatasetError::io("write", path, error(std::io::ErrorKind::StorageFull)).is_failure());
         assert!(!DatasetError::io("read", path, error(std::io::ErrorKind::NotFound)).is_failure());
         assert!(!DatasetError::from(FetchError::DiskFull { path: path.into() }).is_failure());
-        assert!(DatasetError::from(FetchError::Status { url: "x".to_owned(), status: 500 }).is_failure());
+        assert!(!DatasetError::from(FetchError::Status { url: "x".to_owned(), status: 500 }).is_failure());
         assert!(
-            DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), put: path.into(), reasons: Vec::new() }.is_failure()
+            !DatasetError::Unavailable { name: "mnist", file: "x".to_owned(), put: path.into(), reasons: Vec::new() }
+                .is_failure()
         );
         assert!(!DatasetError::option("batch_size", "is 0").is_failure());
     }

@@ -151,6 +151,8 @@ impl Recipe {
         // TOML knows no larger numbers, and no other texts.
         check(i64::try_from(train.seed).is_ok(), "train.seed", train.seed, "must be below 2^63")?;
         check((0.0..1.0).contains(&self.data.split), "data.split", self.data.split, "must be from 0 to below 1")?;
+        let part = self.data.part;
+        check(part > 0.0 && part <= 1.0, "data.part", part, "must be above 0 and at most 1")?;
         let pixels = i64::try_from(self.data.max_pixels).is_ok_and(|pixels| pixels > 0);
         check(pixels, "data.max_pixels", self.data.max_pixels, "must be from 1 to below 2^63")?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, "must be 1 or larger")?;

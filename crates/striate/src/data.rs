@@ -20,6 +20,8 @@ pub const FOLDER: &str = "image-folder";
 pub(crate) const SAMPLE: usize = 10_000;
 /// Sets the seeds of splits apart from others that are derived from the same seed.
 pub(crate) const SPLIT_SEEDS: u64 = 0x5350_4c54;
+/// The same for the part that is trained on.
+const PART_SEEDS: u64 = 0x5041_5254;
 /// The same for samples.
 const SAMPLE_SEEDS: u64 = 0x5341_4d50;
 /// Pictures of a sample that are decoded together.
@@ -158,13 +160,13 @@ impl Data {
         Ok(data)
     }
 
-    /// Ready to train with: split if the recipe says so, and without bad pictures or held to have none.
+    /// Ready to train with: split, and the part of it, if the recipe says so; without bad pictures or held to have none.
     ///
     /// # Errors
     ///
     /// A picture that cannot be read, unless the recipe skips these; nothing to judge by; an interruption.
     pub fn to_train(self, section: &DataSection, seed: u64, progress: Progress) -> Result<Self, Error> {
-        let split = section.split;
+        let (split, part) = (section.split, section.part);
         if split == 0.0 && !self.can_be_judged() {
             return Err(Error::NothingToJudgeBy { folder: section.dir.clone() });
         }
@@ -196,6 +198,16 @@ impl Data {
                 Images::Memory { train, val: Some(val), test }
             }
             memory => memory,
+        };
+        let part_seed = derive_seed(seed, &[PART_SEEDS]);
+        let images = match images {
+            whole if part == 1.0 => whole,
+            Images::Folder(parts) => {
+                Images::Folder(FolderParts { train: parts.train.split(1.0 - part, part_seed)?.train, ..parts })
+            }
+            Images::Memory { train, val, test } => {
+                Images::Memory { train: split_memory(&train, 1.0 - part, part_seed)?.train, val, test }
+            }
         };
         let data = Self { images, ..self };
         let found = survey_classes(&data.parts())?;

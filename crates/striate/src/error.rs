@@ -130,7 +130,8 @@ impl Error {
         Self::Option { option: option.into(), reason: reason.into() }
     }
 
-    /// Whether something failed that was asked for rightly, such as libtorch or a download; otherwise what was given is wrong.
+    /// Whether something failed that was asked for rightly, by libtorch for the most part. Otherwise what was given is wrong, or the disk or the
+    /// network was at fault.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),
@@ -138,7 +139,6 @@ impl Error {
             | Self::Plan(PlanError::Graph(error))
             | Self::Model(ModelError::Graph(error))
             | Self::Train(TrainError::Graph(error)) => error.is_failure(),
-            Self::Model(ModelError::Fetch(error)) => !error.is_local(),
             Self::Train(TrainError::Torch(_)) | Self::Torch(_) | Self::Figure(_) => true,
             _ => false,
         }

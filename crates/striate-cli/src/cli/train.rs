@@ -105,6 +105,9 @@ pub(crate) struct TrainArgs {
     /// epoch
     #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
     pub(crate) split: Option<f64>,
+    /// Train on this fraction of each class's training pictures, drawn by the seed
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    pub(crate) part: Option<f64>,
     /// Skip and count pictures that cannot be read; by default, they are an error
     #[arg(long)]
     pub(crate) skip_bad: bool,
@@ -118,7 +121,7 @@ pub(crate) struct TrainArgs {
     /// this many epochs in all, if its schedule does not depend on their number
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "what", "data", "recipe", "seeds", "batch_size", "lr", "find_lr", "find_batch_size", "optimizer", "schedule", "precision", "on_nan",
-        "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "skip_bad", "max_pixels", "out",
+        "seed", "options", "input", "weights", "fine_tune", "head", "freeze_through", "split", "part", "skip_bad", "max_pixels", "out",
     ])]
     pub(crate) resume: Option<PathBuf>,
     /// Write event files for TensorBoard into the run's folder

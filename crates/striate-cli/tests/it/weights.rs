@@ -149,7 +149,7 @@ fn weights_that_cannot_be_downloaded_are_asked_for_as_a_file() {
     // Nobody listens there.
     command.current_dir(folder.path()).env("STRIATE_HOME", folder.path()).env("HTTPS_PROXY", "http://127.0.0.1:1");
     command.args(["weights", "fetch", "resnet18-imagenet1k-v1"]);
-    let error = crate::sandbox::error_line(command, 1);
+    let error = crate::sandbox::error_line(command, 2);
     assert!(error.starts_with("error: cannot reach https://download.pytorch.org/models/resnet18-f37072fd.pth: "), "{error}");
     assert!(error.ends_with(": download the file elsewhere, then name the MODEL and the file"), "{error}");
 }

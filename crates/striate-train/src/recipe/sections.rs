@@ -83,6 +83,8 @@ pub struct DataSection {
     pub dir: PathBuf,
     /// The fraction of each class's training pictures that is set apart, by the seed, to choose the best epoch by; 0 for none.
     pub split: f64,
+    /// The fraction of each class's training pictures that is trained on, drawn by the seed; 1 for all.
+    pub part: f64,
     /// Whether pictures that cannot be read are left out and counted; otherwise they are an error before the first epoch.
     pub skip_bad: bool,
     /// A picture with more pixels is refused before it is decoded.
@@ -152,6 +154,7 @@ impl Default for DataSection {
             name: "digits".to_owned(),
             dir: PathBuf::new(),
             split: 0.0,
+            part: 1.0,
             skip_bad: false,
             max_pixels: DecodeOptions::default().max_pixels,
             preprocess: PreprocessFrom::Auto,

@@ -379,6 +379,30 @@ fn a_folder_without_parts_is_split() {
     assert_eq!(per_class, [2, 2, 2]);
 }
 
+#[test]
+fn a_part_of_the_pictures_is_trained_on_and_all_are_judged_by() {
+    let place = Place::new(&[("train", 8), ("test", 3)]);
+    let mut recipe = place.recipe("constant");
+    (recipe.data.part, recipe.train.seed) = (0.5, 4);
+    let trained_on = |recipe: &Recipe| {
+        let data = Run::new(recipe.clone()).prepare().unwrap().data;
+        let (train, places) = (data.train.len(), data.train.examples().unwrap());
+        (data.test.len(), (0..train).map(|index| places.place(index)).collect::<Vec<_>>())
+    };
+    let (test, half) = trained_on(&recipe);
+    assert_eq!((half.len(), test), (12, 9), "four of each class");
+    assert_eq!(trained_on(&recipe).1, half);
+    recipe.train.seed = 5;
+    assert_ne!(trained_on(&recipe).1, half);
+    recipe.data.part = 1.0;
+    assert_eq!(trained_on(&recipe).1.len(), 24);
+    for wrong in [0.0, 1.5, f64::NAN] {
+        recipe.data.part = wrong;
+        let told = Run::new(recipe.clone()).prepare().unwrap_err().to_string();
+        assert!(told.contains("data.part") && told.contains("must be above 0 and at most 1"), "{told}");
+    }
+}
+
 /// The temperature and the threshold come from `val`, and go into the bundle; `test` is judged with them.
 #[test]
 fn what_is_fitted_at_the_end_is_kept() {
