@@ -4,9 +4,6 @@ use std::borrow::Cow;
 use striate_torch::{Piece, Rect, Resampling, picture_from_bytes, picture_to_bytes, resample};
 use tch::Tensor;
 
-/// How many times larger than the picture before and after the one between may be.
-const TALL: usize = 4;
-
 /// A decoded picture: 8-bit samples, row by row, and in them pixel by pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pixels<'a> {
@@ -162,25 +159,10 @@ impl View {
             return Ok(Pixels::new([width, height], piece.channels, vec![0; width * height * piece.channels]));
         };
         let Rect { left, top, width, height } = resampling.window;
-        let seen = Pixels::new([width, height], piece.channels, resampled(&piece, place, &resampling)?);
+        let resized = resample(&Piece { bytes: &piece.data, place, channels: piece.channels }, &resampling)?;
+        let seen = Pixels::new([width, height], piece.channels, resized);
         Ok(seen.crop(shifted(-left.cast_signed(), -top.cast_signed())))
     }
-}
-
-fn resampled(pixels: &Pixels<'_>, place: Rect, resampling: &Resampling) -> Result<Vec<u8>, DatasetError> {
-    let Resampling { part, size, window, .. } = *resampling;
-    let piece = Piece { bytes: &pixels.data, place, channels: pixels.channels };
-    // Rows are resized before columns. Of one column of a million pixels that would make a million rows.
-    let between = resampling.needs().height * window.width;
-    if between <= TALL * (place.width * place.height).max(window.width * window.height) {
-        return Ok(resample(&piece, resampling)?);
-    }
-    let narrow = Rect { top: window.top, height: window.height, ..Rect::whole(part.size()) };
-    let columns = Resampling { size: [part.width, size[1]], window: narrow, ..*resampling };
-    let bytes = resample(&piece, &columns)?;
-    let piece = Piece { bytes: &bytes, place: narrow, channels: pixels.channels };
-    let rows = Resampling { part: Rect::whole([part.width, size[1]]), ..*resampling };
-    Ok(resample(&piece, &rows)?)
 }
 
 /// What is seen of a picture step by step.

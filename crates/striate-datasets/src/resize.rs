@@ -2,6 +2,7 @@
 
 use crate::{DatasetError, dataset::image_shape};
 use serde::{Deserialize, Serialize};
+use striate_torch::height_first;
 use tch::{Kind, Tensor};
 
 /// How an image is resized. Both ways are antialiased, as in Pillow and torchvision: when a side
@@ -38,10 +39,7 @@ impl Interpolation {
     }
 }
 
-/// How many times larger than both pictures the one between may be.
-const TALL: i64 = 4;
-
-/// To another size, in Pillow's integer arithmetic; within 1 of 255 of it where a high picture becomes wide.
+/// To another size, in Pillow's integer arithmetic.
 pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolation) -> Result<Tensor, DatasetError> {
     if height < 1 || width < 1 {
         return Err(DatasetError::option("size", format!("an image cannot be {height}x{width}")));
@@ -50,9 +48,8 @@ pub(crate) fn resize(images: &Tensor, [height, width]: [i64; 2], by: Interpolati
     if [old_height, old_width] == [height, width] {
         return Ok(images.shallow_clone());
     }
-    // libtorch makes all rows as long as they will be, then fewer rows of them. Of one column of a million pixels it would make a
-    // million rows.
-    if old_height * width > TALL * (old_height * old_width).max(height * width) {
+    // libtorch always resizes the rows first.
+    if old_width != width && is_height_first([old_height, old_width], [height, width]) {
         return resize(&resize(images, [height, old_width], by)?, [height, width], by);
     }
     Ok(match by {
@@ -76,8 +73,19 @@ pub(crate) fn resize_window(
     let (rows, columns) = (rows.f_to_device(images.device())?, columns.f_to_device(images.device())?);
     // As Pillow does, with whole numbers between the two.
     let whole = |pixels: Tensor| pixels.f_round()?.f_clamp(0, 255);
-    let wide = whole(source.f_matmul(&columns.f_transpose(0, 1)?)?)?;
-    Ok(whole(rows.f_matmul(&wide)?)?.f_to_kind(Kind::Uint8)?)
+    let wide = |source: &Tensor| whole(source.f_matmul(&columns.f_transpose(0, 1)?)?);
+    let high = |source: &Tensor| whole(rows.f_matmul(source)?);
+    let resized = match is_height_first([height, width], size) {
+        true => wide(&high(&source)?)?,
+        false => high(&wide(&source)?)?,
+    };
+    Ok(resized.f_to_kind(Kind::Uint8)?)
+}
+
+/// Whether columns are resized before rows: see [`height_first`].
+fn is_height_first([old_height, old_width]: [i64; 2], [height, width]: [i64; 2]) -> bool {
+    let side = |size: i64| size.unsigned_abs() as usize;
+    height_first([side(old_width), side(old_height)], [side(width), side(height)])
 }
 
 /// The weights of `old` pixels in the middle `window` of `new` ones: the first old pixel that any of

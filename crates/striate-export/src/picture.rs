@@ -36,7 +36,8 @@ pub(crate) fn input(writer: &mut Writer<'_>, preprocess: &Preprocess) -> Result<
     Ok(writer.node("Add", "images/Add", &[&scaled, &shift], Vec::new()))
 }
 
-/// Resizes rows and then columns, antialiased, each to whole values: as Pillow does it, and Striate.
+/// Resizes rows and then columns, antialiased, each to whole values: as Pillow does it, and Striate, but for pictures whose height shrinks by
+/// more than twice what the width does.
 fn resize(writer: &mut Writer<'_>, value: &str, [height, width]: [&str; 2], by: Interpolation) -> Result<String, ExportError> {
     let mut attributes = vec![Attribute::text("coordinate_transformation_mode", "half_pixel"), Attribute::int("antialias", 1)];
     attributes.extend(match by {

@@ -117,10 +117,30 @@ impl Resampling {
     }
 }
 
-/// A part of a picture in another size, or a window of that: to the bits of Pillow's `Image.crop` and `Image.resize`.
+/// Whether what has the width and height `has` gets the height of `size` before the width: as Pillow does since version 13, where the
+/// height shrinks by more than twice what the width does. So of one column of a million pixels no million rows are made.
+pub fn height_first(has: [usize; 2], size: [usize; 2]) -> bool {
+    let [width, height] = [0, 1].map(|side| has[side].cast_signed().saturating_sub(size[side].cast_signed()));
+    height > 0 && height > width.saturating_mul(2)
+}
+
+/// A part of a picture in another size, or a window of that: to the bits of Pillow's `Image.crop` and `Image.resize` (version 13).
 ///
 /// Fails if the window does not lie within the size, the piece lacks pixels that it is made of, a size is 0, or memory lacks.
 pub fn resample(piece: &Piece<'_>, resampling: &Resampling) -> Result<Vec<u8>, TorchError> {
+    let Resampling { part, size, window, .. } = *resampling;
+    if !height_first(part.size(), size) || part.width == size[0] {
+        return rows_then_columns(piece, resampling);
+    }
+    let (needs, high) = (resampling.needs(), [part.width, size[1]]);
+    let left = needs.left.saturating_sub(part.left);
+    let place = Rect { left, width: needs.width, ..window };
+    let bytes = rows_then_columns(piece, &Resampling { size: high, window: place, ..*resampling })?;
+    let piece = Piece { bytes: &bytes, place, channels: piece.channels };
+    rows_then_columns(&piece, &Resampling { part: Rect::whole(high), ..*resampling })
+}
+
+fn rows_then_columns(piece: &Piece<'_>, resampling: &Resampling) -> Result<Vec<u8>, TorchError> {
     let (&Piece { bytes, place, channels }, &Resampling { part, size, window, cubic }) = (piece, resampling);
     let within = window.left + window.width <= size[0] && window.top + window.height <= size[1];
     let sizes = [part.width, part.height, size[0], size[1], window.width, window.height, place.width, place.height, channels];
@@ -199,6 +219,17 @@ mod tests {
             let large =
                 [0, 7, 35, 60, 84, 111, 150, 178, 204, 242, 114, 0, 23, 54, 71, 40, 63, 99, 123, 155, 157, 92, 95, 128, 160, 100];
             assert_eq!(resampled(piece.place, [15, 11], true)[..large.len()], large);
+            // resize((9, 3), Image.BICUBIC), the height first: rows first would give 81 and 168 of two of them
+            let high = [
+                89, 80, 136, 128, 92, 148, 114, 77, 119, 155, 115, 98, 151, 125, 98, 151, 134, 94, 130, 172, 135, 101, 157, 121,
+                113, 169, 160,
+            ];
+            assert_eq!(resampled(piece.place, [9, 3], true), high);
+            // Of one size alone: resize((10, 3), Image.BICUBIC), and the start of resize((4, 7), Image.BILINEAR)
+            let lower = [92, 74, 120, 157, 81, 118, 156, 95, 77, 123, 157, 123, 89, 134, 160, 89];
+            assert_eq!(resampled(piece.place, [10, 3], true)[..lower.len()], lower);
+            let narrower = [37, 120, 152, 52, 151, 131, 71, 154, 90, 92, 175, 82];
+            assert_eq!(resampled(piece.place, [4, 7], false)[..narrower.len()], narrower);
             // Image.fromarray(...).crop((3, 2, 9, 6)).resize((3, 5), Image.BILINEAR)
             assert_eq!(resampled(PART, [3, 5], false), BILINEAR);
             assert_eq!(resampled(Rect { width: 2, height: 1, ..PART }, [2, 1], false), [851_u32 as u8, 888_u32 as u8]);
@@ -209,7 +240,16 @@ mod tests {
     fn a_window_of_a_piece_is_that_of_the_whole() {
         let bytes = rows_of_ten(3);
         let whole = Piece { bytes: &bytes, place: Rect::whole([10, 7]), channels: 3 };
-        for (part, size, cubic) in [(whole.place, [4, 3], true), (whole.place, [40, 30], false), (PART, [3, 5], false)] {
+        for (part, size, cubic) in [
+            (whole.place, [4, 3], true),
+            (whole.place, [40, 30], false),
+            (PART, [3, 5], false),
+            (whole.place, [9, 3], true),
+            (whole.place, [30, 3], false),
+            (whole.place, [10, 3], true),
+            (whole.place, [4, 7], true),
+            (PART, [6, 3], false),
+        ] {
             let all = resample(&whole, &Resampling { part, size, window: Rect::whole(size), cubic }).unwrap();
             let window = Rect { left: 1, top: 1, width: 2, height: 2 };
             let resampling = Resampling { part, size, window, cubic };

@@ -63,7 +63,7 @@ mod tensor_file;
 pub mod winograd;
 
 pub use budget::Budget;
-pub use bytes::{Piece, Rect, Resampling, picture_from_bytes, picture_to_bytes, resample};
+pub use bytes::{Piece, Rect, Resampling, height_first, picture_from_bytes, picture_to_bytes, resample};
 pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::{Lack, TorchError};
 pub use frozen::Frozen;

@@ -1,5 +1,5 @@
 // Pillow's resampling of a picture of bytes, to its bits: weights of 22 bits after the point, first along the rows, rounded to bytes, then along the
-// columns. What it takes from the picture's borders is as if nothing lay beyond.
+// columns. A side that keeps its size is not resampled. What it takes from the picture's borders is as if nothing lay beyond.
 #include "lanes.h"
 
 #include <cmath>
@@ -143,15 +143,21 @@ int resample(const uint8_t* from, const st_resampling* resampling, int cubic, ui
   try {
     const auto [piece, channels, part, size, window] = *resampling;
     const Shares across(part[2], size[0], window[0], window[2], cubic != 0), down(part[3], size[1], window[1], window[3], cubic != 0);
-    // Where the part begins within the piece.
-    const int64_t left = part[0] - piece[0], top = part[1] - piece[1];
-    const bool there = left + across.begin() >= 0 && left + across.end() <= piece[2] && top + down.begin() >= 0 && top + down.end() <= piece[3];
+    const bool keeps_width = part[2] == size[0], keeps_height = part[3] == size[1];
+    // The columns and rows of the piece that it is made of.
+    const int64_t left = part[0] - piece[0] + (keeps_width ? window[0] : across.begin()), top = part[1] - piece[1] + (keeps_height ? window[1] : down.begin());
+    const int64_t width = keeps_width ? window[2] : across.end() - across.begin(), height = keeps_height ? window[3] : down.end() - down.begin();
+    const bool there = left >= 0 && left + width <= piece[2] && top >= 0 && top + height <= piece[3];
     if (!there) return -1;
-    const int64_t stride = piece[2] * channels, row = window[2] * channels, width = across.end() - across.begin(), first = down.begin();
-    std::vector<uint8_t> wide((down.end() - first) * row + kBlock);
-    const uint8_t* begin = from + (top + first) * stride + (left + across.begin()) * channels;
-    along_rows(begin, stride, width, channels, down.end() - first, across, wide.data());
-    along_columns(wide.data(), row, first, down, to);
+    const int64_t stride = piece[2] * channels, row = window[2] * channels;
+    std::vector<uint8_t> between(keeps_height ? 0 : height * row + kBlock);
+    uint8_t* wide = keeps_height ? to : between.data();
+    const uint8_t* begin = from + top * stride + left * channels;
+    if (keeps_width)
+      for (int64_t y = 0; y < height; ++y) memcpy(wide + y * row, begin + y * stride, row);
+    else
+      along_rows(begin, stride, width, channels, height, across, wide);
+    if (!keeps_height) along_columns(wide, row, down.begin(), down, to);
     return 1;
   } catch (const std::exception&) {
     return 0;  // no memory
