@@ -2,7 +2,7 @@ use crate::pixels::Region;
 use crate::resize::{Interpolation, centre, resize, resize_window};
 use crate::{Dataset, DatasetError, Pixels, View, catalogue, channel_statistics, dataset::image_shape};
 use serde::{Deserialize, Serialize};
-use striate_torch::Rect;
+use striate_torch::{Rect, normalise};
 use tch::{Device, Kind, Tensor};
 
 /// No side of an input or of a resized image is longer.
@@ -265,17 +265,7 @@ impl Normalise {
         for (channel, out) in out.chunks_exact_mut(picture.width * picture.height).enumerate() {
             let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
             let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
-            // Looked up: processors without wide vectors convert one value at a time.
-            let table: [f32; 256] = std::array::from_fn(|value| value as f32 * scale + shift);
-            let normal = |(out, value): (&mut f32, u8)| *out = table[usize::from(value)];
-            match picture.channels {
-                1 => out.iter_mut().zip(picture.data.iter().copied()).for_each(normal),
-                3 => {
-                    let pixels = picture.data.as_chunks::<3>().0;
-                    out.iter_mut().zip(pixels.iter().map(|pixel| pixel[channel])).for_each(normal);
-                }
-                channels => out.iter_mut().zip(picture.data[channel..].iter().copied().step_by(channels)).for_each(normal),
-            }
+            normalise(&picture.data, [picture.channels, channel.min(picture.channels - 1)], [scale, shift], out);
         }
     }
 

@@ -51,6 +51,7 @@ pub mod kernels;
 mod memory;
 mod nearest;
 pub mod norm;
+mod normalise;
 pub mod onednn;
 pub mod optim;
 mod parts;
@@ -73,6 +74,7 @@ pub use memory::{
     resident_memory, to_memory_format,
 };
 pub use nearest::{nearest, nearest_few};
+pub use normalise::normalise;
 pub use parts::{Memory, Part, Unfinished, Values};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{

@@ -209,7 +209,7 @@ const SMALL: [&str; 10] = ["--data", "mnist", "--data-dir", "few", "--seeds", "2
 fn write_few_digits(sandbox: &Sandbox) {
     std::fs::create_dir(sandbox.path("few")).unwrap();
     let Split { train, test } = digits().unwrap();
-    for (part, data, count) in [("train", train, 128), ("t10k", test, 64)] {
+    for (part, data, count) in [("train", train, 64), ("t10k", test, 32)] {
         let few = data.range(0..count).unwrap().resize(28, 28).unwrap();
         let path = |file: &str| sandbox.path(&format!("few/{part}-{file}"));
         idx::write_images(&path("images-idx3-ubyte"), few.images()).unwrap();
