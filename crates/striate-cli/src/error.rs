@@ -102,7 +102,7 @@ impl From<ModelError> for CliError {
             ModelError::NoBundle { .. } => MAKE_A_BUNDLE.to_owned(),
             ModelError::Fetch(FetchError::Stopped) => return Self::Stopped(error.to_string()),
             ModelError::Fetch(FetchError::Unreachable { .. }) => {
-                return Self::Failed(format!("{error}: download the file elsewhere, then name the MODEL and the file"));
+                return Self::Usage(format!("{error}: download the file elsewhere, then name the MODEL and the file"));
             }
             ModelError::SeveralNetworks { path, .. } => format!("write {}#KEY", path.display()),
             _ => return Self::Model(error),

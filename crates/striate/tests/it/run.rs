@@ -387,7 +387,7 @@ fn a_part_of_the_pictures_is_trained_on_and_all_are_judged_by() {
     let trained_on = |recipe: &Recipe| {
         let data = Run::new(recipe.clone()).prepare().unwrap().data;
         let (train, places) = (data.train.len(), data.train.examples().unwrap());
-        (data.test.len(), (0..train).map(|index| places.place(index)).collect::<Vec<_>>())
+        (data.test.unwrap().len(), (0..train).map(|index| places.place(index)).collect::<Vec<_>>())
     };
     let (test, half) = trained_on(&recipe);
     assert_eq!((half.len(), test), (12, 9), "four of each class");
