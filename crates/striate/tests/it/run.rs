@@ -398,7 +398,7 @@ fn a_part_of_the_pictures_is_trained_on_and_all_are_judged_by() {
     assert_eq!(trained_on(&recipe).1.len(), 24);
     for wrong in [0.0, 1.5, f64::NAN] {
         recipe.data.part = wrong;
-        let told = Run::new(recipe.clone()).prepare().unwrap_err().to_string();
+        let told = recipe.check().unwrap_err().to_string();
         assert!(told.contains("data.part") && told.contains("must be above 0 and at most 1"), "{told}");
     }
 }
