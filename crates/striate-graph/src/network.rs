@@ -72,14 +72,25 @@ pub struct Network {
     pub(crate) autocast: Option<Kind>,
     vs: VarStore,
     kind: Kind,
-    seed: u64,
+    /// Of what parameters that are made are drawn; otherwise they are zeros.
+    seed: Option<u64>,
 }
 
 impl Network {
     /// Gives every layer of `graph` its parameters.
     ///
     /// Training runs faster if the program calls [`striate_torch::keep_memory_warm`] first.
-    pub fn new(mut graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
+    pub fn new(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
+        Self::made(graph, options, Some(options.seed))
+    }
+
+    /// The same with zeros for all parameters, to load weights into: drawing values takes longer than reading them. Layers that it
+    /// gets later are drawn.
+    pub fn zeros(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
+        Ok(Self { seed: Some(options.seed), ..Self::made(graph, options, None)? })
+    }
+
+    fn made(mut graph: Graph, options: &InitOptions, seed: Option<u64>) -> Result<Self, GraphError> {
         let devices = match options.devices.as_slice() {
             [one] => vec![*one; graph.places()],
             devices if graph.places() == 1 && devices.len() > 1 => {
@@ -99,7 +110,7 @@ impl Network {
             kernels: Kernels::default(),
             autocast: None,
             kind: options.kind,
-            seed: options.seed,
+            seed,
         };
         network.set_graph(graph, &[])?;
         // What initialising took is not what a step will take.
@@ -146,9 +157,10 @@ impl Network {
             Some(part) => (part.op.layer(), part.inputs.clone()),
             None => (layer, graph.input_shapes(node)),
         };
-        let mut generator = Generator::new(derive_seed(self.seed, &[PARAMETER_SEEDS, node.number as u64]));
+        let generator = |seed| Generator::new(derive_seed(seed, &[PARAMETER_SEEDS, node.number as u64]));
         let error = |source| GraphError::Layer { layer: node.name.clone(), op: layer.name(), source };
-        let params = striate_layers::create_params(layer, &inputs, self.kind, &mut generator).map_err(error)?;
+        let params =
+            striate_layers::create_params(layer, &inputs, self.kind, self.seed.map(generator).as_mut()).map_err(error)?;
         let place = |(spec, tensor): (ParamSpec, Tensor)| {
             let tensor = match &node.part {
                 Some(part) => part.of(&tensor)?,
@@ -382,6 +394,22 @@ mod tests {
         assert_eq!(network.var_store().trainable_variables().len(), 6);
         let same = |a: &Network, b: &Network| a.state()["conv.weight"] == b.state()["conv.weight"];
         assert!(same(&network, &self::network(0)) && !same(&network, &self::network(1)));
+    }
+
+    #[test]
+    fn of_zeros_a_network_becomes_the_one_whose_weights_it_loads() {
+        let options = InitOptions { seed: 1, ..InitOptions::default() };
+        let mut zeros = Network::zeros(small(), &options).unwrap();
+        let state = zeros.state();
+        assert!(state.len() == 9 && state.values().all(|tensor| tensor.any().int64_value(&[]) == 0));
+        let from = network(2);
+        zeros.load_state(&from.state()).unwrap();
+        assert_eq!(zeros.state(), from.state());
+        // A head that it gets later starts as that of any network with the seed.
+        let mut drawn = network(1);
+        drawn.replace_head(5).unwrap();
+        zeros.replace_head(5).unwrap();
+        assert_eq!(zeros.state()["fc.weight"], drawn.state()["fc.weight"]);
     }
 
     #[test]

@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn the_closest_code_wins_and_a_code_itself_is_at_distance_0() {
         let rbf = RbfOutput::digits(10);
-        let params = crate::create_params(&rbf, &[Shape::vector(84)], Kind::Float, &mut Generator::new(0)).unwrap();
+        let params = crate::create_params(&rbf, &[Shape::vector(84)], Kind::Float, Some(&mut Generator::new(0))).unwrap();
         let codes = params[0].1.shallow_clone();
         assert_eq!(codes.size(), [10, 84]);
         let logits = rbf.forward(&[codes.shallow_clone()], &[&codes], Mode::Eval).unwrap();

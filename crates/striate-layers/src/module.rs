@@ -18,7 +18,7 @@ impl<L: Forward> Module<L> {
     /// Fails if the inputs don't fit the layer, or if a parameter of that name exists already.
     pub fn new(path: &nn::Path, layer: L, inputs: &[Shape], generator: &mut Generator) -> Result<Self, LayerError> {
         infer_shape(&layer, inputs)?;
-        let params = create_params(&layer, inputs, path.kind(), generator)?;
+        let params = create_params(&layer, inputs, path.kind(), Some(generator))?;
         if let Some((spec, _)) = params.iter().find(|(spec, _)| path.get(spec.name).is_some()) {
             return Err(LayerError::NameTaken { name: path.path(spec.name) });
         }
@@ -56,17 +56,22 @@ impl<L: Forward> nn::ModuleT for Module<L> {
     }
 }
 
-/// The parameters of a layer for inputs of these shapes, on the CPU, initialised in order from `generator`; floating-point
-/// ones are of `kind`.
+/// The parameters of a layer for inputs of these shapes, on the CPU, initialised in order from `generator`, or zeros without one;
+/// floating-point ones are of `kind`.
 pub fn create_params(
     layer: &dyn Layer,
     inputs: &[Shape],
     kind: Kind,
-    generator: &mut Generator,
+    mut generator: Option<&mut Generator>,
 ) -> Result<Vec<(ParamSpec, Tensor)>, LayerError> {
     let create = |spec: ParamSpec| {
         let kind = if spec.kind == ParamKind::Counter { Kind::Int64 } else { kind };
-        let mut tensor = Tensor::f_empty(spec.shape.as_slice(), (kind, Device::Cpu))?;
+        let (shape, options) = (spec.shape.as_slice(), (kind, Device::Cpu));
+        let Some(generator) = generator.as_deref_mut() else {
+            let zeros = Tensor::f_zeros(shape, options)?;
+            return Ok((spec, zeros));
+        };
+        let mut tensor = Tensor::f_empty(shape, options)?;
         spec.init.fill(&mut tensor, spec.fans, generator)?;
         Ok((spec, tensor))
     };

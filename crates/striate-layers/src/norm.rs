@@ -211,7 +211,7 @@ mod tests {
     fn without_momentum_the_statistics_are_the_mean_over_batches() {
         let norm = BatchNorm2d { momentum: None, ..BatchNorm2d::new() };
         let shape = [Shape::image(1, 1, 2)];
-        let params = crate::create_params(&norm, &shape, Kind::Double, &mut Generator::new(0)).unwrap();
+        let params = crate::create_params(&norm, &shape, Kind::Double, Some(&mut Generator::new(0))).unwrap();
         let params: Vec<Tensor> = params.into_iter().map(|(_, tensor)| tensor).collect();
         for mean in [3.0, 6.0] {
             let batch = Tensor::from_slice(&[mean - 1.0, mean + 1.0]).view([1, 1, 1, 2]);
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn one_value_per_channel_has_no_variance() {
         let norm = BatchNorm2d::new();
-        let params = crate::create_params(&norm, &[Shape::image(2, 1, 1)], Kind::Float, &mut Generator::new(0)).unwrap();
+        let params = crate::create_params(&norm, &[Shape::image(2, 1, 1)], Kind::Float, Some(&mut Generator::new(0))).unwrap();
         let params: Vec<Tensor> = params.into_iter().map(|(_, tensor)| tensor).collect();
         let one = Tensor::ones([1, 2, 1, 1], (Kind::Float, Device::Cpu));
         let error = norm.forward(&params, &[&one], Mode::Train).unwrap_err().to_string();

@@ -361,7 +361,7 @@ impl Bundle {
     pub fn network(&self, path: &Path, options: &InitOptions) -> Result<Network, ModelError> {
         let misfit = |source: GraphError| ModelError::Misfit { path: path.into(), source: Box::new(source) };
         self.info.graph.check_state(&self.state).map_err(misfit)?;
-        let network = Network::new(self.info.graph.clone(), options)?;
+        let network = Network::zeros(self.info.graph.clone(), options)?;
         network.load_state(&self.state).map_err(misfit)?;
         Ok(network)
     }

@@ -30,7 +30,7 @@ fn starts() -> Vec<Start> {
 }
 
 fn create((_, op, input, _): &Start, seed: u64) -> Tensors {
-    let params = create_params(op.layer(), std::slice::from_ref(input), Kind::Float, &mut Generator::new(seed)).unwrap();
+    let params = create_params(op.layer(), std::slice::from_ref(input), Kind::Float, Some(&mut Generator::new(seed))).unwrap();
     params.into_iter().map(|(spec, tensor)| (spec.name.to_owned(), tensor)).collect()
 }
 
