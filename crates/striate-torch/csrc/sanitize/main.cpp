@@ -158,11 +158,12 @@ void pictures() {
     }
   for (const int64_t channels : {1, 3})
     for (const auto [width, height] : {std::pair<int64_t, int64_t>{1, 1}, {33, 7}, {5, 90}})
-      for (const auto [wide, high] : {std::pair<int64_t, int64_t>{1, 1}, {9, 40}, {70, 6}})
+      for (const auto [wide, high] : {std::pair<int64_t, int64_t>{1, 1}, {9, 40}, {70, 6}, {width, 6}, {9, height}})
         for (const int cubic : {0, 1}) {
-          const Values<uint8_t> from(width * height * channels), to(wide * high * channels);
+          const Values<uint8_t> from(width * height * channels), to(wide * high * channels), one(channels);
           const st_resampling all{{0, 0, width, height}, channels, {0, 0, width, height}, {wide, high}, {0, 0, wide, high}};
-          if (st_resample(from, &all, cubic, to) != 1) abort();
+          const st_resampling last{{0, 0, width, height}, channels, {0, 0, width, height}, {wide, high}, {wide - 1, high - 1, 1, 1}};
+          if (st_resample(from, &all, cubic, to) != 1 || st_resample(from, &last, cubic, one) != 1) abort();
         }
 }
 
