@@ -346,6 +346,9 @@ fn reason(error: ImageError) -> String {
     if matches!(error, ImageError::Limits(_)) {
         return "its header declares more pixels than the limit allows".to_owned();
     }
+    if matches!(error, ImageError::Unsupported(_)) {
+        return format!("it is of a kind that is not read ({error}): save it again with another program, such as a PNG");
+    }
     let cut = matches!(&error, ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof);
     let error = error.to_string().trim().to_owned();
     let lower = error.to_lowercase();
@@ -548,6 +551,11 @@ pub(crate) mod tests {
             let error = refused(bytes);
             assert!(error.contains(told), "{error}");
         }
+        // The same colours, said to be CIELab's.
+        let mut tiff = made("small.tif");
+        tiff[66] = 8;
+        let error = refused(&tiff);
+        assert!(error.contains("it is of a kind that is not read (") && error.ends_with("such as a PNG"), "{error}");
     }
 
     #[test]

@@ -105,6 +105,32 @@ mod tests {
     }
 
     #[test]
+    fn two_columns_of_colours_are_repeated_and_three_are_smoothed() {
+        // jdsample.c: "fancy" upsampling takes more than two columns. Of blue, these are 0, 100 and 200 above the middle's 28.
+        let blue = [28, 128, 228, 28, 128, 228];
+        let green = |columns: usize, halved: [bool; 2]| -> Vec<u8> {
+            let size = [2 * columns, 2];
+            let rows = if halved[1] { 1 } else { 2 };
+            let of_colours = |samples| {
+                let place = Rect { left: 0, top: 0, width: columns, height: rows };
+                Plane { samples, place, size: [columns, rows] }
+            };
+            let few: Vec<u8> = blue.chunks_exact(3).take(rows).flat_map(|row| &row[..columns]).copied().collect();
+            let luma = Plane { samples: &vec![100; 4 * columns], place: Rect::whole(size), size };
+            let planes = [luma, of_colours(&few[..]), of_colours(&[128; 6][..columns * rows])];
+            let pixels = pixels(&planes, halved, Rect::whole(size)).unwrap();
+            pixels.chunks_exact(3).take(2 * columns).map(|pixel| pixel[1]).collect()
+        };
+        // G = Y - 0.344136 (Cb - 128)
+        let of = |blue: &[f64]| blue.iter().map(|blue| (100.0 - 0.344_136 * (blue - 128.0)).round() as u8).collect::<Vec<_>>();
+        for halved in [[true, true], [true, false]] {
+            assert_eq!(green(2, halved), of(&[28.0, 28.0, 128.0, 128.0]));
+            assert_eq!(green(1, halved), of(&[28.0, 28.0]));
+            assert_eq!(green(3, halved), of(&[28.0, 53.0, 103.0, 153.0, 203.0, 228.0]));
+        }
+    }
+
+    #[test]
     fn pixels_of_samples_that_are_not_there_are_refused() {
         let region = Rect { left: 4, top: 6, width: 3, height: 2 };
         let size = [10_usize, 9];

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// The file beside a list or shards that names the classes, one a line, in the order of their numbers.
 pub(crate) const CLASSES: &str = "classes.txt";
 
+/// No path and no class is longer, in bytes.
+pub(crate) const LONGEST: usize = 4096;
+
 /// What a text says of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Label {
@@ -75,6 +78,9 @@ impl Gathered {
         let text = match label {
             Label::Number(number) => number.to_string(),
             Label::Text(text) if text.is_empty() => return Err("it has no class".to_owned()),
+            Label::Text(text) if text.len() > LONGEST => {
+                return Err(format!("its class has {} bytes, more than {LONGEST}", text.len()));
+            }
             Label::Text(text) => text.clone(),
         };
         if !self.is_closed {

@@ -1,6 +1,6 @@
 //! Lists of pictures: a CSV or TSV with paths and labels.
 
-use super::gather::{Gathered, Label, fault};
+use super::gather::{Gathered, LONGEST, Label, fault};
 use super::parts::Part;
 use super::scan::by_name;
 use super::{FolderParts, PictureFile, Reason};
@@ -137,9 +137,6 @@ fn read(
     Ok(())
 }
 
-/// No path and no class is longer, in bytes.
-const LONGEST: usize = 4096;
-
 /// Where a row is, for messages.
 fn at(list: &Path, line: u64) -> String {
     format!("{}, line {line}", list.display())
@@ -233,11 +230,13 @@ fn each(row: &StringRecord, classes: &[(usize, i64)]) -> Result<Vec<i64>, String
     Ok(labels)
 }
 
-/// A cell of 0 or 1.
+/// A cell of 0 or 1, or as Python writes them: `False` or `True`.
 fn flag(cell: &str) -> Option<bool> {
     match cell {
         "0" | "0.0" => Some(false),
         "1" | "1.0" => Some(true),
+        _ if cell.eq_ignore_ascii_case("false") => Some(false),
+        _ if cell.eq_ignore_ascii_case("true") => Some(true),
         _ => None,
     }
 }
@@ -352,6 +351,10 @@ mod tests {
             (
                 "dog,cat,file,fur\n0,1,cat/1.png,1\n0,0,cat/2.png,0\n1,0,dog/1.png,1.0\n",
                 [vec!["cat", "fur"], vec![], vec!["dog", "fur"]],
+            ),
+            (
+                "file,cat,dog,fur\ncat/1.png,True,False,True\ncat/2.png,true,false,FALSE\ndog/1.png,False,1,True\n",
+                [vec!["cat", "fur"], vec!["cat"], vec!["dog", "fur"]],
             ),
         ] {
             let folder = listed("l.csv", text);

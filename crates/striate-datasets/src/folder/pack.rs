@@ -143,10 +143,12 @@ fn put(
     };
     member(&end, &bytes)?;
     // Two names that are no UTF-8 could not be told apart later.
-    let name = former_name(part, picture).into_os_string().into_string().map_err(|_| DatasetError::Inconsistent {
-        dataset: picture.path().display().to_string(),
-        reason: "its name is no UTF-8: rename it to pack it".to_owned(),
-    })?;
+    let below = picture.path().strip_prefix(&part.root).ok().filter(|_| picture.archive().is_none());
+    let name = former_name(part, picture);
+    let (true, Some(name)) = (below.is_none_or(|below| below.to_str().is_some()), name.to_str()) else {
+        let reason = "its name or that of its folder is no UTF-8: rename it to pack it".to_owned();
+        return Err(fault(picture.path().display(), reason));
+    };
     let mut told = json!({ NAME: name });
     match part.task() {
         Task::SingleLabel => member("cls", picture.label().to_string().as_bytes())?,
@@ -359,6 +361,15 @@ mod tests {
         // A name that leads out is none, and the member's stands for it.
         told(&[("1.png", &x), ("1.json", br#"{"name": "../../evil.png"}"#), ("1.cls", b"0")], "a").unwrap();
         assert_eq!(tree(&out).keys().collect::<Vec<_>>(), [Path::new("a/1.png")]);
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let odd = root.path().join("odd");
+            write(&odd.join(std::ffi::OsStr::from_bytes(b"c\xff")).join("1.png"), [8, 8], 1);
+            let told =
+                pack(&open(&odd), &root.path().join("new"), ShardSize::default(), &mut |_, _| true).unwrap_err().to_string();
+            assert!(told.contains("its name or that of its folder is no UTF-8"), "{told}");
+        }
         let stopped = pack(&open(&out), &root.path().join("new"), ShardSize::default(), &mut |_, _| false);
         assert!(matches!(stopped, Err(DatasetError::Interrupted)) && !root.path().join("new").exists());
         let full =

@@ -210,7 +210,10 @@ impl ImageFolder {
             apart.extend(files.drain(..count));
         }
         if apart.is_empty() {
-            return Err(DatasetError::option("split", format!("no class of {} has two pictures", self.name())));
+            return Err(DatasetError::option(
+                "split",
+                format!("no class of {} has two pictures, of which one could be held out: add some", self.name()),
+            ));
         }
         let part = |is_apart: bool, left_out| {
             let files = self.files.iter().enumerate().filter(|(index, _)| apart.contains(index) == is_apart);

@@ -46,7 +46,7 @@ pub enum Reason {
     Missing,
     /// A list or a shard gives it no class, or one that there isn't.
     NoLabel,
-    /// It comes twice, or it is a member of a shard that cannot be taken, such as a link.
+    /// It comes twice, or it is a shard or a member of one that cannot be taken, such as a link.
     Unfit,
     /// Its content is a picture, but its name does not end like a picture's.
     Unnamed,

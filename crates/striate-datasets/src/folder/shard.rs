@@ -2,7 +2,7 @@
 //! `KEY.json` with a `label`).
 
 use super::file::Member;
-use super::gather::{Gathered, Label, fault};
+use super::gather::{Gathered, LONGEST as LONGEST_NAME, Label, fault};
 use super::parts::Part;
 use super::scan::by_name;
 use super::{FolderParts, PictureFile, Reason};
@@ -80,7 +80,7 @@ pub(crate) fn read_shards(
 fn read(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetError> {
     note_file(shard);
     match index(shard, part, into) {
-        Err(error @ DatasetError::Inconsistent { .. }) => into.refuse(part, Reason::Bad, shard, error),
+        Err(error @ DatasetError::Inconsistent { .. }) => into.refuse(part, Reason::Unfit, shard, error),
         result => result,
     }
 }
@@ -103,13 +103,19 @@ fn index(shard: &Path, part: Part, into: &mut Gathered) -> Result<(), DatasetErr
     let (mut end, mut sample) = (0, Sample::default());
     for entry in tar.entries_with_seek().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
+        let kind = entry.header().entry_type();
+        if kind == EntryType::GNUSparse {
+            return Err(refuse("it holds a sparse file: pack it without `--sparse`"));
+        }
         let (offset, size) = (entry.raw_file_position(), entry.size());
         end = offset.saturating_add(size).div_ceil(BLOCK).saturating_mul(BLOCK);
         if end > length {
             return Err(refuse(CUT));
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let kind = entry.header().entry_type();
+        if name.len() > LONGEST_NAME {
+            return Err(refuse(&format!("the name of a member has {} bytes, more than {LONGEST_NAME}", name.len())));
+        }
         let base = name.rsplit('/').next().unwrap_or_default();
         let is_hidden = base.starts_with('.') && base != "..";
         if is_hidden || kind == EntryType::Directory || kind == EntryType::XGlobalHeader {
@@ -333,6 +339,7 @@ pub(crate) mod tests {
         assert!(told("train-{0..99999999}.tar").contains("at most a million more"));
         assert!(told("train-{a..b}.tar").contains("braces hold two numbers, as in {000..009}"));
         assert!(told("train-{0.tar").contains("a brace is not closed"));
+        assert!(told(&format!("train-{{{}..1}}.tar", "0".repeat(70_000))).contains("a number in braces has too many digits"));
         std::fs::write(flat.path().join("more.tar"), shard("a")).unwrap();
         let error = open(&flat, "", false).unwrap_err().to_string();
         assert!(error.contains("the name of more.tar tells no part, and those of others do"), "{error}");
@@ -366,6 +373,25 @@ pub(crate) mod tests {
             told(with(&[("2.png", b"x"), ("2.json", b"{\"label\": {}}")])),
             "x.tar/2: its .json cannot be read: its label is neither a number nor a name"
         );
+        let long = "a".repeat(5000);
+        assert_eq!(
+            told(with(&[("2.png", b"x"), ("2.cls", long.clone().leak().as_bytes())])),
+            "x.tar/2: its class has 5000 bytes, more than 4096"
+        );
+        let mut tar = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        tar.append_data(&mut header, &long, &b""[..]).unwrap();
+        assert_eq!(told(tar.into_inner().unwrap()), "x.tar: the name of a member has 5000 bytes, more than 4096");
+        let mut sparse = archive(&[("1.png", &png)]);
+        let mut header = Header::from_byte_slice(&sparse[..512]).clone();
+        header.set_entry_type(EntryType::GNUSparse);
+        let octal = format!("{:011o}\0", png.len()).into_bytes().try_into().unwrap();
+        let gnu = header.as_gnu_mut().unwrap();
+        (gnu.sparse[0].offset, gnu.sparse[0].numbytes, gnu.realsize) = (*b"00000000000\0", octal, octal);
+        header.set_cksum();
+        sparse[..512].copy_from_slice(header.as_bytes());
+        assert_eq!(told(sparse), "x.tar: it holds a sparse file: pack it without `--sparse`");
         for name in ["../2.png", "a/../../2.png", "/2.png"] {
             let error = told(archive(&[(name, b"x"), (&name.replace("png", "cls"), b"a")]));
             assert!(error.ends_with("2: its name leads out of the shard"), "{error}");
@@ -376,7 +402,7 @@ pub(crate) mod tests {
         let train = open(&shards, "", true).unwrap().train;
         assert_eq!(pictures(&shards, &train).len(), 3);
         let reasons: Vec<_> = train.left_out().reasons().map(|(reason, count, _)| (reason.clone(), count)).collect();
-        assert_eq!(reasons, [(Reason::Bad, 1), (Reason::NoLabel, 1), (Reason::Unfit, 2)]);
+        assert_eq!(reasons, [(Reason::NoLabel, 1), (Reason::Unfit, 3)]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use striate_fetch::{Download, FetchError, Lock, cache_dir};
 
 /// The most shards that one pattern stands for.
 const MOST: usize = 1_000_000;
+/// The most digits of a number in braces: none that is 64 bits long has more.
+const DIGITS: usize = 20;
 /// The endings of lists.
 const LISTS: [&str; 2] = ["csv", "tsv"];
 
@@ -248,6 +250,9 @@ fn expanded(pattern: &str) -> Result<Vec<String>, DatasetError> {
                 if from > to || to - from >= MOST {
                     return Err(refuse("the first number in braces is the smaller one, and the last at most a million more"));
                 }
+                if first.len().max(last.len()) > DIGITS {
+                    return Err(refuse("a number in braces has too many digits"));
+                }
                 let width = if first.starts_with('0') || last.starts_with('0') { first.len().max(last.len()) } else { 0 };
                 (from..=to).map(|number| format!("{number:0width$}")).collect()
             }
@@ -267,11 +272,9 @@ fn expanded(pattern: &str) -> Result<Vec<String>, DatasetError> {
 fn fetched(addresses: &[String], progress: Progress) -> Result<Vec<PathBuf>, DatasetError> {
     let mut shards = Vec::new();
     for address in addresses {
-        let (base, name) = address.rsplit_once('/').unwrap_or(("", address));
-        let name = name.split(['?', '#']).next().unwrap_or_default();
-        if super::shard::within(name).is_none() || !name.ends_with(".tar") {
+        let Some((base, name)) = base_and_name(address) else {
             return Err(fault(address, "it is no address of a shard: name one that ends with .tar".to_owned()));
-        }
+        };
         let digest = striate_fetch::sha256_reader(base.as_bytes()).unwrap_or_default();
         let folder = cache_dir()?.join("shards").join(&digest[..digest.len().min(16)]);
         striate_files::create_folder(&folder)?;
@@ -292,4 +295,26 @@ fn fetched(addresses: &[String], progress: Progress) -> Result<Vec<PathBuf>, Dat
         shards.push(get(address, name).map_err(|error| DatasetError::shard(name, &folder, error))?);
     }
     Ok(shards)
+}
+
+/// What stands before the name of a shard in its address, and that name. A signed address has a query, which may hold slashes.
+fn base_and_name(address: &str) -> Option<(&str, &str)> {
+    let (base, name) = address.split(['?', '#']).next()?.rsplit_once('/')?;
+    (super::shard::within(name).is_some() && name.ends_with(".tar")).then_some((base, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_has_its_name_whatever_the_query_holds() {
+        let expected = Some(("https://example.org/a", "x.tar"));
+        for query in ["", "?token=1", "?credential=a/2026/s3&signature=x/y.tar", "#a/b"] {
+            assert_eq!(base_and_name(&format!("https://example.org/a/x.tar{query}")), expected, "{query}");
+        }
+        for address in ["https://example.org/a", "https://", "https://example.org/?x=/y.tar", "https://example.org/a/.."] {
+            assert_eq!(base_and_name(address), None, "{address}");
+        }
+    }
 }

@@ -117,8 +117,7 @@ fn read_frame(segment: &[u8]) -> Option<([usize; 2], Vec<Frame>)> {
             let named = [luma.id, blue.id, red.id] != *b"RGB";
             let halved =
                 luma.blocks.iter().all(|blocks| (1..=2).contains(blocks)) && blue.blocks == [1, 1] && red.blocks == [1, 1];
-            // Of very narrow pictures libjpeg repeats samples of colours.
-            named && halved && size.iter().all(|side| *side > 4)
+            named && halved
         }
         _ => false,
     };

@@ -186,7 +186,7 @@ mod tests {
     use crate::decode::tests::made;
     use proptest::prelude::*;
 
-    const KINDS: [&str; 5] = ["444", "422", "420", "grey", "noise"];
+    const KINDS: [&str; 6] = ["444", "422", "420", "grey", "noise", "narrow"];
 
     fn file(kind: &str) -> Vec<u8> {
         made(&format!("jpeg-{kind}.jpg"))
@@ -215,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_region_is_that_of_the_whole(kind in 0..5_usize, [a, b, c, d] in [0.0..1.0, 0.0..1.0, 0.0..1.0, 0.0..1.0]) {
+        fn a_region_is_that_of_the_whole(kind in 0..6_usize, [a, b, c, d] in [0.0..1.0, 0.0..1.0, 0.0..1.0, 0.0..1.0]) {
             let bytes = file(KINDS[kind]);
             let jpeg = Jpeg::read(&bytes).unwrap();
             let ([width, height], channels) = (jpeg.size(), jpeg.channels());
@@ -232,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_data_do_no_harm(kind in 0..5_usize, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9)) {
+        fn damaged_data_do_no_harm(kind in 0..6_usize, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9)) {
             let mut bytes = file(KINDS[kind]);
             for (place, value) in changes {
                 *place.get_mut(&mut bytes) = value;

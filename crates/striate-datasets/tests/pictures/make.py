@@ -40,3 +40,6 @@ for name, size, options in [
     picture = picture.convert("L") if name == "grey" else picture
     picture.save(here / f"jpeg-{name}.jpg", **({"quality": 85} | options))
     (here / f"jpeg-{name}.rgb").write_bytes(Image.open(here / f"jpeg-{name}.jpg").convert("RGB").tobytes())
+# Of two columns of colours, libjpeg repeats each.
+photo.resize((4, 9), Image.BICUBIC).save(here / "jpeg-narrow.jpg", quality=85, subsampling=2)
+(here / "jpeg-narrow.rgb").write_bytes(Image.open(here / "jpeg-narrow.jpg").convert("RGB").tobytes())

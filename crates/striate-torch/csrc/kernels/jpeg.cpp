@@ -83,6 +83,11 @@ ALWAYS_INLINE void upsample(const st_plane& plane, bool across, bool down, int64
     for (int64_t x = 0; x < count; ++x) to[x] = static_cast<uint8_t>(((down ? 3 * a[x] + b[x] : a[x]) + bias) >> shift);
     return;
   }
+  // So few are only repeated, in libjpeg.
+  if (plane.width <= 2) {
+    for (int64_t x = 0; x < count; ++x) to[x] = a[(first + x) / 2];
+    return;
+  }
   // Samples first / 2 - 1 and so on, those at the borders again beyond them.
   const int64_t half = count / 2, start = first / 2 - 1, last = plane.width - 1;
   const auto sum = [&](int64_t x) { return static_cast<uint16_t>(down ? 3 * a[x] + b[x] : a[x]); };
