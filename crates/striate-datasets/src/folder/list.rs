@@ -185,6 +185,7 @@ fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, int
     let others = free(&[Some(path), split]);
     let cell = |column: &usize| second.and_then(|row| row.get(*column)).unwrap_or_default();
     let is_flag = |column: &usize| flag(cell(column)).is_some();
+    let is_number = |column: &usize| cell(column).is_empty() || cell(column).parse::<f64>().is_ok();
     // A blank among flags is a fault of its line.
     let of_flags = |columns: &[usize]| {
         columns.iter().any(is_flag) && columns.iter().all(|column| is_flag(column) || cell(column).is_empty())
@@ -202,6 +203,13 @@ fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, int
                 classes.push((*column, class));
             }
             LabelColumns::Each(classes)
+        }
+        (None, several @ [_, _, ..]) if several.iter().any(is_flag) && several.iter().all(is_number) => {
+            let other = several.iter().find(|column| !is_flag(column) && !cell(column).is_empty());
+            let (name, cell) = other.map(|column| (&first[*column], cell(column))).unwrap_or_default();
+            return Err(format!(
+                "column {name} has {cell}, and others have 0 and 1: write 0 or 1 for each class, or call the column of classes `label`"
+            ));
         }
         (None, [other, ..]) => LabelColumns::Named(*other),
         (None, []) => return Err("it has no column of labels: call one `label`".to_owned()),
@@ -375,6 +383,9 @@ mod tests {
             "l.csv, line 3: \"\" in column 3 is neither 0 nor 1"
         );
         assert!(told("l.csv", "file,cat,cat\ncat/1.png,0,1\n").contains("line 1: two columns are called cat"));
+        // -1 for those that nobody is sure of: the first column alone would be a wrong class.
+        let unsure = told("l.csv", "file,cat,dog,fur\ncat/1.png,0,-1,1\n");
+        assert!(unsure.contains("line 1: column dog has -1, and others have 0 and 1: write 0 or 1 for each class"), "{unsure}");
     }
 
     #[test]
