@@ -276,7 +276,9 @@ impl Normalise {
         if counts[0] != counts[1] || (counts[0] != 1 && counts[0] as i64 != channels) {
             return fault(format!("{channels} channels need 1 or {channels} means and deviations, not {counts:?}"));
         }
-        if !self.mean.iter().all(|mean| mean.is_finite()) || !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+        // Pixels are normalised in float32: what is infinite there can vanish in a network and leave an answer.
+        let sound = |(mean, std): (&f64, &f64)| std.is_finite() && *std > 0.0 && (((1.0 + mean.abs()) / std) as f32).is_finite();
+        if !self.mean.iter().zip(&self.std).all(sound) {
             return fault(format!("mean {:?} must be finite, and std {:?} above 0", self.mean, self.std));
         }
         Ok(())
@@ -353,6 +355,9 @@ mod tests {
         assert!(new([0, 32, 32], &[0.0], &[1.0]).contains("no pixels"));
         assert!(new([3, 32, 32], &[0.0, 0.0], &[1.0, 1.0]).contains("need 1 or 3"));
         assert!(new([1, 32, 32], &[0.0], &[0.0]).contains("above 0"));
+        for (mean, std) in [(f64::NAN, 1.0), (1e39, 1.0), (0.5, 1e-39), (0.0, f64::INFINITY)] {
+            assert!(new([1, 32, 32], &[mean], &[std]).contains("must be finite"), "{mean}, {std}");
+        }
         assert!(new([1, 32, 32], &[f64::NAN], &[1.0]).contains("finite"));
         let colour = Tensor::zeros([1, 3, 28, 28], (Kind::Uint8, Device::Cpu));
         let grey = Preprocess::new([1, 28, 28], [1, 32, 32], Fit::Pad, Normalise::identity()).unwrap();

@@ -127,6 +127,15 @@ pub enum GraphError {
         /// The first such parameter.
         name: String,
     },
+    /// A batch norm with a variance below 0.
+    #[error(
+        "the weights hold negative variances, first in {}: the file is damaged, or its tensors have the wrong names",
+        Shown(name)
+    )]
+    NegativeVariance {
+        /// The first such parameter.
+        name: String,
+    },
     /// Too little memory on a GPU.
     #[error(
         "not enough memory on {device} for a batch of {batch}: {} more needed, {} free{}: take a smaller batch",

@@ -296,12 +296,19 @@ impl Network {
     /// differs (the error lists all of them), or if a value is NaN or infinite.
     pub fn load_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
         self.graph.check_state(state)?;
-        for (name, value) in state {
-            if !is_finite(value)? {
-                return Err(GraphError::NotFinite { name: name.clone() });
+        let _no_grad = striate_torch::no_grad();
+        for (node, spec, tensor) in self.specs() {
+            let name = whole_name(node, &spec);
+            let value = &state[&name];
+            // A value can be too large for the network's type.
+            let other = value.kind() != tensor.kind();
+            if !is_finite(value)? || other && !is_finite(&value.f_to_kind(tensor.kind())?)? {
+                return Err(GraphError::NotFinite { name });
+            }
+            if spec.name == "running_var" && value.f_lt(0.0)?.f_any()?.f_int64_value(&[])? != 0 {
+                return Err(GraphError::NegativeVariance { name });
             }
         }
-        let _no_grad = striate_torch::no_grad();
         for (node, spec, tensor) in self.specs() {
             let value = &state[&whole_name(node, &spec)];
             match &node.part {
@@ -430,6 +437,12 @@ mod tests {
         let mut diverged = network(3).state();
         diverged.insert("fc.bias".to_owned(), Tensor::from_slice(&[0.0_f32, f32::NAN, 0.0]));
         assert!(into.load_state(&diverged).unwrap_err().to_string().contains("fc.bias"));
+        diverged.insert("fc.bias".to_owned(), Tensor::from_slice(&[0.0_f64, 1e200, 0.0]));
+        assert!(into.load_state(&diverged).unwrap_err().to_string().contains("fc.bias"), "infinite in float32");
+        let mut negative = network(3).state();
+        negative.insert("bn.running_var".to_owned(), -into.state()["bn.running_var"].ones_like());
+        let told = "the weights hold negative variances, first in bn.running_var";
+        assert!(into.load_state(&negative).unwrap_err().to_string().starts_with(told));
         assert_eq!(into.state(), from.state());
     }
 

@@ -1,3 +1,4 @@
+use crate::weights::shortened;
 use crate::{Answering, Model, ModelError, Registry, Weights, weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,6 +15,8 @@ use tch::Tensor;
 const KEY: &str = "striate";
 /// The version of the description that is written.
 const VERSION: u32 = 2;
+/// The most letters of a reason, which may quote the file.
+const LONGEST_REASON: usize = 300;
 /// What may be computed for one image for each byte that a file may take, so that it takes a second or two for a small file:
 /// multiply-adds of convolutions and linear layers, and values that other layers read.
 const MACS_PER_BYTE: u64 = 512;
@@ -217,7 +220,7 @@ impl BundleInfo {
         let Some(text) = metadata.get(KEY) else { return Ok(None) };
         let length = std::fs::metadata(path).map_err(|source| FileError::Io { action: "read", path: path.into(), source })?.len();
         let info = Self::parse(text, registry).and_then(|info| info.fits(registry.budget().of_file(length)).map(|()| info));
-        info.map(Some).map_err(|reason| ModelError::BadBundle { path: path.into(), reason })
+        info.map(Some).map_err(|reason| ModelError::BadBundle { path: path.into(), reason: shortened(&reason, LONGEST_REASON) })
     }
 
     /// Whether the network computes one image within so many bytes of feature maps.
@@ -425,6 +428,20 @@ mod tests {
         short.state.remove("c1.weight");
         let error = short.network(&path, &InitOptions::default()).unwrap_err().to_string();
         assert!(error.contains("x.safetensors") && error.contains("1 missing (c1.weight)"), "{error}");
+    }
+
+    #[test]
+    fn what_a_file_says_is_quoted_in_bounded_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let name = "a".repeat(100_000);
+        let text =
+            format!(r#"{{"version":1,"architecture":"{name}","config":{{}},"classes":[],"preprocess":null,"metrics":{{}}}}"#);
+        let metadata = BTreeMap::from([(KEY.to_owned(), text)]);
+        TensorFile { tensors: BTreeMap::new(), metadata }.write(&path).unwrap();
+        for error in both_errors(&path) {
+            assert!(error.contains("there is no model aaa") && error.len() < 500, "{}", error.len());
+        }
     }
 
     /// A bundle as version 1 wrote it.

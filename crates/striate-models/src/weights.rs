@@ -197,7 +197,7 @@ fn read_error(path: &Path, source: std::io::Error) -> ModelError {
 }
 
 /// A text from a file of bounded length.
-fn shortened(text: &str, longest: usize) -> String {
+pub(crate) fn shortened(text: &str, longest: usize) -> String {
     text.chars().take(longest).collect()
 }
 
@@ -209,7 +209,7 @@ fn read_safetensors(path: &Path, key: Option<&str>, registry: &Registry) -> Resu
         tensors = under.collect();
         if tensors.is_empty() {
             let key = shortened(key, 100);
-            return Err(ModelError::UnknownKey { path: path.into(), key, known: "the beginnings of its names".to_owned() });
+            return Err(ModelError::UnknownKey { path: path.into(), key, known: candidates::NAMES.to_owned() });
         }
     }
     let format = if info.is_some() { WeightsFormat::Bundle } else { WeightsFormat::Safetensors };

@@ -2,7 +2,7 @@ use crate::{Shown, TorchError, contained, note_file};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{ErrorKind, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use striate_files::FilesError;
@@ -176,9 +176,10 @@ impl StoredTensors {
         let Some(info) = self.header.info(name) else { return Ok(None) };
         let kind = kind_in(&self.path, name, info)?;
         let (start, end) = info.data_offsets;
-        let mut values = vec![0; end - start];
-        let read = self.file.read_exact_at(&mut values, self.start + start as u64);
-        read.map_err(|source| cannot_read(&self.path, source))?;
+        let io = |source| cannot_read(&self.path, source);
+        let mut values = room(end - start).map_err(io)?;
+        values.resize(end - start, 0);
+        self.file.read_exact_at(&mut values, self.start + start as u64).map_err(io)?;
         Ok(Some((kind, values)))
     }
 }
@@ -237,6 +238,13 @@ fn kind_in(path: &Path, name: &str, info: &TensorInfo) -> Result<Kind, FileError
     })
 }
 
+/// Room for so many bytes, or an error where there is too little memory: a sparse file declares any number of them.
+fn room(bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(bytes)?;
+    Ok(room)
+}
+
 /// The tensor whose values come next in the file.
 fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> Result<Tensor, FileError> {
     let kind = kind_in(path, name, info)?;
@@ -246,8 +254,11 @@ fn read_tensor(file: &mut File, path: &Path, name: &str, info: &TensorInfo) -> R
     }
     let shape: Vec<i64> = info.shape.iter().map(|dim| *dim as i64).collect();
     let (start, end) = info.data_offsets;
-    let mut values = vec![0; end - start];
-    file.read_exact(&mut values).map_err(|source| cannot_read(path, source))?;
+    let io = |source| cannot_read(path, source);
+    let mut values = room(end - start).map_err(io)?;
+    if file.take((end - start) as u64).read_to_end(&mut values).map_err(io)? < end - start {
+        return Err(io(ErrorKind::UnexpectedEof.into()));
+    }
     Tensor::f_from_data_size(&values, &shape, kind).map_err(|source| FileError::Torch {
         path: path.into(),
         name: name.to_owned(),
@@ -281,7 +292,7 @@ impl<'a> CpuTensor<'a> {
     }
 }
 
-const KINDS: [(Kind, Dtype); 9] = [
+const KINDS: [(Kind, Dtype); 10] = [
     (Kind::Float, Dtype::F32),
     (Kind::Double, Dtype::F64),
     (Kind::Half, Dtype::F16),
@@ -289,6 +300,7 @@ const KINDS: [(Kind, Dtype); 9] = [
     (Kind::Int64, Dtype::I64),
     (Kind::Int, Dtype::I32),
     (Kind::Int16, Dtype::I16),
+    (Kind::Int8, Dtype::I8),
     (Kind::Uint8, Dtype::U8),
     (Kind::Bool, Dtype::BOOL),
 ];
@@ -343,6 +355,28 @@ mod tests {
         assert!(stored.read("count2").unwrap().is_none());
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn every_type_of_libtorchs_that_the_format_has_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let values = Tensor::from_slice(&[-3.0_f32, 0.0, 1.0]).abs();
+        let tensors = KINDS.iter().map(|(kind, _)| (format!("{kind:?}"), values.to_kind(*kind))).collect();
+        TensorFile { tensors, ..TensorFile::default() }.write(&path).unwrap();
+        let back = TensorFile::read(&path).unwrap().tensors;
+        let kinds: Vec<&str> = back.keys().map(String::as_str).collect();
+        let all = ["BFloat16", "Bool", "Double", "Float", "Half", "Int", "Int16", "Int64", "Int8", "Uint8"];
+        assert_eq!(kinds, all);
+        for (kind, _) in KINDS {
+            assert_eq!(back[&format!("{kind:?}")], values.to_kind(kind));
+        }
+    }
+
+    /// More than a processor can address.
+    #[test]
+    fn too_little_memory_is_an_error() {
+        assert_eq!(room(1 << 62).unwrap_err().kind(), ErrorKind::OutOfMemory);
     }
 
     #[test]

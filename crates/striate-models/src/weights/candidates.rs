@@ -26,6 +26,8 @@ const KNOWN: [&str; 13] = [
 ];
 /// Averages over training, which stand beside the weights themselves.
 const AVERAGES: [&str; 5] = ["ema", "swa", "averag", "shadow", "polyak"];
+/// What goes by no key goes by these.
+pub(super) const NAMES: &str = "the beginnings of its names";
 /// Deeper dictionaries hold no networks.
 const DEEPEST: usize = 8;
 /// What looking at a value takes.
@@ -167,7 +169,7 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
                 let place = networks.iter().position(under).ok_or_else(|| ModelError::UnknownKey {
                     path: path.into(),
                     key: shortened(key, 100),
-                    known: listed(&keys(&networks)),
+                    known: Some(listed(&keys(&networks))).filter(|keys| !keys.is_empty()).unwrap_or_else(|| NAMES.to_owned()),
                 })?;
                 let tensors = std::mem::take(&mut networks[place].tensors).into_iter();
                 networks[place].tensors =

@@ -185,8 +185,10 @@ impl<'w> Matching<'w> {
             missing.entry(shapes).or_default().push(node);
         }
         for (shapes, nodes) in missing {
-            let mut same = found.iter().filter(|(_, other)| **other == shapes);
-            let ([node], Some((name, _)), None) = (&nodes[..], same.next(), same.next()) else { continue };
+            let same: Vec<&str> = found.iter().filter(|(_, other)| **other == shapes).map(|(name, _)| *name).collect();
+            // An average beside the weights has the same layers.
+            let within: Vec<&str> = same.iter().filter(|name| name.starts_with(&self.loaded.prefix)).copied().collect();
+            let (([node], [name], _) | ([node], _, [name])) = (&nodes[..], &same[..], &within[..]) else { continue };
             for (param, _) in &shapes {
                 let from = if name.is_empty() { (*param).to_owned() } else { format!("{name}.{param}") };
                 let tensor = self.left.remove(from.as_str());

@@ -116,6 +116,8 @@ pub(super) struct TensorSpec {
     pub(super) offset: i64,
     pub(super) size: Vec<i64>,
     pub(super) stride: Vec<i64>,
+    /// Whether the values stand for their negatives, as in the imaginary part of a conjugate.
+    pub(super) negated: bool,
 }
 
 /// All that a pickle holds.
@@ -280,7 +282,7 @@ impl<R: BufRead> Interpreter<'_, R> {
                 b'j' => self.recall(Key::Bytes(4))?,
                 b'Q' => {
                     let id = self.pop()?;
-                    Some(self.storage(&id)?)
+                    Some(self.persistent(&id)?)
                 }
                 // Names and calls.
                 b'c' => Some(Global(self.name()?)),
@@ -370,8 +372,14 @@ impl<R: BufRead> Interpreter<'_, R> {
         Ok(self.items(value).to_vec())
     }
 
-    /// The storage that `("storage", class, key, device, values, view)` stands for; a view is `(key, start, values)`.
-    fn storage(&mut self, id: &Value) -> Result<Value> {
+    /// What PyTorch keeps apart: `("storage", class, key, device, values, view)` stands for a storage, whose view is
+    /// `(key, start, values)`, and before 1.6 `("module", class, file, source)` for the class of a module.
+    fn persistent(&mut self, id: &Value) -> Result<Value> {
+        if let [Value::Text(what), class @ Value::Global(_), _, _] = self.items(id)
+            && **what == *"module"
+        {
+            return Ok(class.clone());
+        }
         let [Value::Text(what), Value::Global(class), Value::Text(key), _, _, view @ ..] = self.items(id) else {
             return Ok(Value::Other);
         };
@@ -442,7 +450,11 @@ impl<R: BufRead> Interpreter<'_, R> {
             Some(Value::Global(dtype)) => Some(dtype.clone()),
             _ => None,
         };
-        let tensor = TensorSpec { storage: (**storage).clone(), dtype, offset: *offset, size, stride };
+        // Requires a gradient, hooks, in the newest a type, and what else there is to say.
+        let neg = |(key, _): &(Value, Value)| matches!(key, Value::Text(key) if **key == *"neg");
+        let said = |value: &Value| matches!(value, Value::Node(place) if matches!(&self.nodes[*place], Node::Dict(said) if said.iter().any(neg)));
+        let negated = rest.iter().skip(2).any(said);
+        let tensor = TensorSpec { storage: (**storage).clone(), dtype, offset: *offset, size, stride, negated };
         self.allowance.take_all(size_of::<TensorSpec>() + 16 * dims, 1)?;
         self.add(Node::Tensor(Box::new(tensor)))
     }

@@ -130,8 +130,9 @@ impl Checkpoint {
             let start = within(&spec, values.numel()).ok_or_else(|| {
                 damaged(&path, format!("tensor {name} has values beyond the {} that are there", values.numel()))
             })?;
-            let tensor = values.f_as_strided(&spec.size, &spec.stride, start).and_then(|view| view.f_contiguous());
-            tensors.insert(name.clone(), tensor.map_err(torch)?);
+            let view = values.f_as_strided(&spec.size, &spec.stride, start);
+            let tensor = view.and_then(|view| if spec.negated { view.f_neg() } else { view.f_contiguous() });
+            tensors.insert(name.clone(), tensor.and_then(|tensor| tensor.f_contiguous()).map_err(torch)?);
         }
         Ok(tensors)
     }
@@ -173,7 +174,18 @@ fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowanc
     let Some(main) = names.iter().find(|name| *name == MAIN || name.ends_with(&format!("/{MAIN}"))) else {
         return Err(ModelError::NotWeights {
             path: path.into(),
-            what: if names.iter().all(|name| name.ends_with(".npy")) { NPZ } else { ZIP },
+            what: if names
+                .iter()
+                .any(|name| name.ends_with("archive_format") || name.ends_with("serialized_exported_program.json"))
+            {
+                EXPORTED
+            } else if names.iter().any(|name| name.ends_with(".data/extern_modules")) {
+                PACKAGE
+            } else if !names.is_empty() && names.iter().all(|name| name.ends_with(".npy")) {
+                NPZ
+            } else {
+                ZIP
+            },
         });
     };
     let folder = main[..main.len() - MAIN.len()].to_owned();
@@ -209,6 +221,9 @@ fn verify(entry: &mut ZipFile<'_, impl Read>) -> std::io::Result<()> {
 /// The pickle of an archive that holds what was saved.
 const MAIN: &str = "data.pkl";
 const SCRIPTED: &str = "a scripted module (torch.jit.save), which is a program: load it with torch.jit.load and save its weights with torch.save(model.state_dict(), FILE)";
+const EXPORTED: &str = "an exported program (torch.export.save): load it with torch.export.load and save its weights with torch.save(program.state_dict, FILE)";
+const PACKAGE: &str = "a package of code (torch.package): load the model in it with PyTorch and save its weights with torch.save(model.state_dict(), FILE)";
+const OTHER_TENSORS: &str = "a file with quantised, sparse or nested tensors, or with some that have no values: save plain ones with PyTorch (tensor.dequantize(), tensor.to_dense())";
 const NPZ: &str = "an archive of NumPy arrays (.npz): load them in Python and save them as .safetensors";
 const ZIP: &str = "a zip archive without weights of PyTorch (data.pkl): unpack it if the weights are in it";
 const BIG_ENDIAN: &str = "from a big-endian machine: load it with PyTorch and save it again as .safetensors";
@@ -294,6 +309,9 @@ fn too_large(path: &Path, exceeded: &Exceeded) -> ModelError {
 
 fn fault(path: &Path, fault: Fault) -> ModelError {
     match fault {
+        Fault::Calls(global) if global.starts_with("torch._utils._rebuild_") => {
+            ModelError::NotWeights { path: path.into(), what: OTHER_TENSORS }
+        }
         Fault::Calls(global) => ModelError::Refused { path: path.into(), global: shortened(&global, LONGEST) },
         Fault::Io(ref error) if let Some(exceeded) = error.get_ref().and_then(|inner| inner.downcast_ref()) => {
             too_large(path, exceeded)

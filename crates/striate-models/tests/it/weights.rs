@@ -66,6 +66,58 @@ fn a_whole_module_gives_its_parameters_and_buffers() {
     assert_eq!(weights.tensors["0.weight"].size(), [2, 1, 3, 3]);
 }
 
+/// Instructions for a text.
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A file of PyTorch before 1.6 with this content, and with a storage `0` of the values 1 and -2.
+fn legacy(folder: &tempfile::TempDir, content: &[&[u8]]) -> PathBuf {
+    let values = [1.0_f32, -2.0].map(f32::to_le_bytes).concat();
+    let parts: [&[u8]; 8] = [
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.",
+        b"\x80\x02",
+        &content.concat(),
+        b".\x80\x02]",
+        &text("0"),
+        b"a.",
+        &2_u64.to_le_bytes(),
+        &values,
+    ];
+    let path = folder.path().join("legacy.pth");
+    std::fs::write(&path, parts.concat()).unwrap();
+    path
+}
+
+/// Instructions for the tensor of the storage `0`, with what is said of it.
+fn tensor(said: &[u8]) -> Vec<u8> {
+    let storage = [text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text("0"), text("cpu"), b"K\x02NtQ".to_vec()].concat();
+    [b"ctorch._utils\n_rebuild_tensor_v2\n((".as_slice(), &storage, b"K\0K\x02\x85K\x01\x85\x89}", said, b"tR"].concat()
+}
+
+/// They keep the class of a module as they keep storages, with its source.
+#[test]
+fn a_whole_module_of_old_files_gives_its_parameters() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = [b"(".as_slice(), &text("module"), b"cmine\nNet\n", &text("net.py"), &text("class Net: ..."), b"tQ"].concat();
+    let parameters = [&text("_parameters")[..], b"}", &text("weight"), &tensor(b""), b"s"].concat();
+    let path = legacy(&folder, &[&class, b")\x81}(", &parameters, &text("_modules"), b"}ub"]);
+    assert_eq!(Weights::read(&path).unwrap().tensors["weight"], Tensor::from_slice(&[1.0_f32, -2.0]));
+    // It calls no more than others.
+    let path = legacy(&folder, &[b"(", &text("module"), b"cos\nsystem\nNNtQ", &text("id"), b"\x85R"]);
+    assert!(error(&path).contains("it would execute os.system;"));
+}
+
+/// `torch.save({"w": torch._neg_view(x)}, ...)`: PyTorch keeps x, and says that it stands for -x.
+#[test]
+fn negative_views_are_negated() {
+    let folder = tempfile::tempdir().unwrap();
+    for (said, expected) in [(b"".as_slice(), [1.0_f32, -2.0]), (&[b"}", &text("neg")[..], b"\x88s"].concat(), [-1.0, 2.0])] {
+        let path = legacy(&folder, &[b"}", &text("w"), &tensor(said), b"s"]);
+        assert_eq!(Weights::read(&path).unwrap().tensors["w"], Tensor::from_slice(&expected));
+    }
+}
+
 #[test]
 fn code_is_refused_by_name_and_never_run() {
     for name in ["hostile.pth", "hostile-legacy.pth", "hostile-root.pth"] {
@@ -171,6 +223,8 @@ fn of_several_networks_the_likelier_is_taken_and_the_others_told() {
     assert!(Weights::read_at(&two, "generator.conv").unwrap().tensors.keys().eq(["bias", "weight"]));
     let text = Weights::read_at(&two, "teacher").unwrap_err().to_string();
     assert!(text.ends_with("has no weights under teacher: it has generator, discriminator.net"), "{text}");
+    let text = Weights::read_at(&fixture("zip.pth"), "teacher").unwrap_err().to_string();
+    assert!(text.ends_with("has no weights under teacher: it has the beginnings of its names"), "{text}");
 }
 
 #[test]
@@ -195,7 +249,11 @@ fn files_of_another_kind_are_called_by_their_name() {
         ("d.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX model"),
         ("e.pth", b"\x1f\x8b\x08\0", "compressed with gzip"),
         ("f.json", b"{\"a\": 1}", "JSON"),
-        ("g.npz", &npz(), "an archive of NumPy arrays"),
+        ("g.npz", &archive(&["a.npy"]), "an archive of NumPy arrays"),
+        ("h.zip", &archive(&[]), "a zip archive without weights"),
+        ("i.pt2", &archive(&["i/archive_format", "i/models/model.json"]), "an exported program"),
+        ("j.pt", &archive(&["j/.data/extern_modules"]), "a package of code"),
+        ("k.pth", b"\x80\x02ctorch._utils\n_rebuild_qtensor\n)R.", "a file with quantised, sparse or nested tensors"),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -204,10 +262,12 @@ fn files_of_another_kind_are_called_by_their_name() {
     }
 }
 
-/// A zip archive with one empty entry, `a.npy`.
-fn npz() -> Vec<u8> {
+/// A zip archive with these empty entries.
+fn archive(names: &[&str]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    archive.start_file("a.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    for name in names {
+        archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+    }
     archive.finish().unwrap().into_inner()
 }
 
@@ -378,6 +438,12 @@ fn two_networks_under_prefixes_are_told_but_for_averages() {
     let text = twice("teacher").load(&into).unwrap_err().to_string();
     assert_eq!(text, "w.pth holds the weights of several networks (model, teacher): say which to read");
     twice("model_ema").load(&into).unwrap();
+    assert_eq!(into.state(), from.state());
+    // Also where both have another name for the classifier.
+    let mut linear = twice("ema");
+    linear.tensors = linear.tensors.into_iter().map(|(name, tensor)| (name.replace("fc.", "linear."), tensor)).collect();
+    let into = network("resnet-tiny", 10, 4);
+    linear.load(&into).unwrap();
     assert_eq!(into.state(), from.state());
 }
 
