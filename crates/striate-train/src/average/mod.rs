@@ -217,7 +217,8 @@ mod tests {
         for (number, mut param) in network.parameters().enumerate() {
             if param.tensor.is_floating_point() {
                 let places = Tensor::arange(param.tensor.numel() as i64, (Kind::Double, Device::Cpu));
-                let values = (places * 0.7 + moment as f64 + number as f64).sin();
+                // Above 0, as variances are.
+                let values = (places * 0.7 + moment as f64 + number as f64).sin() + 1.5;
                 param.tensor.copy_(&values.view_as(&param.tensor));
             } else {
                 let _ = param.tensor.fill_(moment as i64);

@@ -20,7 +20,8 @@ def fill(model, moment):
         for number, tensor in enumerate(model.state_dict().values()):
             if tensor.is_floating_point():
                 places = torch.arange(tensor.numel(), dtype=torch.float64)
-                tensor.copy_(torch.sin(0.7 * places + moment + number).view_as(tensor))
+                # Above 0, as variances are.
+                tensor.copy_((1.5 + torch.sin(0.7 * places + moment + number)).view_as(tensor))
             else:
                 tensor.fill_(moment)
     return model
