@@ -117,10 +117,12 @@ void winograds() {
         const Values<float> weight(9 * channels * out), transformed(kPoints * channels * out), bias(out);
         // As [out, in, 3, 3] lies contiguous, channels-last, and with in and out exchanged.
         for (const Kernels& kernels : {Kernels{weight, 9, 9 * channels, 3, 1}, Kernels{weight, 1, 9 * channels, 3 * channels, channels},
-                                       Kernels{weight, 9 * out, 9, 3, 1}})
+                                       Kernels{weight, 9 * out, 9, 3, 1}}) {
           winograd_weight(kernels, channels, out, transformed);
-        winograd(Winograd<T>{input, transformed, {bias, other, true}, output, tiles, channels, out});
-        winograd(Winograd<T>{input, transformed, {nullptr, nullptr, false}, output, tiles, channels, out});
+          winograd(Winograd<T>{input, {transformed, kernels}, {bias, other, true}, output, tiles, channels, out});
+          // Transformed on the way.
+          winograd(Winograd<T>{input, {nullptr, kernels}, {nullptr, nullptr, false}, output, tiles, channels, out});
+        }
         for (const Kernels& kernels : {Kernels{weight, 9, 9 * channels, 3, 1}, Kernels{weight, 1, 9 * channels, 3 * channels, channels}})
           winograd_weight_gradient(WinogradGradient<T>{input, output, tiles, channels, out}, kernels);
       }
