@@ -23,6 +23,8 @@ const FLAGS: [&str; 9] = [
     "-ffp-contract=fast",
     "-w",
 ];
+/// The program that calls every kernel.
+const HARNESS: &str = "crates/striate-torch/csrc/sanitize/main.cpp";
 /// What a kernel that is compiled for each level begins with.
 const OF_LEVEL: &str = "\nnamespace LEVEL {";
 
@@ -49,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
             compile(&file, None)?;
         }
     }
-    compile(&source.join("sanitize/main.cpp"), None)?;
+    compile(&workspace.root.join(HARNESS), None)?;
     let program = folder.path().join("sanitize");
     succeed(compiler().args(FLAGS).args(&objects).arg("-o").arg(&program))?;
     for (number, level) in Level::ALL.into_iter().enumerate().filter(|(_, level)| *level <= Level::of_processor()) {
@@ -58,6 +60,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     }
     eprintln!("the sanitizers found nothing");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fails if the program that calls the kernels no longer fits them: that takes a second, and running it a minute.
+pub(crate) fn fits(workspace: &Workspace) -> Result<()> {
+    succeed(compiler().args(FLAGS).arg("-fsyntax-only").arg(workspace.root.join(HARNESS)))
 }
 
 /// `CXX`, which may have words before the compiler, or `c++`.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use striate_cpu::{Level, VARIABLE};
 
-use crate::{check, program::exit_code, setup, setup::Options, wishes, workspace::Workspace};
+use crate::{check, program::exit_code, sanitize, setup, setup::Options, wishes, workspace::Workspace};
 
 /// Runs every step, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
@@ -18,6 +18,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     if checked != ExitCode::SUCCESS {
         return Ok(checked);
     }
+    sanitize::fits(workspace)?;
     wishes::CHROMIUM.come_true();
     wishes::CHROMEDRIVER.come_true();
     wishes::STRACE.come_true();
