@@ -77,7 +77,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Gives every layer of `graph` its parameters.
+    /// Gives every layer of `graph` its parameters. Fails if there are too few devices, or libtorch has no memory for them.
     ///
     /// Training runs faster if the program calls [`striate_torch::keep_memory_warm`] first.
     pub fn new(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
@@ -85,7 +85,7 @@ impl Network {
     }
 
     /// The same with zeros for all parameters, to load weights into: drawing values takes longer than reading them. Layers that it
-    /// gets later are drawn.
+    /// gets later are drawn from the seed of `options`. Fails as [`new`](Self::new) does.
     pub fn zeros(graph: Graph, options: &InitOptions) -> Result<Self, GraphError> {
         Ok(Self { seed: Some(options.seed), ..Self::made(graph, options, None)? })
     }
@@ -293,7 +293,7 @@ impl Network {
     /// Copies values into the parameters, converting their type to the network's.
     ///
     /// Fails, and changes nothing, if a parameter is missing, if `state` holds a name that the network has not, if a shape
-    /// differs (the error lists all of them), or if a value is NaN or infinite.
+    /// differs (the error lists all of them), if a value is NaN, or infinite in the network's type, or if a variance is below 0.
     pub fn load_state(&self, state: &BTreeMap<String, Tensor>) -> Result<(), GraphError> {
         self.graph.check_state(state)?;
         let _no_grad = striate_torch::no_grad();

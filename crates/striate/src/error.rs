@@ -130,8 +130,8 @@ impl Error {
         Self::Option { option: option.into(), reason: reason.into() }
     }
 
-    /// Whether something failed that was asked for rightly, by libtorch for the most part. Otherwise what was given is wrong, or the disk or the
-    /// network was at fault.
+    /// Whether something failed that was asked for rightly, such as libtorch. Otherwise what was given is wrong, or the disk
+    /// or the network was at fault.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Dataset(error) | Self::Train(TrainError::Dataset(error)) => error.is_failure(),

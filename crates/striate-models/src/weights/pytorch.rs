@@ -172,21 +172,7 @@ fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowanc
         return Err(ModelError::NotWeights { path: path.into(), what: SCRIPTED });
     }
     let Some(main) = names.iter().find(|name| *name == MAIN || name.ends_with(&format!("/{MAIN}"))) else {
-        return Err(ModelError::NotWeights {
-            path: path.into(),
-            what: if names
-                .iter()
-                .any(|name| name.ends_with("archive_format") || name.ends_with("serialized_exported_program.json"))
-            {
-                EXPORTED
-            } else if names.iter().any(|name| name.ends_with(".data/extern_modules")) {
-                PACKAGE
-            } else if !names.is_empty() && names.iter().all(|name| name.ends_with(".npy")) {
-                NPZ
-            } else {
-                ZIP
-            },
-        });
+        return Err(ModelError::NotWeights { path: path.into(), what: other_zip(&names) });
     };
     let folder = main[..main.len() - MAIN.len()].to_owned();
     let mut content = None;
@@ -216,6 +202,20 @@ fn open_zip(path: &Path, _: u64, file: BufReader<File>, allowance: &mut Allowanc
 fn verify(entry: &mut ZipFile<'_, impl Read>) -> std::io::Result<()> {
     // The archive's reader compares when it is asked for more than there is.
     if entry.crc32() == 0 { Ok(()) } else { entry.read(&mut [0]).map(|_| ()) }
+}
+
+/// What a zip archive with these names is that has no pickle.
+fn other_zip(names: &[String]) -> &'static str {
+    let has = |end: &str| names.iter().any(|name| name.ends_with(end));
+    if has("archive_format") || has("serialized_exported_program.json") {
+        EXPORTED
+    } else if has(".data/extern_modules") {
+        PACKAGE
+    } else if !names.is_empty() && names.iter().all(|name| name.ends_with(".npy")) {
+        NPZ
+    } else {
+        ZIP
+    }
 }
 
 /// The pickle of an archive that holds what was saved.
