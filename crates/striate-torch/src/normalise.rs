@@ -5,7 +5,7 @@
 use crate::cpu::Level;
 
 /// `byte * scale + shift`, rounded after each, of one channel of pixels of so many bytes. Writes as many values as there are pixels, or
-/// as `out` has room for.
+/// as `out` has room for; none if the pixels have no such channel.
 pub fn normalise(pixels: &[u8], [channels, channel]: [usize; 2], [scale, shift]: [f32; 2], out: &mut [f32]) {
     at(Level::in_use(), pixels, [channels, channel], [scale, shift], out);
 }
@@ -36,11 +36,14 @@ fn with_avx2(pixels: &[u8], channels: [usize; 2], by: [f32; 2], out: &mut [f32])
 
 #[inline(always)]
 fn each(pixels: &[u8], [channels, channel]: [usize; 2], [scale, shift]: [f32; 2], out: &mut [f32]) {
+    if channel >= channels {
+        return;
+    }
     let normal = |(out, value): (&mut f32, u8)| *out = f32::from(value) * scale + shift;
     match channels {
         1 => out.iter_mut().zip(pixels.iter().copied()).for_each(normal),
         3 => out.iter_mut().zip(pixels.as_chunks::<3>().0.iter().map(|pixel| pixel[channel])).for_each(normal),
-        _ => out.iter_mut().zip(pixels.iter().copied().skip(channel).step_by(channels.max(1))).for_each(normal),
+        _ => out.iter_mut().zip(pixels.iter().copied().skip(channel).step_by(channels)).for_each(normal),
     }
 }
 
@@ -59,6 +62,9 @@ mod tests {
         };
         let fused = (0..=255).filter(|value| f32::from(*value).mul_add(by[0], by[1]) != expected(*value)).count();
         assert!(fused > 30, "{fused}");
+        let mut untouched = [7.0];
+        [[3, 3], [0, 0]].into_iter().for_each(|channels| normalise(&[1; 6], channels, by, &mut untouched));
+        assert_eq!(untouched, [7.0]);
         for level in Level::ALL.into_iter().filter(|level| *level <= Level::of_processor()) {
             for channels in 1..=4 {
                 for count in [0, 1, 7, 256, 300] {
