@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
-use striate_torch::{Frozen, Generator, MemoryFormat, to_memory_format};
+use striate_torch::{Frozen, FrozenBytes, Generator, MemoryFormat, to_memory_format};
 use tch::{Device, Kind, Tensor};
 
 /// How many classes a picture has.
@@ -455,14 +456,14 @@ impl Dataset for InMemory {
     fn examples(&self) -> Result<Arc<dyn Examples>, DatasetError> {
         let pixels = self.images.f_to_device(Device::Cpu)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         let labels = Vec::try_from(self.labels.f_to_device(Device::Cpu)?)?;
-        Ok(Arc::new(Memory { shape: self.shape(), pixels: Frozen::new(pixels), labels }))
+        Ok(Arc::new(Memory { shape: self.shape(), pixels: FrozenBytes::new(Frozen::new(pixels))?, labels }))
     }
 }
 
 /// The examples of an [`InMemory`]: pictures in one tensor `[N, H, W, C]`.
 struct Memory {
     shape: [i64; 3],
-    pixels: Frozen,
+    pixels: FrozenBytes,
     labels: Vec<i64>,
 }
 
@@ -470,13 +471,16 @@ impl Examples for Memory {
     fn picture(&self, index: usize) -> Result<Pixels<'_>, DatasetError> {
         let [channels, height, width] = self.shape.map(|size| size.unsigned_abs() as usize);
         let len = channels * height * width;
-        let picture = self.pixels.bytes().and_then(|bytes| bytes.get(index * len..(index + 1) * len));
-        let picture = picture.ok_or_else(|| no_example(index, self.labels.len()))?;
+        let picture = self.pixels.get(index * len..(index + 1) * len).ok_or_else(|| no_example(index, self.labels.len()))?;
         Ok(Pixels::new([width, height], channels, picture))
     }
 
     fn label(&self, index: usize) -> i64 {
         self.labels[index]
+    }
+
+    fn labels(&self, index: usize) -> Cow<'_, [i64]> {
+        slice::from_ref(&self.labels[index]).into()
     }
 
     fn in_memory(&self) -> bool {

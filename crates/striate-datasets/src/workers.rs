@@ -15,6 +15,8 @@ use tch::Tensor;
 const AHEAD: usize = 2;
 /// The most examples that a worker takes at once.
 const MOST: usize = 16;
+/// Fewer values are not worth another thread.
+const LEAST: usize = 16 * 1024;
 
 /// What the batches of an epoch are made of.
 pub(crate) trait Work: Send + Sync + 'static {
@@ -37,7 +39,7 @@ pub(crate) trait Work: Send + Sync + 'static {
 /// Writes the examples of a part, unless it is told to stop.
 fn write(work: &dyn Work, mut places: Range<usize>, mut part: Part, stop: &AtomicBool) -> Result<(), DatasetError> {
     let len = work.shape().iter().product::<i64>().unsigned_abs() as usize;
-    part.zeroed().try_for_each(len, |out| match places.next() {
+    part.try_for_each(len, |out| match places.next() {
         Some(place) if !stop.load(Ordering::Relaxed) => work.write(place, out),
         _ => Ok(()),
     })
@@ -63,12 +65,21 @@ fn end(work: &dyn Work, images: Unfinished) -> Result<Tensor, DatasetError> {
     })
 }
 
-/// Makes a batch's images `[B, C, H, W]` at once, on this thread.
+/// Makes a batch's images `[B, C, H, W]` at once, on this thread and those of libtorch's operators.
 pub(crate) fn in_line(work: &dyn Work, batch: usize) -> Result<Tensor, DatasetError> {
     let places = work.places(batch);
-    let (images, parts) = begin(work, batch, places.len().max(1))?;
-    parts.into_iter().try_for_each(|part| write(work, places.clone(), part, &AtomicBool::new(false)))?;
+    let values = work.shape().iter().product::<i64>().unsigned_abs() as usize;
+    let examples = places.len().div_ceil(striate_torch::num_threads()).max(LEAST / values.max(1)).max(1);
+    let (images, parts) = begin(work, batch, examples)?;
+    let parts = portions(places, examples).zip(parts).collect();
+    let written = striate_torch::parallel(parts, |(places, part)| write(work, places, part, &AtomicBool::new(false)));
+    written.into_iter().collect::<Result<(), _>>()?;
     end(work, images)
+}
+
+/// Places in portions of so many, the last perhaps of fewer.
+fn portions(places: Range<usize>, examples: usize) -> impl Iterator<Item = Range<usize>> {
+    places.clone().step_by(examples).map(move |start| start..places.end.min(start + examples))
 }
 
 /// Threads that live as long as an epoch: a new one costs less than a small picture.
@@ -232,8 +243,7 @@ impl Shared {
             Ok((images, parts)) => (Ok(images), parts),
             Err(error) => (Err(error.into()), Vec::new()),
         };
-        let starts = places.clone().step_by(self.examples);
-        let mut parts: Vec<_> = starts.map(|start| start..places.end.min(start + self.examples)).zip(parts).collect();
+        let mut parts: Vec<_> = portions(places, self.examples).zip(parts).collect();
         parts.reverse();
         Making { images, left: parts.len(), parts, fault: None }
     }

@@ -39,6 +39,9 @@ const char* st_torch_version();
 void st_exit(int code);
 // Sets how many threads operators called by this thread use; gives the former number.
 int st_thread_width(int width);
+// Calls `body(context, number)` for each number in 0..count, on as many threads as libtorch's operators use; within such a call, on this thread alone.
+// `body` throws nothing.
+void st_parallel(void (*body)(void* context, int64_t number), void* context, int64_t count);
 char* st_build_config();
 
 // 0: contiguous (NCHW), 1: channels_last (NHWC), 2: neither.

@@ -1,6 +1,8 @@
 //! Pixels of single pictures, moved by the calling thread alone: libtorch would take all of its threads for some copies, which must
 //! not happen in each of several threads that work on pictures side by side.
 use crate::{Frozen, TorchError, ffi};
+use std::ops::Deref;
+use std::ptr::NonNull;
 use tch::{Device, Kind, Tensor};
 
 /// No side of a picture that is resampled is longer.
@@ -170,12 +172,38 @@ fn unfit(resampling: &Resampling) -> TorchError {
     TorchError::new(&format!("{resampling:?} does not fit the pixels that are there"))
 }
 
-impl Frozen {
-    /// The bytes of a contiguous uint8 tensor on the CPU; `None` of any other.
-    pub fn bytes(&self) -> Option<&[u8]> {
-        let has = self.kind() == Kind::Uint8 && self.device() == Device::Cpu && self.is_contiguous() && self.numel() > 0;
+/// The bytes of a contiguous uint8 tensor on the CPU that nobody writes any more.
+#[derive(Debug)]
+pub struct FrozenBytes {
+    start: NonNull<u8>,
+    len: usize,
+    /// Keeps them.
+    _tensor: Frozen,
+}
+
+// SAFETY: nobody writes them, and the tensor may itself be sent and shared.
+unsafe impl Send for FrozenBytes {}
+// SAFETY: likewise.
+unsafe impl Sync for FrozenBytes {}
+
+impl FrozenBytes {
+    /// Fails if the tensor is another one.
+    pub fn new(tensor: Frozen) -> Result<Self, TorchError> {
+        if tensor.kind() != Kind::Uint8 || tensor.device() != Device::Cpu || !tensor.is_contiguous() {
+            return Err(TorchError::new(&format!("{:?} of {:?} is no row of uint8 on the CPU", tensor.size(), tensor.kind())));
+        }
+        // A tensor without values has no memory.
+        let start = NonNull::new(tensor.data_ptr().cast()).unwrap_or(NonNull::dangling());
+        Ok(Self { start, len: tensor.numel(), _tensor: tensor })
+    }
+}
+
+impl Deref for FrozenBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         // SAFETY: so many bytes lie there one after another, live as long as the tensor, and nobody writes a frozen tensor.
-        has.then(|| unsafe { std::slice::from_raw_parts(self.data_ptr().cast::<u8>().cast_const(), self.numel()) })
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -283,9 +311,10 @@ mod tests {
 
     #[test]
     fn frozen_bytes_are_the_tensors() {
-        let frozen = Frozen::new(Tensor::from_slice(&[1_u8, 2, 3, 4]).view([2, 2]));
-        assert_eq!(frozen.bytes(), Some(&[1, 2, 3, 4][..]));
-        assert_eq!(Frozen::new(frozen.transpose(0, 1)).bytes(), None);
-        assert_eq!(Frozen::new(Tensor::from_slice(&[1.0_f32])).bytes(), None);
+        let bytes = |tensor: Tensor| FrozenBytes::new(tensor.into()).map(|bytes| bytes.to_vec());
+        let square = Tensor::from_slice(&[1_u8, 2, 3, 4]).view([2, 2]);
+        assert_eq!(bytes(square.shallow_clone()).unwrap(), [1, 2, 3, 4]);
+        assert_eq!(bytes(square.narrow(0, 1, 0)).unwrap(), []);
+        assert!(bytes(square.transpose(0, 1)).is_err() && bytes(square.to_kind(Kind::Float)).is_err());
     }
 }

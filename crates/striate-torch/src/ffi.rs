@@ -87,6 +87,7 @@ unsafe extern "C" {
     fn st_free_message(message: *mut c_char);
     pub(crate) fn st_torch_version() -> *const c_char;
     pub(crate) fn st_thread_width(width: c_int) -> c_int;
+    pub(crate) fn st_parallel(body: unsafe extern "C" fn(*mut c_void, i64), context: *mut c_void, count: i64);
     pub(crate) fn st_exit(code: c_int) -> !;
     pub(crate) fn st_build_config() -> *mut c_char;
     pub(crate) fn st_memory_format(tensor: *const C_tensor) -> c_int;

@@ -54,6 +54,7 @@ pub mod norm;
 mod normalise;
 pub mod onednn;
 pub mod optim;
+mod parallel;
 mod parts;
 pub mod pixels;
 pub mod pointwise;
@@ -64,7 +65,7 @@ mod tensor_file;
 pub mod winograd;
 
 pub use budget::Budget;
-pub use bytes::{Piece, Rect, Resampling, height_first, picture_from_bytes, picture_to_bytes, resample};
+pub use bytes::{FrozenBytes, Piece, Rect, Resampling, height_first, picture_from_bytes, picture_to_bytes, resample};
 pub use contained::{contained, is_contained, last_file, note_file};
 pub use error::{Lack, TorchError};
 pub use frozen::Frozen;
@@ -75,6 +76,7 @@ pub use memory::{
 };
 pub use nearest::{nearest, nearest_few};
 pub use normalise::normalise;
+pub use parallel::parallel;
 pub use parts::{Memory, Part, Unfinished, Values};
 pub use precision::{Precision, UnknownPrecision};
 pub use runtime::{

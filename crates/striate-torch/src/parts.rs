@@ -105,24 +105,28 @@ impl Unfinished {
 impl Part {
     /// The values, set to zero.
     pub fn zeroed(&mut self) -> Values<'_> {
-        // SAFETY: parts do not overlap, and nothing else reads or writes the tensor as long as one is left. The values are
-        // written before there is a reference to them. libtorch aligns memory for every type, and parts begin at whole values.
-        unsafe {
-            self.start.write_bytes(0, self.len * self.memory.bytes_of_a_value());
-            match self.memory {
-                Memory::Floats => Values::Floats(std::slice::from_raw_parts_mut(self.start.cast(), self.len)),
-                Memory::Bytes | Memory::PinnedBytes => Values::Bytes(std::slice::from_raw_parts_mut(self.start, self.len)),
-            }
-        }
+        self.zeroed_from(0, self.len)
     }
-}
 
-impl Values<'_> {
-    /// Calls `each` with every `len` of them in turn, until it fails.
-    pub fn try_for_each<E>(self, len: usize, mut each: impl FnMut(Values<'_>) -> Result<(), E>) -> Result<(), E> {
-        match self {
-            Self::Floats(values) => values.chunks_exact_mut(len.max(1)).try_for_each(|values| each(Values::Floats(values))),
-            Self::Bytes(values) => values.chunks_exact_mut(len.max(1)).try_for_each(|values| each(Values::Bytes(values))),
+    /// Calls `each` with every `len` values in turn, set to zero, until it fails. Those that are left over stay as they are.
+    pub fn try_for_each<E>(&mut self, len: usize, mut each: impl FnMut(Values<'_>) -> Result<(), E>) -> Result<(), E> {
+        let len = len.max(1);
+        (0..self.len / len).try_for_each(|number| each(self.zeroed_from(number * len, len)))
+    }
+
+    /// `len` values from `first` on, which must be there.
+    fn zeroed_from(&mut self, first: usize, len: usize) -> Values<'_> {
+        assert!(first + len <= self.len, "a part has {} values", self.len);
+        // SAFETY: parts do not overlap, and nothing else reads or writes the tensor as long as one is left. The values are within
+        // the part, and written before there is a reference to them. libtorch aligns memory for every type, and parts begin at
+        // whole values.
+        unsafe {
+            let start = self.start.add(first * self.memory.bytes_of_a_value());
+            start.write_bytes(0, len * self.memory.bytes_of_a_value());
+            match self.memory {
+                Memory::Floats => Values::Floats(std::slice::from_raw_parts_mut(start.cast(), len)),
+                Memory::Bytes | Memory::PinnedBytes => Values::Bytes(std::slice::from_raw_parts_mut(start, len)),
+            }
         }
     }
 }

@@ -106,3 +106,12 @@ int st_thread_width(int width) {
   return width;
 #endif
 }
+
+// Unlike `parallel`, it leaves denormal numbers as they are: `body` is not of these kernels.
+void st_parallel(void (*body)(void* context, int64_t number), void* context, int64_t count) {
+#ifdef _OPENMP
+  const int64_t threads = omp_in_parallel() ? 1 : std::max<int64_t>(1, std::min(thread_count(), count));
+#pragma omp parallel for if (threads > 1) num_threads(static_cast<int>(threads))
+#endif
+  for (int64_t number = 0; number < count; ++number) body(context, number);
+}
