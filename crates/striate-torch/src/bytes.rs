@@ -314,7 +314,7 @@ mod tests {
         let bytes = |tensor: Tensor| FrozenBytes::new(tensor.into()).map(|bytes| bytes.to_vec());
         let square = Tensor::from_slice(&[1_u8, 2, 3, 4]).view([2, 2]);
         assert_eq!(bytes(square.shallow_clone()).unwrap(), [1, 2, 3, 4]);
-        assert_eq!(bytes(square.narrow(0, 1, 0)).unwrap(), []);
+        assert!(bytes(square.narrow(0, 1, 0)).unwrap().is_empty());
         assert!(bytes(square.transpose(0, 1)).is_err() && bytes(square.to_kind(Kind::Float)).is_err());
     }
 }
