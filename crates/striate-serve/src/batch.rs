@@ -20,8 +20,6 @@ use tokio::task::yield_now;
 
 /// For how many pictures' time one that could be computed waits for others that are likely to come.
 const PATIENCE: u32 = 2;
-/// A batch that is not parted: smaller ones would take longer for each picture.
-const SMALLEST: usize = 4;
 
 /// A decoded picture that waits for its network.
 #[derive(Debug)]
@@ -73,17 +71,6 @@ pub(crate) struct Batching {
     pub(crate) max_wait: Duration,
     /// How many batches of a light network are computed side by side.
     pub(crate) lanes: usize,
-}
-
-impl Batching {
-    /// How many of those that wait are computed together. Half of them, unless large batches are asked for: the other half is
-    /// computed while whoever was just answered sends the next, and these are decoded.
-    fn of_waiting(&self, waiting: usize) -> usize {
-        match self.max_wait.is_zero() {
-            true => waiting.div_ceil(2).max(SMALLEST).min(self.max_batch),
-            false => self.max_batch,
-        }
-    }
 }
 
 /// The pictures that wait for a network.
@@ -178,8 +165,7 @@ impl Queue {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let most = self.batching.of_waiting(state.jobs.len());
-            let batch = form(&mut state.jobs, most);
+            let batch = form(&mut state.jobs, self.batching.max_batch);
             state.taken += 1;
             drop(state);
             let (lane, count) = (Lane(Arc::clone(self)), batch.len());
@@ -363,15 +349,6 @@ mod tests {
             }
             answers
         })
-    }
-
-    #[test]
-    fn half_of_the_pictures_that_wait_are_a_batch() {
-        let batching = Batching { max_batch: 16, max_wait: Duration::ZERO, lanes: 1 };
-        let sizes = [1, 4, 5, 9, 16, 31, 200].map(|waiting| batching.of_waiting(waiting).min(waiting));
-        assert_eq!(sizes, [1, 4, 4, 5, 8, 16, 16]);
-        assert_eq!(Batching { max_batch: 2, ..batching }.of_waiting(9), 2);
-        assert_eq!(Batching { max_wait: Duration::from_millis(1), ..batching }.of_waiting(9), 16);
     }
 
     #[test]
