@@ -33,8 +33,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
     let first = [
         cargo("fmt --all --check"),
         cargo("clippy --workspace --all-targets -- -D warnings"),
-        // In one process for each crate: libtorch takes a quarter of a second to start, and most of these tests take less.
-        cargo("test --workspace --lib --bins"),
+        // In one process for each crate: libtorch takes a quarter of a second to start, and most of these tests take less. One after
+        // another: the process has one generator of random numbers, for example.
+        cargo("test --workspace --lib --bins -- --test-threads=1"),
         cargo(if has_nextest(workspace) {
             "nextest run --workspace -E kind(test)+kind(example)"
         } else {
@@ -146,7 +147,9 @@ fn of_older_processors(programs: &[Program]) -> Result<Vec<Step>> {
     let kernels = of("striate-torch")?;
     let fewer = Level::ALL.into_iter().filter(|level| *level < Level::of_processor());
     let mut steps: Vec<Step> = fewer
-        .flat_map(|level| compute.iter().map(move |program| program.step(None, &["--quiet"]).with(VARIABLE, level.name())))
+        .flat_map(|level| {
+            compute.iter().map(move |program| program.step(None, &["--quiet", "--test-threads=1"]).with(VARIABLE, level.name()))
+        })
         .collect();
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) && wishes::QEMU.come_true() {
         let args: Vec<&str> = ["--test-threads=1"].into_iter().chain(EMULATED.split(' ')).collect();
