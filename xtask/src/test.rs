@@ -39,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         cargo(if has_nextest(workspace) {
             "nextest run --workspace -E kind(test)+kind(example)"
         } else {
-            "test --workspace --test *"
+            "test --workspace --test * --example scaling"
         }),
     ];
     let last = [
@@ -104,16 +104,23 @@ struct Program {
 }
 
 impl Program {
-    /// Runs its tests where cargo would: itself, or by a program that runs others.
-    fn step(&self, runner: Option<(&str, &[&str])>, args: &[&str]) -> Step {
-        let mut command = Command::new(runner.map_or(self.path.as_os_str(), |(runner, _)| runner.as_ref()));
-        if let Some((_, options)) = runner {
-            command.args(options).arg(&self.path);
-        }
+    /// Runs its tests where cargo would.
+    fn step(&self, args: &[&str]) -> Step {
+        self.step_of(Command::new(&self.path), args)
+    }
+
+    /// The same by a command that runs a program.
+    fn step_by(&self, runner: &str, options: &[&str], args: &[&str]) -> Step {
+        let mut command = Command::new(runner);
+        command.args(options).arg(&self.path);
+        let step = self.step_of(command, args);
+        Step { name: format!("{runner} {} {}", options.join(" "), step.name), ..step }
+    }
+
+    fn step_of(&self, mut command: Command, args: &[&str]) -> Step {
         command.args(args).current_dir(&self.package);
         let package = self.package.file_name().unwrap_or_default().display();
-        let runner = runner.map(|(runner, options)| format!("{runner} {} ", options.join(" "))).unwrap_or_default();
-        Step { name: format!("{runner}{package} ({}) {}", self.kind, args.join(" ")), command }
+        Step { name: format!("{package} ({}) {}", self.kind, args.join(" ")), command }
     }
 }
 
@@ -148,12 +155,12 @@ fn of_older_processors(programs: &[Program]) -> Result<Vec<Step>> {
     let fewer = Level::ALL.into_iter().filter(|level| *level < Level::of_processor());
     let mut steps: Vec<Step> = fewer
         .flat_map(|level| {
-            compute.iter().map(move |program| program.step(None, &["--quiet", "--test-threads=1"]).with(VARIABLE, level.name()))
+            compute.iter().map(move |program| program.step(&["--quiet", "--test-threads=1"]).with(VARIABLE, level.name()))
         })
         .collect();
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) && wishes::QEMU.come_true() {
         let args: Vec<&str> = ["--test-threads=1"].into_iter().chain(EMULATED.split(' ')).collect();
-        let emulated = |cpu| kernels.iter().map(|program| program.step(Some(("qemu-x86_64", &["-cpu", cpu])), &args)).collect();
+        let emulated = |cpu| kernels.iter().map(|program| program.step_by("qemu-x86_64", &["-cpu", cpu], &args)).collect();
         steps.extend(OLDER.into_iter().flat_map::<Vec<_>, _>(emulated));
     }
     Ok(steps)

@@ -35,8 +35,7 @@ pub struct LoaderOptions {
     /// What is done to each picture.
     pub transforms: Vec<Transform>,
     /// Threads that make batches ahead, beside what uses them: 0 makes each batch when it is asked for, with as many threads as
-    /// libtorch's operators use. `None` chooses: 0 for pictures
-    /// in memory with light transforms, else as many threads as libtorch's operators use. It changes no value.
+    /// libtorch's operators use. `None` chooses: 0 for pictures in memory with light transforms, else that many. It changes no value.
     pub workers: Option<usize>,
     /// The part of each batch that is loaded, where other processes load the others. It changes no value either.
     pub portion: Portion,
