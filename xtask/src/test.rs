@@ -1,8 +1,12 @@
 //! `cargo xtask test`: everything that a change has to pass.
 
 use std::{
+    collections::VecDeque,
+    io::{Write, stderr},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Output, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,37 +34,45 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         Step { name: format!("cargo {args}"), command: cargo }
     };
     // From what fails fastest to what takes longest. Features stay as they are: `doc-only` links no libtorch.
-    let first = [
+    let build = [
         cargo("fmt --all --check"),
         cargo("clippy --workspace --all-targets -- -D warnings"),
-        // In one process for each crate: libtorch takes a quarter of a second to start, and most of these tests take less. One after
-        // another: the process has one generator of random numbers, for example.
-        cargo("test --workspace --lib --bins -- --test-threads=1"),
+        cargo("test --workspace --no-run"),
+    ];
+    let across_crates = [
         cargo(if has_nextest(workspace) {
             "nextest run --workspace -E kind(test)+kind(example)"
         } else {
             "test --workspace --test * --example scaling"
         }),
-    ];
-    let last = [
         cargo("test --workspace --doc"),
         cargo("doc --workspace --no-deps").with("RUSTDOCFLAGS", "-D warnings"),
         cargo("package --workspace --no-verify --allow-dirty --offline --quiet"),
     ];
-    for step in first {
-        if let Some(code) = step.failure()? {
-            return Ok(code);
-        }
+    if let Some(code) = one_by_one(build)? {
+        return Ok(code);
     }
-    for step in of_older_processors(&programs(workspace)?)?.into_iter().chain(last) {
-        if let Some(code) = step.failure()? {
-            return Ok(code);
-        }
+    let programs = programs(workspace)?;
+    let mut within_crates = of_older_processors(&programs)?;
+    within_crates.extend(
+        programs
+            .iter()
+            .filter(|program| ["lib", "bin"].contains(&program.kind.as_str()))
+            .map(|program| program.step(&IN_ONE_PROCESS)),
+    );
+    if let Some(code) = side_by_side(within_crates)? {
+        return Ok(code);
+    }
+    if let Some(code) = one_by_one(across_crates)? {
+        return Ok(code);
     }
     eprintln!("all checks and tests passed");
     Ok(ExitCode::SUCCESS)
 }
 
+/// Arguments of a program of unit tests. They run in one process for each crate: libtorch takes a quarter of a second to start, and most
+/// of them take less. They run one after another: the process has one generator of random numbers, for example.
+const IN_ONE_PROCESS: [&str; 2] = ["--quiet", "--test-threads=1"];
 /// Tests share the cores, and threads that spin while they wait take most of the time from those that work.
 const WAITING: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
 /// What computes with the kernels. The kernels' own tests run at every level by themselves.
@@ -93,6 +105,44 @@ impl Step {
         }
         Ok((!status.success()).then(|| exit_code(status)))
     }
+
+    /// The same, told when it has ended.
+    fn failure_told_at_the_end(mut self) -> Result<Option<ExitCode>> {
+        self.command.envs([WAITING]);
+        let Output { status, stdout, stderr: told } =
+            self.command.output().with_context(|| format!("cannot run {}", self.name))?;
+        let end = if status.success() { String::new() } else { format!("error: `{}` failed\n", self.name) };
+        let text = [format!("\n=== {}\n", self.name).as_bytes(), &stdout, &told, end.as_bytes()].concat();
+        stderr().write_all(&text)?;
+        Ok((!status.success()).then(|| exit_code(status)))
+    }
+}
+
+/// Stops at the first step that fails.
+fn one_by_one(steps: impl IntoIterator<Item = Step>) -> Result<Option<ExitCode>> {
+    steps.into_iter().find_map(|step| step.failure().transpose()).transpose()
+}
+
+/// Runs as many steps at a time as there are cores, in their order. No further one begins when one has failed.
+fn side_by_side(steps: Vec<Step>) -> Result<Option<ExitCode>> {
+    let waiting = Mutex::new(VecDeque::from(steps));
+    let lock = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let worker = || -> Result<Option<ExitCode>> {
+        loop {
+            let Some(step) = lock().pop_front() else { return Ok(None) };
+            let failure = step.failure_told_at_the_end();
+            if !matches!(failure, Ok(None)) {
+                lock().clear();
+                return failure;
+            }
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let failures: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    failures.into_iter().find_map(Result::transpose).transpose()
 }
 
 /// A program with tests of a package.
@@ -118,17 +168,16 @@ impl Program {
     }
 
     fn step_of(&self, mut command: Command, args: &[&str]) -> Step {
-        command.args(args).current_dir(&self.package);
+        command.args(args).current_dir(&self.package).env("CARGO_MANIFEST_DIR", &self.package);
         let package = self.package.file_name().unwrap_or_default().display();
         Step { name: format!("{package} ({}) {}", self.kind, args.join(" ")), command }
     }
 }
 
-/// The programs of all tests. Cargo has built them before, with the features of the whole workspace: for `-p`, it would build them
-/// anew with fewer.
+/// The programs of all tests, which cargo has built before.
 fn programs(workspace: &Workspace) -> Result<Vec<Program>> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-run", "--quiet", "--message-format", "json"]);
+    cargo.args(["test", "--workspace", "--no-run", "--quiet", "--message-format", "json"]);
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the tests cannot be built");
@@ -154,9 +203,7 @@ fn of_older_processors(programs: &[Program]) -> Result<Vec<Step>> {
     let kernels = of("striate-torch")?;
     let fewer = Level::ALL.into_iter().filter(|level| *level < Level::of_processor());
     let mut steps: Vec<Step> = fewer
-        .flat_map(|level| {
-            compute.iter().map(move |program| program.step(&["--quiet", "--test-threads=1"]).with(VARIABLE, level.name()))
-        })
+        .flat_map(|level| compute.iter().map(move |program| program.step(&IN_ONE_PROCESS).with(VARIABLE, level.name())))
         .collect();
     if cfg!(all(target_arch = "x86_64", target_os = "linux")) && wishes::QEMU.come_true() {
         let args: Vec<&str> = ["--test-threads=1"].into_iter().chain(EMULATED.split(' ')).collect();

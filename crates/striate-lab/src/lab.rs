@@ -1,7 +1,8 @@
 //! What an experiment is given: a scale, seeds, data, and a memory of what was measured before.
+use crate::report::{self, Shown};
 use crate::trials::Trials;
 use crate::verdict::Check;
-use crate::{Claim, LabError, Scale, Verdict, report};
+use crate::{Claim, LabError, Scale, Verdict};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,7 +36,7 @@ pub struct LabOptions {
     pub first_seed: u64,
     /// What to train on, as in a recipe: a dataset of the catalogue, or a folder of pictures.
     pub data: DataSection,
-    /// Where results go, a folder to each claim.
+    /// Where results go, a folder to each claim. Those on other data than [`DEFAULT_DATA`] lie in folders with the data's name in it.
     pub out: PathBuf,
     /// Ends the run after the measurement under way, with [`LabError::Stopped`].
     pub stop: Arc<AtomicBool>,
@@ -228,9 +229,9 @@ fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
     (0..count as u64).map(|seed| options.first_seed + seed).collect()
 }
 
-/// Puts a claim to the test and writes into the folder `<out>/<claim>`: `trials.jsonl` (every measurement; each further process of a
-/// queue has a file with its number), `numbers.csv`, `figure.svg` and `outcome.json`; then `<out>/index.html` anew, a page of all
-/// outcomes in `out`.
+/// Puts a claim to the test and writes into the folder `<out>/<claim>`, or `<out>/<claim>/<data>` with other data than [`DEFAULT_DATA`]:
+/// `trials.jsonl` (every measurement; each further process of a queue has a file with its number), `numbers.csv`, `figure.svg` and
+/// `outcome.json`; then `<out>/index.html` anew, a page of all outcomes in `out`, those of one claim side by side.
 ///
 /// What an earlier run with the same settings has measured is not measured again.
 ///
@@ -241,7 +242,7 @@ fn seeds(claim: &Claim, options: &LabOptions) -> Vec<u64> {
 pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabError> {
     let started = Instant::now();
     let data_name = data_name(&options.data)?;
-    let folder = options.out.join(claim.name);
+    let folder = options.out.join(results(claim, &options.data));
     striate_files::create_folder(&folder)?;
     let queue = &options.queue;
     let (scale, seeds) = (options.scale.to_string(), format!("{:?}", seeds(claim, options)));
@@ -275,15 +276,36 @@ pub fn run(claim: &'static Claim, options: &LabOptions) -> Result<Outcome, LabEr
     Ok(outcome)
 }
 
-/// The outcomes that lie in a folder of results, in the order of the claims, each with its figure.
-fn outcomes(out: &Path) -> Vec<(&'static Claim, Outcome, String)> {
-    let read = |claim: &'static Claim| {
-        let folder = out.join(claim.name);
-        let outcome = serde_json::from_slice(&striate_files::read(&folder.join(OUTCOME)).ok()?).ok()?;
-        let figure = striate_files::read_to_string(&folder.join("figure.svg")).ok()?;
-        Some((claim, outcome, figure))
+/// Where the results of a claim go, within the folder of all.
+fn results(claim: &Claim, data: &DataSection) -> PathBuf {
+    let folder = PathBuf::from(claim.name);
+    match data.name.as_str() {
+        _ if claim.is_exact() => folder,
+        DEFAULT_DATA => folder,
+        FOLDER => folder.join(data.dir.file_name().unwrap_or(FOLDER.as_ref())),
+        name => folder.join(name),
+    }
+}
+
+/// The outcomes that lie in a folder of results, in the order of the claims: on the default data first, then by the name of the data.
+fn outcomes(out: &Path) -> Vec<(&'static Claim, Vec<Shown>)> {
+    let read = |folder: PathBuf| {
+        let within = out.join(&folder);
+        let outcome = serde_json::from_slice(&striate_files::read(&within.join(OUTCOME)).ok()?).ok()?;
+        let figure = striate_files::read_to_string(&within.join("figure.svg")).ok()?;
+        Some(Shown { folder, outcome, figure })
     };
-    crate::claims().iter().filter_map(read).collect()
+    let of_claim = |claim: &'static Claim| {
+        let folder = PathBuf::from(claim.name);
+        let mut others: Vec<_> = (out.join(&folder).read_dir().into_iter().flatten().flatten())
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| folder.join(entry.file_name()))
+            .collect();
+        others.sort();
+        let all: Vec<Shown> = std::iter::once(folder).chain(others).filter_map(read).collect();
+        (!all.is_empty()).then_some((claim, all))
+    };
+    crate::claims().iter().filter_map(of_claim).collect()
 }
 
 #[cfg(test)]
@@ -318,18 +340,19 @@ mod tests {
         striate_torch::set_num_threads(1);
         let out = tempfile::tempdir().unwrap();
         let claim = find_claim("gradient-norms").unwrap();
-        let trials = || fs::read_to_string(out.path().join(claim.name).join("trials.jsonl")).unwrap();
+        let folder = out.path().join(results(claim, &options(out.path()).data));
+        let trials = || fs::read_to_string(folder.join("trials.jsonl")).unwrap();
         let stopped = LabOptions { stop: Arc::new(true.into()), ..options(out.path()) };
         assert!(matches!(run(claim, &stopped), Err(LabError::Stopped)));
         assert_eq!(trials(), "");
-        assert!(!out.path().join(claim.name).join(OUTCOME).exists());
+        assert!(!folder.join(OUTCOME).exists());
 
         let first = run(claim, &options(out.path())).unwrap();
         let all = trials();
         assert_eq!(all.lines().count(), 2 * 4);
         // As a run that was killed within its fifth measurement has left it.
         let half: String = all.lines().take(4).map(|line| format!("{line}\n")).collect();
-        fs::write(out.path().join(claim.name).join("trials.jsonl"), half + "{\"settings\":").unwrap();
+        fs::write(folder.join("trials.jsonl"), half + "{\"settings\":").unwrap();
         let second = run(claim, &options(out.path())).unwrap();
         assert_eq!(trials(), all);
         assert_eq!(second.checks, first.checks);
@@ -338,5 +361,37 @@ mod tests {
         // Other seeds are other measurements.
         let other = run(claim, &LabOptions { first_seed: 100, ..options(out.path()) }).unwrap();
         assert_eq!((other.seeds, trials().lines().count()), (vec![100, 101], 4 * 4));
+    }
+
+    #[test]
+    fn outcomes_on_several_data_stand_side_by_side() {
+        striate_torch::set_num_threads(1);
+        let out = tempfile::tempdir().unwrap();
+        let claim = find_claim("gradient-norms").unwrap();
+        let page = || fs::read_to_string(out.path().join("index.html")).unwrap();
+        let outcome = run(claim, &options(out.path())).unwrap();
+        assert!(page().contains("<th>Measured</th>") && !page().contains("<figcaption>"));
+        // As if it had been run on the default data, too, with one point more.
+        let folder = out.path().join(claim.name);
+        fs::copy(folder.join("digits/figure.svg"), folder.join("figure.svg")).unwrap();
+        let more = Check { what: "one point more".to_owned(), ..outcome.checks[0].clone() };
+        let other = Outcome {
+            data: DEFAULT_DATA.to_owned(),
+            verdict: Verdict::Undecided,
+            checks: [outcome.checks.clone(), vec![more]].concat(),
+            ..outcome.clone()
+        };
+        fs::write(folder.join(OUTCOME), serde_json::to_string(&other).unwrap()).unwrap();
+        run(claim, &options(out.path())).unwrap();
+        let page = page();
+        let of = |data: &str| {
+            format!("{}</span> <small>{data}</small>", if data == DEFAULT_DATA { other.verdict } else { outcome.verdict })
+        };
+        assert!(page.contains(&of(DEFAULT_DATA)) && page.contains(&of("digits")));
+        assert!(page.contains("<th>Measured on fashion-mnist</th><th>Verdict</th><th>Measured on digits</th>"));
+        assert!(page.contains("</td><td></td><td></td></tr>"), "digits lack the point");
+        for file in ["gradient-norms/numbers.csv", "gradient-norms/digits/numbers.csv"] {
+            assert!(page.contains(&format!("<a href=\"{file}\">")), "{file}");
+        }
     }
 }

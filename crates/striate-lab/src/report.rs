@@ -1,24 +1,33 @@
 //! The page of all outcomes: one file that needs nothing else; it links the numbers that lie beside it.
 use crate::page::{document, escape};
-use crate::{Claim, Outcome};
+use crate::{Claim, Outcome, Verdict};
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 const TITLE: &str = "Claims of the classic networks";
 
-/// The page of these outcomes, each with its figure.
-pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
+/// An outcome with its figure, and where both lie within the folder of all.
+pub(crate) struct Shown {
+    pub(crate) folder: PathBuf,
+    pub(crate) outcome: Outcome,
+    pub(crate) figure: String,
+}
+
+/// The page of these outcomes: for each claim one or more, each on other data.
+pub(crate) fn page(outcomes: &[(&'static Claim, Vec<Shown>)]) -> String {
     let mut body = String::new();
     let mut overview = String::new();
-    for (claim, outcome, figure) in outcomes {
-        let name = claim.name;
+    for (claim, outcomes) in outcomes {
         let _ = writeln!(
             overview,
-            "<tr><td><a href=\"#{name}\">{}</a></td><td>{}</td><td>{}</td></tr>",
+            "<tr><td><a href=\"#{}\">{}</a></td><td>{}</td><td>{}</td></tr>",
+            claim.name,
             escape(claim.title),
-            badge(&outcome.verdict.to_string()),
+            verdicts(outcomes),
             escape(claim.source),
         );
-        body += &section(claim, outcome, figure);
+        body += &section(claim, outcomes);
     }
     document(
         TITLE,
@@ -31,27 +40,78 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Outcome, String)]) -> String {
     )
 }
 
-fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
-    let rows: String = (outcome.checks.iter())
-        .map(|check| {
-            let verdict = badge(&check.verdict.to_string());
-            format!("<tr><td>{}</td><td>{}</td><td>{verdict}</td></tr>\n", escape(&check.what), escape(&check.measured))
-        })
-        .collect();
+/// The verdict, or one for each of the data.
+fn verdicts(outcomes: &[Shown]) -> String {
+    let on = |shown: &Shown| match outcomes.len() {
+        1 => badge(shown.outcome.verdict),
+        _ => format!("{} <small>{}</small>", badge(shown.outcome.verdict), escape(&shown.outcome.data)),
+    };
+    outcomes.iter().map(on).collect::<Vec<_>>().join(" ")
+}
+
+/// A claim: what was found on all data, then how.
+fn section(claim: &Claim, outcomes: &[Shown]) -> String {
+    let recipe = |shown: &Shown| claim.recipe.at(shown.outcome.scale);
+    let recipes: BTreeSet<String> = outcomes.iter().map(recipe).collect();
+    let recipes: String = recipes.iter().map(|recipe| format!("<dd>{}</dd>", escape(recipe))).collect();
+    format!(
+        "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n{}{}\
+         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Recipe</dt>{recipes}</dl>\n{}</section>\n",
+        claim.name,
+        escape(claim.title),
+        verdicts(outcomes),
+        escape(claim.claim),
+        escape(claim.source),
+        outcomes.iter().map(|shown| figure(shown, outcomes.len() > 1)).collect::<String>(),
+        points(outcomes),
+        escape(claim.hypothesis),
+        escape(claim.refuted_if),
+        outcomes.iter().map(|shown| origin(claim, shown)).collect::<String>(),
+    )
+}
+
+fn figure(Shown { outcome, figure, .. }: &Shown, named: bool) -> String {
+    let caption = if named { format!("<figcaption>On {}</figcaption>", escape(&outcome.data)) } else { String::new() };
+    format!("<figure>{}{caption}</figure>\n", figure.trim())
+}
+
+/// The points of a claim, a row each, with a column for each of the data.
+fn points(outcomes: &[Shown]) -> String {
+    let mut points: Vec<&str> = Vec::new();
+    for check in outcomes.iter().flat_map(|shown| &shown.outcome.checks) {
+        if !points.contains(&check.what.as_str()) {
+            points.push(&check.what);
+        }
+    }
+    let cell = |shown: &Shown, point: &str| match shown.outcome.checks.iter().find(|check| check.what == point) {
+        Some(check) => format!("<td>{}</td><td>{}</td>", escape(&check.measured), badge(check.verdict)),
+        None => "<td></td><td></td>".to_owned(),
+    };
+    let row = |point: &&str| {
+        let cells: String = outcomes.iter().map(|shown| cell(shown, point)).collect();
+        format!("<tr><td>{}</td>{cells}</tr>\n", escape(point))
+    };
+    let measured = |shown: &Shown| match outcomes.len() {
+        1 => "<th>Measured</th><th>Verdict</th>".to_owned(),
+        _ => format!("<th>Measured on {}</th><th>Verdict</th>", escape(&shown.outcome.data)),
+    };
+    format!(
+        "<div class=\"scroll\"><table><thead><tr><th>Point</th>{}</tr></thead><tbody>\n{}</tbody></table></div>\n",
+        outcomes.iter().map(measured).collect::<String>(),
+        points.iter().map(row).collect::<String>(),
+    )
+}
+
+/// Where an outcome is from: what else was seen, the command that measures it again, and the numbers.
+fn origin(claim: &Claim, Shown { folder, outcome, .. }: &Shown) -> String {
     let remarks = match outcome.remarks.as_str() {
         "" => String::new(),
         remarks => format!("<p>{}</p>\n", escape(remarks)),
     };
     let mut rerun = format!("cargo xtask lab run {} --{}", claim.name, outcome.scale);
-    let how = format!(
-        "A {} run of {}; {}; {}; {:.0} s, without what had been measured before.",
-        outcome.scale,
-        outcome.date,
-        outcome.machine,
-        threads(outcome.threads),
-        outcome.seconds
-    );
+    let mut how = format!("A {} run of {}", outcome.scale, outcome.date);
     if !claim.is_exact() {
+        let _ = write!(how, " on {}", outcome.data);
         let _ = write!(rerun, " --seeds {}", outcome.seeds.len());
         if let Some(first) = outcome.seeds.first().filter(|first| **first != 0) {
             let _ = write!(rerun, " --first-seed {first}");
@@ -59,21 +119,18 @@ fn section(claim: &Claim, outcome: &Outcome, figure: &str) -> String {
         let _ = write!(rerun, " --data {}", outcome.data);
     }
     let _ = write!(rerun, " --threads {}", outcome.threads);
+    let _ = write!(
+        how,
+        "; {}; {}; {:.0} s, without what had been measured before.",
+        outcome.machine,
+        threads(outcome.threads),
+        outcome.seconds
+    );
     format!(
-        "<section id=\"{}\">\n<h2>{} {}</h2>\n<p>{}</p>\n<p><small>{}</small></p>\n<figure>{}</figure>\n\
-         <table><thead><tr><th>Point</th><th>Measured</th><th>Verdict</th></tr></thead><tbody>\n{rows}</tbody></table>\n{remarks}\
-         <dl><dt>Hypothesis</dt><dd>{}</dd><dt>Refuted if</dt><dd>{}</dd><dt>Recipe</dt><dd>{}</dd><dt>Again</dt><dd><code>{}</code></dd>\
+        "{remarks}<dl><dt>Again</dt><dd><code>{1}</code></dd>\
          <dt>Numbers</dt><dd><a href=\"{0}/numbers.csv\">numbers.csv</a>, <a href=\"{0}/outcome.json\">outcome.json</a></dd></dl>\n\
-         <p><small>{}</small></p>\n</section>\n",
-        claim.name,
-        escape(claim.title),
-        badge(&outcome.verdict.to_string()),
-        escape(claim.claim),
-        escape(claim.source),
-        figure.trim(),
-        escape(claim.hypothesis),
-        escape(claim.refuted_if),
-        escape(&claim.recipe.at(outcome.scale)),
+         <p><small>{2}</small></p>\n",
+        escape(&folder.to_string_lossy()),
         escape(&rerun),
         escape(&how),
     )
@@ -83,6 +140,6 @@ fn threads(count: usize) -> String {
     if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
 }
 
-fn badge(verdict: &str) -> String {
+fn badge(verdict: Verdict) -> String {
     format!("<span class=\"verdict {verdict}\">{verdict}</span>")
 }

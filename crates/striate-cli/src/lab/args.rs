@@ -54,8 +54,8 @@ pub(crate) struct LabRunArgs {
     /// Threads for each operator; 0 uses all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Write results into this folder [default: lab/quick or lab/full; with --data mnist,
-    /// lab/quick-mnist]
+    /// Write results into this folder; those on several datasets go side by side [default:
+    /// lab/quick or lab/full]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]

@@ -8,8 +8,7 @@ use crate::table::{Align, table};
 use crate::{print, print_json, signals};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use striate::data::FOLDER;
-use striate_lab::{Claim, DEFAULT_DATA, LabOptions, Outcome, Scale, claims, find_claim};
+use striate_lab::{Claim, LabOptions, Outcome, Scale, claims, find_claim};
 use striate_torch::Shown;
 
 /// The name that stands for every claim.
@@ -51,15 +50,7 @@ pub(super) fn run(args: &LabRunArgs) -> Result<(), CliError> {
     set_threads(args.threads)?;
     let scale = if args.full { Scale::Full } else { Scale::Quick };
     let data = section(&args.data, args.data_dir.as_deref())?;
-    let default = || match args.data.as_str() {
-        DEFAULT_DATA => PathBuf::from(format!("lab/{scale}")),
-        // Outcomes on one dataset do not replace those on another.
-        _ => {
-            let folder = data.dir.file_name().filter(|_| data.name == FOLDER);
-            PathBuf::from(format!("lab/{scale}-{}", folder.map_or(data.name.as_str().into(), |name| name.to_string_lossy())))
-        }
-    };
-    let out = args.out.clone().unwrap_or_else(default);
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("lab/{scale}")));
     no_file(&out, "--out")?;
     if args.seeds == Some(1) && chosen.iter().any(|claim| !claim.is_exact()) {
         tracing::warn!("one seed gives no interval: what is measured over seeds stays undecided");

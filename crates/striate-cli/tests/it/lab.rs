@@ -123,13 +123,10 @@ fn one_seed_is_told_to_decide_nothing() {
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert!(output.status.success() && err.contains("one seed gives no interval"), "{err}");
     assert!(out.contains(", measured once: no interval; to be above -1.00\n") && !out.contains("inf"), "{out}");
-    assert!(out.ends_with("\nlab/quick-digits/index.html\n"), "{out}");
-    let page = std::fs::read_to_string(sandbox.path("lab/quick-digits/index.html")).unwrap();
-    for file in ["gradient-norms/numbers.csv", "gradient-norms/outcome.json"] {
-        assert!(
-            page.contains(&format!("<a href=\"{file}\">")) && sandbox.path("lab/quick-digits").join(file).is_file(),
-            "{file}"
-        );
+    assert!(out.ends_with("\nlab/quick/index.html\n"), "{out}");
+    let page = std::fs::read_to_string(sandbox.path("lab/quick/index.html")).unwrap();
+    for file in ["gradient-norms/digits/numbers.csv", "gradient-norms/digits/outcome.json"] {
+        assert!(page.contains(&format!("<a href=\"{file}\">")) && sandbox.path("lab/quick").join(file).is_file(), "{file}");
     }
 }
 
@@ -150,8 +147,8 @@ fn a_claim_is_tested_on_a_folder_of_pictures() {
     }
     let run = ["lab", "run", "gradient-norms", "--data", "tones", "--seeds", "2", "--threads", "1"];
     let out = sandbox.ok(&run);
-    assert!(out.ends_with("\nlab/quick-tones/index.html\n"), "{out}");
-    let text = |file: &str| std::fs::read_to_string(sandbox.path("lab/quick-tones/gradient-norms").join(file)).unwrap();
+    assert!(out.ends_with("\nlab/quick/index.html\n"), "{out}");
+    let text = |file: &str| std::fs::read_to_string(sandbox.path("lab/quick/gradient-norms/tones").join(file)).unwrap();
     let outcome: serde_json::Value = serde_json::from_str(&text("outcome.json")).unwrap();
     assert_eq!(outcome["data"], "tones");
     let trials = || text("trials.jsonl").lines().count();

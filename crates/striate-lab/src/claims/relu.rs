@@ -12,10 +12,10 @@ pub(super) const CLAIM: Claim = Claim {
     claim: "A four-layer convolutional network with ReLUs reaches a training error of 25% on CIFAR-10 six times faster than the \
             same network with tanh, when the learning rate of each is the one that makes it fastest.",
     source: "Krizhevsky et al. 2012, section 3.1 and figure 1 (tanh alone; that sigmoids are slower still is the lecture's)",
-    hypothesis: "Steps until the mean training loss of 20 steps is at most 0.5 (0.35 in a full run), each nonlinearity with the \
-                 initial values that are usual for it (He's for ReLU, Glorot's for the others) and at the fastest learning \
-                 rate of 0.01, 0.03, 0.1 and 0.3, found with a seed of its own: the logarithm of tanh's number over ReLU's, \
-                 and of sigmoid's over ReLU's, is above 0.",
+    hypothesis: "Each nonlinearity with the initial values that are usual for it (He's for ReLU, Glorot's for the others) and the \
+                 learning rate of 0.01, 0.03, 0.1 and 0.3 that ends with the least training loss, found with a seed of its own. Steps \
+                 until the mean loss of 20 steps is the one that the worse of two networks ends with: the logarithm of tanh's number \
+                 over ReLU's, and of sigmoid's over ReLU's, is above 0.",
     refuted_if: "the interval of one of the two logarithms lies on the other side",
     recipe: Setup {
         networks: "Three convolutions of 5x5 with 16, 16 and 32 filters, each with its nonlinearity and max pooling, and a dense layer.",
@@ -77,54 +77,75 @@ pub(super) fn best_rate(
 }
 
 fn run(lab: &mut Lab) -> Result<Finding, LabError> {
-    let (training, loss) = (lab.scale().pick(TRAINING), lab.scale().pick([0.5, 0.35]));
-    let mut table = Table::new(["nonlinearity", "learning rate", "seed", "steps", "reached", "final training loss"]);
-    let (mut logs, mut series, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
+    let training = lab.scale().pick(TRAINING);
+    let mut raced = Vec::new();
     for (name, activation) in [("ReLU", Activation::Relu), ("tanh", Activation::Tanh), ("sigmoid", Activation::Sigmoid)] {
         let train = |lab: &mut Lab, seed, lr| -> Result<History, LabError> {
             let training = Training { lr, ..training };
             lab.train(&format!("{name} at {lr}"), &training, seed, |input, classes| network(input, classes, activation))
         };
-        let steps = |curve: &History| curve.steps_to_loss(loss, WINDOW).unwrap_or(curve.step_loss.len()) as f64;
-        // Runs that take equally many steps, such as those that never get there, are told apart by their loss.
-        let rate = best_rate(lab, &RATES, |lab, seed, lr| {
-            let curve = train(lab, seed, lr)?;
-            Ok(steps(&curve) + curve.final_train_loss.min(100.0) * 1e-3)
-        })?;
-        let curves = per_seed(lab, |lab, seed| train(lab, seed, rate))?;
-        for (seed, curve) in lab.seeds().into_iter().zip(&curves) {
-            let reached = curve.steps_to_loss(loss, WINDOW).is_some().to_string();
-            let cells = [steps(curve), curve.final_train_loss].map(|cell| cell.to_string());
-            let [steps, final_loss] = cells;
-            table.push([name.to_owned(), rate.to_string(), seed.to_string(), steps, reached, final_loss]);
-        }
-        let never = curves.iter().filter(|curve| curve.steps_to_loss(loss, WINDOW).is_none()).count();
-        let mean = Interval::of(&curves.iter().map(steps).collect::<Vec<_>>()).mean;
-        remarks.push(format!("{name} at a learning rate of {rate}: {} steps.", short(mean)));
-        if never > 0 {
-            let of = curves.len();
-            remarks.push(format!("{never} of its {of} runs never got there and count with all their steps, which flatters it."));
-        }
-        logs.push(curves.iter().map(|curve| steps(curve).ln()).collect::<Vec<_>>());
-        let smooth: Vec<Vec<f64>> = curves.iter().map(|curve| running_mean(&curve.step_loss)).collect();
-        series.push(Series::mean(format!("{name} at {rate}"), &smooth));
+        let rate = best_rate(lab, &RATES, |lab, seed, lr| Ok(last_loss(&train(lab, seed, lr)?)))?;
+        raced.push((name, rate, per_seed(lab, |lab, seed| train(lab, seed, rate))?));
     }
-    let ratio = |at: usize| Interval::of_differences(&logs[at], &logs[0]);
-    let checks = vec![
-        Check::above("logarithm of tanh's steps over ReLU's", ratio(1), 0.0),
-        Check::above("logarithm of sigmoid's steps over ReLU's", ratio(2), 0.0),
-    ];
-    remarks.push(format!(
-        "Tanh takes {} times ReLU's steps, where the paper has six; that number is not put to the test, since it is one of \
-         another dataset, network and error, and grows with how hard the goal is. Learning rates fall with a cosine.",
-        short(ratio(1).mean.exp())
-    ));
+    let header = ["nonlinearity", "learning rate", "seed", "last loss", "ReLU's last loss", "steps", "ReLU's steps"];
+    let (mut table, mut checks, mut remarks) = (Table::new(header), Vec::new(), String::new());
+    let (_, relu_rate, relu) = &raced[0];
+    for (name, rate, runs) in &raced[1..] {
+        let mut logs = Vec::new();
+        for ((seed, run), relu) in lab.seeds().into_iter().zip(runs).zip(relu) {
+            let [steps, relu_steps] = race([run, relu]);
+            logs.push((steps / relu_steps).ln());
+            let [rate, run, relu, steps, relu_steps] =
+                [*rate, last_loss(run), last_loss(relu), steps, relu_steps].map(|cell| cell.to_string());
+            table.push([(*name).to_owned(), rate, seed.to_string(), run, relu, steps, relu_steps]);
+        }
+        let ratio = Interval::of(&logs);
+        remarks += &format!(
+            "{name} at a learning rate of {rate} takes {} times the steps of ReLU at {relu_rate}. ",
+            short(ratio.mean.exp())
+        );
+        checks.push(Check::above(format!("logarithm of {name}'s steps over ReLU's"), ratio, 0.0));
+    }
+    remarks += "The paper's factor of six is not put to the test: it is one of another dataset, network and error. Learning rates fall \
+                with a cosine.";
+    let curves = |runs: &[History]| runs.iter().map(|run| running_mean(&run.step_loss)).collect::<Vec<_>>();
+    let series = raced.iter().map(|(name, rate, runs)| Series::mean(format!("{name} at {rate}"), &curves(runs)));
     let labels = Labels { title: "Training loss by nonlinearity", x: "step", y: "mean loss of 20 steps" };
-    Ok(Finding { checks, remarks: remarks.join(" "), table, figure: lines(labels, Axis::Log, &series)? })
+    Ok(Finding { checks, remarks, table, figure: lines(labels, Axis::Log, &series.collect::<Vec<_>>())? })
+}
+
+/// The mean loss of the last [`WINDOW`] steps.
+fn last_loss(run: &History) -> f64 {
+    running_mean(&run.step_loss).last().copied().unwrap_or(f64::INFINITY)
+}
+
+/// How many steps each takes to the loss that the worse of both ends with.
+fn race(runs: [&History; 2]) -> [f64; 2] {
+    let [one, other] = runs.map(last_loss);
+    runs.map(|run| run.steps_to_loss(one.max(other), WINDOW).unwrap_or(run.step_loss.len()) as f64)
 }
 
 /// At each step the mean of the [`WINDOW`] steps up to it, or of as many as there are.
 fn running_mean(losses: &[f64]) -> Vec<f64> {
     let window = |end: usize| &losses[(end + 1).saturating_sub(WINDOW)..=end];
     (0..losses.len()).map(|end| window(end).iter().sum::<f64>() / window(end).len() as f64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(losses: impl Iterator<Item = f64>) -> History {
+        History { step_loss: losses.collect(), ..History::default() }
+    }
+
+    #[test]
+    fn whoever_learns_faster_takes_fewer_steps() {
+        let falling = |rate: f64| run((0..100).map(move |step| (-rate * f64::from(step)).exp()));
+        let (fast, slow) = (falling(0.04), falling(0.02));
+        // The windows of the faster one fall twice as fast, so that it comes to the last loss of the slower one about half way.
+        assert_eq!(race([&slow, &fast]), [100.0, 56.0]);
+        assert_eq!(race([&fast, &slow]), [56.0, 100.0]);
+        assert_eq!(race([&fast, &fast]), [100.0, 100.0]);
+    }
 }

@@ -139,17 +139,16 @@ impl SingleLabelScores {
         all.in_parts(|logits, targets| {
             confusion.add(logits, targets)?;
             top5 += top_k_correct(logits, targets, 5)?;
-            log_sums.extend(Vec::<f64>::try_from(logits.f_logsumexp([1_i64].as_slice(), false)?)?);
+            log_sums.push(logits.f_logsumexp([1_i64].as_slice(), false)?);
             Ok(())
         })?;
-        let targets = Vec::<i64>::try_from(all.targets())?;
+        let log_sums = Tensor::f_cat(&log_sums, 0)?;
         let counts = confusion.counts();
         let mut per_class = Vec::new();
         for (class, counts) in counts.iter().enumerate() {
             // Logarithms of the probabilities, of which no two round to 1.
-            let logits = Vec::<f64>::try_from(all.column(class)?)?.into_iter().zip(&log_sums).map(|(logit, sum)| logit - sum);
-            let there = targets.iter().map(|target| usize::try_from(*target) == Ok(class));
-            per_class.push(ClassMetrics::new(*counts, logits.zip(there).collect()));
+            let scores = all.column(class)?.f_sub(&log_sums)?;
+            per_class.push(ClassMetrics::new(*counts, &scores, &all.targets().f_eq(class as i64)?)?);
         }
         let seen = counts.iter().filter(|class| class.examples + class.predicted > 0);
         Ok(Self {
@@ -169,18 +168,17 @@ impl MultiLabelScores {
         let (mut per_class, mut sum) = (Vec::new(), ClassCounts::default());
         for class in 0..all.classes() {
             let logits = all.column(class)?;
-            let answered = Vec::<bool>::try_from(logits.f_div_scalar(temperature)?.f_sigmoid()?.f_ge(threshold)?)?;
-            let there = Vec::<bool>::try_from(all.targets().f_select(1, class as i64)?)?;
-            let count = |values: &mut dyn Iterator<Item = bool>| values.filter(|value| *value).count() as u64;
+            let answered = logits.f_div_scalar(temperature)?.f_sigmoid()?.f_ge(threshold)?;
+            let there = all.targets().f_select(1, class as i64)?;
             let counts = ClassCounts {
-                examples: count(&mut there.iter().copied()),
-                predicted: count(&mut answered.iter().copied()),
-                correct: count(&mut answered.iter().zip(&there).map(|(answer, there)| *answer && *there)),
+                examples: count(&there)?,
+                predicted: count(&answered)?,
+                correct: count(&answered.f_logical_and(&there)?)?,
             };
             sum.examples += counts.examples;
             sum.predicted += counts.predicted;
             sum.correct += counts.correct;
-            per_class.push(ClassMetrics::new(counts, Vec::<f64>::try_from(logits)?.into_iter().zip(there).collect()));
+            per_class.push(ClassMetrics::new(counts, &logits, &there)?);
         }
         Ok(Self {
             threshold,
@@ -194,27 +192,44 @@ impl MultiLabelScores {
 }
 
 impl ClassMetrics {
-    /// Of each example: a score that grows with the probability of the class, and whether it has the class.
-    fn new(counts: ClassCounts, mut scores: Vec<(f64, bool)>) -> Self {
-        let (auroc, average_precision) = areas(&mut scores);
+    /// Of each example: a score (float64) that grows with the probability of the class, and whether it has the class.
+    fn new(counts: ClassCounts, scores: &Tensor, there: &Tensor) -> Result<Self, TrainError> {
+        let (auroc, average_precision) = areas(scores, there)?;
         let (examples, f1) = (counts.examples, counts.f1());
-        Self { examples, precision: counts.precision(), recall: counts.recall(), f1, auroc, average_precision }
+        Ok(Self { examples, precision: counts.precision(), recall: counts.recall(), f1, auroc, average_precision })
     }
 }
 
 /// The areas under the ROC curve, and under precision over recall: as scikit-learn's `roc_auc_score` and
 /// `average_precision_score`.
-fn areas(scores: &mut [(f64, bool)]) -> (Option<f64>, Option<f64>) {
-    scores.sort_unstable_by(|(one, _), (other, _)| other.total_cmp(one));
-    let (mut seen, mut there, mut ahead, mut precisions) = (0_usize, 0_usize, 0.0, 0.0);
-    for same in scores.chunk_by(|(one, _), (other, _)| one == other) {
-        let more = same.iter().filter(|(_, is)| *is).count();
-        ahead += (same.len() - more) as f64 * (there as f64 + more as f64 / 2.0);
-        (seen, there) = (seen + same.len(), there + more);
-        precisions += more as f64 * there as f64 / seen as f64;
+fn areas(scores: &Tensor, there: &Tensor) -> Result<(Option<f64>, Option<f64>), TrainError> {
+    let mut of_class = Vec::<f64>::try_from(scores.f_masked_select(there)?)?;
+    if of_class.is_empty() {
+        return Ok((None, None));
     }
-    let pairs = there as f64 * (seen - there) as f64;
-    ((pairs > 0.0).then(|| ahead / pairs), (there > 0).then(|| precisions / there as f64))
+    of_class.sort_unstable_by(f64::total_cmp);
+    let equal: Vec<&[f64]> = of_class.chunk_by(|one, other| one == other).collect();
+    // Only examples of the class change the curves. So the others are not sorted, but counted between them: the place 2i + 1 is that
+    // of scores equal to the class's i-th, and 2i that of scores below it and above the one before.
+    let marks = Tensor::from_slice(&equal.iter().map(|scores| scores[0]).collect::<Vec<_>>());
+    let below = scores.f_bucketize(&marks, false, false)?;
+    let same = scores.f_eq_tensor(&marks.f_take(&below.f_clamp_max(equal.len() as i64 - 1)?)?)?;
+    let places = below.f_add(&below)?.f_add(&same)?;
+    let counts = Vec::<i64>::try_from(places.f_bincount(None::<&Tensor>, 2 * equal.len() as i64 + 1)?)?;
+    let (mut seen, mut found, mut ahead, mut precisions) = (0.0, 0.0, 0.0, 0.0);
+    for (place, count) in counts.into_iter().enumerate().rev() {
+        let (count, more) = (count as f64, if place % 2 == 1 { equal[place / 2].len() as f64 } else { 0.0 });
+        ahead += (count - more) * (found + more / 2.0);
+        (seen, found) = (seen + count, found + more);
+        precisions += if more > 0.0 { more * found / seen } else { 0.0 };
+    }
+    let pairs = found * (seen - found);
+    Ok(((pairs > 0.0).then(|| ahead / pairs), Some(precisions / found)))
+}
+
+/// How many are true.
+fn count(values: &Tensor) -> Result<u64, TrainError> {
+    Ok(values.f_count_nonzero(None)?.f_int64_value(&[])?.unsigned_abs())
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
