@@ -23,7 +23,7 @@ pub(crate) fn product(size: i64, kind: Kind, device: Device) -> Result<Run, Benc
     if on_cpu && pointwise::suits(kind, size) {
         let pixels = left.f_view([size, size, 1, 1])?;
         let weight = pointwise::Weight::new(&right.f_view([size, size, 1, 1])?, None)?;
-        ways.push(way(move || weight.conv(&pixels, [1, 1], None, Sum { relu: false, in_place: false })));
+        ways.push(way(move || weight.conv(&pixels, [1, 1], [0, 0], None, Sum { relu: false, in_place: false })));
     }
     let mut best = way(move || left.f_matmul(&right));
     let mut least = shortest(&mut best)?;

@@ -25,7 +25,8 @@ pub(crate) enum Kernel {
         bias: Option<Frozen>,
         few: Option<Params<Frozen>>,
     },
-    Pointwise(pointwise::Weight),
+    /// Of windows, which may be of one pixel, and the weight.
+    Product(pointwise::Weight),
     OneDnn(Params<Frozen>),
     Int8(int8::Conv),
     /// By libtorch's operators from when on cuDNN `refused` it.
@@ -56,8 +57,8 @@ impl Kernel {
             Ok(Params { weight: onednn::pack_conv(&own.weight, &geometry, [1, channels, height, width])?, ..own }.freeze())
         };
         match many {
-            Choice::Pointwise => {
-                Ok(Self::Pointwise(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?))
+            Choice::Pointwise | Choice::Windows => {
+                Ok(Self::Product(pointwise::Weight::new(&params.weight.f_to_kind(kind)?, params.bias.as_ref())?))
             }
             Choice::Winograd => Ok(Self::Winograd {
                 weight: winograd::Weight::new(&params.weight)?,
@@ -87,7 +88,8 @@ impl Kernel {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Winograd { .. } => "Winograd",
-            Self::Pointwise(_) => "pointwise",
+            Self::Product(weight) if weight.kernel_size() == [1, 1] => "pointwise",
+            Self::Product(_) => "windows",
             Self::OneDnn(_) | Self::Int8(_) => "oneDNN",
             Self::CuDnn { refused, .. } if !refused.load(Ordering::Relaxed) => "cuDNN",
             Self::CuDnn { .. } | Self::Plain(_) => "",
@@ -105,7 +107,7 @@ impl Conv {
             let zero = if input.kind() == Type::Uint8 { scales.map(|scales| scales.inputs[0].zero_point as f64) } else { None };
             input = input.f_pad([left, right, top, bottom], "constant", zero)?;
         }
-        if memory_format(&input).is_none() && !matches!(self.kernel, Kernel::Pointwise(_)) {
+        if memory_format(&input).is_none() && !matches!(self.kernel, Kernel::Product(_)) {
             // The other kernels would copy some channels of other pixels more slowly.
             input = pixels::concat_channels(std::slice::from_ref(&input)).unwrap_or(input);
         }
@@ -115,7 +117,7 @@ impl Conv {
                 Some(few) => few,
                 None => return Ok(weight.conv(&input, bias.as_deref(), geometry.padding, other, sum)?),
             },
-            Kernel::Pointwise(weight) => return Ok(weight.conv(&input, geometry.stride, other, sum)?),
+            Kernel::Product(weight) => return Ok(weight.conv(&input, geometry.stride, geometry.padding, other, sum)?),
             Kernel::Int8(conv) => {
                 return match (scales, other) {
                     (Some(scales), Some(other)) => {

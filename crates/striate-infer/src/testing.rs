@@ -48,11 +48,9 @@ pub(crate) fn steps(network: &Network) -> Vec<String> {
         .lines()
         .skip(1)
         .map(|line| {
-            line.replace("oneDNN, ", "")
-                .replace("pointwise, ", "")
-                .replace(" [oneDNN]", "")
-                .replace(" [pointwise]", "")
-                .replace(" [Winograd]", "")
+            let kernels = ["oneDNN", "pointwise", "windows", "Winograd"];
+            let without = |line: String, kernel| line.replace(&format!(" [{kernel}]"), "").replace(&format!("{kernel}, "), "");
+            kernels.into_iter().fold(line.to_owned(), without)
         })
         .collect()
 }

@@ -11,8 +11,6 @@
 
 namespace {
 
-constexpr int64_t kOneStep[2] = {1, 1};
-
 Window window_of(const int64_t* geometry) {
   Window window;
   memcpy(&window, geometry, sizeof window);
@@ -61,7 +59,7 @@ class Convolution : public torch::autograd::Function<Convolution> {
     const int64_t columns = weight.size(around ? 1 : 0);
     const at::Tensor shifts = bias.has_value() ? bias->contiguous() : at::zeros({columns}, at::TensorOptions().dtype(at::kFloat));
     const at::Tensor matrix = weight.contiguous().view({weight.size(0), weight.size(1)});
-    return pointwise(x, pointwise_panels(matrix, around), shifts, kOneStep, columns, at::Tensor(), false, false);
+    return pointwise(x, pointwise_panels(matrix, around), shifts, kOnePixel, columns, at::Tensor(), false, false);
   }
 };
 

@@ -107,12 +107,13 @@ char* st_conv_add(st_tensor input, st_tensor weight, st_tensor bias, const int64
 char* st_pack_linear(st_tensor weight, int64_t batch, st_tensor* out);
 char* st_linear(st_tensor input, st_tensor weight, st_tensor bias, const char* post, st_tensor* out);
 
-// A 1x1 convolution of float32 or bfloat16 images, or a linear layer, whose examples are images of one pixel (pointwise.cpp): with a weight [out, in] of their
-// type, in bfloat16 of an even `in`, that is packed once, and a float32 bias with zeros up to a multiple of 16. `other` and `in_place` are as for st_winograd.
+// A convolution of float32 or bfloat16 images as a product, or a linear layer, whose examples are images of one pixel (pointwise.cpp): with a weight
+// [out, height * width * in] of their type, in bfloat16 of an even `width * in`, that is packed once, and a float32 bias with zeros up to a multiple of 16.
+// `window` is its size, stride and padding, height and width each. `other` and `in_place` are as for st_winograd.
 // Whether the level of instructions in use has products of bfloat16.
 int st_has_bf16_products();
 char* st_pointwise_weight(st_tensor weight, st_tensor* out);
-char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* stride, int64_t out_channels, st_tensor other, int relu, int in_place,
+char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int64_t* window, int64_t out_channels, st_tensor other, int relu, int in_place,
                    st_tensor* out);
 
 // Values as bytes, and oneDNN's operators that compute with them (int8.cpp): uint8 inputs, int8 weights with a scale for each output channel in

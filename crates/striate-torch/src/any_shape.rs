@@ -89,22 +89,23 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn products_of_pixels_and_weights(
+    fn products_of_windows_and_weights(
         seed in any::<u64>(), size in [0_i64..4, 1..140, 1..10, 1..10], out in 1_i64..150, stride in [1_i64..4, 1..4],
-        layout in 0..3_usize, added in any::<bool>(), relu in any::<bool>(), value in odd(), share in 0.0..1.0,
+        kernel in prop_oneof![Just([1_i64, 1]), [1_i64..6, 1..6]], padding in [0_i64..3, 0..3], layout in 0..3_usize, added in any::<bool>(), relu in any::<bool>(), value in odd(), share in 0.0..1.0,
     ) {
+        prop_assume!((0..2).all(|axis| size[axis + 2] + 2 * padding[axis] >= kernel[axis]));
         manual_seed(seed);
-        let (x, weight, bias) = (images(size, layout), random(&[out, size[1], 1, 1]), random(&[out]));
+        let (x, weight, bias) = (images(size, layout), random(&[out, size[1], kernel[0], kernel[1]]), random(&[out]));
         place(&x, share, value);
-        let geometry = Geometry { stride, ..still([0, 0]) };
+        let geometry = Geometry { stride, ..still(padding) };
         let plain = conv64(&double(&x), &double(&weight), Some(&double(&bias)), &geometry);
         let other = added.then(|| images(plain.size().try_into().unwrap(), 1));
         let sum = other.as_ref().map_or_else(|| plain.shallow_clone(), |other| &plain + double(other));
         let magnitude = conv64(&double(&x).abs(), &double(&weight).abs(), Some(&double(&bias).abs()), &geometry) + 10.0;
         let packed = pointwise::Weight::new(&weight, Some(&bias)).unwrap();
-        let got = packed.conv(&x, stride, other.as_ref(), Sum { relu, in_place: false }).unwrap();
+        let got = packed.conv(&x, stride, padding, other.as_ref(), Sum { relu, in_place: false }).unwrap();
         let expected = if relu { sum.relu() } else { sum };
-        check(&got, &expected, &(magnitude * ROUNDING * (size[1] + 2)))?;
+        check(&got, &expected, &(magnitude * ROUNDING * (size[1] * kernel[0] * kernel[1] + 2)))?;
     }
 
     #[test]
@@ -261,7 +262,7 @@ fn numbers_below_the_normal_ones_count_as_zero() {
         crate::set_num_threads(threads);
         let x = to_memory_format(&Tensor::full([1, 64, 40, 40], f64::from(DENORMAL), FLOAT), MemoryFormat::ChannelsLast).unwrap();
         let sum = Sum { relu: false, in_place: false };
-        let points = pointwise::Weight::new(&large(&[64, 64, 1, 1]), None).unwrap().conv(&x, [1, 1], None, sum).unwrap();
+        let points = pointwise::Weight::new(&large(&[64, 64, 1, 1]), None).unwrap().conv(&x, [1, 1], [0, 0], None, sum).unwrap();
         let tiles = winograd::Weight::new(&large(&[64, 64, 3, 3])).unwrap().conv(&x, None, [1, 1], None, sum).unwrap();
         for y in [points, tiles] {
             assert_eq!(y.abs().max().double_value(&[]), 0.0);

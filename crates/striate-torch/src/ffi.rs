@@ -194,7 +194,7 @@ unsafe extern "C" {
         input: *const C_tensor,
         panels: *const C_tensor,
         bias: *const C_tensor,
-        stride: *const i64,
+        window: *const i64,
         out_channels: i64,
         other: *const C_tensor,
         relu: c_int,

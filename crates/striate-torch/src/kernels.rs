@@ -18,7 +18,7 @@ pub enum Kernel {
     Pointwise,
     /// Winograd's algorithm: [`winograd`].
     Winograd,
-    /// Matrix products of windows and weights, with gradients: [`conv`].
+    /// Matrix products of windows and weights: [`conv`] with gradients, [`pointwise`] without.
     Windows,
 }
 
@@ -30,6 +30,11 @@ pub enum Purpose {
     /// A plan: the weight is packed once, and this follows the convolution.
     Plan(Post),
 }
+
+/// oneDNN's convolutions are as fast as products of windows where an image takes more multiplications than this, since what each call costs does not count there,
+/// and a window has more values.
+const FEW_PRODUCTS: i64 = 1 << 24;
+const FEW_VALUES: i64 = 64;
 
 /// A convolution of images of one size. Pairs are height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +116,9 @@ impl Convolution {
         if one_pixel && pointwise::suits(self.kind, self.in_channels) {
             return Kernel::Pointwise;
         }
+        if self.tiles().is_none() && self.has_fast_windows() {
+            return Kernel::Windows;
+        }
         // With fewer tiles, reading the weights is all that counts. Winograd's are four times as large as float32 ones.
         let many = if self.kind == Kind::BFloat16 { 64 } else { 16 };
         match self.tiles().filter(|_| winograd::available()) {
@@ -125,6 +133,21 @@ impl Convolution {
         let padding = self.pads_evenly() && self.pads.iter().all(|(before, _)| *before <= 2);
         let tiles = |axis: usize| (self.image[axis] + 2 * self.pads[axis].0 - 2 + TILE - 1) / TILE;
         (window && padding && self.has_whole_lanes()).then(|| tiles(0) * tiles(1))
+    }
+
+    /// Whether its windows, whose rows are rows of the image's values, are multiplied faster than by oneDNN.
+    fn has_fast_windows(&self) -> bool {
+        let [height, width] = self.kernel_size;
+        let values = self.in_channels * height * width;
+        let places = |axis: usize| {
+            let (before, after) = self.pads[axis];
+            (self.image[axis] + before + after - self.kernel_size[axis]) / self.stride[axis].max(1) + 1
+        };
+        let products = [values, self.out_channels, places(0), places(1)].into_iter().fold(1, i64::saturating_mul);
+        self.groups == 1
+            && self.dilation == [1, 1]
+            && (products <= FEW_PRODUCTS || values <= FEW_VALUES)
+            && pointwise::suits(self.kind, self.in_channels * width)
     }
 
     fn pads_evenly(&self) -> bool {
@@ -192,15 +215,26 @@ mod tests {
             (one(64, 14, BFloat16), 1, train, Windows),
             (one(64, 14, Float), 1, plan, Pointwise),
             (one(3, 14, BFloat16), 1, plan, OneDnn),
-            (Convolution { pads: [(1, 1); 2], ..one(64, 14, Float) }, 1, plan, OneDnn),
+            (Convolution { pads: [(1, 1); 2], ..one(64, 14, Float) }, 1, plan, Windows),
+            (Convolution { pads: [(1, 1); 2], ..one(128, 224, Float) }, 1, plan, OneDnn),
+            (three(24, 14, Float), 1, plan, Windows),
+            (three(24, 14, BFloat16), 1, plan, Windows),
+            (three(3, 224, Float), 16, plan, Windows),
+            (Convolution { kernel_size: [7, 7], out_channels: 64, ..three(3, 224, Float) }, 1, plan, OneDnn),
+            (three(3, 14, BFloat16), 1, plan, OneDnn),
+            (three(16, 4, Float), 1, plan, OneDnn),
+            (Convolution { pads: [(0, 1); 2], ..three(3, 14, Float) }, 1, plan, Windows),
+            (Convolution { groups: 3, ..three(3, 14, Float) }, 1, plan, OneDnn),
+            (Convolution { dilation: [1, 2], ..three(3, 14, Float) }, 1, plan, OneDnn),
+            (three(3, 14, Float), 1, Purpose::Plan(Post::Tanh), OneDnn),
             (three(64, 14, Float), 1, plan, Winograd),
             (three(64, 7, Float), 3, plan, OneDnn),
             (three(64, 7, Float), 4, plan, Winograd),
             (three(64, 14, BFloat16), 3, plan, OneDnn),
             (three(64, 14, BFloat16), 4, plan, Winograd),
-            (Convolution { pads: [(3, 3); 2], ..three(64, 14, Float) }, 8, plan, OneDnn),
+            (Convolution { pads: [(3, 3); 2], ..three(64, 14, Float) }, 8, plan, Windows),
             (Convolution { dilation: [2, 2], ..three(64, 14, Float) }, 8, plan, OneDnn),
-            (Convolution { out_channels: 24, ..three(64, 14, Float) }, 8, plan, OneDnn),
+            (Convolution { out_channels: 24, ..three(64, 14, Float) }, 8, plan, Windows),
             (three(64, 14, Float), 8, Purpose::Plan(Post::Tanh), OneDnn),
             (one(64, 14, Float), 8, Purpose::Plan(Post::Sigmoid), OneDnn),
             (three(64, 14, Double), 8, plan, Libtorch),
@@ -221,7 +255,7 @@ mod tests {
             // Without wide vectors none is ours.
             let expected = match expected {
                 Pointwise | Winograd | Windows if !winograd::available() && purpose == train => Libtorch,
-                Pointwise | Winograd if !winograd::available() => OneDnn,
+                Pointwise | Winograd | Windows if !winograd::available() => OneDnn,
                 other => other,
             };
             assert_eq!(convolution.kernel(batch, purpose), expected, "{convolution:?}, {batch}, {purpose:?}");

@@ -193,7 +193,9 @@ const KERNELS: &[Kernel] = &[
         serves: pointwise_serves,
         images: &[&[2, 32, 9, 9], &[2, 48, 9, 9]],
         weights: &[&[48, 32, 1, 1], &[48]],
-        ours: |t| pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?.conv(&t[0], [1, 1], Some(&t[1]), RELU),
+        ours: |t| {
+            pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?.conv(&t[0], [1, 1], [0, 0], Some(&t[1]), RELU)
+        },
         truth: |t| Ok(t[0].f_conv2d(&t[2], Some(&t[3]), [1, 1], [0, 0], [1, 1], 1)?.f_add(&t[1])?.f_relu()?),
         gradients: [false, false],
         bounds: [FLOAT32, BFLOAT16],

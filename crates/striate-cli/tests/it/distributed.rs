@@ -169,8 +169,9 @@ fn processes_share_seeds_and_measurements_of_the_lab() {
     let several = sandbox.ok(&[&claim[..], &["lab-2", "--nproc", "2"], &TIMEOUT].concat());
     assert_eq!(several, alone.replace("lab-1/", "lab-2/"));
     let read = |file: &str| std::fs::read_to_string(sandbox.path(file)).unwrap();
-    assert_eq!(read("lab-2/gradient-norms/numbers.csv"), read("lab-1/gradient-norms/numbers.csv"));
-    let lines = ["trials.jsonl", "trials-1.jsonl"].map(|file| read(&format!("lab-2/gradient-norms/{file}")).lines().count());
+    assert_eq!(read("lab-2/gradient-norms/digits/numbers.csv"), read("lab-1/gradient-norms/digits/numbers.csv"));
+    let lines =
+        ["trials.jsonl", "trials-1.jsonl"].map(|file| read(&format!("lab-2/gradient-norms/digits/{file}")).lines().count());
     assert!(lines[0] > 0 && lines[1] > 0 && lines.iter().sum::<usize>() == 4 * 3, "each was measured once: {lines:?}");
 }
 

@@ -73,6 +73,8 @@ struct Product {
   T* output;
   int64_t count, depth, out_channels;
   bool relu;
+  // The `depth` values that an output reads: in runs of so many, and so far from the end of one to the beginning of the next.
+  int64_t run, gap;
 };
 
 // What a panel multiplies: of column `c` the values `depth`, `step` apart, and zeros in place of columns that fill the last vector.

@@ -62,22 +62,31 @@ struct Part {
   float* partial;
 };
 
+#define NEXT_RUN                            \
+  if (k == end_of_run) {                    \
+    end_of_run += product.run;              \
+    EACH_ROW from[r] += product.gap;        \
+  }
+
 template <int64_t rows, int64_t vectors>
 ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column, const Part& part) {
   const float *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
-  EACH_ROW from[r] = product.input + product.reading.at(first + r);
+  const int64_t before_run = part.begin / product.run;
+  EACH_ROW from[r] = product.input + product.reading.at(first + r) + before_run * product.gap;
   const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
   const float* before = part.begin == 0 ? product.bias + column : part.partial;
   Lanes sums[rows][vectors];
   EACH_ROW EACH_VECTOR sums[r][v] = load(before + r * step + v * kLanes);
+  int64_t end_of_run = (before_run + 1) * product.run;
   for (int64_t k = part.begin; k < part.end;) {
     EACH_ROW __builtin_prefetch(from[r] + ahead + k);  // the pixels of the next block
-    for (const int64_t end = std::min(k + kLine, part.end); k < end; ++k, panel += vectors * kLanes) {
+    for (const int64_t end = std::min({k + kLine, end_of_run, part.end}); k < end; ++k, panel += vectors * kLanes) {
       Lanes weights[vectors];
       EACH_VECTOR weights[v] = load(panel + v * kLanes);
       EACH_LINE __builtin_prefetch(panel + v * kLanes + kAhead);
       EACH_ROW EACH_VECTOR sums[r][v] += from[r][k] * weights[v];
     }
+    NEXT_RUN
   }
   if (part.end == product.depth) return finish(sums, product, first, column);
   EACH_ROW EACH_VECTOR store(part.partial + r * kPanel + v * kLanes, sums[r][v]);
@@ -87,14 +96,16 @@ ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t c
 template <int64_t rows, int64_t vectors>
 PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, int64_t column, const Part& part) {
   const uint16_t *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
-  EACH_ROW from[r] = product.input + product.reading.at(first + r);
+  const int64_t before_run = part.begin / product.run;
+  EACH_ROW from[r] = product.input + product.reading.at(first + r) + before_run * product.gap;
   const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
   const float* before = part.begin == 0 ? product.bias + column : part.partial;
   __m512 sums[rows][vectors];
   EACH_ROW EACH_VECTOR sums[r][v] = _mm512_loadu_ps(before + r * step + v * kLanes);
+  int64_t end_of_run = (before_run + 1) * product.run;
   for (int64_t k = part.begin; k < part.end;) {
     EACH_ROW __builtin_prefetch(from[r] + ahead + k);
-    for (const int64_t end = std::min(k + 2 * kLine, part.end); k < end; k += 2, panel += 2 * vectors * kLanes) {
+    for (const int64_t end = std::min({k + 2 * kLine, end_of_run, part.end}); k < end; k += 2, panel += 2 * vectors * kLanes) {
       __m512i weights[vectors];
       EACH_VECTOR weights[v] = _mm512_loadu_si512(panel + 2 * v * kLanes);
       EACH_VECTOR __builtin_prefetch(panel + 2 * v * kLanes + 2 * kAhead);
@@ -106,6 +117,7 @@ PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, 
         EACH_VECTOR asm("vdpbf16ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(pairs), "v"(weights[v]));
       }
     }
+    NEXT_RUN
   }
   Lanes values[rows][vectors];
   EACH_ROW EACH_VECTOR values[r][v] = (Lanes)sums[r][v];

@@ -83,11 +83,23 @@ void products() {
         pack(Matrix<T>{weight, depth, 1, out, depth}, padded, panels.data());
         const int64_t pixel = depth + 3;
         const Values<T> dense(std::max<int64_t>(0, (count - 1) * pixel + depth));
-        multiply(Product<T>{dense, {1, count, count * pixel, count * pixel, pixel, true}, panels, bias, other, output, count, depth, out, true});
+        multiply(Product<T>{dense, {1, count, count * pixel, count * pixel, pixel, true}, panels, bias, other, output, count, depth, out, true, depth, 0});
         // Every second pixel down and across of an image of one column more than they are.
         const Values<T> sparse(std::max<int64_t>(0, (2 * (count - 1)) * depth + depth));
-        multiply(Product<T>{sparse, {1, count, 2 * count * depth, 2 * count * depth, 2 * depth, false}, panels, bias, nullptr, output, count, depth, out, false});
+        multiply(Product<T>{sparse, {1, count, 2 * count * depth, 2 * count * depth, 2 * depth, false}, panels, bias, nullptr, output, count, depth, out, false, depth, 0});
       }
+}
+
+// Windows of 3x2 pixels, one pixel apart, of images whose rows have one pixel more than a row has windows.
+template <typename T>
+void windows() {
+  for (const int64_t side : {1, 2, 7, 13})
+    for (const int64_t channels : {1, 6, 110}) {
+      const int64_t out = 20, padded = 32, run = 2 * channels, depth = 3 * run, row = (side + 1) * channels, count = side * side;
+      const Values<T> panels(padded * depth), image((side + 2) * row), output(count * out);
+      const Values<float> bias(padded);
+      multiply(Product<T>{image, {side, side, (side + 2) * row, row, channels, false}, panels, bias, nullptr, output, count, depth, out, true, run, row - run});
+    }
 }
 
 template <typename T>
@@ -175,7 +187,7 @@ void all_of() {
   norms<T>();
   winograds<T>();
   // Of bfloat16 where the processor has products of it.
-  if (sizeof(T) == sizeof(float) || st_has_bf16_products() != 0) products<T>(), weight_gradients<T>();
+  if (sizeof(T) == sizeof(float) || st_has_bf16_products() != 0) products<T>(), windows<T>(), weight_gradients<T>();
 }
 
 }  // namespace
