@@ -136,7 +136,7 @@ fn one_by_one(images: &Tensor, weight: &Tensor, step: i64) -> Result<[f64; 2], T
     let theirs = best(|| onednn::conv(images, &packed, Some(&own_bias), &geometry, Post::Relu).map(drop))?;
     let weight = pointwise::Weight::new(&weight, Some(&bias))?;
     let sum = Sum { relu: true, in_place: false };
-    Ok([theirs, best(|| weight.conv(images, [step; 2], None, sum).map(drop))?])
+    Ok([theirs, best(|| weight.conv(images, [step; 2], [0, 0], None, sum).map(drop))?])
 }
 
 /// Direct and Winograd's, with packed weights, bias and ReLU.
