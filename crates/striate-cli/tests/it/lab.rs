@@ -182,7 +182,7 @@ fn a_run_of_all_claims_that_is_stopped_has_a_page_of_those_before() {
         assert!(told.contains(&format!("{}: supported\n", find_claim(name).unwrap().title)), "{told}");
     }
     // What was measured is kept, so that the next run need not measure it.
-    let trials = std::fs::read_to_string(sandbox.path("lab/pooling-order/trials.jsonl")).unwrap();
+    let trials = std::fs::read_to_string(sandbox.path("lab/pooling-order/digits/trials.jsonl")).unwrap();
     let what = first.split(": ").nth(1).unwrap().split(" (").next().unwrap();
     assert!(trials.lines().next().is_some_and(|trial| trial.contains(what)), "{first}: {trials}");
 }
