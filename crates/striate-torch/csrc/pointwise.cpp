@@ -54,7 +54,7 @@ at::Tensor with_zeros(const at::Tensor& x, const int64_t* padding) {
 
 }  // namespace
 
-at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const Place& window, int64_t out_channels,
+at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const SizedWindow& window, int64_t out_channels,
                      at::Tensor added, bool relu, bool in_place) {
   const int64_t columns = shifts.numel(), places = window.size[0] * window.size[1];
   TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.scalar_type() == weight.scalar_type(), "expected images of the weight's type on the CPU");
@@ -99,8 +99,8 @@ char* st_pointwise(st_tensor input, st_tensor panels, st_tensor bias, const int6
                    st_tensor* out) {
   return caught([&] {
     const at::Tensor added = other == nullptr ? at::Tensor() : tensor_of(other);
-    Place place;
-    memcpy(&place, window, sizeof place);
-    *out = new at::Tensor(pointwise(tensor_of(input), tensor_of(panels), tensor_of(bias), place, out_channels, added, relu != 0, in_place != 0));
+    SizedWindow sized;
+    memcpy(&sized, window, sizeof sized);
+    *out = new at::Tensor(pointwise(tensor_of(input), tensor_of(panels), tensor_of(bias), sized, out_channels, added, relu != 0, in_place != 0));
   });
 }

@@ -6,11 +6,11 @@
 at::Tensor pointwise_panels(const at::Tensor& weight, bool around);
 
 // A convolution's window: its size, the pixels between two of them, and the zeros on each side of the image; height and width each.
-struct Place {
+struct SizedWindow {
   int64_t size[2], stride[2], padding[2];
 };
-constexpr Place kOnePixel = {{1, 1}, {1, 1}, {0, 0}};
+constexpr SizedWindow kOnePixel = {{1, 1}, {1, 1}, {0, 0}};
 
 // The convolution of `input` with such panels, of [out, height * width * in]; see st_pointwise.
-at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const Place& window, int64_t out_channels,
+at::Tensor pointwise(at::Tensor x, const at::Tensor& weight, const at::Tensor& shifts, const SizedWindow& window, int64_t out_channels,
                      at::Tensor added, bool relu, bool in_place);

@@ -201,6 +201,18 @@ const KERNELS: &[Kernel] = &[
         bounds: [FLOAT32, BFLOAT16],
     },
     Kernel {
+        what: "plan's 5x5 convolution, addition and ReLU (windows)",
+        serves: pointwise_serves,
+        images: &[&[2, 32, 9, 9], &[2, 48, 5, 9]],
+        weights: &[&[48, 32, 5, 5], &[48]],
+        ours: |t| {
+            pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?.conv(&t[0], [2, 1], [2, 2], Some(&t[1]), RELU)
+        },
+        truth: |t| Ok(t[0].f_conv2d(&t[2], Some(&t[3]), [2, 1], [2, 2], [1, 1], 1)?.f_add(&t[1])?.f_relu()?),
+        gradients: [false, false],
+        bounds: [FLOAT32, BFLOAT16],
+    },
+    Kernel {
         what: "plan's 5x5 convolution and ReLU (oneDNN)",
         serves: onednn_serves,
         images: &[&[2, 32, 9, 9]],

@@ -62,6 +62,7 @@ struct Part {
   float* partial;
 };
 
+// At the end of a run, the pixels go on where the next one begins.
 #define NEXT_RUN                            \
   if (k == end_of_run) {                    \
     end_of_run += product.run;              \
@@ -71,13 +72,13 @@ struct Part {
 template <int64_t rows, int64_t vectors>
 ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t column, const Part& part) {
   const float *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
-  const int64_t before_run = part.begin / product.run;
-  EACH_ROW from[r] = product.input + product.reading.at(first + r) + before_run * product.gap;
+  const int64_t runs_before = part.begin / product.run;
+  EACH_ROW from[r] = product.input + product.reading.at(first + r) + runs_before * product.gap;
   const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
   const float* before = part.begin == 0 ? product.bias + column : part.partial;
   Lanes sums[rows][vectors];
   EACH_ROW EACH_VECTOR sums[r][v] = load(before + r * step + v * kLanes);
-  int64_t end_of_run = (before_run + 1) * product.run;
+  int64_t end_of_run = (runs_before + 1) * product.run;
   for (int64_t k = part.begin; k < part.end;) {
     EACH_ROW __builtin_prefetch(from[r] + ahead + k);  // the pixels of the next block
     for (const int64_t end = std::min({k + kLine, end_of_run, part.end}); k < end; ++k, panel += vectors * kLanes) {
@@ -96,13 +97,13 @@ ALWAYS_INLINE void block(const Product<float>& product, int64_t first, int64_t c
 template <int64_t rows, int64_t vectors>
 PAIRS ALWAYS_INLINE void block(const Product<uint16_t>& product, int64_t first, int64_t column, const Part& part) {
   const uint16_t *panel = product.panels + column * product.depth + part.begin * vectors * kLanes, *from[rows];
-  const int64_t before_run = part.begin / product.run;
-  EACH_ROW from[r] = product.input + product.reading.at(first + r) + before_run * product.gap;
+  const int64_t runs_before = part.begin / product.run;
+  EACH_ROW from[r] = product.input + product.reading.at(first + r) + runs_before * product.gap;
   const int64_t ahead = rows * product.reading.pixel, step = part.begin == 0 ? 0 : kPanel;
   const float* before = part.begin == 0 ? product.bias + column : part.partial;
   __m512 sums[rows][vectors];
   EACH_ROW EACH_VECTOR sums[r][v] = _mm512_loadu_ps(before + r * step + v * kLanes);
-  int64_t end_of_run = (before_run + 1) * product.run;
+  int64_t end_of_run = (runs_before + 1) * product.run;
   for (int64_t k = part.begin; k < part.end;) {
     EACH_ROW __builtin_prefetch(from[r] + ahead + k);
     for (const int64_t end = std::min({k + 2 * kLine, end_of_run, part.end}); k < end; k += 2, panel += 2 * vectors * kLanes) {
