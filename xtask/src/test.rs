@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io::{Write, stderr},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Output, Stdio},
+    process::{Command, ExitCode, ExitStatus, Output, Stdio},
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -100,10 +100,7 @@ impl Step {
         announce(&self.name);
         self.command.envs([WAITING]);
         let status = self.command.status().with_context(|| format!("cannot run {}", self.name))?;
-        if !status.success() {
-            eprintln!("error: `{}` failed", self.name);
-        }
-        Ok((!status.success()).then(|| exit_code(status)))
+        Ok(self.code_of_failure(status))
     }
 
     /// The same, told when it has ended.
@@ -111,10 +108,17 @@ impl Step {
         self.command.envs([WAITING]);
         let Output { status, stdout, stderr: told } =
             self.command.output().with_context(|| format!("cannot run {}", self.name))?;
-        let end = if status.success() { String::new() } else { format!("error: `{}` failed\n", self.name) };
-        let text = [format!("\n=== {}\n", self.name).as_bytes(), &stdout, &told, end.as_bytes()].concat();
-        stderr().write_all(&text)?;
-        Ok((!status.success()).then(|| exit_code(status)))
+        // In one piece, so that no other step's output comes between.
+        stderr().write_all(&[format!("\n=== {}\n", self.name).as_bytes(), &stdout, &told].concat())?;
+        Ok(self.code_of_failure(status))
+    }
+
+    fn code_of_failure(&self, status: ExitStatus) -> Option<ExitCode> {
+        if status.success() {
+            return None;
+        }
+        eprintln!("error: `{}` failed", self.name);
+        Some(exit_code(status))
     }
 }
 

@@ -203,7 +203,7 @@ mod tests {
         let recipe = Setup::trained("Two networks.", both);
         assert_eq!(
             recipe.at(Scale::Quick),
-            "Two networks. Each is trained on the first 512 images, or as many as there are, of 16x16 pixels and tested on 64: 2 epochs, \
+            "Two networks. Each is trained on 512 images, or as many as there are, of 16x16 pixels and tested on 64: 2 epochs, \
              batches of 32, stochastic gradient descent with a momentum of 0.9 and a weight decay of 0.0001, from a learning rate of 0.1 down to 0 with a cosine."
         );
         let best = Setup { rates: &[0.01, 0.03, 0.1], ..recipe }.at(Scale::Full);

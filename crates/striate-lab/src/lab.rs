@@ -1,5 +1,5 @@
 //! What an experiment is given: a scale, seeds, data, and a memory of what was measured before.
-use crate::report::{self, Shown};
+use crate::report::{self, OnData};
 use crate::trials::Trials;
 use crate::verdict::Check;
 use crate::{Claim, LabError, Scale, Verdict};
@@ -288,12 +288,12 @@ fn results(claim: &Claim, data: &DataSection) -> PathBuf {
 }
 
 /// The outcomes that lie in a folder of results, in the order of the claims: on the default data first, then by the name of the data.
-fn outcomes(out: &Path) -> Vec<(&'static Claim, Vec<Shown>)> {
+fn outcomes(out: &Path) -> Vec<(&'static Claim, Vec<OnData>)> {
     let read = |folder: PathBuf| {
         let within = out.join(&folder);
         let outcome = serde_json::from_slice(&striate_files::read(&within.join(OUTCOME)).ok()?).ok()?;
         let figure = striate_files::read_to_string(&within.join("figure.svg")).ok()?;
-        Some(Shown { folder, outcome, figure })
+        Some(OnData { folder, outcome, figure })
     };
     let of_claim = |claim: &'static Claim| {
         let folder = PathBuf::from(claim.name);
@@ -302,7 +302,7 @@ fn outcomes(out: &Path) -> Vec<(&'static Claim, Vec<Shown>)> {
             .map(|entry| folder.join(entry.file_name()))
             .collect();
         others.sort();
-        let all: Vec<Shown> = std::iter::once(folder).chain(others).filter_map(read).collect();
+        let all: Vec<OnData> = std::iter::once(folder).chain(others).filter_map(read).collect();
         (!all.is_empty()).then_some((claim, all))
     };
     crate::claims().iter().filter_map(of_claim).collect()

@@ -7,15 +7,15 @@ use std::path::PathBuf;
 
 const TITLE: &str = "Claims of the classic networks";
 
-/// An outcome with its figure, and where both lie within the folder of all.
-pub(crate) struct Shown {
+/// A claim's outcome on some data with its figure, and where both lie within the folder of all.
+pub(crate) struct OnData {
     pub(crate) folder: PathBuf,
     pub(crate) outcome: Outcome,
     pub(crate) figure: String,
 }
 
 /// The page of these outcomes: for each claim one or more, each on other data.
-pub(crate) fn page(outcomes: &[(&'static Claim, Vec<Shown>)]) -> String {
+pub(crate) fn page(outcomes: &[(&'static Claim, Vec<OnData>)]) -> String {
     let mut body = String::new();
     let mut overview = String::new();
     for (claim, outcomes) in outcomes {
@@ -41,17 +41,17 @@ pub(crate) fn page(outcomes: &[(&'static Claim, Vec<Shown>)]) -> String {
 }
 
 /// The verdict, or one for each of the data.
-fn verdicts(outcomes: &[Shown]) -> String {
-    let on = |shown: &Shown| match outcomes.len() {
-        1 => badge(shown.outcome.verdict),
-        _ => format!("{} <small>{}</small>", badge(shown.outcome.verdict), escape(&shown.outcome.data)),
+fn verdicts(outcomes: &[OnData]) -> String {
+    let verdict = |on: &OnData| match outcomes.len() {
+        1 => badge(on.outcome.verdict),
+        _ => format!("{} <small>{}</small>", badge(on.outcome.verdict), escape(&on.outcome.data)),
     };
-    outcomes.iter().map(on).collect::<Vec<_>>().join(" ")
+    outcomes.iter().map(verdict).collect::<Vec<_>>().join(" ")
 }
 
 /// A claim: what was found on all data, then how.
-fn section(claim: &Claim, outcomes: &[Shown]) -> String {
-    let recipe = |shown: &Shown| claim.recipe.at(shown.outcome.scale);
+fn section(claim: &Claim, outcomes: &[OnData]) -> String {
+    let recipe = |on: &OnData| claim.recipe.at(on.outcome.scale);
     let recipes: BTreeSet<String> = outcomes.iter().map(recipe).collect();
     let recipes: String = recipes.iter().map(|recipe| format!("<dd>{}</dd>", escape(recipe))).collect();
     format!(
@@ -62,38 +62,38 @@ fn section(claim: &Claim, outcomes: &[Shown]) -> String {
         verdicts(outcomes),
         escape(claim.claim),
         escape(claim.source),
-        outcomes.iter().map(|shown| figure(shown, outcomes.len() > 1)).collect::<String>(),
+        outcomes.iter().map(|on| figure(on, outcomes.len() > 1)).collect::<String>(),
         points(outcomes),
         escape(claim.hypothesis),
         escape(claim.refuted_if),
-        outcomes.iter().map(|shown| origin(claim, shown)).collect::<String>(),
+        outcomes.iter().map(|on| origin(claim, on)).collect::<String>(),
     )
 }
 
-fn figure(Shown { outcome, figure, .. }: &Shown, named: bool) -> String {
+fn figure(OnData { outcome, figure, .. }: &OnData, named: bool) -> String {
     let caption = if named { format!("<figcaption>On {}</figcaption>", escape(&outcome.data)) } else { String::new() };
     format!("<figure>{}{caption}</figure>\n", figure.trim())
 }
 
 /// The points of a claim, a row each, with a column for each of the data.
-fn points(outcomes: &[Shown]) -> String {
+fn points(outcomes: &[OnData]) -> String {
     let mut points: Vec<&str> = Vec::new();
-    for check in outcomes.iter().flat_map(|shown| &shown.outcome.checks) {
+    for check in outcomes.iter().flat_map(|on| &on.outcome.checks) {
         if !points.contains(&check.what.as_str()) {
             points.push(&check.what);
         }
     }
-    let cell = |shown: &Shown, point: &str| match shown.outcome.checks.iter().find(|check| check.what == point) {
+    let cell = |on: &OnData, point: &str| match on.outcome.checks.iter().find(|check| check.what == point) {
         Some(check) => format!("<td>{}</td><td>{}</td>", escape(&check.measured), badge(check.verdict)),
         None => "<td></td><td></td>".to_owned(),
     };
     let row = |point: &&str| {
-        let cells: String = outcomes.iter().map(|shown| cell(shown, point)).collect();
+        let cells: String = outcomes.iter().map(|on| cell(on, point)).collect();
         format!("<tr><td>{}</td>{cells}</tr>\n", escape(point))
     };
-    let measured = |shown: &Shown| match outcomes.len() {
+    let measured = |on: &OnData| match outcomes.len() {
         1 => "<th>Measured</th><th>Verdict</th>".to_owned(),
-        _ => format!("<th>Measured on {}</th><th>Verdict</th>", escape(&shown.outcome.data)),
+        _ => format!("<th>Measured on {}</th><th>Verdict</th>", escape(&on.outcome.data)),
     };
     format!(
         "<div class=\"scroll\"><table><thead><tr><th>Point</th>{}</tr></thead><tbody>\n{}</tbody></table></div>\n",
@@ -103,7 +103,7 @@ fn points(outcomes: &[Shown]) -> String {
 }
 
 /// Where an outcome is from: what else was seen, the command that measures it again, and the numbers.
-fn origin(claim: &Claim, Shown { folder, outcome, .. }: &Shown) -> String {
+fn origin(claim: &Claim, OnData { folder, outcome, .. }: &OnData) -> String {
     let remarks = match outcome.remarks.as_str() {
         "" => String::new(),
         remarks => format!("<p>{}</p>\n", escape(remarks)),

@@ -21,7 +21,7 @@ const MEASURED: usize = 256;
 /// What computes training steps.
 const KERNELS: Kernels = Kernels::Fast;
 
-/// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on the first `train` images,
+/// How a network is trained in an experiment: stochastic gradient descent with a momentum of 0.9 on `train` images (see [`Lab::data`]),
 /// in an order of the seed's, with a cosine schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Training {
@@ -69,7 +69,7 @@ impl fmt::Display for Training {
         let Self { size, train, test, batch, epochs, weight_decay, aux_weight, .. } = self;
         write!(
             f,
-            "Each is trained on the first {train} images, or as many as there are, of {size}x{size} pixels and tested on {test}: {epochs} epochs, batches of {batch}, \
+            "Each is trained on {train} images, or as many as there are, of {size}x{size} pixels and tested on {test}: {epochs} epochs, batches of {batch}, \
              stochastic gradient descent with a momentum of 0.9 and a weight decay of {weight_decay}"
         )?;
         if *aux_weight > 0.0 {
