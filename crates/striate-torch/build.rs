@@ -45,11 +45,21 @@ fn main() {
         println!("cargo::error=GCC {version} is too old: install GCC {OLDEST_GCC} or newer, or set CXX to one that is there");
         return;
     }
-    compile_operators(lib);
-    compile_kernels();
+    if !only_lints() {
+        compile_operators(lib);
+        compile_kernels();
+    }
     if let Err(error) = find_at_run_time(lib) {
         println!("cargo::error=cannot write the arguments of the linker: {error}");
     }
+}
+
+/// Whether `cargo clippy` runs this. It links nothing, and cargo keeps what it makes of a workspace apart from what builds make:
+/// all C++ would be compiled once more.
+fn only_lints() -> bool {
+    println!("cargo::rerun-if-env-changed=RUSTC_WORKSPACE_WRAPPER");
+    env::var_os("RUSTC_WORKSPACE_WRAPPER")
+        .is_some_and(|wrapper| Path::new(&wrapper).file_stem() == Some("clippy-driver".as_ref()))
 }
 
 /// C++ as libtorch has it. Its debug information would be that of libtorch's headers, many megabytes

@@ -1,9 +1,10 @@
 //! `data check`, `data preview` and `data split`: what they find, draw and write.
 use crate::sandbox::{Sandbox, error_line};
-use image::{Rgb, RgbImage};
+use image::{GenericImageView, Rgb, RgbImage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
+use striate::datasets::Transform;
 
 /// A picture that is like no other of another seed: which of 36 fields are bright follows from it.
 pub(crate) fn picture(seed: u32) -> RgbImage {
@@ -191,21 +192,30 @@ fn a_preview_is_drawn_in_rows_and_columns() {
     assert_eq!(preview("none.png", &["--transform", "none"]).width(), 5 * 136 + 8);
     std::fs::write(sandbox.path("r.toml"), "[data]\nsplit = 0.5\n[[transforms]]\nkind = 'invert'\np = 1\n").unwrap();
     assert_eq!(preview("recipe.png", &["--recipe", "r.toml"]).width(), 6 * 136 + 8);
-    // Each transform changes what is seen of some picture.
+    // Each transform changes what is seen of some picture: it differs from what is left of it.
     let without = preview("without.png", &["--transform", "none"]);
-    for kind in striate::datasets::Transform::KINDS {
-        let transform = match *kind {
-            "random-crop" => "random-crop, padding = 4".to_owned(),
-            "affine" => "affine, degrees = 30".to_owned(),
-            "colour-jitter" => "colour-jitter, brightness = 0.5".to_owned(),
-            "resize" => "resize, crop_pct = 1".to_owned(),
-            "grey" => "grey, p = 0.9".to_owned(),
-            kind => kind.to_owned(),
-        };
-        let sheet = preview("kind.png", &["--transform", &transform]);
-        let sized = ["resize", "centre-crop", "random-resized-crop"].contains(kind);
-        assert!(sized || sheet.width() == without.width() + 136, "{kind}: {}", sheet.width());
-        assert_ne!(sheet, without, "{kind}");
+    let (sizing, others): (Vec<&str>, Vec<&str>) =
+        Transform::KINDS.iter().partition(|kind| ["resize", "centre-crop", "random-resized-crop"].contains(kind));
+    for kinds in sizing.chunks(1).chain(others.chunks(6)) {
+        let transforms = kinds.iter().flat_map(|kind| {
+            let options = match *kind {
+                "random-crop" => ", padding = 4",
+                "affine" => ", degrees = 30",
+                "colour-jitter" => ", brightness = 0.5",
+                "resize" => ", crop_pct = 1",
+                "grey" => ", p = 0.9",
+                _ => "",
+            };
+            ["--transform".to_owned(), format!("{kind}{options}")]
+        });
+        let transforms: Vec<String> = transforms.collect();
+        let sheet = preview("kinds.png", &transforms.iter().map(String::as_str).collect::<Vec<_>>());
+        let column = |number: u32| sheet.view(8 + 136 * number, 8, 96, sheet.height() - 8).to_image();
+        let expected = without.width() + 136 * (kinds.len() as u32);
+        assert!(sizing.contains(&kinds[0]) || sheet.width() == expected, "{kinds:?}: {}", sheet.width());
+        for (number, kind) in (1..).zip(kinds) {
+            assert_ne!(column(number), column(number - 1), "{kind}");
+        }
     }
     let refused = |more: &[&str], told: &str| {
         let args = [&["data", "preview", "flowers", "--output", "no.png"], more].concat();

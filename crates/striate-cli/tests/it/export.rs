@@ -16,7 +16,8 @@ fn predict_ort() -> Option<Command> {
     }
     let mut cargo = Command::new(env!("CARGO"));
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../striate-export/examples/predict_ort/Cargo.toml");
-    cargo.args(["run", "--quiet", "--offline", "--locked", "--manifest-path", manifest, "--target-dir"]);
+    cargo.args(["run", "--quiet", "--offline", "--locked", "--manifest-path", manifest]);
+    cargo.args(["--config", "profile.dev.debug=false", "--target-dir"]);
     cargo.arg(crate::sandbox::program().with_file_name("predict_ort")).arg("--");
     Some(cargo)
 }
