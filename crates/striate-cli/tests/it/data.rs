@@ -194,9 +194,12 @@ fn a_preview_is_drawn_in_rows_and_columns() {
     assert_eq!(preview("recipe.png", &["--recipe", "r.toml"]).width(), 6 * 136 + 8);
     // Each transform changes what is seen of some picture: it differs from what is left of it.
     let without = preview("without.png", &["--transform", "none"]);
-    let (sizing, others): (Vec<&str>, Vec<&str>) =
-        Transform::KINDS.iter().partition(|kind| ["resize", "centre-crop", "random-resized-crop"].contains(kind));
-    for kinds in sizing.chunks(1).chain(others.chunks(6)) {
+    const SIZING: [&str; 3] = ["resize", "centre-crop", "random-resized-crop"];
+    const MIXING: [&str; 3] = ["mix-up", "cut-mix", "mix-up-or-cut-mix"];
+    // What `equalise` leaves has all contrast that there can be.
+    let alone: Vec<&str> = [&SIZING[..], &MIXING, &["autocontrast"]].concat();
+    let others: Vec<&str> = Transform::KINDS.iter().copied().filter(|kind| !alone.contains(kind)).collect();
+    for kinds in alone.chunks(1).chain(others.chunks(6)) {
         let transforms = kinds.iter().flat_map(|kind| {
             let options = match *kind {
                 "random-crop" => ", padding = 4",
@@ -204,17 +207,20 @@ fn a_preview_is_drawn_in_rows_and_columns() {
                 "colour-jitter" => ", brightness = 0.5",
                 "resize" => ", crop_pct = 1",
                 "grey" => ", p = 0.9",
+                "sharpness" | "invert" | "solarise" | "posterise" | "equalise" | "autocontrast" => ", p = 1",
                 _ => "",
             };
             ["--transform".to_owned(), format!("{kind}{options}")]
         });
         let transforms: Vec<String> = transforms.collect();
         let sheet = preview("kinds.png", &transforms.iter().map(String::as_str).collect::<Vec<_>>());
-        let column = |number: u32| sheet.view(8 + 136 * number, 8, 96, sheet.height() - 8).to_image();
         let expected = without.width() + 136 * (kinds.len() as u32);
-        assert!(sizing.contains(&kinds[0]) || sheet.width() == expected, "{kinds:?}: {}", sheet.width());
-        for (number, kind) in (1..).zip(kinds) {
-            assert_ne!(column(number), column(number - 1), "{kind}");
+        assert!(SIZING.contains(&kinds[0]) || sheet.width() == expected, "{kinds:?}: {}", sheet.width());
+        // A column has the pictures of both rows. That of the picture at the input's size stands before them all.
+        let top = sheet.height() - 2 * (96 + 22 + 8);
+        let column = |number: u32| [top, top + 126].map(|y| sheet.view(8 + 136 * number, y, 96, 96).to_image());
+        for (number, kind) in (1..).zip(["input"].iter().chain(kinds)).take(sheet.width() as usize / 136 - 4) {
+            assert!(column(number) != column(number - 1), "{kind} of {kinds:?}");
         }
     }
     let refused = |more: &[&str], told: &str| {
