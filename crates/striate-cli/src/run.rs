@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::source::{self, Source, parse_options, with_classes};
 use striate::devices;
 use striate_graph::{InitOptions, Network};
-use striate_torch::{TensorFile, manual_seed};
+use striate_torch::{TensorFile, few, manual_seed};
 use tch::{Kind, Tensor};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
@@ -35,37 +35,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     Ok(TensorFile { tensors, ..TensorFile::default() }.write(&args.output)?)
 }
 
-/// A few of the names, in one line of bounded length: a file may have any number of them.
-fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
-    const SHOWN: usize = 5;
-    const LONGEST: usize = 40;
-    let count = names.len();
-    let shown: Vec<String> = names.take(SHOWN).map(|name| name.chars().take(LONGEST).collect()).collect();
-    match count {
-        0 => "nothing".to_owned(),
-        count if count > SHOWN => format!("{} and {} more", shown.join(", "), count - SHOWN),
-        _ => shown.join(", "),
-    }
-}
-
 /// The tensor `input` of the file, float32 unless it is float64.
 fn read_input(args: &RunArgs) -> Result<Tensor, CliError> {
     let mut file = TensorFile::read(&args.input)?;
-    let names = listed(file.tensors.keys().map(String::as_str));
+    let names = if file.tensors.is_empty() { "nothing".to_owned() } else { few(file.tensors.keys()) };
     let missing = || CliError::Usage(format!("{}: there is no tensor named input, but {names}", args.input.display()));
     let input = file.tensors.remove("input").ok_or_else(missing)?;
     Ok(if input.kind() == Kind::Double { input } else { input.f_to_kind(Kind::Float)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_few_names_stand_for_all() {
-        let names = |count: usize| listed(vec!["x"; count].into_iter());
-        assert_eq!([names(0), names(1), names(5)], ["nothing", "x", "x, x, x, x, x"]);
-        assert_eq!(names(1000), "x, x, x, x, x and 995 more");
-        assert_eq!(listed(["n".repeat(1000).as_str()].into_iter()).len(), 40);
-    }
 }

@@ -1,11 +1,8 @@
 use std::path::{Path, PathBuf};
 use striate_fetch::FetchError;
 use striate_files::FilesError;
-use striate_torch::{FileError, Shown, TorchError};
+use striate_torch::{FileError, Shown, TorchError, few};
 use tch::TchError;
-
-/// How many names a message has at most.
-const SHOWN: usize = 5;
 
 /// Why a dataset could not be found, read or turned into batches. Every message is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -239,12 +236,9 @@ impl From<TchError> for DatasetError {
 }
 
 fn class_difference(missing: &[String], unknown: &[String]) -> String {
-    let list = |names: &[String]| {
-        let shown = names.iter().take(SHOWN).map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ");
-        if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
-    };
     let parts = [("lacks the classes ", missing), ("has classes that are not expected: ", unknown)];
-    let parts = parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("it {what}{}", list(names)));
+    let parts =
+        parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("it {what}{}", few(names.iter())));
     parts.collect::<Vec<_>>().join("; ")
 }
 

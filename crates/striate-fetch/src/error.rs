@@ -34,7 +34,7 @@ pub enum FetchError {
     },
 
     /// The server could not be reached, or did not speak HTTP.
-    #[error("cannot reach {url}: {reason}")]
+    #[error("cannot reach {}: {reason}", public_address(url))]
     Unreachable {
         /// What was asked for.
         url: String,
@@ -43,7 +43,7 @@ pub enum FetchError {
     },
 
     /// The server does not give the file.
-    #[error("{url} answers with HTTP status {status}")]
+    #[error("{} answers with HTTP status {status}", public_address(url))]
     Status {
         /// What was asked for.
         url: String,
@@ -52,7 +52,7 @@ pub enum FetchError {
     },
 
     /// The connection broke again and again. What had come is kept, and the next attempt goes on from there.
-    #[error("{url} was cut off after {done} bytes ({reason}): try again to resume it")]
+    #[error("{} was cut off after {done} bytes ({reason}): try again to resume it", public_address(url))]
     CutOff {
         /// What was asked for.
         url: String,
@@ -63,7 +63,10 @@ pub enum FetchError {
     },
 
     /// The file is another one than was expected; it was removed.
-    #[error("{url} has SHA-256 {actual} where {expected} is expected: the file was removed, try another mirror")]
+    #[error(
+        "{} has SHA-256 {actual} where {expected} is expected: the file was removed, try another mirror",
+        public_address(url)
+    )]
     WrongChecksum {
         /// Where the file came from.
         url: String,
@@ -74,7 +77,7 @@ pub enum FetchError {
     },
 
     /// The file has another size than was expected; it was removed.
-    #[error("{url} has {actual} bytes where {expected} are expected: the file was removed, try another mirror")]
+    #[error("{} has {actual} bytes where {expected} are expected: the file was removed, try another mirror", public_address(url))]
     WrongSize {
         /// Where the file came from.
         url: String,
@@ -124,5 +127,36 @@ impl FetchError {
     /// Whether another mirror may do better: not when this machine's own disk is at fault.
     pub(crate) fn is_the_mirrors(&self) -> bool {
         !self.is_local()
+    }
+}
+
+/// An address without what may be secret in it: a user's name and password, and the query, where signed addresses have their
+/// signature.
+///
+/// ```
+/// let address = "https://me:secret@example.org/a/x.tar?signature=1234";
+/// assert_eq!(striate_fetch::public_address(address), "https://example.org/a/x.tar");
+/// ```
+pub fn public_address(url: &str) -> String {
+    let place = url.split(['?', '#']).next().unwrap_or(url);
+    let Some((scheme, rest)) = place.split_once("://") else { return place.to_owned() };
+    let (server, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let server = server.rsplit_once('@').map_or(server, |(_, server)| server);
+    format!("{scheme}://{server}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_what_is_secret_in_an_address() {
+        let told = |url: &str| FetchError::Status { url: url.to_owned(), status: 403 }.to_string();
+        let expected = "https://example.org:80/a/x.tar answers with HTTP status 403";
+        for url in ["", "me:pass@word@", "me@"].map(|user| format!("https://{user}example.org:80/a/x.tar")) {
+            assert_eq!(told(&url), expected);
+            assert_eq!(told(&format!("{url}?signature=a/b@c://d#e")), expected);
+        }
+        assert_eq!(told("https://me:secret@example.org"), "https://example.org answers with HTTP status 403");
     }
 }

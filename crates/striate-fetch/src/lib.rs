@@ -30,7 +30,7 @@ use std::{env, path::PathBuf};
 
 pub use checksum::{sha256_file, sha256_reader};
 pub use download::Download;
-pub use error::FetchError;
+pub use error::{FetchError, public_address};
 pub use install::{Installed, Lock, install_dir, replace_dir};
 
 /// The folder in which Striate keeps what it downloads: `STRIATE_HOME`, or else `striate` in the user's cache folder

@@ -23,7 +23,7 @@
 //! - [`Precision`]: the types that networks compute in;
 //! - [`TensorFile`]: `.safetensors` files with metadata, written atomically; [`StoredTensors`] reads their tensors as bytes;
 //! - [`TorchError`]: libtorch's errors in one line, without its backtrace;
-//! - [`Shown`]: texts from outside, as one line that a terminal does not obey;
+//! - [`Shown`]: texts from outside, as one line that a terminal does not obey; [`few`] of many names;
 //! - [`Budget`]: how much memory a file may take to read;
 //! - [`contained()`]: a reader's panic becomes an error, and the panic hook can ask which file it was;
 //! - [`nearest`]: the known name that a mistyped one meant, for the errors of all crates.
@@ -83,5 +83,5 @@ pub use runtime::{
     Autocast, NoGrad, ThreadWidth, autocast, build_config, exit, fast_cuda, fit_threads, no_grad, num_threads, set_num_threads,
     thread_width, torch_version,
 };
-pub use shown::{Shown, is_plain};
+pub use shown::{Shown, few, is_plain};
 pub use tensor_file::{FileError, MAX_DIMS, StoredTensors, TensorFile};

@@ -20,6 +20,26 @@ impl<T: Display> Display for Shown<T> {
     }
 }
 
+/// The first of some names, each as [`Shown`] and not too long, and how many more there are: one line of bounded length, whatever a
+/// file holds.
+///
+/// ```
+/// use striate_torch::few;
+/// assert_eq!(few(["a", "b\n"].iter()), r"a, b\n");
+/// assert_eq!(few(["x"; 1000].iter()), "x, x, x, x, x and 995 more");
+/// ```
+pub fn few<N: AsRef<str>>(names: impl ExactSizeIterator<Item = N>) -> String {
+    const SHOWN: usize = 5;
+    const LONGEST: usize = 40;
+    let rest = names.len().saturating_sub(SHOWN);
+    let short = |name: N| match name.as_ref().char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", Shown(&name.as_ref()[..end])),
+        None => Shown(name.as_ref()).to_string(),
+    };
+    let shown: Vec<String> = names.take(SHOWN).map(short).collect();
+    if rest > 0 { format!("{} and {rest} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
 struct Escaping<'f, 'g>(&'f mut Formatter<'g>);
 
 impl Write for Escaping<'_, '_> {
@@ -65,6 +85,12 @@ mod tests {
         assert_eq!(shown("\u{9b}31m\u{7f}\0"), r"\u{9b}31m\u{7f}\u{0}", "C1 controls too");
         assert_eq!(shown("cat\u{202e}gnp.jpg"), r"cat\u{202e}gnp.jpg");
         assert_eq!(shown("\u{2028}\u{2029}\u{2066}\u{feff}\u{e0041}"), r"\u{2028}\u{2029}\u{2066}\u{feff}\u{e0041}");
+    }
+
+    #[test]
+    fn a_few_names_stand_for_all() {
+        assert_eq!([few([""; 0].iter()), few(["x"; 5].iter())], ["", "x, x, x, x, x"]);
+        assert_eq!(few(["ö".repeat(40), "ö".repeat(41)].iter()), format!("{0}, {0}...", "ö".repeat(40)));
     }
 
     #[test]

@@ -180,7 +180,12 @@ fn kept(checkpoint: &Option<PathBuf>) -> String {
     checkpoint.as_ref().map_or_else(String::new, |path| format!("; the last good checkpoint is {}", Shown(path.display())))
 }
 
-/// Refuses the value of an option unless `ok`.
+/// Refuses the value of an option unless `ok`. What is no number to reckon with is told as that, whatever else it must be.
 pub(crate) fn check(ok: bool, name: &str, value: impl std::fmt::Debug, reason: &'static str) -> Result<(), TrainError> {
-    if ok { Ok(()) } else { Err(TrainError::Option { option: format!("{name} = {value:?}"), reason }) }
+    if ok {
+        return Ok(());
+    }
+    let value = format!("{value:?}");
+    let reason = if ["inf", "-inf", "NaN"].contains(&value.as_str()) { "must be a finite number" } else { reason };
+    Err(TrainError::Option { option: format!("{name} = {value}"), reason })
 }

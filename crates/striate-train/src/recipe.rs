@@ -490,6 +490,7 @@ mod tests {
             ("[train]\ncompress_gradients = 'int8'", "train.compress_gradients = int8 must be float32, bfloat16 or float16"),
             ("[optimizer]\nkind = 'adamax'", "unknown variant `adamax`, expected one of `sgd`, `adam`, `adamw`, "),
             ("[train]\nlr = -1", "train.lr = -1.0 must be above 0"),
+            ("[train]\nlr = inf", "train.lr = inf must be a finite number"),
             ("[train]\nepochs = 0", "train.epochs = 0 must be from 1 to a million"),
             ("[answering]\nunknown = 2", "answering.unknown = 2.0 must be from 0 to 1"),
             ("[answering]\ntta = 'flop'", "there is no test-time augmentation flop: take off, flip, "),

@@ -273,7 +273,8 @@ fn fetched(addresses: &[String], progress: Progress) -> Result<Vec<PathBuf>, Dat
     let mut shards = Vec::new();
     for address in addresses {
         let Some((base, name)) = base_and_name(address) else {
-            return Err(fault(address, "it is no address of a shard: name one that ends with .tar".to_owned()));
+            let reason = "it is no address of a shard: name one that ends with .tar".to_owned();
+            return Err(fault(striate_fetch::public_address(address), reason));
         };
         let digest = striate_fetch::sha256_reader(base.as_bytes()).unwrap_or_default();
         let folder = cache_dir()?.join("shards").join(&digest[..digest.len().min(16)]);

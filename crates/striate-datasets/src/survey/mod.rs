@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use striate_torch::Shown;
+use striate_torch::{Shown, few};
 
 /// Pictures per thread that are looked at between two calls of `progress`.
 const AT_ONCE: usize = 16;
@@ -248,7 +248,7 @@ impl Pictures {
         let lacks = |part: &PartCounts| {
             let none = part.pictures.iter().zip(&self.classes).filter(|(count, _)| **count == 0);
             let none: Vec<&str> = none.map(|(_, class)| class.as_str()).collect();
-            (!none.is_empty()).then(|| format!("{} has no picture of {}", part.part, some(&none)))
+            (!none.is_empty()).then(|| format!("{} has no picture of {}", part.part, few(none.iter())))
         };
         let lacking: Vec<String> = counts.iter().filter_map(lacks).collect();
         if !lacking.is_empty() {
@@ -270,7 +270,7 @@ impl Pictures {
         for class in &self.classes {
             alike.entry(normal(class).to_lowercase()).or_default().push(class);
         }
-        let alike: Vec<String> = alike.into_values().filter(|names| names.len() > 1).map(|names| some(&names)).collect();
+        let alike: Vec<String> = alike.into_values().filter(|names| names.len() > 1).map(|names| few(names.iter())).collect();
         if !alike.is_empty() {
             let message = format!("names of classes differ in capital letters only: {}", alike.join("; "));
             found.push(Finding::new(Problem::AlikeClasses, message, Vec::new()));
@@ -383,13 +383,6 @@ fn counts(of: impl Iterator<Item = &'static str>) -> Vec<Count> {
 /// `1 picture`, `2 pictures`.
 fn number(count: usize, what: impl Display) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-/// The first of some names.
-fn some(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names.iter().take(SHOWN).map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 #[cfg(test)]

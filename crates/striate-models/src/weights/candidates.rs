@@ -7,6 +7,7 @@ use crate::ModelError;
 use std::collections::HashSet;
 use std::path::Path;
 use std::rc::Rc;
+use striate_torch::few;
 
 /// Where training scripts put the weights, the likelier first; nothing stands for the file itself.
 const KNOWN: [&str; 13] = [
@@ -169,7 +170,7 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
                 let place = networks.iter().position(under).ok_or_else(|| ModelError::UnknownKey {
                     path: path.into(),
                     key: shortened(key, 100),
-                    known: Some(listed(&keys(&networks))).filter(|keys| !keys.is_empty()).unwrap_or_else(|| NAMES.to_owned()),
+                    known: Some(few(keys(&networks).iter())).filter(|keys| !keys.is_empty()).unwrap_or_else(|| NAMES.to_owned()),
                 })?;
                 let tensors = std::mem::take(&mut networks[place].tensors).into_iter();
                 networks[place].tensors =
@@ -181,7 +182,7 @@ pub(super) fn choose(found: Vec<Candidate>, key: Option<&str>, path: &Path) -> R
             let ranks: Vec<_> = networks.iter().map(rank).collect();
             let best = ranks.iter().min().ok_or_else(|| ModelError::NoWeights { path: path.into() })?;
             if ranks.iter().filter(|rank| *rank == best).count() > 1 {
-                return Err(ModelError::SeveralNetworks { path: path.into(), keys: listed(&keys(&networks)) });
+                return Err(ModelError::SeveralNetworks { path: path.into(), keys: few(keys(&networks).iter()) });
             }
             ranks.iter().position(|rank| rank == best).unwrap_or_default()
         }
@@ -226,14 +227,4 @@ fn rank(network: &Candidate) -> (bool, usize) {
 /// Whether keys say that what is under them is an average of weights.
 pub(super) fn is_average(key: &str) -> bool {
     AVERAGES.iter().any(|average| key.to_lowercase().contains(average))
-}
-
-/// A few of the keys.
-pub(super) fn listed(keys: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = keys.iter().take(SHOWN).map(|key| shortened(key, 40)).collect();
-    match keys.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => format!("{} and {more} more", shown.join(", ")),
-        _ => shown.join(", "),
-    }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use striate_graph::{Graph, GraphError, Network, Node, NodeKind};
 use striate_layers::{Mode, Op};
+use striate_torch::few;
 use tch::Tensor;
 
 /// The scopes of torchvision's auxiliary heads.
@@ -228,7 +229,7 @@ fn best_prefix(
         ([only], _) | ([], [only]) => Ok((*only).to_owned()),
         ([], several) | (several, _) if mostly => {
             let keys: Vec<String> = several.iter().map(|prefix| prefix.trim_end_matches('.').to_owned()).collect();
-            Err(ModelError::SeveralNetworks { path: weights.path.clone(), keys: candidates::listed(&keys) })
+            Err(ModelError::SeveralNetworks { path: weights.path.clone(), keys: few(keys.iter()) })
         }
         _ => Ok(best[0].to_owned()),
     }
@@ -273,13 +274,13 @@ fn layer(name: &str) -> &str {
 }
 
 fn firsts(names: &[String]) -> String {
-    let firsts: BTreeSet<String> = names.iter().map(|name| first(name).to_owned()).collect();
-    candidates::listed(&Vec::from_iter(firsts))
+    let firsts: BTreeSet<&str> = names.iter().map(|name| first(name)).collect();
+    few(firsts.iter())
 }
 
 fn layers(names: &[String]) -> String {
-    let layers: BTreeSet<String> = names.iter().map(|name| layer(name).to_owned()).collect();
-    candidates::listed(&Vec::from_iter(layers))
+    let layers: BTreeSet<&str> = names.iter().map(|name| layer(name)).collect();
+    few(layers.iter())
 }
 
 /// The layers that no output of evaluation depends on.

@@ -34,6 +34,7 @@ use crate::error::check;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use striate_torch::few;
 use striate_torch::optim::{LearningRate, clear_grads};
 use tch::{Device, Kind, Tensor};
 
@@ -350,9 +351,7 @@ pub(crate) fn load(own: BTreeMap<String, Tensor>, given: &BTreeMap<String, Tenso
 fn mismatch(own: &BTreeMap<String, Tensor>, given: &BTreeMap<String, Tensor>) -> Option<String> {
     let lacking = |these: &BTreeMap<String, Tensor>, those: &BTreeMap<String, Tensor>| {
         let names: Vec<_> = those.keys().filter(|name| !these.contains_key(*name)).map(String::as_str).collect();
-        let rest = names.len().saturating_sub(3);
-        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        (!names.is_empty()).then(|| format!("{}{more}", names[..names.len().min(3)].join(", ")))
+        (!names.is_empty()).then(|| few(names.iter()))
     };
     if let Some(names) = lacking(given, own) {
         return Some(format!("it lacks {names}"));
