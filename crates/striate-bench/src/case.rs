@@ -370,16 +370,14 @@ fn glob(text: &str, pattern: &str) -> bool {
     }
 }
 
-/// The cases that match every filter; an id is a filter too, whether a set has it or not.
+/// The cases that match every filter. Whole ids are these cases, whether a set has them or not.
 ///
 /// # Errors
 ///
 /// Nothing matches; the error names the nearest ids, or tells that `--full` has some.
 pub fn select(full: bool, threads: usize, filters: &[String]) -> Result<Vec<Case>, BenchError> {
-    if let [id] = filters
-        && is_id(id)
-    {
-        return Ok(vec![id.parse()?]);
+    if !filters.is_empty() && filters.iter().all(|filter| is_id(filter)) {
+        return filters.iter().map(|id| id.parse()).collect();
     }
     let matching = |set: Vec<Case>| -> Vec<Case> {
         let all = |case: &Case| filters.iter().all(|filter| matches(&case.to_string(), filter));
@@ -473,7 +471,8 @@ mod tests {
         assert!(plans.len() > 5 && plans.iter().all(|id| id.starts_with("resnet18/plan/")), "{plans:?}");
         assert_eq!(ids(&["resnet*/train", "t1"]), ["resnet18/train/b16/224/fp32/channels-last/t1/cpu"]);
         let own = "resnet18/plan/b3/100/fp32/channels-last/t1/cpu";
-        assert_eq!(ids(&[own]), [own]);
+        let other = "lenet5/plan/b1/32/int8/channels-last/t1/cpu";
+        assert_eq!(ids(&[own, other]), [own, other]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use striate_bench::{
 struct Cli {
     #[command(subcommand)]
     other: Option<Other>,
-    /// Measure only cases that match: parts of an id, such as 'resnet*/plan/b16'. Several must all match. A whole id is measured even if no set has it
+    /// Measure only cases that match: parts of an id, such as 'resnet*/plan/b16'. Several must all match. Whole ids are each measured, even if no set has them
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
     /// Choose among all networks, batches, precisions and devices; by default, among a set that takes some minutes

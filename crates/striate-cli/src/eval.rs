@@ -165,15 +165,18 @@ fn each(classes: &[String], per_class: &[ClassMetrics]) -> String {
     table([left, right, right, right, right, right, right], &rows)
 }
 
-/// Targets in rows and answers in columns.
+/// Targets in rows and answers in columns, which have the numbers that stand before the names of the rows.
 fn confused(classes: &[String], rows: &[Vec<u64>]) -> String {
-    let name_width = width(classes.iter().map(String::as_str));
+    let number_width = classes.len().saturating_sub(1).to_string().len();
+    let names = classes.iter().enumerate().map(|(class, name)| format!("{class:number_width$} {name}"));
+    let names: Vec<String> = names.collect();
+    let name_width = width(names.iter().map(String::as_str));
     let count_width = rows.iter().flatten().map(|count| count.to_string().len()).max().unwrap_or(1).max(2);
     let mut text = format!("\n{:name_width$}  ", "");
     text += &(0..classes.len()).map(|class| format!("{class:>count_width$}")).collect::<Vec<_>>().join(" ");
-    for (class, (name, row)) in classes.iter().zip(rows).enumerate() {
+    for (name, row) in names.iter().zip(rows) {
         let cells: Vec<String> = row.iter().map(|count| format!("{count:>count_width$}")).collect();
-        text += &format!("\n{name:name_width$}  {}  {class}", cells.join(" "));
+        text += &format!("\n{name:name_width$}  {}", cells.join(" "));
     }
     text + "\n"
 }

@@ -199,8 +199,8 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
     let calibrated = summary.calibrated.as_ref().map(|calibrated| {
         let Calibrated { by, answering: Answering { temperature, .. }, before, after, .. } = calibrated;
         let (before, after) = (before.calibration_error, after.calibration_error);
-        let halves = if summary.val.is_none() { ", each half of it with the temperature of the other" } else { "" };
-        format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4}, was {before:.4}{halves}\n")
+        let halves = if summary.val.is_none() { " (that of the other half)" } else { "" };
+        format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4} with it{halves}, {before:.4} without\n")
     });
     print(&format!(
         "{}{part} {measure} {accuracy:.2}% ({}) after {epochs} {of_epochs} in {seconds:.1} s\n{}run folder    {folder}\nbundle        {folder}/{BUNDLE}\n{page}",

@@ -162,18 +162,18 @@ fn describe(args: &ConvertArgs, weights: &Weights, model: &Model) -> Result<Bund
     let theirs = weights.info.as_ref();
     let fitting = |theirs: &BundleInfo| theirs.preprocess.clone().filter(|preprocess| preprocess.input == model.input());
     let preprocess = preprocess(args, known, model)?.or_else(|| theirs.and_then(fitting));
-    if preprocess.is_none() {
-        let to = args.to.display();
-        tracing::warn!(
-            "{to} does not say how images become inputs: give --mean and --std, and --resize and --crop unless it stretches images, to predict and evaluate with it"
-        );
-    }
     let keep = matches!(args.head, HeadArg::Keep);
     let theirs = theirs.filter(|theirs| keep && theirs.classes.len() as i64 == model.classes());
     let names = match theirs {
         Some(theirs) if args.class_names.is_none() => theirs.classes.clone(),
         _ => class_names(args, known, model)?,
     };
+    if preprocess.is_none() {
+        let to = args.to.display();
+        tracing::warn!(
+            "{to} does not say how images become inputs: give --mean and --std, and --resize and --crop unless it stretches images, to predict and evaluate with it"
+        );
+    }
     let (licence, trained_on) = (weights.licence(), weights.trained_on());
     let info = BundleInfo { licence, trained_on, ..BundleInfo::of_model(model, &names, preprocess)? };
     Ok(match theirs {

@@ -378,7 +378,9 @@ impl Place {
         let limits = told.filter_map(|error| {
             let (option, must) = error.split_once(" must ")?;
             let names_it = option.split([' ', '.', ':']).any(|part| part == field.name);
-            names_it.then(|| format!(", {}", must.trim_start_matches("be ").replace("both be", "both")))
+            // What goes for every number is not said of each.
+            (names_it && must != "be a finite number")
+                .then(|| format!(", {}", must.trim_start_matches("be ").replace("both be", "both")))
         });
         limits.collect::<BTreeSet<String>>().into_iter().collect()
     }

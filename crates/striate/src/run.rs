@@ -495,7 +495,7 @@ impl<'a> Run<'a> {
         let answering = calibrated.answering;
         let summary = Summary {
             model: self.recipe.model.name.clone(),
-            data: self.recipe.data.name.clone(),
+            data: data::short_name(&self.recipe.data),
             params: network.graph().summary().params,
             epochs: self.recipe.train.epochs,
             steps: step,

@@ -12,7 +12,7 @@ use striate_train::{Recovery, TestMetrics};
 pub struct Summary {
     /// The model's name.
     pub model: String,
-    /// The dataset's name.
+    /// The dataset's name, or the folder's.
     pub data: String,
     /// How many values the network learned.
     pub params: u64,

@@ -131,7 +131,7 @@ fn folders_of_pictures_are_trained_on_and_evaluated() {
     let quick = ["--epochs", "8", "--batch-size", "8", "--threads", "1"];
     let out = sandbox.ok(&[&["train", "lenet5", "--data", "pictures", "--out", "run"], &quick[..]].concat());
     let summary: Value = serde_json::from_slice(&std::fs::read(sandbox.path("run/summary.json")).unwrap()).unwrap();
-    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"image-folder".into(), &10.into()));
+    assert_eq!((&summary["data"], &summary["test"]["examples"]), (&"pictures".into(), &10.into()));
     // There is no test set.
     assert_eq!((&summary["judge"], &summary["val"]), (&"val".into(), &Value::Null));
     assert!(out.starts_with("val accuracy 100.00% (10 images) after 8 epochs in "), "{out}");

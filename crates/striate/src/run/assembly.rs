@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use striate_datasets::{Preprocess, Task, Transform};
 use striate_layers::loss::Loss;
 use striate_models::{Answering, BundleInfo, Registry, Weights};
+use striate_torch::few;
 use striate_train::{Head, Judge, LAST, PreprocessFrom, Recipe};
 
 impl Run<'_> {
@@ -146,11 +147,11 @@ fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
     let other: Vec<&str> = ours.iter().filter(|class| !theirs.contains(class)).map(String::as_str).collect();
     // Other numbers of classes do not load, or get a new classifier.
     if theirs.len() == ours.len() && !other.is_empty() {
-        let some = other.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         tracing::warn!(
-            "the weights' classifier is kept, and was trained on other classes: {} of {} ({some}) are not among them; a new one is often better (head = \"replace\")",
+            "the weights' classifier is kept, and was trained on other classes: {} of {} ({}) are not among them; a new one is often better (head = \"replace\")",
             other.len(),
-            ours.len()
+            ours.len(),
+            few(other.iter())
         );
     }
 }

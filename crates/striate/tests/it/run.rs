@@ -396,10 +396,11 @@ fn a_part_of_the_pictures_is_trained_on_and_all_are_judged_by() {
     assert_ne!(trained_on(&recipe).1, half);
     recipe.data.part = 1.0;
     assert_eq!(trained_on(&recipe).1.len(), 24);
-    for wrong in [0.0, 1.5, f64::NAN] {
+    let share = "must be above 0 and at most 1";
+    for (wrong, reason) in [(0.0, share), (1.5, share), (f64::NAN, "must be a finite number")] {
         recipe.data.part = wrong;
         let told = recipe.check().unwrap_err().to_string();
-        assert!(told.contains("data.part") && told.contains("must be above 0 and at most 1"), "{told}");
+        assert!(told.contains("data.part") && told.contains(reason), "{told}");
     }
 }
 
