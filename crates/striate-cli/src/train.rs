@@ -199,7 +199,7 @@ fn tell(summary: &Summary, folder: &Path, args: &TrainArgs) -> Result<(), CliErr
     let calibrated = summary.calibrated.as_ref().map(|calibrated| {
         let Calibrated { by, answering: Answering { temperature, .. }, before, after, .. } = calibrated;
         let (before, after) = (before.calibration_error, after.calibration_error);
-        let halves = if summary.val.is_none() { " (that of the other half)" } else { "" };
+        let halves = if summary.val.is_none() { " (each half with the other's)" } else { "" };
         format!("probabilities temperature {temperature:.3} from {by}; calibration error on {part} {after:.4} with it{halves}, {before:.4} without\n")
     });
     print(&format!(
