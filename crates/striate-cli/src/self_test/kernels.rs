@@ -77,6 +77,17 @@ fn conv2d(t: &[Tensor], geometry: &Geometry) -> Result<Tensor, TorchError> {
     Ok(t[0].f_conv2d(&t[1], t.get(2), stride, padding, dilation, groups)?)
 }
 
+/// Images, what is added, weight and bias: convolved, added and cut at 0 by libtorch.
+fn conv_add_relu(t: &[Tensor], stride: [i64; 2], padding: [i64; 2]) -> Result<Tensor, TorchError> {
+    Ok(t[0].f_conv2d(&t[2], Some(&t[3]), stride, padding, [1, 1], 1)?.f_add(&t[1])?.f_relu()?)
+}
+
+/// The same as our product of matrices.
+fn product_relu(t: &[Tensor], stride: [i64; 2], padding: [i64; 2]) -> Result<Tensor, TorchError> {
+    let weight = pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?;
+    weight.conv(&t[0], stride, padding, Some(&t[1]), RELU)
+}
+
 fn batch_norm(t: &[Tensor], other: Option<&Tensor>, relu: bool) -> Result<Tensor, TorchError> {
     let channels = t[0].size()[1];
     let running = |value: f64| Tensor::f_full([channels], value, (t[t.len() - 1].kind(), t[0].device()));
@@ -184,7 +195,7 @@ const KERNELS: &[Kernel] = &[
         images: &[&[2, 32, 14, 14], &[2, 48, 14, 14]],
         weights: &[&[48, 32, 3, 3], &[48]],
         ours: |t| winograd::Weight::new(&t[2])?.conv(&t[0], Some(&t[3]), [1, 1], Some(&t[1]), RELU),
-        truth: |t| Ok(t[0].f_conv2d(&t[2], Some(&t[3]), [1, 1], [1, 1], [1, 1], 1)?.f_add(&t[1])?.f_relu()?),
+        truth: |t| conv_add_relu(t, [1, 1], [1, 1]),
         gradients: [false, false],
         bounds: [FLOAT32, BFLOAT16],
     },
@@ -193,10 +204,8 @@ const KERNELS: &[Kernel] = &[
         serves: pointwise_serves,
         images: &[&[2, 32, 9, 9], &[2, 48, 9, 9]],
         weights: &[&[48, 32, 1, 1], &[48]],
-        ours: |t| {
-            pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?.conv(&t[0], [1, 1], [0, 0], Some(&t[1]), RELU)
-        },
-        truth: |t| Ok(t[0].f_conv2d(&t[2], Some(&t[3]), [1, 1], [0, 0], [1, 1], 1)?.f_add(&t[1])?.f_relu()?),
+        ours: |t| product_relu(t, [1, 1], [0, 0]),
+        truth: |t| conv_add_relu(t, [1, 1], [0, 0]),
         gradients: [false, false],
         bounds: [FLOAT32, BFLOAT16],
     },
@@ -205,10 +214,8 @@ const KERNELS: &[Kernel] = &[
         serves: pointwise_serves,
         images: &[&[2, 32, 9, 9], &[2, 48, 5, 9]],
         weights: &[&[48, 32, 5, 5], &[48]],
-        ours: |t| {
-            pointwise::Weight::new(&t[2].f_to_kind(t[0].kind())?, Some(&t[3]))?.conv(&t[0], [2, 1], [2, 2], Some(&t[1]), RELU)
-        },
-        truth: |t| Ok(t[0].f_conv2d(&t[2], Some(&t[3]), [2, 1], [2, 2], [1, 1], 1)?.f_add(&t[1])?.f_relu()?),
+        ours: |t| product_relu(t, [2, 1], [2, 2]),
+        truth: |t| conv_add_relu(t, [2, 1], [2, 2]),
         gradients: [false, false],
         bounds: [FLOAT32, BFLOAT16],
     },
