@@ -33,6 +33,9 @@ use tch::Kind;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Let any file, however short, take this much memory to read [default: 67108864]
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub(crate) read_budget: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -44,7 +44,7 @@ use cli::{Cli, Command};
 use error::CliError;
 use std::io::Write;
 use std::path::Path;
-use striate_torch::{Shown, is_contained, is_plain, last_file};
+use striate_torch::{Budget, Shown, is_contained, is_plain, last_file};
 
 /// The program `striate`, from start to end.
 pub fn striate() -> ! {
@@ -98,6 +98,9 @@ fn execute<P: Program>() -> u8 {
         Ok(cli) => cli,
         Err(error) => return cli::report_usage(&error),
     };
+    if let Some(bytes) = cli.read_budget {
+        Budget::set_default(bytes);
+    }
     std::panic::set_hook(Box::new(|panic| {
         // A reader's panic becomes an error, which is told.
         if is_contained() {

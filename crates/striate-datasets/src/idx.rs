@@ -123,7 +123,7 @@ fn parse(mut reader: impl Read, rank: u8, at_most: u64, allowed: u64) -> Result<
         let needed = declared.saturating_mul(VALUE_BYTES);
         return Err(format!(
             "its {shape} values are far more than a compressed file of its length should hold: unpack it with gunzip, or raise \
-             the budget to {needed} bytes, if you trust it"
+             the read budget to {needed} bytes, if you trust it"
         ));
     }
     let mut values = Vec::new();

@@ -232,7 +232,7 @@ impl BundleInfo {
         }
         Err(format!(
             "for one image, its network takes {bytes} bytes and {} operations, far more than networks of as few weights \
-             do: if you trust it, raise the registry's budget to {needed} bytes",
+             do: if you trust it, raise the read budget to {needed} bytes",
             macs.saturating_add(reads)
         ))
     }
@@ -550,7 +550,7 @@ mod tests {
         bundle.write(&path).unwrap();
         for error in both_errors(&path) {
             let told = "its network takes 1200000012 bytes and 300000003 operations, far more than networks of as few weights do";
-            assert!(error.contains(told) && error.ends_with("raise the registry's budget to 1200000012 bytes"), "{error}");
+            assert!(error.contains(told) && error.ends_with("raise the read budget to 1200000012 bytes"), "{error}");
         }
         let registry = Registry::default().with_budget(striate_torch::Budget::of_bytes(1_200_000_012));
         Bundle::read_with(&path, &registry).unwrap();

@@ -90,7 +90,7 @@ pub enum ModelError {
     },
     /// A file that declares far more than it has.
     #[error(
-        "{} would take more than {allowed} bytes to read, far more than its length: its tensors are views of few values, or it is damaged; save copies of them with torch.save({{name: tensor.clone() for name, tensor in model.state_dict().items()}}, FILE), or raise the registry's budget if you trust it",
+        "{} would take more than {allowed} bytes to read, far more than its length: its tensors are views of few values, or it is damaged; save copies of them with torch.save({{name: tensor.clone() for name, tensor in model.state_dict().items()}}, FILE), or raise the read budget if you trust it",
         Shown(path.display())
     )]
     TooLarge {

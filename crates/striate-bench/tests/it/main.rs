@@ -1,6 +1,8 @@
 //! The program, with a network that takes no time.
 #![allow(clippy::unwrap_used)]
 use assert_cmd::Command;
+#[cfg(debug_assertions)]
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use striate_bench::{Results, plots, table};
@@ -139,6 +141,44 @@ fn tables_are_put_into_a_document() {
     let tables = table(&Results::read(&fixture("results.jsonl")).unwrap());
     assert_eq!(text, format!("# Ours\n\n<!-- bench -->\n\n{}\n\n<!-- /bench -->\n\nEnd.\n", tables.trim()));
     assert!(text.contains("linux x86_64; 2025-11-24; libtorch 2.13.0"), "{text}");
+}
+
+/// The names in a folder, and what the files have.
+#[cfg(debug_assertions)]
+fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| (path.file_name().unwrap().into(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_disk_that_fails_leaves_tables_and_figures_whole_or_as_they_were() {
+    const BEFORE: &str = "# Ours\n\n<!-- bench -->\n<!-- /bench -->\n";
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("results.md");
+    let fixture = fixture("results.jsonl");
+    let mut after = BTreeMap::new();
+    for number in 0.. {
+        for name in files(folder.path()).keys() {
+            fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        fs::write(&document, BEFORE).unwrap();
+        let mut bench = bench(&["--results", fixture.to_str().unwrap()]);
+        bench.arg("--out").arg(folder.path()).arg("--publish").arg(&document);
+        let output = bench.env("STRIATE_FAULT", number.to_string()).output().unwrap();
+        let (now, told) = (files(folder.path()), String::from_utf8(output.stderr).unwrap());
+        if number == 0 {
+            assert!(now.len() > 2, "{:?}", now.keys());
+            after = now;
+        } else if !told.contains("injected fault") {
+            assert!(number > 9 && now == after);
+            break;
+        } else if !output.status.success() {
+            assert_eq!((output.status.code(), told.matches("error: ").count()), (Some(2), 1), "{told}");
+            let whole = |(name, text): (&PathBuf, &String)| after[name] == *text || name == Path::new("results.md") && text == BEFORE;
+            assert!(now.contains_key(Path::new("results.md")) && now.iter().all(whole), "{told} {now:?}");
+        }
+    }
 }
 
 #[test]

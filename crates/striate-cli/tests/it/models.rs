@@ -1,6 +1,9 @@
 //! `models`, `summary` and `run`.
 use crate::sandbox::{Sandbox, bits};
 use serde_json::json;
+use striate_graph::Graph;
+use striate_layers::{AdaptiveAvgPool2d, Flatten};
+use striate_models::{Bundle, BundleInfo};
 use striate_torch::TensorFile;
 use tch::{Device, Kind, Tensor};
 
@@ -28,6 +31,23 @@ fn summaries_follow_the_input_the_classes_the_options_and_a_bundle() {
     assert!(changed.iter().any(|layer| layer["op"] == "AvgPool2d"));
     let bundle = sandbox.json(&["summary", "model.safetensors", "--json"]);
     assert_eq!(bundle["layers"].as_array().unwrap().last().unwrap()["output"], json!([3]));
+}
+
+/// A network of huge maps in a file of no weights.
+#[test]
+fn a_file_may_take_what_its_reader_allows() {
+    let sandbox = Sandbox::new();
+    let graph = Graph::build(|net| {
+        let x = net.input([3, 10_000, 10_000]);
+        let x = net.add("pool", AdaptiveAvgPool2d::global(), x)?;
+        let x = net.add("flatten", Flatten, x)?;
+        net.output("logits", x)
+    });
+    let bundle = Bundle { info: BundleInfo::new(graph.unwrap(), &[], None), state: [].into() };
+    bundle.write(&sandbox.path("x.safetensors")).unwrap();
+    sandbox.refused_with(&["summary", "x.safetensors"], &["raise the read budget to 1200000012 bytes"]);
+    sandbox.ok(&["summary", "x.safetensors", "--read-budget", "1200000012"]);
+    sandbox.ok(&["--read-budget", "1200000012", "weights", "inspect", "x.safetensors"]);
 }
 
 #[test]

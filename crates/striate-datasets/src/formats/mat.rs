@@ -124,8 +124,11 @@ fn matrix(reader: &mut impl Read, wanted: &[&str], allowed: u64, each: Each) -> 
         return Err(format!("{name} has {size} values for {shape}").into());
     }
     if u64::from(size) > allowed {
-        let reason = "far more than a file of its length should hold: raise the budget to as many bytes, if you trust it";
-        return Err(format!("{name} has {size} values, {reason}").into());
+        return Err(format!(
+            "{name} has {size} values, far more than a file of its length should hold: raise the read budget to {size} bytes, if you \
+             trust it"
+        )
+        .into());
     }
     match short {
         Some(bytes) => each(name, &dims, &mut &bytes[..]),
