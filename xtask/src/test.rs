@@ -39,31 +39,33 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         cargo("clippy --workspace --all-targets -- -D warnings"),
         cargo("test --workspace --no-run"),
     ];
-    let across_crates = [
-        cargo(if has_nextest(workspace) {
-            "nextest run --workspace -E kind(test)+kind(example)"
-        } else {
-            "test --workspace --test * --example scaling"
-        }),
-        cargo("test --workspace --doc"),
-        cargo("doc --workspace --no-deps").with("RUSTDOCFLAGS", "-D warnings"),
-        cargo("package --workspace --no-verify --allow-dirty --offline --quiet"),
-    ];
     if let Some(code) = one_by_one(build)? {
         return Ok(code);
     }
     let programs = programs(workspace)?;
-    let mut within_crates = of_older_processors(&programs)?;
-    within_crates.extend(
+    // One core is often enough for each of them.
+    let mut beside_each_other = vec![
+        cargo("doc --workspace --no-deps").with("RUSTDOCFLAGS", "-D warnings"),
+        cargo("test --workspace --doc"),
+        cargo("package --workspace --no-verify --allow-dirty --offline --quiet"),
+    ];
+    beside_each_other.extend(of_older_processors(&programs)?);
+    beside_each_other.extend(
         programs
             .iter()
             .filter(|program| ["lib", "bin"].contains(&program.kind.as_str()))
             .map(|program| program.step(&IN_ONE_PROCESS)),
     );
-    if let Some(code) = side_by_side(within_crates)? {
+    if let Some(code) = side_by_side(beside_each_other)? {
         return Ok(code);
     }
-    if let Some(code) = one_by_one(across_crates)? {
+    // These start programs, and share the cores by themselves.
+    let across_crates = cargo(if has_nextest(workspace) {
+        "nextest run --workspace -E kind(test)+kind(example)"
+    } else {
+        "test --workspace --test * --example scaling"
+    });
+    if let Some(code) = across_crates.failure()? {
         return Ok(code);
     }
     eprintln!("all checks and tests passed");

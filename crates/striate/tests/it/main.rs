@@ -5,6 +5,7 @@ mod examples;
 #[cfg(debug_assertions)]
 mod faults;
 mod run;
+mod soak;
 mod several;
 mod split;
 mod tints;
