@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use striate_torch::available_memory;
 use striate_torch::cpu::Cores;
 use striate_train::LAST;
 use striate_train::distributed::{Attempt, Meeting};
 
 /// The options that are this process's own. Each has a value.
 const OWN: [&str; 2] = ["--nproc", "--max-restarts"];
+/// The memory that a process has that has just begun; the network and its data are more.
+const LEAST_MEMORY: u64 = 64 << 20;
 /// How often the processes are looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The exit codes of a stop, and of an error that starting again does not help against.
@@ -141,6 +144,7 @@ struct Workers(Vec<Child>);
 
 impl Workers {
     fn start(command_line: &[OsString], attempt: &Attempt, size: usize) -> Result<Self, CliError> {
+        fits(size, available_memory())?;
         let failed = |error: std::io::Error| CliError::Failed(format!("cannot start a process: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let cores = Cores::found().usable;
@@ -216,6 +220,13 @@ impl Drop for Workers {
     }
 }
 
+/// Refuses processes that would take the machine's memory from all others as soon as they begin.
+fn fits(size: usize, available: Option<u64>) -> Result<(), CliError> {
+    let Some(most) = available.map(|bytes| bytes / LEAST_MEMORY).filter(|most| *most < size as u64) else { return Ok(()) };
+    let reason = format!("--nproc {size}: memory is free for {most} processes at most, before they hold any data: take fewer");
+    Err(CliError::Usage(reason))
+}
+
 /// How a process ended.
 fn told(rank: usize, status: ExitStatus) -> String {
     match status.signal().map(Signal::try_from) {
@@ -227,6 +238,13 @@ fn told(rank: usize, status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_processes_than_memory_holds_are_not_started() {
+        assert!(fits(16, Some(1 << 30)).is_ok() && fits(4096, None).is_ok());
+        let told = fits(17, Some(1 << 30)).map_err(|error| error.to_string());
+        assert_eq!(told, Err("--nproc 17: memory is free for 16 processes at most, before they hold any data: take fewer".to_owned()));
+    }
 
     #[test]
     fn workers_get_the_command_line_without_what_starts_them() {

@@ -149,7 +149,7 @@ fn dispatch<P: Program>(command: Command) -> Result<(), CliError> {
         Command::Export(args) if args.check => Err(left_out("export --check")),
         Command::Export(args) => export::export(&args),
         #[cfg(feature = "serve")]
-        Command::Serve(args) => P::compute_and_log(progress::start_json_logging, || serve::serve(&args)),
+        Command::Serve(args) => P::compute_and_log(|| striate_serve::log_as_json(progress::filter()), || serve::serve(&args)),
         #[cfg(not(feature = "serve"))]
         Command::Serve(_) => Err(left_out("serve")),
         Command::Data(args) => P::compute(|| data::data(&args)),

@@ -32,17 +32,10 @@ pub(crate) fn start_logging() {
 }
 
 /// Which log lines are told.
-fn filter() -> Targets {
+pub(crate) fn filter() -> Targets {
     let default = || Targets::new().with_default(Level::WARN).with_target("striate", Level::INFO);
     let asked = std::env::var("STRIATE_LOG").ok().and_then(|text| text.parse().ok());
     asked.unwrap_or_else(default)
-}
-
-/// Log lines go to standard error as JSON, which escapes what steers a terminal.
-#[cfg(feature = "serve")]
-pub(crate) fn start_json_logging() {
-    let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).log_internal_errors(false);
-    tracing_subscriber::registry().with(filter()).with(lines).init();
 }
 
 /// How often a long epoch is told of where no bar is seen.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use striate_torch::{contained, note_file};
+use striate_torch::{Memory, Unfinished, Values, contained, note_file};
 use tch::{Device, Kind, Tensor};
 
 /// The most bytes per pixel: 16 bits in four channels.
@@ -85,41 +85,45 @@ pub fn decode_image<'a>(
     options: &DecodeOptions,
 ) -> Result<Tensor, DatasetError> {
     preprocess.check()?;
-    preprocess.normalise.apply(decode_raw(picture.into(), preprocess, options)?)
+    let seen = seen(picture.into(), preprocess, options)?;
+    preprocess.check_channels(seen.channels.cast_signed() as i64)?;
+    let [channels, height, width] = preprocess.input;
+    // In one piece, without operators of libtorch: of a small picture, each takes as long as decoding it.
+    let (input, parts) = Unfinished::new(&[1, channels, height, width], Memory::Floats, usize::MAX)?;
+    for mut part in parts {
+        if let Values::Floats(values) = part.zeroed() {
+            preprocess.normalise.write(&seen, values);
+        }
+    }
+    Ok(input.finish()?)
 }
 
-/// As [`decode_image`], but not normalised: `[1, C, H, W]`, uint8, of any strides.
-pub(crate) fn decode_raw(picture: Picture<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
+/// What a network sees of a picture.
+fn seen<'p>(picture: Picture<'p>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Pixels<'p>, DatasetError> {
     let channels = preprocess.input[0];
     let fault = |reason| DatasetError::Picture { reason };
     let mut view = |has| Ok(preprocess.view(has));
-    let seen = match picture {
-        Picture::File(path) => return decode_raw_file(path.into(), preprocess, options),
-        Picture::Bytes(bytes) => decode_view(bytes, channels, options, &mut view, &fault)?,
-        Picture::Image(image) if image.width().min(image.height()) == 0 => return Err(fault("it has no pixels".to_owned())),
+    match picture {
+        Picture::File(path) => decode_file(path.into(), channels, options, &mut view),
+        Picture::Bytes(bytes) => decode_view(bytes, channels, options, &mut view, &fault),
+        Picture::Image(image) if image.width().min(image.height()) == 0 => Err(fault("it has no pixels".to_owned())),
         Picture::Image(image) => {
             let picture = pixels_of(Cow::Borrowed(image), channels);
-            preprocess.view([picture.width, picture.height]).of(picture)?
+            preprocess.view([picture.width, picture.height]).of(picture)
         }
         Picture::Tensor(pixels) => match (pixels.kind(), &pixels.size()[..]) {
             (Kind::Uint8, &[1 | 3, height, width]) if height.min(width) > 0 => {
                 let picture = Pixels::of_tensor(&pixels.f_unsqueeze(0)?.f_to_device(Device::Cpu)?)?.in_channels(channels);
-                preprocess.view([picture.width, picture.height]).of(picture)?
+                preprocess.view([picture.width, picture.height]).of(picture)
             }
-            (kind, size) => {
-                return Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}")));
-            }
+            (kind, size) => Err(fault(format!("a tensor is [C, H, W] of uint8 with 1 or 3 channels, not {size:?} of {kind:?}"))),
         },
-    };
-    as_input(&seen, preprocess)
+    }
 }
 
-/// As [`decode_raw`], of a file or a part of one.
+/// What a network sees of a file or a part of one, not normalised: `[1, C, H, W]`, uint8, of any strides.
 pub(crate) fn decode_raw_file(file: Place<'_>, preprocess: &Preprocess, options: &DecodeOptions) -> Result<Tensor, DatasetError> {
-    as_input(&decode_file(file, preprocess.input[0], options, &mut |has| Ok(preprocess.view(has)))?, preprocess)
-}
-
-fn as_input(seen: &Pixels<'_>, preprocess: &Preprocess) -> Result<Tensor, DatasetError> {
+    let seen = decode_file(file, preprocess.input[0], options, &mut |has| Ok(preprocess.view(has)))?;
     preprocess.check_channels(seen.channels.cast_signed() as i64)?;
     Ok(seen.to_tensor()?.f_expand([-1, preprocess.input[0], -1, -1], false)?)
 }
@@ -448,8 +452,9 @@ pub(crate) mod tests {
     /// The pixels of a picture whose size is that of `shape` (`[C, H, W]`), as Pillow lays them
     /// out: `[H, W, C]`.
     fn pixels_of<'a>(picture: impl Into<Picture<'a>>, shape: [i64; 3]) -> Result<Vec<u8>, DatasetError> {
-        let raw = decode_raw(picture.into(), &exact(shape), &DecodeOptions::default())?;
-        Ok(raw.permute([0, 2, 3, 1]).contiguous().flatten(0, -1).try_into().unwrap())
+        let mut pixels = vec![0; shape.iter().product::<i64>().unsigned_abs() as usize];
+        seen(picture.into(), &exact(shape), &DecodeOptions::default())?.write(&mut pixels);
+        Ok(pixels)
     }
 
     fn refused(bytes: &[u8]) -> String {

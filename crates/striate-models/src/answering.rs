@@ -59,23 +59,33 @@ pub struct Unknown {
 }
 
 impl Unknown {
-    /// The energy score of each example: `[N]`, float64, from logits `[N, classes]`.
-    ///
-    /// # Errors
-    ///
-    /// Logits of another shape.
-    pub fn energies(logits: &Tensor) -> Result<Tensor, TchError> {
-        logits.f_to_kind(Kind::Double)?.f_logsumexp([1_i64].as_slice(), false)
+    /// The energy score of an example with these logits.
+    pub fn energy_of(logits: &[f64]) -> f64 {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        // So that no exponential overflows; none of an infinite one is a number.
+        let shift = if largest.is_finite() { largest } else { 0.0 };
+        shift + logits.iter().map(|logit| (logit - shift).exp()).sum::<f64>().ln()
     }
 
-    /// Whether each example is none of the classes, from logits `[N, classes]`. An example whose score is NaN is.
+    /// The energy score of each example, from logits `[N, classes]`.
     ///
     /// # Errors
     ///
     /// Logits of another shape.
-    pub fn among(&self, logits: &Tensor) -> Result<Vec<bool>, TchError> {
-        let energies = Vec::<f64>::try_from(Self::energies(logits)?)?;
-        Ok(energies.into_iter().map(|energy| energy.is_nan() || energy < self.energy).collect())
+    pub fn energies(logits: &Tensor) -> Result<Vec<f64>, TchError> {
+        let (_, classes) = logits.size2()?;
+        let values = Vec::<f64>::try_from(logits.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?;
+        Ok(values.chunks(usize::try_from(classes).unwrap_or(1).max(1)).map(Self::energy_of).collect())
+    }
+
+    /// Whether an example with these logits is none of the classes.
+    pub fn is_unknown(&self, logits: &[f64]) -> bool {
+        self.refuses(Self::energy_of(logits))
+    }
+
+    /// Whether an example with this energy score is none of the classes. One whose score is NaN is.
+    pub fn refuses(&self, energy: f64) -> bool {
+        energy.is_nan() || energy < self.energy
     }
 }
 
@@ -263,12 +273,21 @@ mod tests {
 
     #[test]
     fn nothing_is_known_of_what_is_no_number() {
-        let logits = Tensor::from_slice(&[1.0_f32, 2.0, 4.0, -1.0, -1.0, -1.0, 9.0, f32::NAN, 0.0]).view([3, 3]);
-        let energies = Vec::<f64>::try_from(Unknown::energies(&logits).unwrap()).unwrap();
+        let logits = [[1.0, 2.0, 4.0], [-1.0; 3], [9.0, f64::NAN, 0.0], [f64::INFINITY, 0.0, 0.0], [f64::NEG_INFINITY; 3]];
+        let energies = logits.map(|logits| Unknown::energy_of(&logits));
         let expected = [(1.0_f64.exp() + 2.0_f64.exp() + 4.0_f64.exp()).ln(), 3.0_f64.ln() - 1.0];
         assert!(energies.iter().zip(expected).all(|(energy, expected)| (energy - expected).abs() < 1e-12), "{energies:?}");
-        let among = |energy: f64| Unknown { energy, accepted: 0.9 }.among(&logits).unwrap();
-        assert_eq!(among(energies[0]), [false, true, true]);
-        assert_eq!(among(energies[0] + 1e-9), [true, true, true]);
+        assert!(energies[2].is_nan() && energies[3..] == [f64::INFINITY, f64::NEG_INFINITY], "{energies:?}");
+        let unknown = |energy: f64| logits.map(|logits| Unknown { energy, accepted: 0.9 }.is_unknown(&logits));
+        assert_eq!(unknown(energies[0]), [false, true, true, false, true]);
+        assert_eq!(unknown(energies[0] + 1e-9), [true, true, true, false, true]);
+    }
+
+    /// PyTorch's `torch.logsumexp`, of logits too large for `exp`.
+    #[test]
+    fn large_logits_have_an_energy() {
+        let logits = Tensor::from_slice(&[1000.0_f64, 999.5, -1000.0]);
+        let expected = logits.logsumexp([0_i64].as_slice(), false).double_value(&[]);
+        assert!((Unknown::energy_of(&[1000.0, 999.5, -1000.0]) - expected).abs() < 1e-12);
     }
 }

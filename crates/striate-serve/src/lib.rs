@@ -16,7 +16,8 @@
 //! | `POST /admin/reload` | reads the bundles again |
 //!
 //! What is absent on purpose: the terminal, signals, and the process. Whoever calls decides what ends the server and where log lines
-//! go; each request is an event of `tracing` with the target `striate_serve::access`. No picture is written or logged.
+//! go ([`log_as_json`] is one answer); each request is an event of `tracing` with the target `striate_serve::access`. No picture is
+//! written or logged.
 
 mod app;
 mod batch;
@@ -24,6 +25,7 @@ mod body;
 mod config;
 mod decode;
 mod error;
+mod log;
 mod metrics;
 mod model;
 mod predict;
@@ -36,6 +38,7 @@ mod tls;
 
 pub use config::Config;
 pub use error::ServeError;
+pub use log::log_as_json;
 pub use model::Served;
 pub use secrets::{Keys, Secret};
 pub use server::{Handle, Server, listen};

@@ -71,8 +71,8 @@ pub use error::{Lack, TorchError};
 pub use frozen::Frozen;
 pub use generator::{Generator, derive_seed, manual_seed};
 pub use memory::{
-    MemoryFormat, keep_memory_warm, may_overwrite, memory_format, peak_memory, release_memory, reset_peak_memory,
-    resident_memory, to_memory_format,
+    MemoryFormat, available_memory, keep_memory_warm, may_overwrite, memory_format, peak_memory, release_memory,
+    reset_peak_memory, resident_memory, to_memory_format,
 };
 pub use nearest::{nearest, nearest_few};
 pub use normalise::normalise;

@@ -41,11 +41,34 @@ pub fn resident_memory() -> Option<u64> {
     status("VmRSS:")
 }
 
+/// The bytes that this process can still have, as Linux tells them: what the machine has free, and what the process's control group
+/// and its limit of address space (`ulimit -v`) leave; none on other systems.
+pub fn available_memory() -> Option<u64> {
+    let machine = kilobytes("/proc/meminfo", "MemAvailable:");
+    // Of version 2, and of version 1.
+    let groups = [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ];
+    let left = groups.iter().filter_map(|(limit, used)| Some(number(limit, "")?.saturating_sub(number(used, "")?)));
+    let addresses = || Some(number("/proc/self/limits", "Max address space")?.saturating_sub(status("VmSize:")?));
+    machine.into_iter().chain(left).chain(addresses()).min()
+}
+
 /// A size in `/proc/self/status`, in bytes.
 fn status(key: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(1024 * size.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+    kilobytes("/proc/self/status", key)
+}
+
+/// A size that a file gives in kB, in bytes.
+fn kilobytes(file: &str, key: &str) -> Option<u64> {
+    number(file, key)?.checked_mul(1024)
+}
+
+/// The first number after a key at the start of a line; none if it is no number, such as `unlimited`.
+fn number(file: &str, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
 }
 
 /// Has [`peak_memory`] count from now on. It does nothing where Linux does not let it.

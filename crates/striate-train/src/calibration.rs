@@ -141,7 +141,7 @@ impl Slope {
 pub fn fit_unknown(logits: &LabelledLogits, accepted: f64) -> Result<Unknown, TrainError> {
     let mut energies = Vec::new();
     logits.in_parts(|logits, _| {
-        energies.extend(Vec::<f64>::try_from(Unknown::energies(logits)?)?);
+        energies.extend(Unknown::energies(logits)?);
         Ok(())
     })?;
     energies.sort_unstable_by(f64::total_cmp);
@@ -204,8 +204,8 @@ mod tests {
         for (accepted, refused, below, lowest) in between {
             let unknown = fit_unknown(&logits, accepted).unwrap();
             close(unknown.energy, (below + lowest) / 2.0);
-            let unknown = unknown.among(logits.logits()).unwrap();
-            assert_eq!(unknown.into_iter().filter(|unknown| *unknown).count(), refused, "{accepted}");
+            let energies = Unknown::energies(logits.logits()).unwrap();
+            assert_eq!(energies.into_iter().filter(|energy| unknown.refuses(*energy)).count(), refused, "{accepted}");
         }
         assert_eq!(fit_unknown(&logits, 0.0).unwrap().accepted, 0.0);
         let error = fit_unknown(&logits, 1.5).unwrap_err().to_string();

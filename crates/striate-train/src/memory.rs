@@ -2,7 +2,7 @@
 use crate::TrainError;
 use striate_graph::{Graph, GraphError};
 use striate_layers::LayerError;
-use striate_torch::TorchError;
+use striate_torch::{TorchError, available_memory};
 use tch::Device;
 
 /// Of what is free, the share that activations may take: gradients of feature maps, workspaces and
@@ -14,7 +14,7 @@ const USABLE: f64 = 0.6;
 pub(crate) fn explained(error: TrainError, graph: &Graph, device: Device, batch: usize, parts: usize) -> TrainError {
     let Some(torch) = of_torch(&error).filter(|torch| torch.is_out_of_memory()) else { return error };
     let memory = match device {
-        Device::Cpu => free_on_cpu(),
+        Device::Cpu => available_memory().map(|bytes| bytes as f64),
         _ => torch.lack_on_gpu().map(|lack| lack.total as f64),
     };
     let at_once = batch.div_ceil(parts.max(1));
@@ -34,26 +34,6 @@ fn of_torch(error: &TrainError) -> Option<&TorchError> {
 /// How many images a step takes within so many bytes, by the network's own account.
 fn fitting(graph: &Graph, memory: f64) -> u64 {
     (USABLE * memory / graph.summary().activation_bytes_training.max(1) as f64) as u64
-}
-
-/// The bytes that this process may still take, as the kernel tells them.
-fn free_on_cpu() -> Option<f64> {
-    let read = |file: &str| std::fs::read_to_string(file).ok();
-    let available = kilobytes(&read("/proc/meminfo")?, "MemAvailable:")?;
-    let limited = || -> Option<f64> {
-        let limit = number_after(&read("/proc/self/limits")?, "Max address space")?;
-        Some(limit - kilobytes(&read("/proc/self/status")?, "VmSize:")?)
-    };
-    Some(limited().map_or(available, |limited| available.min(limited)).max(0.0))
-}
-
-fn kilobytes(text: &str, name: &str) -> Option<f64> {
-    Some(1024.0 * number_after(text, name)?)
-}
-
-/// The first number after a name at the start of a line.
-fn number_after(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

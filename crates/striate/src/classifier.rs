@@ -401,10 +401,14 @@ impl Classifier {
         let logits = logits.f_to_device(Device::Cpu)?;
         let (_, classes) = logits.size2()?;
         let Answering { temperature, unknown: rule, .. } = self.answering;
-        let unknown = rule.map(|rule| rule.among(&logits)).transpose()?;
-        let values = Vec::<f64>::try_from(logits.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1)?)?;
         let classes = usize::try_from(classes).unwrap_or(1).max(1);
-        // Without operators of libtorch: for a small network, calling a dozen of them takes as long as all its layers.
+        // Without operators of libtorch where that can be: for a small network, calling a dozen of them takes as long as all its
+        // layers.
+        let flat = logits.f_contiguous()?.f_view(-1)?;
+        let values: Vec<f64> = match flat.kind() {
+            Kind::Float => Vec::<f32>::try_from(flat)?.into_iter().map(f64::from).collect(),
+            _ => Vec::try_from(flat.f_to_kind(Kind::Double)?)?,
+        };
         let (top, least) = match self.info.loss.is_multi_label() {
             true => (classes, self.threshold()),
             false => (top.clamp(1, classes), f64::NEG_INFINITY),
@@ -415,8 +419,8 @@ impl Classifier {
         };
         // What is no number is told, too.
         let is_answer = |probability: f64| probability >= least || probability.is_nan();
-        let rows = values.chunks(classes).zip(unknown.into_iter().flatten().chain(std::iter::repeat(false)));
-        let predictions = rows.map(|(logits, unknown)| {
+        let predictions = values.chunks(classes).map(|logits| {
+            let unknown = rule.is_some_and(|rule| rule.is_unknown(logits));
             let probabilities = match self.info.loss.is_multi_label() {
                 true => logits.iter().map(|logit| 1.0 / (1.0 + (-logit / temperature).exp())).collect(),
                 false => softmax(logits, temperature),

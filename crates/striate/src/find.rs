@@ -1,10 +1,9 @@
 //! What to set before a run: a learning rate by a test, a batch size by an account of memory.
 use crate::{Error, Prepared, Run};
 use serde::Serialize;
-use std::fs;
 use striate_datasets::{Dataset, Loader, LoaderOptions, Subset};
 use striate_graph::Network;
-use striate_torch::{peak_memory, reset_peak_memory};
+use striate_torch::{available_memory, peak_memory, reset_peak_memory};
 use striate_train::{LrRange, LrRangeOptions, Optimizer, Step, lr_range};
 use tch::{Kind, Tensor};
 
@@ -150,25 +149,6 @@ fn measured_step(network: &Network, step: &mut Step<&Network>, images: usize, mu
     Ok(before.zip(after).filter(|_| !device.is_cuda()).map(|(before, after)| after.saturating_sub(before)))
 }
 
-/// The bytes that this process can still have, as Linux tells: what the machine has free, and what its control group leaves.
-fn available_memory() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_in(&text));
-    // Of version 2, and of version 1.
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ];
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let left = groups.iter().filter_map(|(limit, used)| Some(number(limit)?.saturating_sub(number(used)?)));
-    machine.into_iter().chain(left).min()
-}
-
-/// `MemAvailable` of `/proc/meminfo`.
-fn available_in(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -194,13 +174,6 @@ mod tests {
     fn a_network_that_does_not_fit_is_told() {
         let error = run("").find_batch_size(Some(1000)).unwrap_err().to_string();
         assert!(error.starts_with("the network does not fit: a step with one image takes "), "{error}");
-    }
-
-    #[test]
-    fn the_system_tells_what_it_has() {
-        assert_eq!(available_in("MemTotal: 9 kB\nMemAvailable:    1234 kB\n"), Some(1_263_616));
-        assert_eq!(available_in("MemTotal: 9 kB\n"), None);
-        assert!(!cfg!(target_os = "linux") || available_memory().is_some_and(|bytes| bytes > 1_000_000));
     }
 
     #[test]

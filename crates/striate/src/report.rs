@@ -36,7 +36,8 @@ impl Report {
     pub fn new(evaluation: &Evaluation, classes: &[String], answering: &Answering) -> Result<Self, Error> {
         let Answering { temperature, unknown, .. } = *answering;
         let share = |rule: Unknown| -> Result<f64, Error> {
-            let unknown = rule.among(evaluation.logits.logits())?.into_iter().filter(|unknown| *unknown).count();
+            let energies = Unknown::energies(evaluation.logits.logits())?;
+            let unknown = energies.into_iter().filter(|energy| rule.refuses(*energy)).count();
             Ok(unknown as f64 / evaluation.examples as f64)
         };
         Ok(Self {
