@@ -134,14 +134,18 @@ fn convert(args: &ConvertArgs) -> Result<(), CliError> {
 
 /// The tensor in the type that was asked for; whole numbers keep theirs.
 fn cast(args: &ConvertArgs, name: &str, tensor: Tensor) -> Result<Tensor, CliError> {
-    let Some(kind) = args.dtype.kind().filter(|_| tensor.is_floating_point()) else { return Ok(tensor) };
+    let double = tensor.kind() == Kind::Double;
+    let asked = args.dtype.kind().filter(|_| tensor.is_floating_point());
+    // Networks compute in float32, whatever a file holds.
+    let Some(kind) = asked.or(double.then_some(Kind::Float)) else { return Ok(tensor) };
     let result = tensor.f_to_kind(kind)?;
     let finite = |tensor: &Tensor| -> Result<bool, CliError> { Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
     if finite(&tensor)? && !finite(&result)? {
         let (from, kind) = (&args.from, kind_name(kind));
-        return Err(CliError::Usage(format!("{from}: {name} has values that are too large for {kind}: use bfloat16 or float32")));
+        let advice = if kind == "float32" { "no network computes with them" } else { "use bfloat16 or float32" };
+        return Err(CliError::Usage(format!("{from}: {name} has values that are too large for {kind}: {advice}")));
     }
-    Ok(result)
+    Ok(if asked.is_some() { result } else { tensor })
 }
 
 /// The model's options; the size that images are cropped to is that of its input.
@@ -199,7 +203,17 @@ fn preprocess(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> 
     let input @ [_, height, width] = model.input();
     let published = known.map(|weights| weights.resize).filter(|shorter_side| *shorter_side >= height.max(width));
     let published = published.map(|shorter_side| ImageSize::ShorterSide { shorter_side });
-    let image = args.resize.or(published).unwrap_or(ImageSize::Exact([height, width]));
+    let image = match (args.resize.or(published), args.crop) {
+        (Some(ImageSize::Exact(_)), Some(_)) => {
+            let line = "--crop cuts the middle out of what --resize SIDE leaves, and HEIGHTxWIDTH stretches images: give the shorter side";
+            return Err(CliError::Usage(line.to_owned()));
+        }
+        (None, Some(_)) => {
+            let line = "--crop needs --resize SIDE: images are resized until their shorter side has so many pixels, then cropped";
+            return Err(CliError::Usage(line.to_owned()));
+        }
+        (image, _) => image.unwrap_or(ImageSize::Exact([height, width])),
+    };
     let preprocess = Preprocess { image, input, normalise, interpolation: args.interpolation.into() };
     preprocess.check()?;
     Ok(Some(preprocess))
@@ -209,7 +223,9 @@ fn preprocess(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> 
 fn class_names(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) -> Result<Vec<String>, CliError> {
     let Some(given) = &args.class_names else {
         return Ok(match known {
-            Some(weights) if matches!(args.head, HeadArg::Keep) => weights.classes().map(str::to_owned).collect(),
+            Some(weights) if matches!(args.head, HeadArg::Keep) && weights.classes().count() as i64 == model.classes() => {
+                weights.classes().map(str::to_owned).collect()
+            }
             _ => (0..model.classes()).map(|class| class.to_string()).collect(),
         });
     };
@@ -219,11 +235,21 @@ fn class_names(args: &ConvertArgs, known: Option<&Pretrained>, model: &Model) ->
         let text = striate_files::read_to_string(Path::new(given));
         let told = |error: FilesError| CliError::Usage(format!("cannot read the classes' names from {given}: {}", error.source));
         let text = text.map_err(told)?;
+        // Some editors of Windows begin a text so.
+        let text = text.trim_start_matches('\u{feff}');
         text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     };
     if names.len() as i64 != model.classes() {
         let (names, classes) = (names.len(), model.classes());
         return Err(CliError::Usage(format!("{given} names {names} classes, the network has {classes}: give a name for each")));
+    }
+    if let Some(place) = names.iter().position(String::is_empty) {
+        return Err(CliError::Usage(format!("{given} has no name for class {place}: give a name for each")));
+    }
+    // ImageNet itself has two cranes.
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+        tracing::warn!("{given} names two classes {twice}: answers will not tell them apart");
     }
     Ok(names)
 }

@@ -15,7 +15,7 @@ use striate_models::BundleInfo;
 use striate_train::distributed::{Attempt, Meeting, Place, ReducerOptions, World, WorldOptions};
 use striate_train::{
     AverageConfig, CheckpointConfig, ClassWeights, Clip, EmaConfig, Event, Hook, Keep, LAST, Listener, Moment, Objective,
-    Optimizer, OptimizerConfig, Outcome, Step, StepOptions, TestMetrics, TrainConfig, TrainError, Trainer,
+    Optimizer, OptimizerConfig, Outcome, Param, Step, StepOptions, TestMetrics, TrainConfig, TrainError, Trainer,
 };
 use tch::{Kind, Tensor};
 
@@ -100,16 +100,33 @@ fn state(network: &Network) -> Vec<(String, Tensor)> {
 
 /// The weights after 20 steps of a loop of one's own.
 fn stepped(world: &World, kind: Kind, with_norm: bool, said: bool) -> Vec<(String, Tensor)> {
+    stepped_by(world, kind, with_norm, said, 1, 0)
+}
+
+/// The same with each batch in so many parts, and the convolution trained from an epoch on.
+fn stepped_by(
+    world: &World,
+    kind: Kind,
+    with_norm: bool,
+    said: bool,
+    parts: usize,
+    conv_from: u64,
+) -> Vec<(String, Tensor)> {
     let data = data();
     let (train, _) = loaders(&data, world);
     let network =
         Network::new(graph(with_norm), &InitOptions { kind, seed: world.rank() as u64, ..InitOptions::default() }).unwrap();
     world.broadcast(&network).unwrap();
-    let optimizer = Optimizer::new(OptimizerConfig::default(), network.trainable()).unwrap();
-    let options = StepOptions { sync_batch_norm: true, ..StepOptions::default() };
+    let params = network.trainable().into_iter().map(|param| {
+        let param = Param::from(param);
+        Param { from_epoch: if param.name.starts_with("conv.") { conv_from } else { 0 }, ..param }
+    });
+    let optimizer = Optimizer::new(OptimizerConfig::default(), params).unwrap();
+    let options = StepOptions { parts, sync_batch_norm: true, ..StepOptions::default() };
     let step = Step::new(&network, Objective::new(Loss::default(), 0.0), optimizer, options).unwrap();
     let mut step = step.distributed(world).unwrap();
     for epoch in 0..4 {
+        step.optimizer_mut().start_epoch(epoch).unwrap();
         for (number, batch) in train.epoch(epoch).unwrap().enumerate() {
             let batch = batch.unwrap();
             if said {
@@ -135,6 +152,20 @@ fn several_processes_make_the_steps_of_one() {
                 // Also the running statistics.
                 assert_eq!(apart(&all[0], &all[size - 1]), 0.0);
             }
+        }
+    }
+}
+
+/// Gradients of what has begun to train are summed too, and those of what has not are not waited for.
+#[test]
+fn layers_that_train_later_are_summed_like_the_others() {
+    for parts in [1, 2] {
+        let by = |world: &World, conv_from| stepped_by(world, Kind::Double, false, true, parts, conv_from);
+        let (one, never) = (by(&World::one(), 2), by(&World::one(), 9));
+        assert!(apart(&one, &never) > 1e-3);
+        for state in in_world(2, TIMEOUT, |world| by(&world, 2)) {
+            let distance = apart(&state, &one);
+            assert!(distance < 1e-10, "{parts} parts: {distance:.1e}");
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::runs::{Record, State};
 use crate::verdict::{Check, Interval, Verdict};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use striate_train::Recipe;
 use toml::{Table, Value};
 
@@ -92,7 +93,7 @@ impl Comparison {
         let mut notes = Vec::new();
         let mut groups: Vec<Vec<Record>> = Vec::new();
         for run in runs {
-            let Some(group) = groups.iter_mut().find(|group| is_repeated(&group[0].recipe, &run.recipe)) else {
+            let Some(group) = groups.iter_mut().find(|group| is_same(&group[0].recipe, &run.recipe)) else {
                 groups.push(vec![run]);
                 continue;
             };
@@ -116,6 +117,12 @@ impl Comparison {
             match Pair::of(&sides[0], side) {
                 Ok(pair) => pairs.push(pair),
                 Err(reason) => notes.push(format!("{} and {} cannot be told apart: {reason}", sides[0].name, side.name)),
+            }
+            let [first, second] = [&sides[0], side].map(|side| &side.runs[0].recipe);
+            if place(first) != place(second) {
+                let dirs = format!("{} and {}", first.data.dir.display(), second.data.dir.display());
+                let names = format!("{} and {}", sides[0].name, side.name);
+                notes.push(format!("{names} have data of their own, in {dirs}: they may be judged by other pictures"));
             }
         }
         if pairs.len() > 1 {
@@ -173,6 +180,16 @@ impl Side {
     pub fn seeds(&self) -> Vec<u64> {
         self.runs.iter().map(|run| run.seed).collect()
     }
+}
+
+/// Whether two recipes differ in the seed alone, or in what changes no value.
+fn is_same(one: &Recipe, other: &Recipe) -> bool {
+    is_repeated(one, other) && place(one) == place(other) && one.distill.teacher == other.distill.teacher
+}
+
+/// Where a recipe's data lies, however it writes that.
+fn place(recipe: &Recipe) -> PathBuf {
+    recipe.data.dir.canonicalize().unwrap_or_else(|_| recipe.data.dir.clone())
 }
 
 impl Pair {
@@ -279,6 +296,16 @@ mod tests {
         assert_eq!((other.pairs[0].paired, other.pairs[0].better), (false, Better::Undecided));
         let worse = Comparison::of([of("lr = 0.1", 0.0, [0, 1, 2]), of("lr = 0.2", -0.5, [0, 1, 2])].concat()).unwrap();
         assert_eq!(worse.pairs[0].better, Better::First);
+    }
+
+    #[test]
+    fn runs_on_other_data_are_another_side() {
+        let mut other = run("lr = 0.1", 0, 0.7);
+        other.recipe.data.dir = "/no/such/folder".into();
+        let comparison = Comparison::of(vec![run("lr = 0.1", 0, 0.5), other]).unwrap();
+        assert_eq!(comparison.sides.len(), 2);
+        assert!(comparison.differences.iter().any(|difference| difference.key == "data.dir"), "{:?}", comparison.differences);
+        assert!(comparison.notes.iter().any(|note| note.contains("judged by other pictures")), "{:?}", comparison.notes);
     }
 
     #[test]

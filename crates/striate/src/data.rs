@@ -188,6 +188,15 @@ impl Data {
                 Images::Folder(match split {
                     0.0 => parts,
                     fraction => {
+                        match (&parts.val, &parts.test) {
+                            (Some(val), Some(_)) => tracing::warn!(
+                                "the {} pictures of `{}` are not used, since a part of `train` is split off in their place: leave out the split to use them",
+                                val.len(),
+                                val.name()
+                            ),
+                            (Some(val), None) => tracing::info!("`{}` is used once, at the end, as a test set", val.name()),
+                            (None, _) => {}
+                        }
                         let Split { train, test } = parts.train.split(fraction, derive_seed(seed, &[SPLIT_SEEDS]))?;
                         FolderParts { train, val: Some(test), test: parts.test.or(parts.val) }
                     }

@@ -109,16 +109,50 @@ impl PartFolders {
         };
         match (part(TRAIN)?, part(VAL)?, part(TEST)?) {
             (Some(train), val, test) => Ok(Some(Self { train, val, test })),
-            (None, None, None) => match deeper(&folders)? {
-                Some(deeper) => Err(fault(format!("it has no folder `train`, but {} has: name that folder", deeper.display()))),
-                None => Ok(None),
+            (None, None, None) => match (deeper(&folders)?, alike(&folders)) {
+                (Some(deeper), _) if folders.len() > 1 && each_has_parts(&folders)? => Err(fault(format!(
+                    "each class has folders of parts in it, such as {}: the parts come first, then the classes (train/CLASS)",
+                    deeper.display()
+                ))),
+                (Some(deeper), _) => {
+                    Err(fault(format!("it has no folder `train`, but {} has: name that folder", deeper.display())))
+                }
+                (None, Some([one, other])) => Err(fault(format!(
+                    "its folders `{one}` and `{other}` look like parts and would become classes: call them `train`, `val` or `test`"
+                ))),
+                (None, None) => Ok(None),
             },
             (None, val, test) => {
-                let other = val.or(test).map(|folder| file_name(&folder)).unwrap_or_default();
-                Err(fault(format!("it has a folder `{other}`, but none `train`: put the pictures to train with there")))
+                let folder = val.or(test).unwrap_or_default();
+                Err(fault(format!(
+                    "it has a folder `{}`, but none `train`: put the pictures to train with there, or name {} to use these alone",
+                    file_name(&folder),
+                    folder.display()
+                )))
             }
         }
     }
+}
+
+/// Two folders whose names have those of parts in them, one of them to train with: such as `Training` and `Testing`, or `seg_train` and
+/// `seg_test`.
+fn alike(folders: &[PathBuf]) -> Option<[String; 2]> {
+    let of = |names: &[&str]| {
+        folders.iter().map(|folder| file_name(folder)).find(|folder| {
+            folder.to_lowercase().split(|letter: char| !letter.is_alphabetic()).any(|word| names.contains(&word))
+        })
+    };
+    Some([of(&["train", "training"])?, of(&["test", "testing", "val", "valid", "validation", "dev"])?])
+}
+
+/// Whether all folders have one with the name of a part to train with.
+fn each_has_parts(roots: &[PathBuf]) -> Result<bool, DatasetError> {
+    for root in roots {
+        if !folders(root)?.iter().any(|folder| TRAIN.contains(&file_name(folder).to_lowercase().as_str())) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The first of the folders that has a folder `train`, itself or in its only folder.
@@ -137,7 +171,7 @@ fn deeper(roots: &[PathBuf]) -> Result<Option<PathBuf>, DatasetError> {
     Ok(None)
 }
 
-fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+pub(super) fn folders(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let folder = |entry| match entry {
         Entry::Folder(folder) => Some(folder),
         Entry::Picture(_) | Entry::LeftOut(..) => None,
@@ -284,6 +318,19 @@ mod tests {
         let root = folder(&["data/flowers/train/a/1.png"]);
         let error = open(root.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("but {} has", root.path().join("data/flowers").display())), "{error}");
+        for [train, test] in [["Training", "Testing"], ["train_data", "Test_data"], ["seg_train", "seg_test"], ["My train", "dev"]] {
+            let error = told(&[&format!("{train}/a/1.png"), &format!("{test}/a/1.png"), "pred/1.png"]);
+            assert!(error.contains(&format!("`{train}` and `{test}` look like parts")), "{error}");
+        }
+        assert!(told(&["a/train/1.png", "a/test/1.png", "b/train/1.png"]).contains("each class has folders of parts"));
+        assert_eq!(open(folder(&["train car/1.png", "bus/1.png"]).path()).unwrap().train.classes(), ["bus", "train car"]);
+    }
+
+    #[test]
+    fn pictures_beside_the_parts_are_counted() {
+        let parts = open(folder(&["train/a/1.png", "dev/a/1.png", "dev/a/2.png", "test/a/1.png"]).path()).unwrap();
+        let told = parts.train.left_out().to_string();
+        assert!(told.starts_with("left out 2 files: 2 pictures in a folder beside `train`"), "{told}");
     }
 
     #[test]

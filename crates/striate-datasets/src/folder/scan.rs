@@ -42,6 +42,8 @@ pub enum Reason {
     Loop,
     /// It is a picture beside the folders of classes, and so has no class.
     NoClass,
+    /// It is a picture in a folder beside those of the parts.
+    NoPart,
     /// A list names it, and it is not there.
     Missing,
     /// A list or a shard gives it no class, or one that there isn't.
@@ -124,6 +126,7 @@ impl fmt::Display for LeftOut {
                 Reason::NoFile => format!("{count} pipe{s} or device{s} ({example})"),
                 Reason::Loop => format!("{count} link{s} to a folder that is read already ({example})"),
                 Reason::NoClass => format!("{count} picture{s} in no folder of a class ({example})"),
+                Reason::NoPart => format!("{count} picture{s} in a folder beside `train` that is no part ({example})"),
                 Reason::Missing => format!("{count} that {} not there ({example})", if count == 1 { "is" } else { "are" }),
                 Reason::NoLabel => format!("{count} without a class ({example})"),
                 Reason::Unfit => format!("{count} that cannot be taken ({example})"),

@@ -2,7 +2,8 @@
 
 use super::gather::{CLASSES, fault};
 use super::list::read_lists;
-use super::parts::Part;
+use super::parts::{Part, folders};
+use super::scan::Reason;
 use super::shard::read_shards;
 use super::{FolderParts, ImageFolder, PartFolders, picture_files};
 use crate::classes::{file_name, same_places};
@@ -166,7 +167,12 @@ fn of_classes(root: &Path) -> Result<FolderParts, DatasetError> {
         let train = ImageFolder::open(root, unsized_yet())?;
         return Ok(FolderParts { train, val: None, test: None });
     };
-    let train = ImageFolder::open(train, unsized_yet())?;
+    let mut of_parts = vec![train.clone()];
+    of_parts.extend([&val, &test].into_iter().flatten().cloned());
+    let mut train = ImageFolder::open(train, unsized_yet())?;
+    for picture in pictures_beside(root, &of_parts)? {
+        train.left_out.add(Reason::NoPart, &picture);
+    }
     let part = |folder: Option<PathBuf>| {
         let open = |folder: PathBuf| {
             let part = ImageFolder::open(&folder, unsized_yet())?;
@@ -177,6 +183,12 @@ fn of_classes(root: &Path) -> Result<FolderParts, DatasetError> {
     };
     let (val, test) = (part(val)?, part(test)?);
     Ok(FolderParts { train, val, test })
+}
+
+/// The pictures in folders beside those of the parts.
+fn pictures_beside(root: &Path, parts: &[PathBuf]) -> Result<Vec<PathBuf>, DatasetError> {
+    let beside = folders(root)?.into_iter().filter(|folder| !parts.contains(folder));
+    Ok(beside.map(|folder| picture_files(&folder)).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 fn of_shards(source: &Path, shards: Vec<PathBuf>, skip_bad: bool) -> Result<FolderParts, DatasetError> {

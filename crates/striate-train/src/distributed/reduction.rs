@@ -10,7 +10,12 @@ use tch::Tensor;
 #[derive(Debug)]
 pub(crate) struct Reduction {
     world: World,
-    reducer: Reducer,
+    group: Group,
+    options: ReducerOptions,
+    /// All that a network has, and of each whether it trained when the reducer was made.
+    params: Vec<(Tensor, bool)>,
+    /// None before the first step.
+    reducer: Option<Reducer>,
     norms: Option<Group>,
     /// The next batch: its examples in all processes, and which of them this one has.
     batch: Option<(usize, Portion)>,
@@ -24,13 +29,13 @@ impl Reduction {
         network: &Network,
         options: ReducerOptions,
     ) -> Result<Self, TrainError> {
-        let params: Vec<Tensor> = network.trainable().into_iter().map(|(_, tensor)| tensor).collect();
+        let params: Vec<(Tensor, bool)> = network.parameters().map(|param| (param.tensor, false)).collect();
         let device = network.device();
-        if params.iter().any(|param| param.device() != device) {
+        if params.iter().any(|(param, _)| param.device() != device) {
             let (option, reason) = ("a network on several devices".to_owned(), "cannot be trained by several processes");
             return Err(TrainError::Option { option, reason });
         }
-        Ok(Self { world, reducer: Reducer::new(group, &params, options)?, norms, batch: None })
+        Ok(Self { world, group: group.clone(), options, params, reducer: None, norms, batch: None })
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -73,6 +78,25 @@ impl Reduction {
     pub(crate) fn prepare(&mut self, outputs: &Outputs) -> Result<(), TrainError> {
         self.world.begin();
         let outputs: Vec<Tensor> = outputs.outputs().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
-        Ok(self.reducer.prepare(&outputs)?)
+        Ok(self.reducer()?.prepare(&outputs)?)
+    }
+
+    /// The reducer of the parameters that train now: some may have begun to since the last step, and it waits for the gradients of all
+    /// that it knows.
+    fn reducer(&mut self) -> Result<&mut Reducer, TrainError> {
+        let mut changed = self.reducer.is_none();
+        for (param, trained) in &mut self.params {
+            changed |= std::mem::replace(trained, param.requires_grad()) != param.requires_grad();
+        }
+        let former = self.reducer.take().filter(|_| !changed);
+        let reducer = match former {
+            Some(reducer) => reducer,
+            None => {
+                let trained = self.params.iter().filter(|(_, trained)| *trained);
+                let trained: Vec<Tensor> = trained.map(|(param, _)| param.shallow_clone()).collect();
+                Reducer::new(&self.group, &trained, self.options)?
+            }
+        };
+        Ok(self.reducer.insert(reducer))
     }
 }

@@ -90,6 +90,7 @@ impl Run<'_> {
                 }
                 if let (Head::Keep, Some(theirs)) = (self.recipe.model.head, weights.as_ref().and_then(Weights::classes)) {
                     warn_of_other_classes(&theirs, data.classes());
+                    info.classes = in_places(&theirs, info.classes);
                 }
                 info
             }
@@ -143,6 +144,21 @@ fn adapted(info: BundleInfo, data: &Data, head: Head) -> Result<BundleInfo, Erro
     Ok(BundleInfo { graph, classes, metrics, calibration: None, answering, ..info })
 }
 
+/// The data's classes in the order of a classifier that is kept: each output goes on answering with its class. Classes that it does
+/// not have take the places of those that the data does not have.
+fn in_places(theirs: &[String], ours: Vec<String>) -> Vec<String> {
+    let mut others = ours.iter().filter(|class| !theirs.contains(class));
+    let place = |class: &String| if ours.contains(class) { Some(class.clone()) } else { others.next().cloned() };
+    let placed: Option<Vec<String>> = theirs.iter().map(place).collect();
+    let sorted = |classes: &[String]| {
+        let mut classes = classes.to_vec();
+        classes.sort_unstable();
+        classes
+    };
+    // Other numbers of classes do not load, and of two outputs with one name nobody knows which is meant.
+    placed.filter(|placed| sorted(placed) == sorted(&ours)).unwrap_or(ours)
+}
+
 fn warn_of_other_classes(theirs: &[String], ours: &[String]) {
     let other: Vec<&str> = ours.iter().filter(|class| !theirs.contains(class)).map(String::as_str).collect();
     // Other numbers of classes do not load, or get a new classifier.
@@ -174,4 +190,21 @@ fn for_task(info: BundleInfo, task: Task) -> Result<BundleInfo, Error> {
 
 pub(super) fn preprocess_of(info: &BundleInfo) -> Result<&Preprocess, Error> {
     info.preprocess.as_ref().ok_or_else(|| Error::NoPreprocess { path: PathBuf::from(LAST) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_places;
+
+    #[test]
+    fn outputs_keep_their_classes() {
+        let classes = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let placed = |theirs: &str, ours: &str| in_places(&classes(theirs), classes(ours)).join(" ");
+        assert_eq!(placed("10 100 9", "9 10 100"), "10 100 9");
+        assert_eq!(placed("airplane frog truck", "frog truck zeppelin"), "zeppelin frog truck");
+        assert_eq!(placed("0 1 2", "bag coat shirt"), "bag coat shirt");
+        assert_eq!(placed("a b", "b c a"), "b c a");
+        // ImageNet has two cranes.
+        assert_eq!(placed("crane crane", "bird crane"), "bird crane");
+    }
 }
