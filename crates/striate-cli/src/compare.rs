@@ -1,5 +1,6 @@
 //! `compare`: runs side by side.
 use crate::error::CliError;
+use crate::output::named;
 use crate::runs::found;
 use crate::table::{Align, table};
 use crate::{print, print_json};
@@ -42,6 +43,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), CliError> {
     }
     let comparison = Comparison::of(runs)?;
     if let Some(file) = &args.output {
+        named(file, "svg")?;
         striate_files::write_bytes(file, comparison.to_svg()?)?;
     }
     if args.json {

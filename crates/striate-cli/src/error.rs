@@ -9,9 +9,13 @@ use striate_lab::LabError;
 use striate_models::ModelError;
 #[cfg(feature = "serve")]
 use striate_serve::ServeError;
+#[cfg(feature = "serve")]
+use striate_torch::Shown;
 use striate_torch::{FileError, TorchError};
 use striate_train::TrainError;
 
+/// What a bundle lacks that is to compute in int8.
+const CALIBRATE: &str = "int8 needs a calibration: keep one in the bundle (`striate weights convert` and its --calibrate)";
 /// What makes a bundle of a file that holds weights alone.
 const MAKE_A_BUNDLE: &str = "`striate weights convert` with --model, --mean and --std";
 
@@ -135,6 +139,9 @@ impl From<ServeError> for CliError {
             ServeError::Bundle { source, .. } if matches!(**source, striate::Error::Model(ModelError::NoBundle { .. })) => {
                 Self::Usage(format!("{error} ({MAKE_A_BUNDLE})"))
             }
+            ServeError::Bundle { name, source } if matches!(**source, striate::Error::Plan(PlanError::NotCalibrated)) => {
+                Self::Usage(format!("{}: {CALIBRATE}", Shown(name)))
+            }
             _ if error.is_failure() => Self::Failed(error.to_string()),
             _ => Self::Usage(error.to_string()),
         }
@@ -145,6 +152,7 @@ impl From<PlanError> for CliError {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::Graph(error) => error.into(),
+            PlanError::NotCalibrated => Self::Usage(CALIBRATE.to_owned()),
             other => Self::Usage(other.to_string()),
         }
     }

@@ -1,6 +1,7 @@
 //! `export`: a bundle as ONNX.
 use crate::cli::{ExportArgs, ExportPrecision};
 use crate::error::CliError;
+use crate::output::named;
 use crate::print;
 use crate::source::no_folder;
 use striate_export::{ExportOptions, Onnx, Precision};
@@ -28,6 +29,10 @@ pub(crate) use check::compare;
 
 fn prepared(args: &ExportArgs) -> Result<Onnx, CliError> {
     no_folder(&args.bundle)?;
+    // What is wrong with writing over the bundle is told later.
+    if args.output != args.bundle {
+        named(&args.output, "onnx")?;
+    }
     let metadata = args.metadata.iter().map(|entry| pair(entry)).collect::<Result<_, _>>()?;
     let (raw, precision, fold) = (args.raw, args.precision.into(), !args.no_fold);
     let options = ExportOptions { raw, precision, fold, metadata, ..ExportOptions::default() };

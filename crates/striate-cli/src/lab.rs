@@ -58,7 +58,8 @@ fn look_inside(args: &LabInspectArgs) -> Result<(), CliError> {
         images.push((picture.name.display().to_string(), decode_image(picture, &preprocess, &DecodeOptions::default())?));
     }
     let name = info.name();
-    let subject = Subject { name, network: &network, normalise: &preprocess.normalise, classes: &info.classes };
+    let (normalise, temperature) = (&preprocess.normalise, info.answering.temperature);
+    let subject = Subject { name, network: &network, normalise, classes: &info.classes, temperature };
     let (layers, cam_layer) = (args.layers.clone(), args.cam_layer.clone());
     let options = InspectOptions { layers, cam_layer, units, top: args.top, show: args.show };
     let inspection = inspect(&subject, &images, &options)?;

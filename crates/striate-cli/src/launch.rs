@@ -51,6 +51,9 @@ pub(crate) fn launch(args: &TrainArgs, count: u64) -> Result<(), CliError> {
             return Ok(());
         } else if any(STOPPED) {
             return Err(CliError::Told(130));
+        } else if signals::stopped() && !any(1) {
+            // They got the signal before they could heed it.
+            return Err(CliError::Stopped("stopped before the first step".to_owned()));
         } else if any(USAGE) {
             return Err(CliError::Told(2));
         }
@@ -84,6 +87,7 @@ pub(crate) fn spread(count: u64) -> Result<(), CliError> {
             Ok(())
         }
         Some(code) => Err(CliError::Told(code)),
+        None if signals::stopped() => Err(CliError::Stopped("stopped before the first trial".to_owned())),
         None => Err(CliError::Failed(ended.reason.unwrap_or_else(|| "a process ended".to_owned()))),
     }
 }
@@ -243,7 +247,10 @@ mod tests {
     fn more_processes_than_memory_holds_are_not_started() {
         assert!(fits(16, Some(1 << 30)).is_ok() && fits(4096, None).is_ok());
         let told = fits(17, Some(1 << 30)).map_err(|error| error.to_string());
-        assert_eq!(told, Err("--nproc 17: memory is free for 16 processes at most, before they hold any data: take fewer".to_owned()));
+        assert_eq!(
+            told,
+            Err("--nproc 17: memory is free for 16 processes at most, before they hold any data: take fewer".to_owned())
+        );
     }
 
     #[test]

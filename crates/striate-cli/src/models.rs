@@ -1,6 +1,7 @@
 //! `models` and `summary`: what there is, and what it is made of.
 use crate::cli::{ModelsArgs, SummaryArgs};
 use crate::error::CliError;
+use crate::output::named;
 use crate::source::{described, parse_options, with_classes};
 use crate::table::{Align, table};
 use crate::{diff, page, print, print_json};
@@ -78,6 +79,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> Result<(), CliError> {
     }
     let graph = described(&args.model, &with_classes(options, args.classes))?;
     if let Some(path) = &args.svg {
+        named(path, "svg")?;
         return Ok(striate_files::write_bytes(path, graph.to_svg())?);
     }
     let summary = graph.summary();

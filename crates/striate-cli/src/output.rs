@@ -17,6 +17,16 @@ pub(crate) fn no_file(folder: &Path, option: &str) -> Result<(), CliError> {
     }
 }
 
+/// Refuses a name that ends otherwise than files of this kind.
+pub(crate) fn named(file: &Path, ending: &str) -> Result<(), CliError> {
+    match file.extension() {
+        Some(other) if !other.eq_ignore_ascii_case(ending) => {
+            Err(CliError::Usage(format!("{}: this is written as .{ending}: give the file a name that ends so", file.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a folder that holds something, and a file.
 pub(crate) fn new_or_empty(folder: &Path, option: &str) -> Result<(), CliError> {
     no_file(folder, option)?;

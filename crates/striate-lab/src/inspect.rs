@@ -13,7 +13,8 @@
 //! let network = Network::new(striate_models::find("lenet5")?.model(&[])?.graph()?, &InitOptions::default())?;
 //! let preprocess = Preprocess::new([1, 8, 8], [1, 32, 32], Fit::Resize, Normalise::identity())?;
 //! let classes: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
-//! let subject = Subject { name: "lenet5", network: &network, normalise: &preprocess.normalise, classes: &classes };
+//! let normalise = &preprocess.normalise;
+//! let subject = Subject { name: "lenet5", network: &network, normalise, classes: &classes, temperature: 1.0 };
 //! let image = Tensor::rand([1, 1, 32, 32], (Kind::Float, Device::Cpu));
 //! let inspection = inspect(&subject, &[("noise".to_owned(), image)], &InspectOptions::default())?;
 //! assert_eq!(inspection.report.images[0].top.len(), 5);
@@ -60,6 +61,8 @@ pub struct Subject<'a> {
     pub normalise: &'a Normalise,
     /// The names of its classes, in the order of the logits.
     pub classes: &'a [String],
+    /// What divides its logits before they become probabilities; 1 leaves them as they are.
+    pub temperature: f64,
 }
 
 /// What is looked at.
@@ -272,7 +275,8 @@ impl Look<'_, '_> {
     fn likeliest(&self, image: &Tensor) -> Result<(Vec<i64>, Vec<f64>), LabError> {
         let _no_grad = striate_torch::no_grad();
         let outputs = self.subject.network.forward(image, Mode::Eval)?;
-        let probabilities = outputs.logits().f_softmax(1, Kind::Double)?.f_select(0, 0)?;
+        let logits = outputs.logits().f_to_kind(Kind::Double)?.f_div_scalar(self.subject.temperature)?;
+        let probabilities = logits.f_softmax(1, Kind::Double)?.f_select(0, 0)?;
         let count = self.options.top.clamp(1, probabilities.numel()) as i64;
         let (values, indices) = probabilities.f_topk(count, 0, true, true)?;
         Ok((Vec::try_from(indices)?, Vec::try_from(values)?))

@@ -103,6 +103,10 @@ fn curves(events: &Events, summary: &Summary) -> Result<String, LabError> {
     let (judge, measure) = (summary.judge.as_str(), summary.test.measure());
     let of = |train: &str, test: &str| [events.by_epoch("train", train), events.by_epoch(judge, test)];
     let (losses, shares) = (of("train_loss", "test_loss"), of("train_accuracy", "test_accuracy"));
+    // A run may have gone on from a checkpoint alone.
+    if events.epochs.is_empty() || events.steps.is_empty() {
+        return Ok(section("curves", "Curves", "<p>The run's folder has no figures of its epochs.</p>\n"));
+    }
     let charts = [
         lines(Labels { title: "Loss", x: "epoch", y: "mean loss" }, Axis::Linear, &losses)?,
         lines(Labels { title: "Right answers", x: "epoch", y: measure }, Axis::Linear, &shares)?,

@@ -8,7 +8,7 @@ pub use self::sections::{
     AnsweringSection, Auto, DataSection, Head, Layout, ModelSection, PreprocessFrom, Tf32, TrainSection, Workers,
 };
 
-use self::keys::{check_keys, with_transforms, wrong_type};
+use self::keys::{check_keys, with_kinds, with_transforms, wrong_type};
 use crate::error::check;
 use crate::optim::ParamGroup;
 use crate::{AverageConfig, DistillSection, OptimizerConfig, Patience, Progressive, ScheduleConfig, TrainConfig, TrainError};
@@ -100,6 +100,7 @@ impl Recipe {
             refuse(path, format!("line {line}: {}", error.message()))
         })?;
         let table = check_keys(&table).and_then(|()| with_transforms(table)).map_err(|reason| refuse(path, reason))?;
+        let table = with_kinds(table);
         let recipe: Self = table
             .clone()
             .try_into()
@@ -277,6 +278,14 @@ mod tests {
         assert_eq!(parse(&text).unwrap(), recipe);
         assert_eq!(recipe.differing(&Recipe::default()), ["transforms"]);
         assert_eq!(parse("[[transforms]]\nkind = 'none'").unwrap(), Recipe::default());
+    }
+
+    #[test]
+    fn a_kind_that_is_left_out_is_the_default() {
+        let sgd = parse("[optimizer]\nweight_decay = 0.1").unwrap();
+        assert_eq!(sgd, parse("[optimizer]\nkind = 'sgd'\nweight_decay = 0.1").unwrap());
+        assert_eq!(parse("[schedule]\nwarmup_epochs = 0.5").unwrap().schedule.warmup_epochs, 0.5);
+        assert_eq!(parse("[average]").unwrap(), Recipe::default());
     }
 
     #[test]

@@ -104,14 +104,7 @@ fn stepped(world: &World, kind: Kind, with_norm: bool, said: bool) -> Vec<(Strin
 }
 
 /// The same with each batch in so many parts, and the convolution trained from an epoch on.
-fn stepped_by(
-    world: &World,
-    kind: Kind,
-    with_norm: bool,
-    said: bool,
-    parts: usize,
-    conv_from: u64,
-) -> Vec<(String, Tensor)> {
+fn stepped_by(world: &World, kind: Kind, with_norm: bool, said: bool, parts: usize, conv_from: u64) -> Vec<(String, Tensor)> {
     let data = data();
     let (train, _) = loaders(&data, world);
     let network =

@@ -152,7 +152,19 @@ impl Data {
             for part in parts.iter().filter(|part| !part.left_out().is_harmless()) {
                 tracing::warn!("{}: {}", part.name(), part.left_out());
             }
-            let files = parts.iter().flat_map(ImageFolder::files).map(PictureFile::path);
+            let files = || parts.iter().flat_map(ImageFolder::files);
+            let mut several = files().filter(|file| file.labels().len() > 1);
+            if let Some(first) = several.next() {
+                let (several, all) = (1 + several.count(), files().count());
+                let line = format!(
+                    "{several} of {all} pictures {} several classes, such as {}: each class is answered by itself",
+                    if several == 1 { "has" } else { "have" },
+                    first.path().display()
+                );
+                // So few may be mistakes of a list.
+                if several * 20 < all { tracing::warn!("{line}") } else { tracing::info!("{line}") }
+            }
+            let files = files().map(PictureFile::path);
             if let Some(formats) = formats(files) {
                 tracing::info!("pictures of several formats: {formats}");
             }

@@ -77,6 +77,10 @@ pub fn split(source: &Path, out: &Path, options: &SplitOptions, progress: Progre
             return Err(fault("it is split already: name the folder with the pictures to split, such as its `train`".to_owned()));
         }
     };
+    let whole_path = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
+    if whole_path(out).starts_with(whole_path(source)) {
+        return Err(fault(format!("{} lies within it: name a folder elsewhere for the parts", out.display())));
+    }
     let all = ImageFolder::open(&root, whole())?;
     if !all.left_out().is_harmless() {
         tracing::warn!("{}: {}", all.name(), all.left_out());

@@ -176,7 +176,8 @@ fn a_disk_that_fails_leaves_tables_and_figures_whole_or_as_they_were() {
             break;
         } else if !output.status.success() {
             assert_eq!((output.status.code(), told.matches("error: ").count()), (Some(2), 1), "{told}");
-            let whole = |(name, text): (&PathBuf, &String)| after[name] == *text || name == Path::new("results.md") && text == BEFORE;
+            let whole =
+                |(name, text): (&PathBuf, &String)| after[name] == *text || name == Path::new("results.md") && text == BEFORE;
             assert!(now.contains_key(Path::new("results.md")) && now.iter().all(whole), "{told} {now:?}");
         }
     }

@@ -2,7 +2,7 @@
 use crate::cli::TrainArgs;
 use crate::data::args::DataPreviewArgs;
 use crate::error::CliError;
-use crate::output::counted;
+use crate::output::{counted, named};
 use crate::progress::Work;
 use crate::{print, recipes, signals};
 use std::path::Path;
@@ -14,6 +14,7 @@ use striate_torch::Shown;
 const SPLIT: f64 = 0.2;
 
 pub(crate) fn preview(args: &DataPreviewArgs) -> Result<(), CliError> {
+    named(&args.output, "png")?;
     let train = TrainArgs {
         what: args.recipe.clone().or_else(|| args.model.clone()),
         data: Some(args.source.clone()),

@@ -186,6 +186,6 @@ fn what_takes_one_process_is_refused_for_several() {
     let launcher = start(&sandbox, &["train", "--nproc", "2", "--batch-size", "897", "--epochs", "1", "--timeout", "30"]);
     let (code, told) = errors(&launcher.wait_with_output().unwrap());
     assert_eq!(code, Some(2));
-    assert!(told[0].contains("examples are in the last batch, and it needs one for each process"), "{told:?}");
+    assert!(told[0].contains("leaves 1 for the last batch, which needs an example for each process"), "{told:?}");
     assert!(!sandbox.path("runs").exists());
 }

@@ -61,6 +61,7 @@ fn bad_input_is_one_line_and_nothing_is_written() {
     let refused = |args: &[&str], told: &str| sandbox.refused_with(&[&["export"], args].concat(), &[told]);
     refused(&["missing.safetensors", "-o", "x.onnx"], "missing.safetensors");
     refused(&["digits.safetensors", "-o", "digits.safetensors"], "digits.safetensors is the bundle itself: write the export to");
+    refused(&["digits.safetensors", "-o", "x.pth"], "x.pth: this is written as .onnx: give the file a name that ends so");
     refused(&["digits.safetensors", "-o", "x.onnx", "--metadata", "licence"], "--metadata licence: write it as NAME=VALUE");
     refused(
         &["digits.safetensors", "-o", "x.onnx", "--precision", "int8"],

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use striate_lab::find_claim;
+use striate_models::Bundle;
 
 /// A sandbox with LeNet-5 at its first weights and a folder of two pictures.
 fn sandbox() -> Sandbox {
@@ -37,6 +38,19 @@ fn a_folder_of_pictures_becomes_a_page() {
     }
     let written = std::fs::read_to_string(sandbox.path("lab/inspect-lenet5-2/report.json")).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), json);
+}
+
+#[test]
+fn probabilities_are_those_of_predictions() {
+    let sandbox = Sandbox::new();
+    sandbox.train_quickly();
+    sandbox.ok(&["data", "digits", "--pictures", "pictures", "--count", "1"]);
+    let bundle = "run/model.safetensors";
+    assert_ne!(Bundle::read(&sandbox.path(bundle)).unwrap().info.answering.temperature, 1.0);
+    let seen = sandbox.json(&["lab", "inspect", bundle, "pictures", "--json"]);
+    let told = sandbox.json(&["predict", bundle, "pictures", "--json"]);
+    let [seen, told] = [&seen["images"][0]["top"][0], &told[0]["top"][0]].map(|top| top["probability"].as_f64().unwrap());
+    assert!((seen - told).abs() < 1e-5, "{seen} {told}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ fn seeds_are_reported_listed_and_compared() {
     assert_eq!((&report["seeds"], &report["judge"], &report["accuracy"]["n"]), (&[0, 1].into(), &"test".into(), &2.into()));
     sandbox.ok(&["train", "b.toml", "--seeds", "2", "--out", "runs/b"]);
 
+    sandbox.refused_with(&["report", "runs/a"], &["runs/a holds several runs: name one of them, such as runs/a/seed-"]);
+
     let listed = sandbox.ok(&["runs"]);
     let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len(), 5, "{listed}");

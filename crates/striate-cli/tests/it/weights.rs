@@ -114,6 +114,19 @@ fn nothing_is_written_from_bad_input() {
     assert!(refused(folder, &call).contains("to.pth: a file for PyTorch holds weights only"));
     let wrong = refused(folder, &["weights", "convert", "w.safetensors", to, "--license", "MIT"]);
     assert!(wrong.contains("--licence is for bundles: name the --model"), "{wrong}");
+    let bundle = ["weights", "convert", "w.safetensors", to, "--model", "resnet-tiny", "--mean", "0.5", "--std", "0.5"];
+    for (more, told) in [
+        (&["--crop", "32"][..], "--crop needs --resize SIDE"),
+        (&["--crop", "32", "--resize", "40x40"], "give the shorter side"),
+        (&["--class-names", "a,b,c,d,e,f,g,h,i,"], "has no name for class 9"),
+    ] {
+        let wrong = refused(folder, &[&bundle[..], more].concat());
+        assert!(wrong.contains(told), "{wrong}");
+    }
+    let huge = [("w".to_owned(), Tensor::from_slice(&[1e300_f64]))].into();
+    TensorFile { tensors: huge, ..TensorFile::default() }.write(&folder.join("huge.safetensors")).unwrap();
+    let wrong = refused(folder, &["weights", "convert", "huge.safetensors", to]);
+    assert!(wrong.contains("too large for float32: no network computes with them"), "{wrong}");
     let large = [("w".to_owned(), Tensor::from_slice(&[1e6_f32]))].into();
     TensorFile { tensors: large, ..TensorFile::default() }.write(&folder.join("large.safetensors")).unwrap();
     let wrong = refused(folder, &["weights", "convert", "large.safetensors", to, "--dtype", "float16"]);

@@ -49,7 +49,9 @@ impl Gathered {
         let mut gathered = Self { root: root.to_owned(), name, is_closed: false, names, places, parts, skip_bad };
         let file = folders.iter().map(|folder| folder.join(CLASSES)).find(|file| file.exists());
         if let Some(file) = file {
-            for (line, number) in striate_files::read_to_string(&file)?.lines().zip(1..) {
+            // Some editors of Windows begin a text so.
+            let text = striate_files::read_to_string(&file)?;
+            for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {
                 let fault = |reason: &str| fault(format!("{}, line {number}", file.display()), reason.to_owned());
                 match line.trim() {
                     "" => return Err(fault("a class has no name: write one name a line")),

@@ -176,7 +176,11 @@ fn columns(first: &StringRecord, second: Option<&StringRecord>, root: &Path, int
     if !has_header {
         return match first.len() {
             0 | 1 => Err("it has one column: write a path and a label into each line".to_owned()),
-            _ => Ok(Columns { path: 0, split: None, labels: LabelColumns::Named(1), has_header }),
+            _ => {
+                let tells = |row: &StringRecord, column| row.get(column).is_some_and(|cell| Part::find(cell).is_some());
+                let split = (2..first.len()).find(|column| tells(first, *column) && second.is_none_or(|row| tells(row, *column)));
+                Ok(Columns { path: 0, split, labels: LabelColumns::Named(1), has_header })
+            }
         };
     }
     let free = |but: &[Option<usize>]| (0..header.len()).filter(|column| !but.contains(&Some(*column))).collect::<Vec<_>>();
@@ -319,7 +323,8 @@ mod tests {
         let lists = listed("train.csv", "cat/1.png,cat\ndog/1.png,dog\n");
         std::fs::write(lists.path().join("Validation.csv"), "cat/2.png,cat\n").unwrap();
         std::fs::write(lists.path().join("test.tsv"), "dog/3.png\tdog\n").unwrap();
-        for (folder, name) in [(&column, "l.csv"), (&lists, "")] {
+        let unnamed = listed("l.csv", "cat/1.png,cat,train\ndog/1.png,dog,train\ncat/2.png,cat,val\ndog/3.png,dog,test\n");
+        for (folder, name) in [(&column, "l.csv"), (&lists, ""), (&unnamed, "l.csv")] {
             let parts = open(folder, name).unwrap();
             assert_eq!(pictures(folder, &parts.train), [pair("cat/1.png", &["cat"]), pair("dog/1.png", &["dog"])]);
             assert_eq!(pictures(folder, parts.val.as_ref().unwrap()), [pair("cat/2.png", &["cat"])]);
@@ -336,7 +341,7 @@ mod tests {
         let list = "cat/1.png,10\ncat/2.png,9\ndog/1.png,1\n";
         let folder = listed("l.csv", list);
         assert_eq!(open(&folder, "l.csv").unwrap().train.classes(), ["1", "9", "10"]);
-        std::fs::write(folder.path().join("classes.txt"), "owl\ndog\ncat\n").unwrap();
+        std::fs::write(folder.path().join("classes.txt"), "\u{feff}owl\ndog\ncat\n").unwrap();
         std::fs::write(folder.path().join("l.csv"), "cat/1.png,2\ncat/2.png,cat\ndog/1.png,1\n").unwrap();
         let train = open(&folder, "l.csv").unwrap().train;
         assert_eq!(train.classes(), ["owl", "dog", "cat"]);

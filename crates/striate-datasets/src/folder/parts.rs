@@ -138,9 +138,10 @@ impl PartFolders {
 /// `seg_test`.
 fn alike(folders: &[PathBuf]) -> Option<[String; 2]> {
     let of = |names: &[&str]| {
-        folders.iter().map(|folder| file_name(folder)).find(|folder| {
-            folder.to_lowercase().split(|letter: char| !letter.is_alphabetic()).any(|word| names.contains(&word))
-        })
+        folders
+            .iter()
+            .map(|folder| file_name(folder))
+            .find(|folder| folder.to_lowercase().split(|letter: char| !letter.is_alphabetic()).any(|word| names.contains(&word)))
     };
     Some([of(&["train", "training"])?, of(&["test", "testing", "val", "valid", "validation", "dev"])?])
 }
@@ -318,7 +319,9 @@ mod tests {
         let root = folder(&["data/flowers/train/a/1.png"]);
         let error = open(root.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("but {} has", root.path().join("data/flowers").display())), "{error}");
-        for [train, test] in [["Training", "Testing"], ["train_data", "Test_data"], ["seg_train", "seg_test"], ["My train", "dev"]] {
+        for [train, test] in
+            [["Training", "Testing"], ["train_data", "Test_data"], ["seg_train", "seg_test"], ["My train", "dev"]]
+        {
             let error = told(&[&format!("{train}/a/1.png"), &format!("{test}/a/1.png"), "pred/1.png"]);
             assert!(error.contains(&format!("`{train}` and `{test}` look like parts")), "{error}");
         }

@@ -17,7 +17,8 @@ fn statistics_need_no_convolution() {
     });
     let network = Network::new(graph.unwrap(), &InitOptions::default()).unwrap();
     let classes = ["a", "b", "c"].map(str::to_owned);
-    let subject = Subject { name: "dense", network: &network, normalise: &Normalise::identity(), classes: &classes };
+    let subject =
+        Subject { name: "dense", network: &network, normalise: &Normalise::identity(), classes: &classes, temperature: 1.0 };
     let images = [("x".to_owned(), Tensor::ones([1, 1, 4, 4], (Kind::Float, Device::Cpu)))];
     let inspection = inspect(&subject, &images, &InspectOptions::default()).unwrap();
     let report = &inspection.report;

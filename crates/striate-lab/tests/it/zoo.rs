@@ -34,7 +34,7 @@ fn every_family_can_be_looked_into() {
         let network = Network::new(model.graph().unwrap(), &InitOptions::default()).unwrap();
         let [channels, height, width] = model.input();
         let classes: Vec<String> = (0..model.classes()).map(|class| format!("class {class}")).collect();
-        let subject = Subject { name, network: &network, normalise: &Normalise::identity(), classes: &classes };
+        let subject = Subject { name, network: &network, normalise: &Normalise::identity(), classes: &classes, temperature: 1.0 };
         let images: Vec<(String, Tensor)> =
             (1..3).map(|n| (format!("image {n}"), noise(&[1, channels, height, width]) * f64::from(n))).collect();
         let last = feature_layers(network.graph()).last().map(|node| node.name.clone()).unwrap();

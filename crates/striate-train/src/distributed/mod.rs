@@ -66,6 +66,8 @@ use tch::{Device, Kind, Tensor};
 const KEYS: &str = "striate";
 /// How much longer than for an answer processes wait for each other where one has more to do: at the start, and while one saves.
 const PATIENCE: u32 = 12;
+/// How long a launcher's store is waited for.
+const OF_LAUNCHER: Duration = Duration::from_secs(10);
 
 /// How processes work together.
 #[derive(Debug, Clone, PartialEq)]
@@ -466,9 +468,14 @@ fn serve(place: &Place, prefix: &str, patience: Duration) -> Result<Store, Train
 }
 
 fn connect(place: &Place, prefix: &str, patience: Duration) -> Result<Store, TrainError> {
-    let Place { host, port, rank, .. } = place;
+    let Place { host, port, rank, by_launcher, .. } = place;
     let began = Instant::now();
     let nobody = || {
+        if *by_launcher {
+            let line =
+                format!("rank {rank}: the store of the launcher at {host}:{port} does not answer: has the launcher ended?");
+            return world(line);
+        }
         let waited = patience.as_secs();
         world(format!(
             "rank {rank}: nobody keeps a store at {host}:{port} within {waited} s: start rank 0, check MASTER_ADDR and MASTER_PORT"
@@ -476,7 +483,8 @@ fn connect(place: &Place, prefix: &str, patience: Duration) -> Result<Store, Tra
     };
     // c10d would write many lines while it waits.
     while !is_served(host, *port) {
-        if began.elapsed() > patience {
+        // A launcher keeps its store before it starts anybody.
+        if began.elapsed() > if *by_launcher { patience.min(OF_LAUNCHER) } else { patience } {
             return Err(nobody());
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -26,6 +26,18 @@ pub(super) fn with_transforms(mut table: Table) -> Result<Table, String> {
     Ok(table)
 }
 
+/// The recipe's table with a `kind` in each section that goes by one: where it is left out, that of the default recipe.
+pub(super) fn with_kinds(mut table: Table) -> Table {
+    let defaults = Table::try_from(Recipe::default()).unwrap_or_default();
+    for section in KINDS {
+        let kind = defaults.get(section).and_then(|section| section.get("kind"));
+        if let (Some(Value::Table(keys)), Some(kind)) = (table.get_mut(section), kind) {
+            keys.entry("kind").or_insert_with(|| kind.clone());
+        }
+    }
+    table
+}
+
 /// The transforms that an entry of the list stands for: one, or those of a preset.
 fn written_out(entry: &Table) -> Result<Vec<Transform>, String> {
     let kind = entry.get("kind").and_then(Value::as_str).ok_or_else(|| format!("each of [[{TRANSFORMS}]] needs a `kind`"))?;

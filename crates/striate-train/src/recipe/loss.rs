@@ -145,7 +145,7 @@ impl LossSection {
             (LossKind::Focal, true) => Loss::SigmoidFocal { gamma, alpha: self.alpha },
         };
         let smooths = loss.takes_probabilities() && !matches!(loss, Loss::SigmoidFocal { .. });
-        let reason = "takes cross entropy, and this loss is another";
+        let reason = "takes cross entropy, `bce`, or `focal` for one class a picture, and this loss is another";
         check(label_smoothing == 0.0 || smooths, "train.label_smoothing", label_smoothing, reason)?;
         let weighs = self.class_weights == ClassWeights::default() || loss.takes_probabilities();
         let weights = &self.class_weights;

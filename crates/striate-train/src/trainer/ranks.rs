@@ -24,8 +24,11 @@ impl Trainer<'_> {
             check(portion == world.portion(), "the loader", portion, "is to load this process's portion of each batch")?;
         }
         let least = self.train.smallest_batch();
-        let reason = "examples are in the last batch, and it needs one for each process: drop it (`drop_last = true`), or take other batches";
-        check(least >= world.size(), "train.batch_size", least, reason)?;
+        if least < world.size() {
+            let option = format!("train.batch_size leaves {least} for the last batch,");
+            let reason = "which needs an example for each process: drop it (`drop_last = true`), or take another batch size";
+            return Err(TrainError::Option { option, reason });
+        }
         let Self { step, .. } = self;
         self.step = Step::distributed(step, &world)?;
         self.world = world;

@@ -5,7 +5,7 @@ mod examples;
 #[cfg(debug_assertions)]
 mod faults;
 mod run;
-mod soak;
 mod several;
+mod soak;
 mod split;
 mod tints;

@@ -68,13 +68,7 @@ fn soak() {
             let entries = |folder| fs::read_dir(folder).unwrap().count();
             let memory = striate_torch::resident_memory().unwrap() >> 20;
             let counts = [&runs, &answers].map(|count| count.swap(0, Ordering::Relaxed));
-            println!(
-                "{minute},{memory},{},{},{},{}",
-                entries("/proc/self/fd"),
-                entries("/proc/self/task"),
-                counts[0],
-                counts[1]
-            );
+            println!("{minute},{memory},{},{},{},{}", entries("/proc/self/fd"), entries("/proc/self/task"), counts[0], counts[1]);
         }
         ends.store(true, Ordering::Relaxed);
     });

@@ -45,6 +45,16 @@ fn copies_go_where_the_first_goes() {
 }
 
 #[test]
+fn parts_do_not_go_into_what_is_split() {
+    let root = tempfile::tempdir().unwrap();
+    let source = root.path().join("all");
+    pictures(&source);
+    let told = split(&source, &source.join("parts"), &SplitOptions::default(), &mut |_, _, _| true).unwrap_err().to_string();
+    assert!(told.contains("all/parts lies within it: name a folder elsewhere"), "{told}");
+    assert_eq!(names(&source), BTreeSet::from(["rose".to_owned(), "tulip".to_owned()]));
+}
+
+#[test]
 fn a_split_that_is_stopped_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let (source, out) = (root.path().join("all"), root.path().join("deep/parts"));
