@@ -347,6 +347,8 @@ fn processes_that_cannot_meet_say_why() {
     let told = join(Place { by_launcher: false, ..place.clone() }, 20);
     assert!(told.starts_with(&format!("cannot listen at 127.0.0.1:{port} (Address already in use")), "{told}");
     drop(taken);
-    let told = join(place, 20);
-    assert!(told.starts_with(&format!("rank 0: nobody keeps a store at 127.0.0.1:{port} within 0 s: start rank 0")), "{told}");
+    let told = join(place.clone(), 20);
+    assert!(told.starts_with(&format!("rank 0: the store of the launcher at 127.0.0.1:{port} does not answer")), "{told}");
+    let told = join(Place { rank: 1, by_launcher: false, ..place }, 20);
+    assert!(told.starts_with(&format!("rank 1: nobody keeps a store at 127.0.0.1:{port} within 0 s: start rank 0")), "{told}");
 }
