@@ -85,7 +85,10 @@ impl From<PathRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, format!("{}: see /docs for the parameters", rejection.body_text()))
+        let reason = rejection.body_text();
+        // The first part speaks of the server's insides.
+        let reason = reason.split_once(": ").map_or(reason.as_str(), |(_, reason)| reason);
+        Self::new(StatusCode::BAD_REQUEST, format!("the address's parameters can't be read ({reason}): see /docs for them"))
     }
 }
 

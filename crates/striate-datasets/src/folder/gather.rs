@@ -83,6 +83,9 @@ impl Gathered {
             Label::Text(text) if text.len() > LONGEST => {
                 return Err(format!("its class has {} bytes, more than {LONGEST}", text.len()));
             }
+            Label::Text(text) if text.contains(['\n', '\r']) => {
+                return Err("its class goes on in the next line: look for a quote that is missing".to_owned());
+            }
             Label::Text(text) => text.clone(),
         };
         if !self.is_closed {

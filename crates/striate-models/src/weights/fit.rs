@@ -19,6 +19,8 @@ pub struct Loaded {
     pub prefix: String,
     /// Layers that have another name in the file, told from their shapes: the network's name and the file's.
     pub renamed: Vec<(String, String)>,
+    /// What comes before the names of averages of the same network, which were left out.
+    pub averages: Vec<String>,
     /// Tensors of the file that are none of the network's, such as a profiler's counters or another part's weights.
     pub ignored: Vec<String>,
 }
@@ -31,7 +33,11 @@ impl Loaded {
             .ignored
             .first()
             .map(|first| format!("{} tensors are none of the network's and left out, such as {first}", self.ignored.len()));
-        renamed.chain(ignored).collect()
+        let averages = self.averages.iter().map(|prefix| {
+            let (taken, other) = (self.prefix.trim_end_matches('.'), prefix.trim_end_matches('.'));
+            format!("the weights under {taken} are taken, not their average under {other}: FILE#{other} names it")
+        });
+        averages.chain(renamed).chain(ignored).collect()
     }
 }
 
@@ -121,7 +127,7 @@ impl<'w> Matching<'w> {
     fn new(weights: &'w Weights, network: &'w Network) -> Result<Self, ModelError> {
         let own = network.state();
         let names: HashMap<String, &String> = own.keys().map(|name| (bare(name), name)).collect();
-        let prefix = best_prefix(weights, &own, &names)?;
+        let (prefix, averages) = best_prefix(weights, &own, &names)?;
         let (mut state, mut left) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in &weights.tensors {
             match name.strip_prefix(&prefix).and_then(|name| known_as(&names, name)) {
@@ -142,7 +148,7 @@ impl<'w> Matching<'w> {
                 state.extend(left.remove(name).map(|tensor| (known.clone(), tensor.shallow_clone())));
             }
         }
-        Ok(Self { network, own, state, left, loaded: Loaded { prefix, ..Loaded::default() } })
+        Ok(Self { network, own, state, left, loaded: Loaded { prefix, averages, ..Loaded::default() } })
     }
 
     /// Finds linear layers under other names, and tells what is no part of the network from what should be.
@@ -205,12 +211,13 @@ fn known_as<'n>(names: &HashMap<String, &'n String>, name: &str) -> Option<&'n S
     names.get(name).or_else(|| names.get(&name.replace(".shortcut.", ".downsample."))).copied()
 }
 
-/// What stands before the names in the file: that with which the most names, and shapes, are the network's.
+/// What stands before the names in the file: that with which the most names, and shapes, are the network's. With it, what stands before
+/// averages of the same.
 fn best_prefix(
     weights: &Weights,
     own: &BTreeMap<String, Tensor>,
     names: &HashMap<String, &String>,
-) -> Result<String, ModelError> {
+) -> Result<(String, Vec<String>), ModelError> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (name, tensor) in weights.tensors.iter().filter(|(name, _)| !is_litter(name)) {
         for (prefix, end) in ends(name) {
@@ -221,17 +228,21 @@ fn best_prefix(
             }
         }
     }
-    let Some(most) = counts.values().max().copied() else { return Ok(String::new()) };
+    let Some(most) = counts.values().max().copied() else { return Ok((String::new(), Vec::new())) };
     let best: Vec<&str> = counts.iter().filter(|(_, count)| **count == most).map(|(prefix, _)| *prefix).collect();
     let plain: Vec<&str> = best.iter().filter(|prefix| !candidates::is_average(prefix)).copied().collect();
     let mostly = 2 * most.1 > own.keys().filter(|name| !is_litter(name)).count();
     match (&plain[..], &best[..]) {
-        ([only], _) | ([], [only]) => Ok((*only).to_owned()),
+        ([only], all) => {
+            let averages = all.iter().filter(|prefix| *prefix != only).map(|prefix| (*prefix).to_owned());
+            Ok(((*only).to_owned(), averages.collect()))
+        }
+        ([], [only]) => Ok(((*only).to_owned(), Vec::new())),
         ([], several) | (several, _) if mostly => {
             let keys: Vec<String> = several.iter().map(|prefix| prefix.trim_end_matches('.').to_owned()).collect();
             Err(ModelError::SeveralNetworks { path: weights.path.clone(), keys: few(keys.iter()) })
         }
-        _ => Ok(best[0].to_owned()),
+        _ => Ok((best[0].to_owned(), Vec::new())),
     }
 }
 

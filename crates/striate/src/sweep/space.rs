@@ -87,7 +87,7 @@ enum Domain {
 
 /// A range as it is written.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct Written {
     min: Value,
     max: Value,
