@@ -5,10 +5,11 @@ use striate_files::Lines;
 
 /// Writes a row of a CSV file for each epoch: its figures, for a spreadsheet or a data frame.
 ///
-/// Columns are `epoch` (counted from 1), `step` (steps done), `lr` (of the last step), loss and accuracy of training and of what
-/// judges the run, `best` (1 or 0), `seconds` of training, `images_per_second`, `waiting` (the share of these seconds that the
-/// loop waited for batches) and `peak_memory` (bytes, empty where the system does not tell). The names of the columns say what
-/// judges: `test_accuracy` or `val_accuracy`, or `test_exact_match` where pictures have several classes.
+/// Columns are `epoch` (counted from 1), `step` (steps done), `lr` (of the last step; empty if a run went on when all steps of the
+/// epoch were done), loss and accuracy of training and of what judges the run, `best` (1 or 0), `seconds` of training,
+/// `images_per_second`, `waiting` (the share of these seconds that the loop waited for batches) and `peak_memory` (bytes, empty
+/// where the system does not tell). The names of the columns say what judges: `test_accuracy` or `val_accuracy`, or
+/// `test_exact_match` where pictures have several classes.
 ///
 /// A resumed run keeps the rows of the epochs that it does not do again, so no epoch is in the file twice.
 #[derive(Debug)]
@@ -17,13 +18,13 @@ pub struct MetricsCsv {
     header: String,
     /// Open from the first epoch on.
     file: Option<Lines>,
-    lr: f64,
+    lr: Option<f64>,
 }
 
 impl MetricsCsv {
     /// Writes into this file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), header: String::new(), file: None, lr: 0.0 }
+        Self { path: path.into(), header: String::new(), file: None, lr: None }
     }
 
     /// Opens the file with the rows of the first `done` epochs.
@@ -56,13 +57,14 @@ impl Listener for MetricsCsv {
                 );
             }
             Event::EpochStarted { epoch } if self.file.is_none() => self.file = Some(self.open(*epoch)?),
-            Event::StepDone { lr, .. } => self.lr = *lr,
+            Event::StepDone { lr, .. } => self.lr = Some(*lr),
             #[rustfmt::skip]
             Event::EpochDone {
                 epoch, step, train_loss, train_accuracy, test_loss, test_accuracy, best, seconds, images_per_second, waiting,
                 peak_memory, ..
             } => {
-                let (epoch, lr, best) = (epoch + 1, self.lr, u8::from(*best));
+                let (epoch, best) = (epoch + 1, u8::from(*best));
+                let lr = self.lr.map_or_else(String::new, |lr| lr.to_string());
                 let peak = peak_memory.map_or_else(String::new, |peak| peak.to_string());
                 let row = format!(
                     "{epoch},{step},{lr},{train_loss},{train_accuracy},{test_loss},{test_accuracy},{best},{seconds:.3},\

@@ -239,7 +239,9 @@ fn best_prefix(
         }
         ([], [only]) => Ok(((*only).to_owned(), Vec::new())),
         ([], several) | (several, _) if mostly => {
-            let keys: Vec<String> = several.iter().map(|prefix| prefix.trim_end_matches('.').to_owned()).collect();
+            // As the whole file has them.
+            let key = |prefix: &&str| [weights.key.as_deref().unwrap_or_default(), prefix].join(".").trim_matches('.').to_owned();
+            let keys: Vec<String> = several.iter().map(key).collect();
             Err(ModelError::SeveralNetworks { path: weights.path.clone(), keys: few(keys.iter()) })
         }
         _ => Ok((best[0].to_owned(), Vec::new())),

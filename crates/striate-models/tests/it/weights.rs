@@ -437,6 +437,10 @@ fn two_networks_under_prefixes_are_told_but_for_averages() {
     };
     let text = twice("teacher").load(&into).unwrap_err().to_string();
     assert_eq!(text, "w.pth holds the weights of several networks (model, teacher): say which to read");
+    let mut below = twice("teacher");
+    below.key = Some("saved".to_owned());
+    let text = below.load(&into).unwrap_err().to_string();
+    assert!(text.contains("(saved.model, saved.teacher)"), "{text}");
     let loaded = twice("model_ema").load(&into).unwrap();
     let note = "the weights under model are taken, not their average under model_ema: FILE#model_ema names it";
     assert_eq!(loaded.notes()[0], note);

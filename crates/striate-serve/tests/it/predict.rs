@@ -117,7 +117,7 @@ fn a_bad_request_has_its_status_and_a_sentence() {
         ("/nowhere", &[], Vec::new(), 404, "there is nothing at this address: see /docs for those that there are"),
         ("/v1/models", &[], Vec::new(), 405, "this address takes another method: see Allow, or /docs"),
         (&format!("{PREDICT}?top=0"), &[png], good.clone(), 400, "top=0 leaves no answer: give 1 or more"),
-        (&format!("{PREDICT}?top=x"), &[png], good.clone(), 400, "top: invalid digit found in string: see /docs"),
+        (&format!("{PREDICT}?top=x"), &[png], good.clone(), 400, "(top: invalid digit found in string): see /docs"),
         (&format!("{PREDICT}?tpo=1"), &[png], good.clone(), 400, "unknown field `tpo`"),
         (PREDICT, &[png, ("accept", "text/html")], good.clone(), 406, "answers are JSON: accept application/json"),
         (
