@@ -17,7 +17,7 @@ use striate_train::distributed::{Attempt, Meeting};
 
 /// The options that are this process's own. Each has a value.
 const OWN: [&str; 2] = ["--nproc", "--max-restarts"];
-/// The memory that a process has that has just begun; the network and its data are more.
+/// What a process takes as soon as it begins; the network and its data come on top.
 const LEAST_MEMORY: u64 = 64 << 20;
 /// How often the processes are looked at.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -125,6 +125,17 @@ mod tests {
     static HELD: Mutex<()> = Mutex::new(());
 
     #[test]
+    fn the_system_tells_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("meminfo");
+        std::fs::write(&file, "MemTotal: 9 kB\nMemAvailable:    1234 kB\nMax address space         unlimited\n").unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!((kilobytes(file, "MemAvailable:"), kilobytes(file, "MemFree:")), (Some(1_263_616), None));
+        assert_eq!(number(file, "Max address space"), None);
+        assert!(!cfg!(target_os = "linux") || available_memory().is_some_and(|bytes| bytes > 1_000_000));
+    }
+
+    #[test]
     fn only_memory_that_nobody_else_sees_may_be_overwritten() {
         let fresh = || Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         let alone = fresh();

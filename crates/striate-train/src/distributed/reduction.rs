@@ -86,7 +86,8 @@ impl Reduction {
     fn reducer(&mut self) -> Result<&mut Reducer, TrainError> {
         let mut changed = self.reducer.is_none();
         for (param, trained) in &mut self.params {
-            changed |= std::mem::replace(trained, param.requires_grad()) != param.requires_grad();
+            let trains = param.requires_grad();
+            changed |= std::mem::replace(trained, trains) != trains;
         }
         let former = self.reducer.take().filter(|_| !changed);
         let reducer = match former {
