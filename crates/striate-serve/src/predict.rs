@@ -149,7 +149,7 @@ struct Times {
         (status = 406, description = "The client takes no JSON", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too many bytes or pictures", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "A content type that is not read", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "A content type or encoding that is not read", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The picture can't be read", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The queue is full", body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "The network failed", body = Problem, content_type = "application/problem+json"),
@@ -337,6 +337,10 @@ enum Content {
 impl Content {
     /// Nobody asks clients which kind of picture it is. What is sent as a plain form by habit, as by curl, is a picture too.
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let refused = |detail: &str| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).close());
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return refused("the body is compressed once more: send it without Content-Encoding");
+        }
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::Picture) };
         let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match kind.as_str() {
@@ -344,11 +348,9 @@ impl Content {
             MULTIPART => Ok(Self::Form),
             "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(Self::Picture),
             image if image.starts_with("image/") => Ok(Self::Picture),
-            _ => {
-                let detail =
-                    "this content type is not read: send a picture as image/*, forms as multipart/form-data, or application/json";
-                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).close())
-            }
+            _ => refused(
+                "this content type is not read: send a picture as image/*, forms as multipart/form-data, or application/json",
+            ),
         }
     }
 

@@ -111,7 +111,7 @@ fn a_bad_request_has_its_status_and_a_sentence() {
     let form_of = |count: usize| form(&vec![&good[..]; count]);
     let multipart = ("content-type", "multipart/form-data; boundary=XX");
     let read = r#"send {"image": "BASE64"} or {"images": ["BASE64", ...]}"#;
-    let cases: [Case<'_>; 21] = [
+    let cases: [Case<'_>; 22] = [
         ("/v1/models/tint/predict", &[png], good.clone(), 404, "there is no network of this name: there is tints"),
         ("/v1/models/%FF/predict", &[png], good.clone(), 400, "see /v1/models for the names"),
         ("/nowhere", &[], Vec::new(), 404, "there is nothing at this address: see /docs for those that there are"),
@@ -137,6 +137,7 @@ fn a_bad_request_has_its_status_and_a_sentence() {
             415,
             "this content type is not read: send a picture as image/*",
         ),
+        (PREDICT, &[png, ("content-encoding", "gzip")], good.clone(), 415, "send it without Content-Encoding"),
         (PREDICT, &[png], Vec::new(), 400, "there is no picture in the body: send its file"),
         (PREDICT, &[png], b"no picture".to_vec(), 422, "JPEG, PNG, WebP"),
         (PREDICT, &[png], good[..good.len() / 2].to_vec(), 422, "it is cut off"),
