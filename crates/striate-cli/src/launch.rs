@@ -51,11 +51,11 @@ pub(crate) fn launch(args: &TrainArgs, count: u64) -> Result<(), CliError> {
             return Ok(());
         } else if any(STOPPED) {
             return Err(CliError::Told(130));
-        } else if signals::stopped() && !any(1) {
-            // They got the signal before they could heed it.
-            return Err(CliError::Stopped("stopped before the first step".to_owned()));
         } else if any(USAGE) {
             return Err(CliError::Told(2));
+        } else if signals::stopped() && !any(1) {
+            // The signal ended them before they could heed it.
+            return Err(CliError::Stopped("stopped".to_owned()));
         }
         let reason = ended.reason.unwrap_or_else(|| "a process ended".to_owned());
         if number == args.max_restarts {
@@ -87,7 +87,7 @@ pub(crate) fn spread(count: u64) -> Result<(), CliError> {
             Ok(())
         }
         Some(code) => Err(CliError::Told(code)),
-        None if signals::stopped() => Err(CliError::Stopped("stopped before the first trial".to_owned())),
+        None if signals::stopped() => Err(CliError::Stopped("stopped".to_owned())),
         None => Err(CliError::Failed(ended.reason.unwrap_or_else(|| "a process ended".to_owned()))),
     }
 }

@@ -1,7 +1,7 @@
-//! Hours of training, of going on, of evaluation, and of answers to eight threads, in one process. It prints a line each minute;
-//! look whether memory, open files or rates change.
+//! Training, going on, evaluation, and answers to eight threads, in one process at the same time. Two seconds of it are a test. For
+//! hours of it, which print a line each minute, look whether memory, open files or rates change:
 //!
-//! `STRIATE_SOAK_MINUTES=480 cargo test --release -p striate --test it soak -- --ignored --nocapture`
+//! `STRIATE_SOAK_MINUTES=480 cargo test --release -p striate --test it soak -- --nocapture`
 use crate::tints;
 use std::fs;
 use std::path::Path;
@@ -28,9 +28,9 @@ fn train(recipe: &Recipe, folder: &Path) -> f64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "it takes as long as one likes"]
 fn soak() {
-    let minutes: u64 = std::env::var("STRIATE_SOAK_MINUTES").map_or(1, |minutes| minutes.parse().unwrap());
+    let minutes: Option<u32> = std::env::var("STRIATE_SOAK_MINUTES").ok().map(|minutes| minutes.parse().unwrap());
+    let (lines, pause) = minutes.map_or((1, Duration::from_secs(2)), |minutes| (minutes, Duration::from_mins(1)));
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     for part in ["train", "val"] {
@@ -63,12 +63,12 @@ fn soak() {
         }
         println!("minute,resident MiB,open files,threads,runs,pictures");
         let begun = Instant::now();
-        for minute in 1..=minutes {
-            thread::sleep((begun + Duration::from_mins(minute)).saturating_duration_since(Instant::now()));
+        for line in 1..=lines {
+            thread::sleep((begun + pause * line).saturating_duration_since(Instant::now()));
             let entries = |folder| fs::read_dir(folder).unwrap().count();
             let memory = striate_torch::resident_memory().unwrap() >> 20;
             let counts = [&runs, &answers].map(|count| count.swap(0, Ordering::Relaxed));
-            println!("{minute},{memory},{},{},{},{}", entries("/proc/self/fd"), entries("/proc/self/task"), counts[0], counts[1]);
+            println!("{line},{memory},{},{},{},{}", entries("/proc/self/fd"), entries("/proc/self/task"), counts[0], counts[1]);
         }
         ends.store(true, Ordering::Relaxed);
     });
